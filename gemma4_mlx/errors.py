@@ -1,0 +1,50 @@
+"""Every error this package raises on purpose.
+
+Each message names what was wrong, where, and what to do about it. All derive from
+:class:`Gemma4Error`; those caused by a bad argument are a :class:`ValueError` as well, so that
+ordinary ``except ValueError`` code works.
+"""
+
+
+class Gemma4Error(Exception):
+    """Base class of the package's errors."""
+
+
+class ConfigError(Gemma4Error, ValueError):
+    """A ``config.json`` that is not a Gemma 4 model's, or holds impossible values."""
+
+
+class CheckpointError(Gemma4Error):
+    """A checkpoint folder or file that cannot be read as it stands."""
+
+
+class MediaError(Gemma4Error, ValueError):
+    """An image, sound or video that cannot be read, or a model that cannot take it."""
+
+
+class ContextError(Gemma4Error, ValueError):
+    """A prompt that is empty, longer than the model's context, or larger than memory allows."""
+
+
+class GenerationError(Gemma4Error, ValueError):
+    """Sampling options or stop conditions that make no sense."""
+
+
+class ChatError(Gemma4Error, ValueError):
+    """A conversation that cannot be rendered, edited, saved or loaded."""
+
+
+class ToolError(Gemma4Error, ValueError):
+    """A tool that cannot be declared to the model, or a call that does not fit its declaration."""
+
+
+class SchemaError(Gemma4Error, ValueError):
+    """A schema or grammar that constrained decoding cannot honour."""
+
+
+class TraceError(Gemma4Error, ValueError):
+    """A trace, plan, layer, head or span that does not exist or cannot be read."""
+
+
+class InterventionError(Gemma4Error, ValueError):
+    """An intervention that names a layer, head, expert or span the model does not have."""
