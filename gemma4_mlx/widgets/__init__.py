@@ -1,0 +1,28 @@
+"""The notebook widgets: ``Prompt``, ``Routing``, ``Attention``, ``Anatomy`` and ``Fit``.
+
+Each is one small Python class, one plain ES module and one style sheet. They hold no science: a
+widget draws what a chat or a trace gives it and sends back selections, and everything it does works
+from plain Python too. :mod:`gemma4_mlx.widgets.base` says how the pieces fit together.
+"""
+
+import importlib
+
+_WHERE = {
+    "Prompt": "prompt",
+    "Routing": "routing",
+    "Attention": "attention",
+    "Anatomy": "anatomy",
+    "Fit": "fit",
+    "Snapshot": "snapshot",
+}
+__all__ = list(_WHERE)
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,177 @@
+"""A widget's picture that stays alive: the same front end over recorded answers, and a PNG.
+
+nbconvert's HTML shows live widgets only online, GitHub never. A :class:`Snapshot` displays as
+three things at once: ``text/html`` with an ``<iframe srcdoc>`` whose page holds the widget's own
+module, its style, its traits and the answers to its requests (no network, no kernel);
+``image/png`` drawn by Pillow; and ``text/plain``. The page is sandboxed: it may run scripts and offer downloads, and can
+reach neither the notebook around it nor any server (its content security policy allows inline
+code, ``data:`` and ``blob:`` only).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import html
+import io
+import json
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gemma4_mlx.widgets.base import STATIC, Widget
+
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; media-src data: blob:"
+)
+_HOST_TRAITS = {"layout", "tabbable", "tooltip"}
+
+
+def request_key(request: dict) -> str:
+    """The name under which an answer is recorded; ``shim.js`` computes the same."""
+
+    def canonical(value: Any) -> Any:  # JavaScript has one kind of number: 2.0 is written "2"
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        if isinstance(value, dict):
+            return {k: canonical(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [canonical(v) for v in value]
+        return value
+
+    kept = canonical({k: v for k, v in request.items() if k not in ("id", "slot")})
+    return json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """JSON's copy of a trait, binary values as ``{"$bytes": base64}``."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+@dataclass
+class Snapshot:
+    """One widget at one moment. Display it in a cell, or :meth:`save` it."""
+
+    esm: str
+    css: str
+    state: dict[str, Any]
+    answers: dict[str, dict]  # request_key -> {"content": ..., "buffer": base64?} or {"error": ...}
+    title: str = "gemma4-mlx"
+    height: int = 480  # pixels until the page reports its own
+    _image: Any = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, widget: Widget, *, title: str | None = None, height: int = 480) -> Snapshot:
+        """Record ``widget``: its traits, and the answers to ``widget.snapshot_requests()``."""
+        state = {
+            name: _plain(value)
+            for name, value in widget.get_state().items()
+            if not name.startswith("_") and name not in _HOST_TRAITS
+        }
+        answers = {}
+        for request in widget.snapshot_requests():
+            reply, buffers = widget.answer(request)
+            reply.pop("id", None)
+            if buffers:
+                reply["buffer"] = base64.b64encode(buffers[0]).decode()
+            answers[request_key(request)] = reply
+        return cls(
+            esm=str(widget._esm),
+            css=str(widget._css),
+            state=state,
+            answers=answers,
+            title=title or f"{type(widget).__name__} · gemma4-mlx",
+            height=height,
+            _image=widget.snapshot_image,
+        )
+
+    @property
+    def page(self) -> str:
+        """The self-contained HTML page."""
+        module = self.esm.replace("\nexport default ", "\nglobalThis.g4Widget = ", 1)
+        if module == self.esm:
+            raise ValueError("the module has no 'export default' at the start of a line")
+        data = json.dumps(
+            {"state": self.state, "answers": self.answers},
+            ensure_ascii=False,
+            separators=(",", ":"),
+        ).replace("<", "\\u003c")  # so that no text in it can end the element
+        style = self.css.replace("</", "<\\/")
+        shim = (STATIC / "shim.js").read_text(encoding="utf-8")
+        return (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{html.escape(self.title)}</title>\n"
+            f"<style>{style}</style>\n</head>\n"
+            '<body class="g4-page">\n<main id="g4-root"></main>\n'
+            f'<script type="application/json" id="g4-data">{data}</script>\n'
+            f'<script type="module">\n{_inline(module)}\n{_inline(shim)}\n</script>\n'
+            "</body>\n</html>\n"
+        )
+
+    def image(self):
+        """The still picture, a ``PIL.Image``."""
+        return self._image()
+
+    def png(self) -> bytes:
+        """The still picture as PNG bytes."""
+        out = io.BytesIO()
+        self.image().save(out, format="PNG", optimize=True)
+        return out.getvalue()
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``.html`` (the live page) or ``.png`` (the picture), by the name's ending."""
+        path = Path(path)
+        if path.suffix.lower() == ".png":
+            path.write_bytes(self.png())
+        elif path.suffix.lower() in (".html", ".htm"):
+            path.write_text(self.page, encoding="utf-8")
+        else:
+            raise ValueError(f"a snapshot is saved as .html or .png, not {path.suffix or path}")
+        return path
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        name = f"g4-{secrets.token_hex(6)}"
+        frame = (
+            f'<iframe id="{name}" title="{html.escape(self.title)}" '
+            'sandbox="allow-scripts allow-downloads allow-popups" '
+            f'style="width:100%;height:{self.height}px;border:0;color-scheme:normal" '
+            f'srcdoc="{html.escape(self.page)}"></iframe>\n'
+            f"<script>{_HOST % json.dumps(name)}</script>"
+        )
+        bundle = {"text/html": frame, "text/plain": f"<{self.title}>"}
+        with contextlib.suppress(NotImplementedError):
+            bundle["image/png"] = base64.b64encode(self.png()).decode()
+        return bundle
+
+
+def _inline(script: str) -> str:
+    """A script that cannot end its own ``<script>`` element."""
+    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+# Around the frame: take the height the page reports, and tell it whether the host is dark.
+_HOST = """(() => {
+  const frame = document.getElementById(%s);
+  if (!frame) return;
+  const dark = () => document.body.dataset.jpThemeLight === "false"
+    || document.body.classList.contains("vscode-dark")
+    || document.documentElement.getAttribute("theme") === "dark";
+  const tell = () =>
+    frame.contentWindow?.postMessage({ g4Theme: dark() ? "dark" : "light" }, "*");
+  addEventListener("message", (event) => {
+    if (event.source !== frame.contentWindow || !event.data) return;
+    if (event.data.g4Height) frame.style.height = `${Math.min(4000, event.data.g4Height)}px`;
+    if (event.data.g4Ready) tell();
+  });
+  new MutationObserver(tell).observe(document.body, { attributes: true });
+})();"""

@@ -1,0 +1,469 @@
+/* A zoomable map of one attention head over the whole context, drawn from tiles like a street map.
+ *
+ * Coordinates are tokens: x is the key, y the query. A tile at level z covers 256 x 256 cells of
+ * 2^z tokens each; the view asks for the tiles it shows, nearest to the middle first, keeps the
+ * last 192 it got, and draws the nearest coarser picture until one arrives. What no query may see
+ * (the future, and beyond a sliding window) is drawn in its own tone, apart from a small mass.
+ */
+
+const TILE = 256;
+const TILES_KEPT = 192;
+const MAX_SCALE = 40; // css pixels per token, closest zoom
+
+/**
+ * @param {object} o
+ * @param {(tile: {level:number,row:number,column:number}, signal: AbortSignal) =>
+ *         Promise<{values: Float32Array, rows: number, columns: number, cell: number}>} o.fetchTile
+ *         `cell`: tokens per cell, 2^level or coarser where only the overview is kept
+ * @param {(cell: object|null) => void} o.onCell   the cell under the pointer or the cursor
+ * @param {(cell: object) => void} o.onPick        a click, or Enter
+ * @param {() => void} o.onView                    after each drawing: view, range, tiles missing
+ * @param {(start:number, stop:number) => (string[]|null)} o.words  token texts, null while loading
+ */
+export function tileMap(o) {
+  const canvas = h("canvas", {
+    class: "g4-map", tabindex: 0, role: "application",
+    "aria-label": o.label, "aria-roledescription": "zoomable map",
+  });
+  const context = canvas.getContext("2d");
+  const margin = { left: 92, top: 76 };
+  let n = 1, size = { width: 560, height: 560 };
+  let view = { x: 0, y: 0, scale: 1 };
+  let geometry = { window: null, blocks: [] };
+  let colour = { scale: "log", low: 0, high: 1, thresholds: null };
+  let cursor = null, mark = { query: null, key: null };
+  let tiles = new Map(), pending = new Map(), generation = 0;
+  let timer = 0, frame = 0, rangeFor = "", parts = [], hideFirst = false;
+  const painted = { visible: 0, missing: 0, level: 0, cell: 1 };
+
+  const plot = () => ({
+    width: Math.max(50, size.width - margin.left - 8),
+    height: Math.max(50, size.height - margin.top - 8),
+  });
+  const fitScale = () => Math.min(plot().width, plot().height) / n;
+  const level = () => Math.max(0, Math.min(topLevel(), Math.ceil(-Math.log2(view.scale * 1.001))));
+  const topLevel = () => Math.max(0, Math.ceil(Math.log2(n / TILE)));
+
+  function clamp() {
+    const p = plot();
+    view.scale = Math.max(fitScale(), Math.min(MAX_SCALE, view.scale));
+    const slackX = n - p.width / view.scale, slackY = n - p.height / view.scale;
+    view.x = slackX <= 0 ? 0 : Math.max(0, Math.min(slackX, view.x));
+    view.y = slackY <= 0 ? 0 : Math.max(0, Math.min(slackY, view.y));
+  }
+
+  /** True when no query of the rows may see any key of the columns. */
+  function masked(q0, q1, k0, k1) {
+    const causal = k0 > q1 - 1;
+    const beyond = geometry.window && k1 - 1 <= q0 - geometry.window;
+    if (!causal && !beyond) return false;
+    if (causal && geometry.blocks.some(([a, b]) => q1 > a && q0 < b && k1 > a && k0 < b)) return false;
+    return true;
+  }
+
+  // ---- tiles -------------------------------------------------------------------------------
+  const keyOf = (z, i, j) => `${z}/${i}/${j}`;
+
+  function visibleTiles(z) {
+    const p = plot(), span = TILE * 2 ** z, list = [];
+    const i1 = Math.min(Math.ceil(n / span), Math.ceil((view.y + p.height / view.scale) / span));
+    const j1 = Math.min(Math.ceil(n / span), Math.ceil((view.x + p.width / view.scale) / span));
+    for (let i = Math.floor(view.y / span); i < i1; i++)
+      for (let j = Math.floor(view.x / span); j < j1; j++) {
+        const q1 = Math.min(n, (i + 1) * span), k1 = Math.min(n, (j + 1) * span);
+        if (!masked(i * span, q1, j * span, k1)) list.push([z, i, j]);
+      }
+    return list;
+  }
+
+  function request() {
+    const z = level(), want = visibleTiles(z).filter(([a, i, j]) => !tiles.has(keyOf(a, i, j)));
+    const wanted = new Set(want.map((t) => keyOf(...t)));
+    for (const [key, controller] of pending) if (!wanted.has(key)) { controller.abort(); pending.delete(key); }
+    const span = TILE * 2 ** z, p = plot();
+    const cx = (view.x + p.width / view.scale / 2) / span - 0.5;
+    const cy = (view.y + p.height / view.scale / 2) / span - 0.5;
+    want.sort((a, b) => Math.hypot(a[1] - cy, a[2] - cx) - Math.hypot(b[1] - cy, b[2] - cx));
+    for (const [a, i, j] of want) {
+      if (pending.size >= 4) break;
+      const key = keyOf(a, i, j);
+      if (pending.has(key)) continue;
+      const controller = new AbortController(), mine = generation;
+      pending.set(key, controller);
+      o.fetchTile({ level: a, row: i, column: j }, controller.signal)
+        .then((tile) => { if (mine === generation) keep(key, tile); })
+        .catch((error) => { if (!controller.signal.aborted && mine === generation) o.onError(error); })
+        .finally(() => { if (pending.get(key) === controller) pending.delete(key); if (mine === generation) schedule(0); });
+    }
+  }
+
+  function keep(key, tile) {
+    tiles.delete(key);
+    tiles.set(key, { ...tile, picture: null, colours: "" });
+    while (tiles.size > TILES_KEPT) tiles.delete(tiles.keys().next().value);
+    draw();
+  }
+
+  function schedule(delay) { clearTimeout(timer); timer = setTimeout(request, delay); }
+
+  // ---- colours -----------------------------------------------------------------------------
+  /** Range of the scale, from the tiles in view: the 99.8th percentile of what is not zero. */
+  function setRange(list) {
+    const sample = [];
+    for (const [z, i, j] of list) {
+      const tile = tiles.get(keyOf(z, i, j));
+      if (!tile) continue;
+      const step = Math.max(1, Math.floor(tile.values.length / 4096));
+      for (let at = 0; at < tile.values.length; at += step) {
+        const column = at % tile.columns;
+        if (hideFirst && j === 0 && column === 0) continue;
+        if (tile.values[at] > 0) sample.push(tile.values[at]);
+      }
+    }
+    if (sample.length < 2) return;
+    sample.sort((a, b) => a - b);
+    const high = sample[Math.min(sample.length - 1, Math.floor(sample.length * 0.998))];
+    colour.high = Math.min(1, high);
+    colour.low = Math.max(sample[Math.floor(sample.length * 0.05)], colour.high * 1e-5);
+    if (colour.low >= colour.high) colour.low = colour.high / 10;
+    colour.thresholds = Array.from({ length: 64 }, (_, k) => sample[Math.floor((k / 64) * sample.length)]);
+  }
+
+  /** Place of a value on the colour scale, 0 to 1. */
+  function place(value) {
+    if (!(value > 0)) return 0;
+    if (colour.scale === "linear") return Math.min(1, value / colour.high);
+    if (colour.scale === "log") {
+      const t = Math.log(value / colour.low) / Math.log(colour.high / colour.low);
+      return Math.max(0.02, Math.min(1, t));
+    }
+    let a = 0, b = colour.thresholds ? colour.thresholds.length : 0;
+    while (a < b) { const m = (a + b) >> 1; if (colour.thresholds[m] <= value) a = m + 1; else b = m; }
+    return Math.max(0.02, a / 64);
+  }
+
+  function picture(tile, z, i, j) {
+    const stamp = `${colour.scale} ${colour.low} ${colour.high} ${o.palette().name} ${hideFirst}`;
+    if (tile.colours === stamp) return tile.picture;
+    const { lut, zero } = o.palette(), cell = tile.cell, top = i * TILE * 2 ** z, left = j * TILE * 2 ** z;
+    const image = new ImageData(tile.columns, tile.rows), data = new Uint32Array(image.data.buffer);
+    for (let r = 0; r < tile.rows; r++) {
+      const q0 = top + r * cell, q1 = Math.min(n, q0 + cell);
+      for (let c = 0; c < tile.columns; c++) {
+        const k0 = left + c * cell, at = r * tile.columns + c;
+        if (masked(q0, q1, k0, Math.min(n, k0 + cell))) data[at] = 0;
+        else if (hideFirst && j === 0 && c === 0) data[at] = zero;
+        else data[at] = tile.values[at] > 0 ? lut[Math.round(place(tile.values[at]) * 255)] : zero;
+      }
+    }
+    const off = tile.picture ?? Object.assign(document.createElement("canvas"), { width: tile.columns, height: tile.rows });
+    off.getContext("2d").putImageData(image, 0, 0);
+    tile.picture = off; tile.colours = stamp;
+    return off;
+  }
+
+  // ---- drawing -----------------------------------------------------------------------------
+  function draw() { if (!frame) frame = requestAnimationFrame(() => { frame = 0; paint(); }); }
+
+  function paint() {
+    const ratio = window.devicePixelRatio || 1, p = plot(), ink = o.ink();
+    if (canvas.width !== Math.round(size.width * ratio) || canvas.height !== Math.round(size.height * ratio)) {
+      canvas.width = Math.round(size.width * ratio);
+      canvas.height = Math.round(size.height * ratio);
+    }
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, size.width, size.height);
+    context.save();
+    context.translate(margin.left, margin.top);
+    context.beginPath();
+    context.rect(0, 0, Math.min(p.width, n * view.scale), Math.min(p.height, n * view.scale));
+    context.clip();
+    context.fillStyle = ink.masked;
+    context.fillRect(0, 0, p.width, p.height);
+    context.imageSmoothingEnabled = false;
+    const z = level(), list = visibleTiles(z), stamp = rangeStamp(z, list);
+    if (stamp !== rangeFor) { setRange(list); rangeFor = stamp; }
+    painted.visible = list.length; painted.missing = 0; painted.level = z; painted.cell = 2 ** z;
+    for (const [a, i, j] of list) {
+      let tile = tiles.get(keyOf(a, i, j));
+      const span = TILE * 2 ** z;
+      const x = (j * span - view.x) * view.scale, y = (i * span - view.y) * view.scale;
+      if (tile) {
+        const key = keyOf(a, i, j);
+        tiles.delete(key); tiles.set(key, tile); // used now: the last to be thrown away
+        const cell = tile.cell * view.scale;
+        context.drawImage(picture(tile, a, i, j), x, y, tile.columns * cell, tile.rows * cell);
+        painted.cell = Math.max(painted.cell, tile.cell);
+        continue;
+      }
+      painted.missing++;
+      for (let up = 1; z + up <= topLevel(); up++) {
+        const zi = i >> up, zj = j >> up;
+        tile = tiles.get(keyOf(z + up, zi, zj));
+        if (!tile) continue;
+        const part = span / tile.cell, sx = (j - (zj << up)) * part, sy = (i - (zi << up)) * part;
+        const w = Math.min(part, tile.columns - sx), hh = Math.min(part, tile.rows - sy);
+        if (w <= 0 || hh <= 0) break;
+        const cell = tile.cell * view.scale;
+        context.drawImage(picture(tile, z + up, zi, zj), sx, sy, w, hh, x, y, w * cell, hh * cell);
+        break;
+      }
+    }
+    drawMarks(p, ink);
+    context.restore();
+    drawAxes(p, ink);
+    drawInset(p, ink);
+    o.onView(state());
+  }
+
+  const rangeStamp = (z, list) => `${z}:${list.map(([, i, j]) => `${i},${j},${tiles.has(keyOf(z, i, j))}`)}:${hideFirst}`;
+
+  function drawMarks(p, ink) {
+    const s = view.scale, box = Math.max(1, s);
+    const line = (value, vertical, style, dash) => {
+      if (value === null || value === undefined) return;
+      const at = (value - (vertical ? view.x : view.y)) * s;
+      context.strokeStyle = style; context.lineWidth = 1.5; context.setLineDash(dash);
+      if (s >= 4) {
+        if (vertical) context.strokeRect(at, -2, box, p.height + 4);
+        else context.strokeRect(-2, at, p.width + 4, box);
+      } else {
+        context.beginPath();
+        if (vertical) { context.moveTo(at + s / 2, 0); context.lineTo(at + s / 2, p.height); }
+        else { context.moveTo(0, at + s / 2); context.lineTo(p.width, at + s / 2); }
+        context.stroke();
+      }
+      context.setLineDash([]);
+    };
+    line(mark.query, false, ink.accent, []);
+    line(mark.key, true, ink.accent, [5, 3]);
+    if (cursor) {
+      const cell = 2 ** level(), x = (cursor.key - view.x) * s, y = (cursor.query - view.y) * s;
+      context.lineWidth = 3; context.strokeStyle = ink.halo;
+      context.strokeRect(x - 1, y - 1, cell * s + 2, cell * s + 2);
+      context.lineWidth = 1.5; context.strokeStyle = ink.text;
+      context.strokeRect(x - 1, y - 1, cell * s + 2, cell * s + 2);
+    }
+  }
+
+  function drawAxes(p, ink) {
+    const s = view.scale, x1 = Math.min(n, view.x + p.width / s), y1 = Math.min(n, view.y + p.height / s);
+    const width = Math.min(p.width, n * s), height = Math.min(p.height, n * s);
+    context.strokeStyle = ink.line; context.lineWidth = 1;
+    context.strokeRect(margin.left - 0.5, margin.top - 0.5, width + 1, height + 1);
+    for (const part of parts) { // who speaks, as a coloured rule along both axes
+      context.fillStyle = part.colour;
+      const a = Math.max(0, (part.start - view.x) * s), b = Math.min(width, (part.stop - view.x) * s);
+      if (b > a) context.fillRect(margin.left + a, margin.top - 6, Math.max(1, b - a - 0.5), 4);
+      const c = Math.max(0, (part.start - view.y) * s), d = Math.min(height, (part.stop - view.y) * s);
+      if (d > c) context.fillRect(margin.left - 6, margin.top + c, 4, Math.max(1, d - c - 0.5));
+    }
+    context.fillStyle = ink.text; context.font = "11px " + ink.font;
+    const words = s >= 11 ? [o.words(Math.floor(view.x), Math.ceil(x1)), o.words(Math.floor(view.y), Math.ceil(y1))] : [null, null];
+    if (words[0] && words[1]) {
+      context.textBaseline = "middle";
+      words[1].forEach((text, k) => {
+        const at = margin.top + (Math.floor(view.y) + k + 0.5 - view.y) * s;
+        if (at < margin.top || at > margin.top + height) return;
+        context.textAlign = "right"; context.fillText(shorten(text, 12), margin.left - 10, at);
+      });
+      words[0].forEach((text, k) => {
+        const at = margin.left + (Math.floor(view.x) + k + 0.5 - view.x) * s;
+        if (at < margin.left || at > margin.left + width) return;
+        context.save(); context.translate(at, margin.top - 10); context.rotate(-Math.PI / 3);
+        context.textAlign = "left"; context.fillText(shorten(text, 10), 0, 0); context.restore();
+      });
+    } else {
+      for (const at of ticks(view.x, x1, width / 70)) {
+        const px = margin.left + (at - view.x) * s;
+        context.textAlign = px > margin.left + width - 18 ? "right" : "center"; context.textBaseline = "bottom";
+        context.fillText(at.toLocaleString("en"), px, margin.top - 10);
+        context.fillRect(px, margin.top - 9, 1, 3);
+      }
+      for (const at of ticks(view.y, y1, height / 50)) {
+        const py = margin.top + (at - view.y) * s;
+        context.textAlign = "right"; context.textBaseline = py > margin.top + height - 8 ? "bottom" : "middle";
+        context.fillText(at.toLocaleString("en"), margin.left - 11, py);
+        context.fillRect(margin.left - 9, py, 3, 1);
+      }
+    }
+    context.fillStyle = ink.faint; context.font = "600 11px " + ink.font; context.textBaseline = "top";
+    context.textAlign = "left"; context.fillText("key: what is looked at →", margin.left, 2);
+    context.save(); context.translate(2, margin.top + Math.min(height, 150)); context.rotate(-Math.PI / 2);
+    context.fillText("query: who looks →", 0, 0); context.restore();
+  }
+
+  /** Where we are: the whole context as a small triangle in the part that is always masked. */
+  function drawInset(p, ink) {
+    if (view.scale <= fitScale() * 1.3) return;
+    const side = 84, x = margin.left + p.width - side - 10, y = margin.top + 10, k = side / n;
+    context.fillStyle = ink.panel; context.globalAlpha = 0.92;
+    context.fillRect(x - 5, y - 5, side + 10, side + 10); context.globalAlpha = 1;
+    context.strokeStyle = ink.line; context.strokeRect(x - 5.5, y - 5.5, side + 11, side + 11);
+    context.fillStyle = ink.zero; context.beginPath();
+    context.moveTo(x, y); context.lineTo(x + side, y + side);
+    if (geometry.window) {
+      const w = Math.max(1.5, geometry.window * k);
+      context.lineTo(x + Math.max(0, side - w), y + side); context.lineTo(x, y + Math.min(side, w));
+    } else context.lineTo(x, y + side);
+    context.closePath(); context.fill();
+    context.strokeStyle = ink.accent; context.lineWidth = 2;
+    const w = Math.max(4, (p.width / view.scale) * k), hh = Math.max(4, (p.height / view.scale) * k);
+    context.strokeRect(x + view.x * k - (w <= 4 ? 2 : 0), y + view.y * k - (hh <= 4 ? 2 : 0), w, hh);
+    context.lineWidth = 1;
+  }
+
+  // ---- what the pointer and the keys do ------------------------------------------------------
+  function cellAt(px, py) {
+    const x = view.x + (px - margin.left) / view.scale, y = view.y + (py - margin.top) / view.scale;
+    if (px < margin.left || py < margin.top || x < 0 || y < 0 || x >= n || y >= n) return null;
+    return cellOf(Math.floor(y), Math.floor(x));
+  }
+
+  /** The cell that holds (query, key): its token range, its value, whether that is exact. */
+  function cellOf(query, key) {
+    const z = level(), span = TILE * 2 ** z, i = Math.floor(query / span), j = Math.floor(key / span);
+    const tile = tiles.get(keyOf(z, i, j)), cell = tile?.cell ?? 2 ** z;
+    const row = Math.floor((query - i * span) / cell), column = Math.floor((key - j * span) / cell);
+    const q0 = i * span + row * cell, k0 = j * span + column * cell;
+    const out = { query: q0, key: k0, queryStop: Math.min(n, q0 + cell), keyStop: Math.min(n, k0 + cell), value: null, single: false };
+    out.masked = masked(q0, out.queryStop, k0, out.keyStop);
+    if (tile) {
+      out.value = tile.values[row * tile.columns + column] ?? null;
+      out.single = cell === 1;
+    }
+    return out;
+  }
+
+  function zoom(factor, px = margin.left + plot().width / 2, py = margin.top + plot().height / 2) {
+    const x = view.x + (px - margin.left) / view.scale, y = view.y + (py - margin.top) / view.scale;
+    view.scale = Math.max(fitScale(), Math.min(MAX_SCALE, view.scale * factor));
+    view.x = x - (px - margin.left) / view.scale;
+    view.y = y - (py - margin.top) / view.scale;
+    moved();
+  }
+
+  function moved() { clamp(); draw(); schedule(35); }
+
+  function setCursor(query, key, follow = true) {
+    const cell = 2 ** level();
+    query = Math.max(0, Math.min(n - 1, query)); key = Math.max(0, Math.min(n - 1, key));
+    cursor = cellOf(query, key);
+    const p = plot(), w = p.width / view.scale, hh = p.height / view.scale;
+    if (follow) {
+      if (cursor.key < view.x) view.x = cursor.key;
+      if (cursor.keyStop > view.x + w) view.x = cursor.keyStop - w + cell;
+      if (cursor.query < view.y) view.y = cursor.query;
+      if (cursor.queryStop > view.y + hh) view.y = cursor.queryStop - hh + cell;
+      moved();
+    }
+    draw();
+    o.onCell(cursor);
+  }
+
+  const abort = new AbortController(), on = { signal: abort.signal };
+  let drag = null;
+  canvas.addEventListener("pointerdown", (event) => {
+    drag = { x: event.offsetX, y: event.offsetY, view: { ...view }, far: 0 };
+    canvas.setPointerCapture(event.pointerId);
+  }, on);
+  canvas.addEventListener("pointermove", (event) => {
+    if (drag) {
+      const dx = event.offsetX - drag.x, dy = event.offsetY - drag.y;
+      drag.far = Math.max(drag.far, Math.hypot(dx, dy));
+      if (drag.far > 3) { view.x = drag.view.x - dx / view.scale; view.y = drag.view.y - dy / view.scale; moved(); }
+    } else o.onCell(cellAt(event.offsetX, event.offsetY));
+  }, on);
+  canvas.addEventListener("pointerup", (event) => {
+    const cell = drag && drag.far <= 3 ? cellAt(event.offsetX, event.offsetY) : null;
+    drag = null;
+    if (cell) { cursor = cell; o.onPick(cell); draw(); }
+  }, on);
+  canvas.addEventListener("pointerleave", () => { if (!drag) o.onCell(cursor); }, on);
+  canvas.addEventListener("dblclick", (event) => zoom(4, event.offsetX, event.offsetY), on);
+  canvas.addEventListener("wheel", (event) => {
+    if (document.activeElement !== canvas && !canvas.matches(":focus-within") && !event.ctrlKey) return; // let the page scroll
+    event.preventDefault();
+    if (event.shiftKey) { view.x += (event.deltaY + event.deltaX) / view.scale; moved(); return; }
+    zoom(2 ** (-event.deltaY / 240), event.offsetX, event.offsetY);
+  }, { ...on, passive: false });
+  canvas.addEventListener("keydown", (event) => {
+    const cell = 2 ** level(), far = event.shiftKey ? 16 * cell : cell;
+    const at = cursor ?? cellOf(Math.floor(view.y + plot().height / view.scale / 2), Math.floor(view.x));
+    const act = {
+      ArrowLeft: () => setCursor(at.query, at.key - far), ArrowRight: () => setCursor(at.query, at.key + far),
+      ArrowUp: () => setCursor(at.query - far, at.key), ArrowDown: () => setCursor(at.query + far, at.key),
+      Home: () => setCursor(at.query, 0), End: () => setCursor(at.query, at.query),
+      PageUp: () => setCursor(at.query - 128 * cell, at.key), PageDown: () => setCursor(at.query + 128 * cell, at.key),
+      "+": () => zoomCursor(2), "=": () => zoomCursor(2), "-": () => zoomCursor(0.5), "_": () => zoomCursor(0.5),
+      0: () => fit(), Enter: () => o.onPick(at), Escape: () => { cursor = null; o.onCell(null); canvas.blur(); draw(); },
+    }[event.key];
+    if (act && !event.ctrlKey && !event.metaKey && !event.altKey) { event.preventDefault(); event.stopPropagation(); act(); }
+  }, on);
+
+  function zoomCursor(factor) {
+    if (!cursor) return zoom(factor);
+    const x = margin.left + ((cursor.key + cursor.keyStop) / 2 - view.x) * view.scale;
+    const y = margin.top + ((cursor.query + cursor.queryStop) / 2 - view.y) * view.scale;
+    const { query, key } = cursor;
+    zoom(factor, x, y);
+    setCursor(query, key, false);
+  }
+
+  function fit() { view = { x: 0, y: 0, scale: fitScale() }; moved(); }
+
+  const observer = new ResizeObserver(() => {
+    const width = Math.max(260, Math.min(canvas.parentElement.clientWidth, 720));
+    if (Math.abs(width - size.width) < 1) return;
+    const fitted = view.scale <= fitScale() * 1.01;
+    size = { width, height: Math.max(320, Math.min(width, 560)) };
+    canvas.style.width = `${size.width}px`; canvas.style.height = `${size.height}px`;
+    if (fitted) view.scale = fitScale();
+    moved();
+  });
+
+  const state = () => ({ ...view, level: level(), n, ...colour, ...painted, fit: view.scale <= fitScale() * 1.01 });
+
+  return {
+    canvas, zoom, fit, draw, state, cellOf,
+    start() { observer.observe(canvas.parentElement); },
+    /** Another head: forget its tiles, keep the place. */
+    setHead(next) {
+      const first = next.n !== n;
+      n = next.n; geometry = { window: next.window, blocks: next.blocks ?? [] };
+      tiles.clear(); for (const c of pending.values()) c.abort();
+      pending.clear(); generation++; rangeFor = "";
+      if (first) view = { x: 0, y: 0, scale: fitScale() };
+      moved();
+    },
+    setScale(scale) { colour.scale = scale; rangeFor = ""; draw(); },
+    setParts(list) { parts = list; draw(); },
+    setHideFirst(on_) { hideFirst = on_; rangeFor = ""; draw(); },
+    setMark(next) { mark = next; draw(); },
+    place,
+    /** Put (query, key) in the middle, at least `scale` pixels per token. */
+    show(query, key, scale = 14) {
+      const p = plot();
+      view.scale = Math.max(view.scale, Math.min(scale, MAX_SCALE));
+      view.x = key - p.width / view.scale / 2; view.y = query - p.height / view.scale / 2;
+      clamp(); cursor = cellOf(query, key); moved();
+    },
+    destroy() { abort.abort(); observer.disconnect(); clearTimeout(timer); cancelAnimationFrame(frame); for (const c of pending.values()) c.abort(); },
+  };
+}
+
+/** Round numbers between two token positions, about `count` of them. */
+function ticks(from, to, count) {
+  const raw = (to - from) / Math.max(1, count), power = 10 ** Math.floor(Math.log10(Math.max(raw, 1e-9)));
+  const step = Math.max(1, [1, 2, 5, 10].map((k) => k * power).find((s) => s >= raw) ?? 10 * power);
+  const out = [];
+  for (let at = Math.ceil(from / step) * step; at < to; at += step) out.push(at);
+  return out;
+}
+
+/** A token's text for an axis: one line, blanks visible, at most `length` characters. */
+function shorten(text, length) {
+  const line = text.replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/^ +| +$/g, (blank) => "·".repeat(blank.length));
+  const letters = [...line];
+  return letters.length > length ? letters.slice(0, length - 1).join("") + "…" : line;
+}
