@@ -1,0 +1,1 @@
+"""Gemma 4 in MLX. Read in this order: layers, attention, moe, decoder, vision, audio, gemma4."""

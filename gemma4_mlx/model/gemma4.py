@@ -1,0 +1,217 @@
+"""The whole model: towers make soft tokens, soft tokens join the text, the decoder reads both.
+
+Module names are those of MLX checkpoints (``language_model.model...``, ``vision_tower``,
+``embed_vision``, ...), so loading needs little renaming, and the call follows mlx-lm's protocol,
+so mlx-lm's own generation, evaluation and LoRA tuner run on it.
+"""
+
+from contextlib import contextmanager
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..config import Gemma4Config, UnifiedVisionConfig
+from ..errors import MediaError
+from .cache import FullKVCache, SlidingKVCache
+from .decoder import LanguageModel, image_blocks
+from .layers import rms_norm
+from .taps import NAMES, Observer, Taps
+
+
+class MultimodalEmbedder(nn.Module):
+    """A tower's output (n, D) -> soft tokens (n, H): weightless norm, then a projection."""
+
+    def __init__(self, tower_size: int, hidden_size: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.embedding_projection = nn.Linear(tower_size, hidden_size, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.embedding_projection(rms_norm(x, self.eps))
+
+
+class Model(nn.Module):
+    """A Gemma 4 model.
+
+    Attributes:
+        config: the checkpoint's :class:`~gemma4_mlx.config.Gemma4Config`.
+        tokenizer, generation_config, chat_template, processor_config, source, fingerprint: what
+            the checkpoint brings beside its weights; set by :func:`gemma4_mlx.load`.
+        interventions: keys of the interventions in force, innermost last.
+    """
+
+    def __init__(self, config: Gemma4Config):
+        super().__init__()
+        self.config = config
+        self.model_type = config.model_type
+        self.language_model = LanguageModel(config.text)
+        H = config.text.hidden_size
+        self._make_towers(config, H)
+        self._taps = Taps()
+        self.interventions: tuple = ()
+        self.tokenizer = None
+        self.generation_config: dict = {}
+        self.chat_template: str | None = None
+        self.processor_config: dict = {}
+        self.source = ""
+        self.fingerprint = ""
+
+    def _make_towers(self, config: Gemma4Config, H: int) -> None:
+        vision, audio = config.vision, config.audio
+        if isinstance(vision, UnifiedVisionConfig):
+            from .unified import VisionEmbedder
+
+            self.vision_embedder = VisionEmbedder(vision)
+            self.embed_vision = MultimodalEmbedder(vision.output_proj_dims, H, vision.rms_norm_eps)
+            if audio is not None:
+                self.embed_audio = MultimodalEmbedder(audio.audio_embed_dim, H, audio.rms_norm_eps)
+            return
+        if vision is not None:
+            from .vision import VisionTower
+
+            self.vision_tower = VisionTower(vision)
+            self.embed_vision = MultimodalEmbedder(vision.hidden_size, H, vision.rms_norm_eps)
+        if audio is not None:
+            from .audio import AudioTower
+
+            self.audio_tower = AudioTower(audio)
+            self.embed_audio = MultimodalEmbedder(audio.output_proj_dims, H, audio.rms_norm_eps)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        return self.language_model.model.layers
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type activations are computed in."""
+        return self.language_model.model.norm.weight.dtype
+
+    def __call__(
+        self,
+        tokens: mx.array,
+        cache: list | None = None,
+        *,
+        features: mx.array | None = None,
+        input_embeddings: mx.array | None = None,
+    ) -> mx.array:
+        """Next-token logits (B, n, V) in float32 for tokens (B, n).
+
+        Args:
+            tokens: token ids, positions continuing the cache's.
+            cache: from :meth:`make_cache`, updated in place; None computes without one.
+            features: (m, H) soft tokens for the m image, video and audio placeholders among
+                ``tokens``, in order of position (row by row).
+            input_embeddings: (B, n, H) to use in place of the scaled token embeddings.
+
+        Raises:
+            MediaError: ``features`` has another number of rows than there are placeholders.
+        """
+        return self.head(self.hidden(tokens, cache, features, input_embeddings))
+
+    def hidden(
+        self,
+        tokens: mx.array,
+        cache: list | None = None,
+        features: mx.array | None = None,
+        input_embeddings: mx.array | None = None,
+    ) -> mx.array:
+        """Hidden states after the final norm (B, n, H); arguments as in the call."""
+        decoder, config = self.language_model.model, self.config
+        x = decoder.embed(tokens) if input_embeddings is None else input_embeddings
+        if features is not None:
+            x = self._place(features, tokens, x)
+        x = self._taps.at()("embeddings", x)
+        blocks = None
+        if config.text.use_bidirectional_attention == "vision" and tokens.shape[1] > 1:
+            blocks = image_blocks(tokens, (config.image_token_id, config.video_token_id))
+        if config.text.hidden_size_per_layer_input and (config.vision or config.audio):
+            soft = mx.zeros(tokens.shape, dtype=mx.bool_)
+            for placeholder in config.soft_token_ids:
+                soft = soft | (tokens == placeholder)
+            tokens = mx.where(soft, config.text.pad_token_id, tokens)
+        return decoder(tokens, x, cache, blocks, self._taps)
+
+    def head(self, hidden: mx.array) -> mx.array:
+        """Normed hidden states (..., H) -> capped logits (..., V), float32."""
+        return self._taps.at()("logits", self.language_model.head(hidden))
+
+    def _place(self, features: mx.array, tokens: mx.array, x: mx.array) -> mx.array:
+        soft = np.flatnonzero(np.isin(np.array(tokens), self.config.soft_token_ids))
+        if len(soft) != features.shape[0]:
+            raise MediaError(
+                f"{features.shape[0]} soft tokens were given for {len(soft)} image, video and "
+                "audio placeholders in the prompt"
+            )
+        flat = x.reshape(-1, x.shape[-1])
+        flat[mx.array(soft)] = features.astype(x.dtype)
+        return flat.reshape(x.shape)
+
+    def encode_image(self, patches: mx.array, positions: mx.array) -> mx.array:
+        """One picture's patches (P, patch values in [0, 1]) at (x, y) positions (P, 2) -> soft
+        tokens (n, H). Raises MediaError for a model without vision."""
+        if self.config.vision is None:
+            raise MediaError(f"this model has no vision tower, it cannot see images ({self.source})")
+        if self.config.unified:
+            return self.embed_vision(self.vision_embedder(patches, positions))
+        return self.embed_vision(self.vision_tower(patches, positions))
+
+    def encode_audio(self, features: mx.array) -> mx.array:
+        """One clip's log-mel frames (T, 128) (the unified 12B: samples (n, 640)) -> soft tokens
+        (n, H). Raises MediaError for a model without hearing."""
+        if self.config.audio is None:
+            raise MediaError(f"this model has no audio tower, it cannot hear ({self.source})")
+        if self.config.unified:
+            return self.embed_audio(features)
+        return self.embed_audio(self.audio_tower(features))
+
+    def make_cache(
+        self,
+        *,
+        kv_bits: int | None = None,
+        kv_group_size: int = 64,
+        left_padding: list[int] | None = None,
+    ) -> list:
+        """An empty cache: one entry for each layer that owns keys and values.
+
+        Args:
+            kv_bits: 8 or 4 stores full-attention layers quantized (mlx-lm's cache); sliding
+                layers are bounded by their window and stay as they are.
+            left_padding: number of padding tokens in front of each row of a batch.
+        """
+        text = self.config.text
+
+        def entry(layer: int):
+            if not text.is_full(layer):
+                return SlidingKVCache(text.sliding_window, left_padding)
+            if kv_bits is None:
+                return FullKVCache(left_padding)
+            from mlx_lm.models.cache import QuantizedKVCache
+
+            return QuantizedKVCache(group_size=kv_group_size, bits=kv_bits)
+
+        return [entry(layer) for layer in range(text.first_kv_shared_layer)]
+
+    def taps(self) -> dict[str, str]:
+        """Name and shape of every quantity that can be observed or replaced."""
+        return dict(NAMES)
+
+    def observe(self, *observers: Observer):
+        """``with model.observe(f):`` calls ``f(name, layer, value, geometry)`` at every tap."""
+        return self._taps.observing(*observers)
+
+    @contextmanager
+    def intervene(self, *interventions):
+        """Change what the model computes for the duration of a ``with`` block.
+
+        Each intervention has ``observer(model)``, which checks it against this model and returns
+        an observer, and a hashable ``key``. They apply in the order given.
+        """
+        observers = [intervention.observer(self) for intervention in interventions]
+        before = self.interventions
+        with self._taps.observing(*observers):
+            self.interventions = (*before, *(i.key for i in interventions))
+            try:
+                yield self
+            finally:
+                self.interventions = before

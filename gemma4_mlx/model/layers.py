@@ -1,0 +1,82 @@
+"""Small parts that several files share: norms, the gated MLP, rotary embeddings, the soft cap."""
+
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..config import Rope
+
+
+def rms_norm(x: mx.array, eps: float) -> mx.array:
+    """Root-mean-square norm without a weight, computed in float32."""
+    return mx.fast.rms_norm(x, None, eps)
+
+
+# Gemma 4's weighted norm multiplies by the plain weight (not 1 + weight as Gemma 1 to 3 did),
+# which is what mlx.nn's does.
+RMSNorm = nn.RMSNorm
+
+
+@partial(mx.compile, shapeless=True)
+def geglu(gate: mx.array, up: mx.array) -> mx.array:
+    """GELU (tanh form) of the gate times the up projection."""
+    return nn.gelu_approx(gate) * up
+
+
+@partial(mx.compile, shapeless=True)
+def soft_cap(logits: mx.array, cap: mx.array) -> mx.array:
+    """cap * tanh(logits / cap): logits stay within (-cap, cap), order unchanged."""
+    return mx.tanh(logits / cap) * cap
+
+
+class GatedMLP(nn.Module):
+    """down(gelu(gate(x)) * up(x))."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(geglu(self.gate_proj(x), self.up_proj(x)))
+
+
+class RotaryEmbedding:
+    """Rotary position embedding, element j paired with j + D/2.
+
+    With ``partial_rotary_factor`` p only the first p * D/2 angles turn, at theta^(-2j/D) with the
+    *whole* head size D as denominator; the others have frequency zero. So for D = 512 and
+    p = 0.25 the dimensions 0-63 and 256-319 rotate ("proportional" in transformers,
+    ``modeling_rope_utils.py``).
+    """
+
+    def __init__(self, head_dim: int, rope: Rope):
+        self.head_dim = head_dim
+        self.theta = rope.theta
+        self._periods = None
+        if rope.partial_rotary_factor < 1 or rope.factor != 1:
+            half = head_dim // 2
+            turning = int(rope.partial_rotary_factor * half)
+            j = mx.arange(turning, dtype=mx.float32)
+            periods = rope.factor * mx.power(rope.theta, 2 * j / head_dim)
+            still = mx.full((half - turning,), mx.inf)
+            self._periods = mx.concatenate([periods, still])
+            mx.eval(self._periods)  # used from any thread
+
+    def __call__(self, x: mx.array, offset: int | mx.array) -> mx.array:
+        """Rotate x (B, heads, n, D) at positions offset, offset + 1, ...
+
+        ``offset`` is one number, or one per row (B,).
+        """
+        base = self.theta if self._periods is None else None
+        return mx.fast.rope(
+            x,
+            self.head_dim,
+            traditional=False,
+            base=base,
+            scale=1.0,
+            offset=offset,
+            freqs=self._periods,
+        )

@@ -1,0 +1,154 @@
+"""Mixture of experts: a router chooses k of E small gated MLPs for every token.
+
+Beside the experts every layer keeps its dense MLP; the decoder layer adds the two.
+"""
+
+import logging
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..config import TextConfig
+from .layers import geglu, rms_norm
+from .taps import Tap
+
+log = logging.getLogger(__name__)
+
+#: From this many (token, expert) pairs on, pairs are sorted by expert, so that each expert's
+#: weights are read once.
+SORT_FROM = 64
+
+
+class Router(nn.Module):
+    """norm -> scale -> project -> softmax -> top k -> renormalise -> per-expert scale."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.k = config.top_k_experts
+        self.eps = config.rms_norm_eps
+        self.root_size = config.hidden_size**-0.5
+        self.proj = nn.Linear(config.hidden_size, config.num_experts, bias=False)
+        self.scale = mx.ones((config.hidden_size,))
+        self.per_expert_scale = mx.ones((config.num_experts,))
+
+    def __call__(self, x: mx.array, tap: Tap) -> tuple[mx.array, mx.array]:
+        """x (B, n, H), the un-normed residual stream -> expert indices and weights (B, n, k).
+
+        ``per_expert_scale`` comes after renormalisation, so weights need not sum to 1.
+        """
+        z = rms_norm(x, self.eps) * self.scale * self.root_size
+        logits = tap("router_logits", self.proj(z).astype(mx.float32))
+        p = tap("router_probabilities", mx.softmax(logits, axis=-1))
+        indices = mx.argpartition(p, kth=-self.k, axis=-1)[..., -self.k :]
+        indices = tap("expert_indices", indices)
+        chosen = mx.take_along_axis(p, indices, axis=-1)
+        weights = chosen / chosen.sum(axis=-1, keepdims=True)
+        weights = tap("expert_weights", weights * self.per_expert_scale[indices])
+        return indices, weights
+
+
+class SwitchLinear(nn.Module):
+    """E linear maps without bias; each row goes through the one it is given."""
+
+    def __init__(self, input_dims: int, output_dims: int, num_experts: int):
+        super().__init__()
+        self.weight = mx.zeros((num_experts, output_dims, input_dims))
+
+    def __call__(self, x: mx.array, experts: mx.array, ordered: bool) -> mx.array:
+        """x (..., 1, I), experts (...) -> (..., 1, O); ``ordered``: experts ascend."""
+        weight, dtype = self.weight, x.dtype
+        if dtype != mx.float32 and mx.default_device() == mx.cpu:
+            # MLX's CPU backend gathers float32 matrices only.
+            log.info("expert weights in %s are computed in float32 on the CPU backend", dtype)
+            x, weight = x.astype(mx.float32), weight.astype(mx.float32)
+        out = mx.gather_mm(
+            x, weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=ordered
+        )
+        return out.astype(dtype)
+
+    def to_quantized(self, group_size: int = 64, bits: int = 4, mode: str = "affine", **_):
+        E, O, I = self.weight.shape
+        layer = QuantizedSwitchLinear(I, O, E, group_size, bits, mode)
+        layer.weight, layer.scales, *biases = mx.quantize(
+            self.weight, group_size=group_size, bits=bits, mode=mode
+        )
+        if biases:
+            layer.biases = biases[0]
+        return layer
+
+
+class QuantizedSwitchLinear(nn.Module):
+    """SwitchLinear with its weights in ``bits`` bits (modes as in ``mx.quantize``)."""
+
+    def __init__(
+        self,
+        input_dims: int,
+        output_dims: int,
+        num_experts: int,
+        group_size: int = 64,
+        bits: int = 4,
+        mode: str = "affine",
+    ):
+        super().__init__()
+        self.group_size, self.bits, self.mode = group_size, bits, mode
+        self.weight = mx.zeros((num_experts, output_dims, input_dims * bits // 32), dtype=mx.uint32)
+        shape = (num_experts, output_dims, input_dims // group_size)
+        if mode == "affine":
+            self.scales, self.biases = mx.zeros(shape), mx.zeros(shape)
+        else:
+            self.scales = mx.zeros(shape, dtype=mx.uint8)
+        self.freeze()
+
+    def __call__(self, x: mx.array, experts: mx.array, ordered: bool) -> mx.array:
+        return mx.gather_qmm(
+            x,
+            self.weight,
+            self.scales,
+            self.get("biases"),
+            rhs_indices=experts,
+            transpose=True,
+            group_size=self.group_size,
+            bits=self.bits,
+            mode=self.mode,
+            sorted_indices=ordered,
+        )
+
+
+class SwitchGLU(nn.Module):
+    """The experts: down(gelu(gate(x)) * up(x)) with E sets of weights."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, num_experts: int):
+        super().__init__()
+        self.gate_proj = SwitchLinear(hidden_size, intermediate_size, num_experts)
+        self.up_proj = SwitchLinear(hidden_size, intermediate_size, num_experts)
+        self.down_proj = SwitchLinear(intermediate_size, hidden_size, num_experts)
+
+    def __call__(self, x: mx.array, indices: mx.array) -> mx.array:
+        """x (B, n, H), indices (B, n, k) -> each chosen expert's output (B, n, k, H)."""
+        k, H = indices.shape[-1], x.shape[-1]
+        pairs = indices.reshape(-1)
+        ordered = pairs.size >= SORT_FROM
+        order = mx.argsort(pairs) if ordered else mx.arange(pairs.size)
+        rows = x.reshape(-1, 1, H)[order // k]  # (B * n * k, 1, H)
+        experts = pairs[order] if ordered else pairs
+        gate = self.gate_proj(rows, experts, ordered)
+        up = self.up_proj(rows, experts, ordered)
+        y = self.down_proj(geglu(gate, up), experts, ordered)
+        if ordered:
+            y = y[mx.argsort(order)]
+        return y.reshape(*indices.shape, H)
+
+
+class Experts(nn.Module):
+    """Holder of the expert weights, named as in MLX checkpoints (``experts.switch_glu``)."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.switch_glu = SwitchGLU(
+            config.hidden_size, config.moe_intermediate_size, config.num_experts
+        )
+
+    def __call__(self, x: mx.array, indices: mx.array, weights: mx.array, tap: Tap) -> mx.array:
+        """Sum over the k chosen experts, weighted: (B, n, H)."""
+        outputs = tap("expert_outputs", self.switch_glu(x, indices))  # (B, n, k, H)
+        return (outputs * weights[..., None]).sum(axis=-2).astype(x.dtype)

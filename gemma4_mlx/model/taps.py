@@ -1,0 +1,85 @@
+"""Named points in the forward pass where a quantity can be observed or replaced.
+
+The model's code reads ``x = tap("layer_output", x)``. While nothing observes, ``tap`` is the
+identity and adds nothing to the graph. While something does, every observer is called as
+``observer(name, layer, value, geometry)`` and may return an array to take the value's place, or
+None to leave it. An observer that only looks builds its own graph beside the model's, so the
+numbers of the forward pass stay what they were, to the bit.
+"""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
+
+import mlx.core as mx
+
+Observer = Callable[[str, int | None, mx.array, object], mx.array | None]
+Tap = Callable[..., mx.array]
+
+#: Every tap with the shape of its value. B batch, n tokens of this call, m keys seen by this call
+#: (cached ones included), H hidden size, D head size, E experts, k experts per token, P size of
+#: a per-layer input, L layers, V vocabulary.
+NAMES = {
+    "embeddings": "(B, n, H) scaled token embeddings, soft tokens of images and sound in place",
+    "per_layer_inputs": "(B, n, L, P) per-layer embeddings of all layers; models that have them",
+    "layer_input": "(B, n, H) residual stream entering the layer",
+    "attention_input": "(B, n, H) after input_layernorm",
+    "queries": "(B, heads, n, D) after q_norm and rotary embedding",
+    "keys": "(B, kv heads, m, D) after k_norm and rotary embedding; the donor's in shared layers",
+    "values": "(B, kv heads, m, D) after the weightless norm; the donor's in shared layers",
+    "head_outputs": "(B, heads, n, D) each head's weighted sum of values, before o_proj",
+    "attention_output": "(B, n, H) after post_attention_layernorm, what attention adds",
+    "attention_residual": "(B, n, H) residual stream between attention and feed-forward",
+    "mlp_output": "(B, n, H) dense MLP; normed by post_feedforward_layernorm(_1 beside experts)",
+    "router_logits": "(B, n, E) float32 scores before the softmax",
+    "router_probabilities": "(B, n, E) float32 softmax over all experts",
+    "expert_indices": "(B, n, k) uint32 chosen experts, in no particular order",
+    "expert_weights": "(B, n, k) renormalised probabilities times per_expert_scale",
+    "expert_outputs": "(B, n, k, H) each chosen expert's output before weighting",
+    "moe_output": "(B, n, H) weighted sum of experts after post_feedforward_layernorm_2",
+    "feedforward_output": "(B, n, H) what the feed-forward part adds to the stream",
+    "per_layer_input": "(B, n, P) this layer's per-layer embedding",
+    "per_layer_output": "(B, n, H) what the per-layer embedding adds to the stream",
+    "layer_output": "(B, n, H) residual stream leaving the layer, after layer_scalar",
+    "final_hidden": "(B, n, H) after the final norm",
+    "logits": "(B, n, V) float32, soft-capped",
+}
+
+
+def untouched(name: str, value: mx.array, geometry: object = None) -> mx.array:
+    """The tap of a model that nobody observes."""
+    return value
+
+
+class Taps:
+    """The observers of one model, in the order in which they see (and replace) values."""
+
+    def __init__(self):
+        self._observers: tuple[Observer, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        return bool(self._observers)
+
+    def at(self, layer: int | None = None) -> Tap:
+        """The tap function for one layer, or with None for the model as a whole."""
+        return partial(self._show, layer) if self._observers else untouched
+
+    def _show(self, layer, name, value, geometry=None):
+        for observer in self._observers:
+            replaced = observer(name, layer, value, geometry)
+            if replaced is not None:
+                value = replaced
+        return value
+
+    @contextmanager
+    def observing(self, *observers: Observer):
+        """Add observers for the duration of a ``with`` block, exceptions included."""
+        self._observers += observers
+        try:
+            yield
+        finally:
+            kept = list(self._observers)
+            for observer in observers:
+                kept.remove(observer)
+            self._observers = tuple(kept)
