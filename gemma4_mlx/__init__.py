@@ -1,0 +1,53 @@
+"""Gemma 4 on MLX, made to be looked into.
+
+``model = gemma4_mlx.load()`` gives the embedded teaching model, ``load("google/gemma-4-E2B-it")``
+a real one. Names are imported on first use, so importing the package costs next to nothing.
+"""
+
+from . import _blas
+
+_blas.preload()  # before anything imports mlx.core
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load": "checkpoints",
+    "fit": "checkpoints",
+    "Chat": "chat",
+    "SamplingOptions": "generation",
+    "stream": "generation",
+    "PromptCache": "generation",
+    "trace": "tracing",
+    "open_trace": "tracing",
+    "Trace": "tracing",
+    "AttentionPlan": "tracing",
+    "RoutingPlan": "tracing",
+    "Ablate": "tracing",
+    "Force": "tracing",
+    "Boost": "tracing",
+    "Swap": "tracing",
+    "ScaleHeads": "tracing",
+    "Steer": "tracing",
+    "Patch": "tracing",
+    "steering_vector": "tracing",
+}
+_ROOMS = ("widgets", "tracing", "chat", "generation", "checkpoints", "processing", "errors")
+
+__all__ = [*_HOMES, *_ROOMS]
+
+
+def __getattr__(name: str):
+    from importlib import import_module
+
+    if name in _HOMES:
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    elif name in _ROOMS:
+        value = import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

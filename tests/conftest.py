@@ -1,0 +1,59 @@
+"""Fixtures that several rooms' tests share."""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import gemma4_mlx  # noqa: F401  (loads OpenBLAS before anything imports mlx.core)
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def reference_dir():
+    """The released models' own configuration files and chat templates, where they are at hand."""
+    folder = HERE.parent.parent / "shared" / "reference"
+    if not folder.is_dir():
+        pytest.skip("the released models' configuration files are not beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """``checkpoint(name)``: a folder that transformers saved and its reference arrays.
+
+    Made in a process of its own and kept in the temporary directory from one run to the next.
+    """
+    script = HERE / "reference.py"
+    try:
+        key = script.read_bytes() + version("transformers").encode() + version("torch").encode()
+    except PackageNotFoundError as missing:
+        pytest.skip(f"the numerical reference needs {missing.name}")
+    root = Path(tempfile.gettempdir()) / f"gemma4-reference-{hashlib.sha256(key).hexdigest()[:12]}"
+
+    def get(name):
+        folder = root / name
+        if not (folder / "reference.npz").exists():
+            made = tmp_path_factory.mktemp("reference")
+            run = subprocess.run(
+                [sys.executable, str(script), str(made), name], capture_output=True, text=True
+            )
+            assert run.returncode == 0, run.stderr[-3000:]
+            root.mkdir(exist_ok=True)
+            try:
+                (made / name).rename(folder)
+            except OSError:  # another worker was first, or another file system
+                import shutil
+
+                shutil.copytree(made / name, folder, dirs_exist_ok=True)
+        with np.load(folder / "reference.npz") as arrays:
+            return SimpleNamespace(folder=folder, **dict(arrays))
+
+    return get

@@ -1,0 +1,77 @@
+"""The rooms of the package and the direction in which they may import one another."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "gemma4_mlx"
+LEVELS = [
+    {"errors", "config", "_blas"},
+    {"model"},
+    {"processing", "checkpoints"},
+    {"generation"},
+    {"chat", "tracing"},
+    {"widgets"},
+    {"teaching", "cli", "__init__", "__main__"},
+]
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+
+
+def imports(path):
+    """(module, at import time?) of every import in a file, relative ones made absolute."""
+    package = ["gemma4_mlx", *path.relative_to(PACKAGE).parts[:-1]]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = {id(node) for node in ast.walk(tree) if isinstance(node, ast.Module) for node in node.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in top
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            if module == "gemma4_mlx" or not node.module:
+                for alias in node.names:
+                    yield f"{module}.{alias.name}", id(node) in top
+            else:
+                yield module, id(node) in top
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_room_has_a_level():
+    rooms = {p.name.removesuffix(".py") for p in PACKAGE.iterdir() if not p.name.startswith("__p")}
+    assert rooms - LEVEL.keys() == set()
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        here = room_of(path)
+        for module, at_import in imports(path):
+            parts = module.split(".")
+            if parts[0] != "gemma4_mlx" or len(parts) < 2 or parts[1] not in LEVEL:
+                continue
+            there = parts[1]
+            # Imports inside a function may go up: a chat offers a trace of itself.
+            if at_import and there != here and LEVEL[there] > LEVEL[here]:
+                wrong.append(f"{path.relative_to(PACKAGE)} imports {module}")
+    assert wrong == []
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, gemma4_mlx; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"mlx_lm", "transformers", "librosa", "anywidget", "pydantic", "torch", "jinja2"}
+    assert heavy & set(loaded.stdout.split()) == set()
+
+
+def test_a_trace_opens_without_mlx():
+    code = (
+        "import sys; sys.modules['mlx'] = None; sys.modules['mlx.core'] = None\n"
+        "import gemma4_mlx as g4; print(g4.open_trace)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

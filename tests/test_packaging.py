@@ -1,0 +1,41 @@
+"""environment.yml, pyproject.toml and the README agree."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_conda_environment_installs_this_package():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["name"]
+    plain = [d for d in environment["dependencies"] if isinstance(d, str)]
+    assert f"python{PROJECT['requires-python']}" in plain
+    assert "pip" in plain
+    (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    (own,) = pip
+    extras = re.fullmatch(r"-e \.\[(.+)\]", own).group(1).split(",")
+    assert set(extras) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_mlx_is_chosen_by_platform():
+    mlx = [d for d in PROJECT["dependencies"] if re.match(r"mlx(\[|>)", d)]
+    assert any("darwin" in d and "[" not in d for d in mlx)
+    assert any("linux" in d and d.startswith("mlx[cpu]") for d in mlx)
+
+
+def test_packages_the_project_is_built_on_are_there():
+    names = {re.match(r"[A-Za-z0-9_-]+", d).group() for d in PROJECT["dependencies"]}
+    assert names >= {"ipywidgets", "mlx", "mlx-lm", "numpy", "pillow", "librosa"}
+
+
+def test_readme_has_its_two_commands():
+    readme = (ROOT / "README.md").read_text()
+    for name in ("start-command", "test-command"):
+        block = re.search(rf"<!-- {name} -->\s*```\w*\n(.*?)```\s*<!-- /{name} -->", readme, re.S)
+        assert block, f"README.md has no {name}"
+        assert len(block.group(1).strip().splitlines()) == 1
