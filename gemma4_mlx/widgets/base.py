@@ -49,6 +49,7 @@ STATIC = Path(__file__).parent / "static"
 RATE = 30  # pushes per second at most; Jupyter Server drops everything above 1000 messages a second
 
 _IMPORT = re.compile(r'^import\s+(?:\{[^}]*\}|\w+)\s+from\s+"\./([\w./-]+)";\n?', re.M)
+_CSS_IMPORT = re.compile(r'^@import "\./([\w.-]+)";$', re.M)
 _EXPORT = re.compile(r"^export (?=(?:async\s+)?(?:function|const|let|class)\b)", re.M)
 
 
@@ -72,9 +73,10 @@ def join_esm(name: str) -> str:
 
 @lru_cache
 def join_css(name: str) -> str:
-    """The shared theme followed by ``static/<name>.css``."""
+    """The shared theme followed by ``static/<name>.css``, its ``@import "./x.css";`` filled in."""
     files = [STATIC / "theme.css", STATIC / f"{name}.css"]
-    return "\n".join(f.read_text(encoding="utf-8") for f in files)
+    sheets = "\n".join(f.read_text(encoding="utf-8") for f in files)
+    return _CSS_IMPORT.sub(lambda m: (STATIC / m[1]).read_text(encoding="utf-8"), sheets)
 
 
 class Widget(anywidget.AnyWidget):

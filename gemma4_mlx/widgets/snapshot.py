@@ -3,9 +3,9 @@
 nbconvert's HTML shows live widgets only online, GitHub never. A :class:`Snapshot` displays as
 three things at once: ``text/html`` with an ``<iframe srcdoc>`` whose page holds the widget's own
 module, its style, its traits and the answers to its requests (no network, no kernel);
-``image/png`` drawn by Pillow; and ``text/plain``. The page is sandboxed: it may run scripts and offer downloads, and can
-reach neither the notebook around it nor any server (its content security policy allows inline
-code, ``data:`` and ``blob:`` only).
+``image/png`` drawn by Pillow; and ``text/plain``. The page is sandboxed: it may run scripts and
+offer downloads, and can reach neither the notebook around it nor any server (its content security
+policy allows inline code, ``data:`` and ``blob:`` only).
 """
 
 from __future__ import annotations

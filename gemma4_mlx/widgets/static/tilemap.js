@@ -6,6 +6,8 @@
  * (the future, and beyond a sliding window) is drawn in its own tone, apart from a small mass.
  */
 
+import { h } from "./shared.js";
+
 const TILE = 256;
 const TILES_KEPT = 192;
 const MAX_SCALE = 40; // css pixels per token, closest zoom
@@ -293,14 +295,13 @@ export function tileMap(o) {
     context.fillText("query: who looks →", 0, 0); context.restore();
   }
 
-  /** Where we are: the whole context as a small triangle in the part that is always masked. */
+  /** Where we are: the whole context, small, in the corner between the axes. */
   function drawInset(p, ink) {
     if (view.scale <= fitScale() * 1.3) return;
-    const side = 84, x = margin.left + p.width - side - 10, y = margin.top + 10, k = side / n;
-    context.fillStyle = ink.panel; context.globalAlpha = 0.92;
-    context.fillRect(x - 5, y - 5, side + 10, side + 10); context.globalAlpha = 1;
-    context.strokeStyle = ink.line; context.strokeRect(x - 5.5, y - 5.5, side + 11, side + 11);
-    context.fillStyle = ink.zero; context.beginPath();
+    const side = 58, x = 22, y = 4, k = side / n;
+    context.fillStyle = ink.masked; context.fillRect(x, y, side, side);
+    context.strokeStyle = ink.line; context.strokeRect(x - 0.5, y - 0.5, side + 1, side + 1);
+    context.fillStyle = ink.faint; context.beginPath();
     context.moveTo(x, y); context.lineTo(x + side, y + side);
     if (geometry.window) {
       const w = Math.max(1.5, geometry.window * k);

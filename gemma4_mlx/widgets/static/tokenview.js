@@ -6,6 +6,8 @@
  * the page a strip shows the whole context; a click there jumps.
  */
 
+import { h } from "./shared.js";
+
 const PAGE = 512;
 
 /**
@@ -25,12 +27,12 @@ export function tokenView(o) {
 
   const text = h("div", { class: "g4-tokens", tabindex: 0, role: "listbox", "aria-label": o.label, "aria-roledescription": "tokens" });
   const strip = h("canvas", { class: "g4-strip", height: 22 });
-  const where = h("span", { class: "g4-muted g4-where" });
-  const back = h("button", { type: "button", class: "g4-button", title: "Previous page" , "aria-label": "Previous page of tokens" }, "‹");
-  const next = h("button", { type: "button", class: "g4-button", title: "Next page", "aria-label": "Next page of tokens" }, "›");
-  const search = h("input", { type: "search", class: "g4-input g4-search", placeholder: "Find text", "aria-label": "Find text in the trace" });
-  const found = h("span", { class: "g4-muted", role: "status" });
-  const bar = h("div", { class: "g4-row" }, search, found, h("span", { class: "g4-grow" }), where, back, next);
+  const where = h("span", { class: "g4-note g4-where" });
+  const back = h("button", { type: "button", title: "Previous page" , "aria-label": "Previous page of tokens" }, "‹");
+  const next = h("button", { type: "button", title: "Next page", "aria-label": "Next page of tokens" }, "›");
+  const search = h("input", { type: "search", class: "g4-search", placeholder: "Find text", "aria-label": "Find text in the trace" });
+  const found = h("span", { class: "g4-note", role: "status" });
+  const bar = h("div", { class: "g4-toolbar" }, search, found, h("span", { class: "g4-grow" }), where, back, next);
   const root = h("div", { class: "g4-tokenview" }, bar, strip, text);
 
   /** Tokens of a page: {start, text: string[], kind: string[], role: string[]}. */
@@ -78,7 +80,7 @@ export function tokenView(o) {
         continue;
       }
       const piece = content.text[k], special = content.kind[k] === "special";
-      const node = h("span", { class: special ? "g4-token g4-special" : "g4-token", role: "option", id: `${uid}-${i}`, "aria-selected": "false" });
+      const node = h("span", { class: special ? "g4-word g4-special" : "g4-word", role: "option", id: `${uid}-${i}`, "aria-selected": "false" });
       node.dataset.i = i;
       node.append(piece.replace(/\n/g, "↵"));
       line.append(node);
@@ -106,7 +108,7 @@ export function tokenView(o) {
     o.ask("media", { span: media.index }).then(async ({ content, buffer }) => {
       source.content = content;
       if (media.kind !== "audio" && buffer?.byteLength)
-        source.picture = await createImageBitmap(new Blob([buffer], { type: content.type }));
+        source.picture = await createImageBitmap(new Blob([new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength)], { type: content.type }));
       else if (buffer?.byteLength) source.wave = new Float32Array(buffer.buffer.slice(buffer.byteOffset, buffer.byteOffset + buffer.byteLength));
       paintMedia(source);
     }).catch(o.onError);
@@ -176,7 +178,7 @@ export function tokenView(o) {
 
   function repaint() {
     const paint = o.paint();
-    for (const node of text.querySelectorAll(".g4-token")) {
+    for (const node of text.querySelectorAll(".g4-word")) {
       const i = Number(node.dataset.i), colour = paint.background(i, false), mine = paint.text?.(i);
       node.style.backgroundColor = colour ?? "";
       node.style.color = mine ?? "";
@@ -232,7 +234,7 @@ export function tokenView(o) {
   }
 
   text.addEventListener("click", (event) => {
-    const node = event.target.closest?.(".g4-token");
+    const node = event.target.closest?.(".g4-word");
     if (!node) return;
     const i = Number(node.dataset.i);
     if (event.shiftKey && selected >= 0) { span = [Math.min(i, selected), Math.max(i, selected)]; mark(); o.onSpan?.(span); return; }
@@ -240,7 +242,7 @@ export function tokenView(o) {
     select(i); o.onSelect(i, event);
   });
   text.addEventListener("pointerover", (event) => {
-    const node = event.target.closest?.(".g4-token");
+    const node = event.target.closest?.(".g4-word");
     if (node) o.onHover?.(Number(node.dataset.i));
   });
   text.addEventListener("keydown", (event) => {
