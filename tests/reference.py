@@ -159,7 +159,7 @@ def randomise(model):
             end, shape = name.rsplit(".", 1)[-1], p.shape
             if name.endswith(("q_norm.weight", "k_norm.weight")):
                 p.copy_(uniform(0.25, 0.55, shape))
-            elif "norm" in name and end == "weight":
+            elif ("norm" in name or "_ln" in name) and end == "weight":
                 p.copy_(uniform(0.5, 1.6, shape))
             elif end == "layer_scalar":
                 p.copy_(uniform(0.6, 1.2, shape))
