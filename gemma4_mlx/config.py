@@ -302,7 +302,7 @@ def _read_fields(cls: type, data: dict, source: str, skip: tuple[str, ...] = ())
         if isinstance(default, bool):
             if not isinstance(value, bool):
                 raise ConfigError(f"{source}: {f.name} is {value!r}, expected true or false")
-        elif isinstance(default, int) or f.type in ("int", int, int | None):
+        elif isinstance(default, int) or f.type in (int, int | None):
             low = 0 if f.name.startswith(("num_kv", "hidden_size_per", "vocab_size_per")) else 1
             low = 0 if f.name.endswith("_token_id") or "context" in f.name else low
             value = _integer(data, f.name, source, low=low)
@@ -384,17 +384,22 @@ def _rope(data: dict, where: str) -> dict[str, Rope]:
         if given is None:
             ropes[kind] = default
             continue
+        if not isinstance(given, dict):
+            raise ConfigError(f"{where}: rope_parameters of {kind} is not a JSON object")
         rope_type = given.get("rope_type", "default")
         if rope_type not in ("default", "proportional"):
             raise ConfigError(
                 f"{where}: rope_type {rope_type!r} of {kind}; expected default or proportional"
             )
         partial = given.get("partial_rotary_factor", 1.0) if rope_type == "proportional" else 1.0
-        rope = Rope(
-            theta=float(given.get("rope_theta", default.theta)),
-            partial_rotary_factor=float(partial),
-            factor=float(given.get("factor") or 1.0),
-        )
+        try:
+            rope = Rope(
+                theta=float(given.get("rope_theta", default.theta)),
+                partial_rotary_factor=float(partial),
+                factor=float(given.get("factor") or 1.0),
+            )
+        except (TypeError, ValueError, OverflowError):
+            raise ConfigError(f"{where}: impossible rope_parameters for {kind}: {given}") from None
         if not (rope.theta > 1 and 0 < rope.partial_rotary_factor <= 1 and rope.factor > 0):
             raise ConfigError(f"{where}: impossible rope_parameters for {kind}: {given}")
         ropes[kind] = rope
@@ -406,7 +411,8 @@ def _check_text(config: TextConfig, where: str) -> None:
         heads, kv_heads = config.num_attention_heads, config.kv_heads_of(layer)
         if heads % kv_heads:
             raise ConfigError(
-                f"{where}: {heads} attention heads of layer {layer} cannot share {kv_heads} KV heads"
+                f"{where}: {heads} attention heads of layer {layer} "
+                f"cannot share {kv_heads} KV heads"
             )
         if config.head_dim_of(layer) % 2:
             raise ConfigError(f"{where}: the head size of layer {layer} is odd; RoPE needs pairs")
@@ -419,7 +425,8 @@ def _check_text(config: TextConfig, where: str) -> None:
     missing = set(config.layer_types[first:]) - set(config.layer_types[:first])
     if missing:
         raise ConfigError(
-            f"{where}: KV-shared layers of type {sorted(missing)} have no earlier layer to share with"
+            f"{where}: KV-shared layers of type {sorted(missing)} "
+            "have no earlier layer to share with"
         )
     if config.enable_moe_block:
         for name in ("num_experts", "top_k_experts", "moe_intermediate_size"):

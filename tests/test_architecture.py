@@ -22,7 +22,9 @@ def imports(path):
     """(module, at import time?) of every import in a file, relative ones made absolute."""
     package = ["gemma4_mlx", *path.relative_to(PACKAGE).parts[:-1]]
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    top = {id(node) for node in ast.walk(tree) if isinstance(node, ast.Module) for node in node.body}
+    top = {
+        id(node) for node in ast.walk(tree) if isinstance(node, ast.Module) for node in node.body
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -63,7 +65,9 @@ def test_imports_point_one_way():
 
 def test_importing_the_package_is_light():
     code = "import sys, gemma4_mlx; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     heavy = {"mlx_lm", "transformers", "librosa", "anywidget", "pydantic", "torch", "jinja2"}
     assert heavy & set(loaded.stdout.split()) == set()
 

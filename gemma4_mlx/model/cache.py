@@ -98,7 +98,7 @@ class _KVCache:
         return 0 <= position <= self.offset
 
     def rewind(self, position: int) -> bool:
-        """Forget everything from ``position`` on; False, and no change, where that is impossible."""
+        """Forget everything from ``position`` on; False, and no change, where impossible."""
         if not self.can_rewind(position):
             return False
         self._end -= self.offset - position

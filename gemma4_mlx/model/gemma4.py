@@ -118,6 +118,7 @@ class Model(nn.Module):
     ) -> mx.array:
         """Hidden states after the final norm (B, n, H); arguments as in the call."""
         decoder, config = self.language_model.model, self.config
+        tokens = self._taps.at()("tokens", tokens)
         x = decoder.embed(tokens) if input_embeddings is None else input_embeddings
         if features is not None:
             x = self._place(features, tokens, x)
@@ -151,7 +152,7 @@ class Model(nn.Module):
         """One picture's patches (P, patch values in [0, 1]) at (x, y) positions (P, 2) -> soft
         tokens (n, H). Raises MediaError for a model without vision."""
         if self.config.vision is None:
-            raise MediaError(f"this model has no vision tower, it cannot see images ({self.source})")
+            raise MediaError(f"this model has no vision tower, it cannot see ({self.source})")
         if self.config.unified:
             return self.embed_vision(self.vision_embedder(patches, positions))
         return self.embed_vision(self.vision_tower(patches, positions))
@@ -209,7 +210,7 @@ class Model(nn.Module):
         """
         observers = [intervention.observer(self) for intervention in interventions]
         before = self.interventions
-        with self._taps.observing(*observers):
+        with self._taps.observing(*observers, first=True):
             self.interventions = (*before, *(i.key for i in interventions))
             try:
                 yield self

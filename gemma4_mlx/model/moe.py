@@ -61,9 +61,7 @@ class SwitchLinear(nn.Module):
             # MLX's CPU backend gathers float32 matrices only.
             log.info("expert weights in %s are computed in float32 on the CPU backend", dtype)
             x, weight = x.astype(mx.float32), weight.astype(mx.float32)
-        out = mx.gather_mm(
-            x, weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=ordered
-        )
+        out = mx.gather_mm(x, weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=ordered)
         return out.astype(dtype)
 
     def to_quantized(self, group_size: int = 64, bits: int = 4, mode: str = "affine", **_):

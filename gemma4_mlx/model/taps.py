@@ -20,6 +20,7 @@ Tap = Callable[..., mx.array]
 #: (cached ones included), H hidden size, D head size, E experts, k experts per token, P size of
 #: a per-layer input, L layers, V vocabulary.
 NAMES = {
+    "tokens": "(B, n) token ids of this call",
     "embeddings": "(B, n, H) scaled token embeddings, soft tokens of images and sound in place",
     "per_layer_inputs": "(B, n, L, P) per-layer embeddings of all layers; models that have them",
     "layer_input": "(B, n, H) residual stream entering the layer",
@@ -52,10 +53,19 @@ def untouched(name: str, value: mx.array, geometry: object = None) -> mx.array:
 
 
 class Taps:
-    """The observers of one model, in the order in which they see (and replace) values."""
+    """The observers of one model, in the order in which they see (and replace) values.
+
+    Interventions come before those that only watch, so that a watcher sees what the model really
+    computes with, whichever ``with`` block was entered first.
+    """
 
     def __init__(self):
-        self._observers: tuple[Observer, ...] = ()
+        self._changing: tuple[Observer, ...] = ()
+        self._watching: tuple[Observer, ...] = ()
+
+    @property
+    def _observers(self) -> tuple[Observer, ...]:
+        return self._changing + self._watching
 
     @property
     def active(self) -> bool:
@@ -73,13 +83,17 @@ class Taps:
         return value
 
     @contextmanager
-    def observing(self, *observers: Observer):
-        """Add observers for the duration of a ``with`` block, exceptions included."""
-        self._observers += observers
+    def observing(self, *observers: Observer, first: bool = False):
+        """Add observers for the duration of a ``with`` block, exceptions included.
+
+        ``first``: among the interventions, before all that only watch.
+        """
+        group = "_changing" if first else "_watching"
+        setattr(self, group, getattr(self, group) + observers)
         try:
             yield
         finally:
-            kept = list(self._observers)
+            kept = list(getattr(self, group))
             for observer in observers:
                 kept.remove(observer)
-            self._observers = tuple(kept)
+            setattr(self, group, tuple(kept))

@@ -1,0 +1,69 @@
+"""Who sees whom, and where rotary embeddings turn: checks that need no weights."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from gemma4_mlx.config import Rope
+from gemma4_mlx.model import attention
+from gemma4_mlx.model.attention import AttentionGeometry, attend
+from gemma4_mlx.model.decoder import image_blocks
+from gemma4_mlx.model.layers import RotaryEmbedding
+
+
+def seen(geometry, query):
+    row = np.array(geometry.mask())[0, 0, query - geometry.query_start]
+    return [int(j) + geometry.key_start for j in np.flatnonzero(row)]
+
+
+def test_a_window_counts_the_token_itself():
+    assert seen(AttentionGeometry(0, 20, 0, 20, window=4), 10) == [7, 8, 9, 10]
+
+
+def test_image_blocks_look_ahead_but_not_past_the_window():
+    """Window 4, picture at 8-12: position 9 sees 6-12 on sliding, 0-9 on full layers."""
+    tokens = mx.array([[5] * 8 + [500] * 5 + [5] * 3])
+    blocks = image_blocks(tokens, (500, 502))
+    assert seen(AttentionGeometry(0, 16, 0, 16, window=4, blocks=blocks), 9) == list(range(6, 13))
+    assert seen(AttentionGeometry(0, 16, 0, 16), 9) == list(range(10))
+
+
+def test_neighbouring_pictures_are_separate_blocks():
+    tokens = mx.array([[503, 500, 500, 504, 503, 500, 504, 7]])
+    assert np.array(image_blocks(tokens, (500, 502))).tolist() == [[-1, 0, 0, -1, -1, 1, -1, -1]]
+    assert image_blocks(mx.array([[1, 2, 3]]), (500, 502)) is None
+
+
+@pytest.mark.parametrize("window", [None, 8])
+@pytest.mark.parametrize("with_blocks", [False, True])
+@pytest.mark.parametrize("cached", [0, 13])
+def test_query_blocks_equal_one_dense_softmax(window, with_blocks, cached, monkeypatch):
+    """Splitting queries and leaving out unseen keys changes nothing."""
+    monkeypatch.setattr(attention, "SCORE_BYTES", 4 * 4 * 40 * 6)  # a few rows at a time
+    n, D = 150, 16
+    first = cached - min(cached, (window or 99) - 1)
+    m = n + cached - first
+    mx.random.seed(3)
+    q, k, v = (mx.random.normal((2, h, length, D)) for h, length in ((4, n), (2, m), (2, m)))
+    blocks = None
+    if with_blocks and window:
+        tokens = np.full((2, n), 7)
+        tokens[:, 20:50] = 500
+        blocks = image_blocks(mx.array(tokens), (500,))
+    geometry = AttentionGeometry(cached, n, first, m, window=window, blocks=blocks)
+    scores = q @ mx.repeat(k, 2, axis=1).swapaxes(-1, -2)
+    scores = mx.where(geometry.mask(), scores, -mx.inf)
+    expected = mx.softmax(scores, axis=-1) @ mx.repeat(v, 2, axis=1)
+    assert np.abs(np.array(attend(q, k, v, geometry) - expected)).max() < 1e-5
+
+
+def test_full_layers_turn_a_quarter_of_the_angles():
+    """Head size 512: dims 0-63 and 256-319 turn, f_1 = 1e6^(-2/512) = 0.9475 a position."""
+    rope = RotaryEmbedding(512, Rope(theta=1e6, partial_rotary_factor=0.25))
+    x = mx.random.normal((1, 1, 1, 512))
+    turned = np.array(rope(x, 1000)) != np.array(x)
+    still = [*range(64, 256), *range(320, 512)]
+    assert not turned[..., still].any() and turned[..., [0, 63, 256, 319]].all()
+    unit = mx.zeros((1, 1, 1, 512))
+    unit[..., 1] = 1.0
+    assert np.isclose(np.array(rope(unit, 1))[0, 0, 0, 1], np.cos(1e6 ** (-2 / 512)), atol=1e-6)
