@@ -33,7 +33,7 @@ _HOMES = {
 }
 _ROOMS = ("widgets", "tracing", "chat", "generation", "checkpoints", "processing", "errors")
 
-__all__ = [*_HOMES, *_ROOMS]
+__all__ = [*_HOMES, *_ROOMS]  # noqa: PLE0604  (strings, from the two tables above)
 
 
 def __getattr__(name: str):
