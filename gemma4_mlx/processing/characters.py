@@ -8,6 +8,7 @@ before them, and a virama ties the consonant that follows.
 """
 
 import unicodedata
+from itertools import pairwise
 
 _JOINER = "\u200d"
 # Viramas that form conjuncts (Indic_Syllabic_Category=Virama of the scripts where UAX 29, GB9c,
@@ -61,7 +62,7 @@ def characters(text: str) -> list[str]:
     if not text:
         return []
     cuts = [0, *(i for i in range(1, len(text)) if not _joined(text, i)), len(text)]
-    return [text[a:b] for a, b in zip(cuts, cuts[1:])]
+    return [text[a:b] for a, b in pairwise(cuts)]
 
 
 def last_character(text: str) -> int:

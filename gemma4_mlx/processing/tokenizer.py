@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import CheckpointError, ChatError
+from ..errors import ChatError, CheckpointError
 from .characters import incomplete_suffix
 
 # Control tokens of the Gemma 4 family. Early uploads of its tokenizer leave some of them out of
