@@ -1,0 +1,202 @@
+"""Which files a checkpoint folder holds, and what their headers say, before anything is read.
+
+A safetensors file is eight bytes of header length, a JSON header and raw tensor data
+(https://github.com/huggingface/safetensors, "Format"). Every number of a header is checked
+against the file's size here, so that what reads the data can trust it. Nothing is unpickled.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from ..errors import CheckpointError
+
+#: Bytes per element of every dtype that the format knows.
+ITEM_SIZES = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+}
+#: The safetensors library refuses longer headers too; the largest Gemma 4 header is below 1 MB.
+LARGEST_HEADER = 100_000_000
+_INDEX = "model.safetensors.index.json"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor as a file holds it: dtype and shape, and where its bytes are."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.stop - self.start
+
+
+def read_folder(folder: Path) -> dict[str, Stored]:
+    """All tensors of the checkpoint in ``folder``, by the names the files use.
+
+    Raises:
+        CheckpointError: nothing readable there, a shard missing or cut short, an index that
+            points out of the folder or disagrees with its shards, a tensor stored twice.
+    """
+    index = folder / _INDEX
+    if index.is_file():
+        return _read_sharded(folder, index)
+    found: dict[str, Stored] = {}
+    for file in _single_files(folder):
+        for stored in read_header(file):
+            if stored.name in found:
+                raise CheckpointError(
+                    f"{folder}: tensor {stored.name} is in both {found[stored.name].file.name} "
+                    f"and {file.name}"
+                )
+            found[stored.name] = stored
+    return found
+
+
+def _single_files(folder: Path) -> list[Path]:
+    """The weight files of a folder without an index."""
+    files = sorted(folder.glob("*.safetensors"))
+    numbered = [f for f in files if "-of-" in f.stem]
+    if numbered:
+        total = int(numbered[0].stem.rsplit("-of-", 1)[1]) if _counts(numbered[0]) else 0
+        if len(numbered) != total:
+            raise CheckpointError(
+                f"{folder}: {len(numbered)} of {total} shards are here and {_INDEX}, which would "
+                "name the rest, is missing"
+            )
+        return numbered
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if files:
+        return files
+    others = sorted(f.name for f in folder.iterdir() if f.suffix in (*_PICKLED, ".gguf"))
+    if others:
+        raise CheckpointError(
+            f"{folder} holds {others[0]} but no .safetensors file; pickled and GGUF weights are "
+            "never opened here: use the model's safetensors release"
+        )
+    raise CheckpointError(
+        f"{folder} holds no weights: expected model.safetensors, or shards named by {_INDEX}"
+    )
+
+
+def _counts(file: Path) -> bool:
+    return file.stem.rsplit("-of-", 1)[1].isdigit()
+
+
+def _read_sharded(folder: Path, index: Path) -> dict[str, Stored]:
+    weight_map = index_map(index)
+    missing = sorted({s for s in weight_map.values() if not (folder / s).is_file()})
+    if missing:
+        raise CheckpointError(f"{folder}: shard {', '.join(missing)} is missing; {_INDEX} names it")
+    found: dict[str, Stored] = {}
+    for shard in sorted(set(weight_map.values())):
+        for stored in read_header(folder / shard):
+            if weight_map.get(stored.name, shard) == shard:
+                found[stored.name] = stored
+    absent = sorted(name for name in weight_map if name not in found)
+    if absent:
+        raise CheckpointError(
+            f"{folder}: {_INDEX} puts {_some(absent)} into {weight_map[absent[0]]}, "
+            "which does not hold it"
+        )
+    return found
+
+
+def index_map(index: Path) -> dict[str, str]:
+    """``weight_map`` of an index file: tensor name -> name of a file beside the index."""
+    data = read_json(index)
+    weight_map = data.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: weight_map is missing, empty or not a JSON object")
+    for name, shard in weight_map.items():
+        plain = isinstance(shard, str) and shard == os.path.basename(shard) and "\\" not in shard
+        if not plain or not shard.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index}: {name} points to {shard!r}; expected the name of a .safetensors file "
+                "beside the index"
+            )
+    return weight_map
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object from a file. Raises CheckpointError naming the file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(data).__name__}")
+    return data
+
+
+def read_header(file: Path) -> Iterator[Stored]:
+    """The tensors of one safetensors file. Raises CheckpointError naming the file."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as f:
+            prefix = f.read(8)
+            length = int.from_bytes(prefix, "little")
+            if len(prefix) < 8 or not 2 <= length <= min(size - 8, LARGEST_HEADER):
+                raise CheckpointError(
+                    f"{file} is not a whole safetensors file: {size} bytes, and its header claims "
+                    f"to be {length} bytes long"
+                )
+            text = f.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from None
+    try:
+        header = json.loads(text)
+        items = header.items()
+    except (ValueError, AttributeError, RecursionError):
+        raise CheckpointError(f"{file}: its header is not a JSON object") from None
+    for name, entry in items:
+        if name != "__metadata__":
+            yield _stored(file, name, entry, data=8 + length, size=size)
+
+
+def _stored(file: Path, name: str, entry: dict, data: int, size: int) -> Stored:
+    """One checked header entry. ``data`` is where the tensor bytes begin in a file of ``size``."""
+    try:
+        dtype, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        whole = [*shape, start, stop]
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(
+            f"{file}: the header entry of {name} lacks dtype, shape or data_offsets"
+        ) from None
+    if not isinstance(dtype, str) or dtype not in ITEM_SIZES:
+        raise CheckpointError(
+            f"{file}: {name} has dtype {dtype!r}; expected one of {', '.join(ITEM_SIZES)}"
+        )
+    if not all(type(n) is int and n >= 0 for n in whole) or len(shape) > 8:
+        raise CheckpointError(
+            f"{file}: {name} has shape {shape} and offsets {[start, stop]}; "
+            "expected whole numbers from 0"
+        )
+    if stop - start != prod(shape) * ITEM_SIZES[dtype]:
+        raise CheckpointError(
+            f"{file}: {name} has {stop - start} bytes; {dtype} of shape {shape} takes "
+            f"{prod(shape) * ITEM_SIZES[dtype]}"
+        )
+    if data + stop > size:
+        raise CheckpointError(
+            f"{file} is cut short: {name} ends at byte {data + stop}, the file at byte {size}"
+        )
+    return Stored(name, file, dtype, tuple(shape), data + start, data + stop)
+
+
+def _some(names: list[str], limit: int = 3) -> str:
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

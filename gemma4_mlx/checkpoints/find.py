@@ -1,0 +1,92 @@
+"""Where a checkpoint is: a folder, or a repository of the Hugging Face hub.
+
+Nothing is downloaded unless a repository id was given and no folder of that name exists. The
+configuration comes first, so that another model's weights are refused before they are fetched.
+"""
+
+import re
+from pathlib import Path
+
+from ..config import Gemma4Config
+from ..errors import CheckpointError
+from .files import index_map
+
+TEACHING = Path(__file__).parent.parent / "teaching" / "checkpoint"
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_INDEX = "model.safetensors.index.json"
+_SMALL_FILES = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    _INDEX,
+]
+
+
+def find(path_or_repo: str | Path | None, revision: str | None = None) -> Path:
+    """The folder that holds the checkpoint; None is the embedded teaching model.
+
+    Raises:
+        CheckpointError: no such folder and no repository id, or the download failed.
+    """
+    if path_or_repo is None:
+        return _folder(TEACHING)
+    if not isinstance(path_or_repo, str | Path):
+        raise CheckpointError(
+            f"expected a folder or a repository id, found {type(path_or_repo).__name__}"
+        )
+    path = Path(path_or_repo).expanduser()
+    if path.exists() or isinstance(path_or_repo, Path):
+        return _folder(path)
+    if not _REPO_ID.fullmatch(path_or_repo):
+        raise CheckpointError(
+            f"{path_or_repo!r} is no folder here, and not the id of a repository either "
+            "(such as google/gemma-4-E2B-it)"
+        )
+    return _download(path_or_repo, revision)
+
+
+def _folder(path: Path) -> Path:
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{path} is a file; give the folder that holds it and config.json")
+    raise CheckpointError(f"the folder {path} does not exist")
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    """Fetch what is needed of a repository into the hub's cache; resumes what was cut off."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    def fetch(patterns: list[str]) -> Path:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+
+    try:
+        folder = fetch(_SMALL_FILES)
+        Gemma4Config.from_file(folder)
+        index = folder / _INDEX
+        fetch(sorted(set(index_map(index).values())) if index.is_file() else ["*.safetensors"])
+        return folder
+    except GatedRepoError:
+        reason = "its licence must be accepted on its page, and `hf auth login` run here"
+    except RevisionNotFoundError:
+        reason = f"it has no revision {revision!r}"
+    except RepositoryNotFoundError:
+        reason = "no such repository, or it is private and needs `hf auth login`"
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        reason = "the hub cannot be reached and this machine's cache does not hold all of it"
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip() or type(error).__name__
+    raise CheckpointError(f"{repo} is no folder here, and fetching it failed: {reason}")

@@ -1,0 +1,202 @@
+"""``load``: a checkpoint folder or hub repository becomes a model that answers."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_unflatten
+
+from ..config import Gemma4Config
+from ..errors import CheckpointError
+from ..model.gemma4 import Model
+from .check import check
+from .files import Stored, read_folder, read_json
+from .find import find
+from .inventory import tensors
+from .layout import Source, arrange
+from .packing import Packing, asked_for, choose
+from .quantized import quantized_layer
+from .read import read_as_stored, read_quantized
+
+log = logging.getLogger(__name__)
+
+_DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
+_TOWERS = {
+    "vision": ("vision_tower.", "vision_embedder.", "embed_vision."),
+    "audio": ("audio_tower.", "embed_audio."),
+}
+
+
+def load(
+    path_or_repo: str | Path | None = None,
+    *,
+    bits: int | None = None,
+    group_size: int = 64,
+    mode: str = "affine",
+    dtype: str | mx.Dtype | None = None,
+    revision: str | None = None,
+) -> Model:
+    """Load a Gemma 4 model.
+
+    Args:
+        path_or_repo: a folder with ``config.json`` and safetensors, or a repository of the
+            Hugging Face hub such as ``"google/gemma-4-E2B-it"``, fetched if it is not cached.
+            None is the embedded teaching model.
+        bits: quantize the text weights to so many bits (8, 6, 5, 4, 3, 2) while reading; peak
+            memory is the quantized size and one block. The router keeps 8 bits, vision and
+            audio their 16.
+        group_size: how many weights share a scale (32, 64, 128).
+        mode: ``"affine"``, or one of MLX's block floating point types, ``"mxfp4"``,
+            ``"mxfp8"``, ``"nvfp4"``, which fix bits and group size.
+        dtype: ``"bfloat16"``, ``"float16"`` or ``"float32"`` for everything not quantized. By
+            default as stored; on the CPU backend float32, because it is several times faster
+            there and some operations exist in no other type.
+        revision: branch, tag or commit of the repository.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be found, fetched or read, or does not hold the
+            model that its ``config.json`` describes.
+        ConfigError: ``config.json`` is not a Gemma 4 model's.
+    """
+    packing = asked_for(bits, group_size, mode)
+    wanted_dtype = _dtype(dtype)
+    folder = find(path_or_repo, revision)
+    config = Gemma4Config.from_file(folder)
+    stored = read_folder(folder)
+    config = _without_absent_towers(config, stored)
+    wanted = tensors(config)
+    sources = arrange(stored.values(), config, {n: t.shape for n, t in wanted.items()})
+    _, packings = check(str(folder), sources, wanted)
+    if packing and packings:
+        raise CheckpointError(
+            f"{folder} is quantized already ({next(iter(packings.values()))}); "
+            "leave out bits and mode, or load the 16-bit checkpoint"
+        )
+    new = choose(wanted, packing)
+
+    on_cpu = mx.default_device() == mx.cpu
+    if wanted_dtype is None and on_cpu:
+        wanted_dtype = mx.float32
+        if any(s.dtype in ("BF16", "F16") for s in stored.values()):
+            log.info("16-bit weights are converted to float32 for the CPU backend")
+    model = Model(config)
+    _quantize_layers(model, packings | new, on_cpu)
+    model.load_weights(list(_read(sources, new, wanted_dtype)))
+    model.eval()
+    _attach(model, folder, stored, path_or_repo, packings | new)
+    return model
+
+
+def _dtype(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
+    if dtype is None or dtype in _DTYPES.values():
+        return dtype
+    if dtype in _DTYPES:
+        return _DTYPES[dtype]
+    raise CheckpointError(f"dtype is {dtype!r}; expected one of {', '.join(_DTYPES)}")
+
+
+def _without_absent_towers(config: Gemma4Config, stored: Iterable[str]) -> Gemma4Config:
+    """The configuration without the towers of which the checkpoint holds no tensor.
+
+    mlx-lm's conversions keep ``vision_config`` and ``audio_config`` but drop those weights.
+    """
+    names = [name.removeprefix("model.") for name in stored]
+    for tower, prefixes in _TOWERS.items():
+        if getattr(config, tower) is not None and not any(n.startswith(prefixes) for n in names):
+            log.info("the checkpoint holds no %s weights: the model is loaded without", tower)
+            config = replace(config, **{tower: None})
+    return config
+
+
+def _quantize_layers(model: Model, packings: dict[str, Packing], on_cpu: bool) -> None:
+    modules = dict(model.named_modules())
+    swapped = [
+        (path, quantized_layer(modules[path], packing, on_cpu))
+        for path, packing in packings.items()
+    ]
+    if swapped:
+        model.update_modules(tree_unflatten(swapped))
+
+
+def _read(
+    sources: dict[str, Source], new: dict[str, Packing], dtype: mx.Dtype | None
+) -> Iterator[tuple[str, mx.array]]:
+    """Every tensor of the model, evaluated, one after the other."""
+    as_stored = {n: s for n, s in sources.items() if n.removesuffix(".weight") not in new}
+    yield from read_as_stored(as_stored, dtype)
+    for path, packing in new.items():
+        for part, array in read_quantized(sources[path + ".weight"], packing, dtype).items():
+            yield f"{path}.{part}", array
+
+
+def _attach(
+    model: Model,
+    folder: Path,
+    stored: dict[str, Stored],
+    source: str | Path | None,
+    packings: dict[str, Packing],
+) -> None:
+    """What a checkpoint brings beside its weights."""
+    if (folder / "tokenizer.json").is_file():
+        from ..processing.tokenizer import Tokenizer
+
+        model.tokenizer = Tokenizer.from_folder(folder)
+    model.source = "teaching model" if source is None else str(source)
+    model.generation_config = _optional_json(folder, "generation_config.json")
+    processor = _optional_json(folder, "processor_config.json")
+    model.processor_config = processor or _optional_json(folder, "preprocessor_config.json")
+    model.chat_template = _chat_template(folder)
+    model.fingerprint = fingerprint(model.config, stored, packings)
+
+
+def _optional_json(folder: Path, name: str) -> dict:
+    path = folder / name
+    return read_json(path) if path.is_file() else {}
+
+
+def _chat_template(folder: Path) -> str | None:
+    """The template from ``chat_template.jinja``, else from the JSON files that may hold it."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        template = _optional_json(folder, name).get("chat_template")
+        if isinstance(template, list):  # [{"name": "default", "template": ...}, ...]
+            named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+            template = named.get("default")
+        if isinstance(template, str):
+            return template
+    return None
+
+
+def fingerprint(
+    config: Gemma4Config, stored: dict[str, Stored], packings: dict[str, Packing]
+) -> str:
+    """SHA-256 that tells models apart whose caches and traces must not be mixed.
+
+    Over the configuration, every tensor's name, type, shape and first 64 bytes, and how it was
+    quantized; not over all the weights, which would take minutes for a large model.
+    """
+    digest = hashlib.sha256(json.dumps(config.raw, sort_keys=True).encode())
+    open_files = {}
+    try:
+        for name in sorted(stored):
+            tensor = stored[name]
+            if tensor.file not in open_files:
+                open_files[tensor.file] = os.open(tensor.file, os.O_RDONLY)
+            digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+            digest.update(os.pread(open_files[tensor.file], min(64, tensor.nbytes), tensor.start))
+    finally:
+        for descriptor in open_files.values():
+            os.close(descriptor)
+    for path in sorted(packings):
+        digest.update(f"{path} {packings[path]}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,109 @@
+"""Quantized layers for MLX's CPU backend.
+
+There ``mx.quantized_matmul`` is a plain loop (about 2 GFLOP/s on two cores), while the BLAS behind
+``@`` is some fifty times faster. From a few rows on it pays to turn a block of weights back into
+float32 and multiply that: 512 rows through a (6144, 1536) matrix of 4 bits take 0.24 CPU-seconds
+instead of 4.8. On Metal nothing of this is used.
+"""
+
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..model.moe import QuantizedSwitchLinear
+from .packing import Packing
+
+#: From this many rows on, unpacking the weights is cheaper than the quantized product.
+ROWS = 5
+#: Bytes of unpacked weights at a time: small enough for the cache, and for the allocator to reuse.
+BLOCK_BYTES = 4 * 2**20
+
+
+def matmul(x: mx.array, layer: nn.Module, packed: tuple | None = None) -> mx.array:
+    """x (..., I) times the transposed packed (O, I) weights of ``layer``: (..., O).
+
+    Args:
+        packed: ``(weight, scales, biases or None)`` to use in place of the layer's own.
+    """
+    weight, scales, biases = packed or (layer.weight, layer.scales, layer.get("biases"))
+    how = dict(group_size=layer.group_size, bits=layer.bits, mode=layer.mode)
+    if x.size // x.shape[-1] < ROWS:
+        return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **how)
+
+    dtype, width = x.dtype, x.shape[-1]
+    x = x.astype(mx.float32)  # the one type the BLAS takes
+    step = max(1, BLOCK_BYTES // (4 * width))
+    outputs = []
+    for start in range(0, weight.shape[0], step):
+        part = [None if a is None else a[start : start + step] for a in (weight, scales, biases)]
+        if outputs:  # one unpacked block at a time
+            part[0] = mx.depends([part[0]], [outputs[-1]])[0]
+        outputs.append(x @ mx.dequantize(*part, dtype=mx.float32, **how).T)
+    y = outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=-1)
+    return y.astype(dtype)
+
+
+class CPUQuantizedLinear(nn.QuantizedLinear):
+    """``nn.QuantizedLinear`` that unpacks for many rows."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = matmul(x, self)
+        return x + self.bias if "bias" in self else x
+
+
+class CPUQuantizedEmbedding(nn.QuantizedEmbedding):
+    """``nn.QuantizedEmbedding`` that looks up float32 in every mode and whose head unpacks for
+    many rows."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        biases = self.get("biases")
+        return mx.dequantize(
+            self.weight[x],
+            self.scales[x],
+            None if biases is None else biases[x],
+            group_size=self.group_size,
+            bits=self.bits,
+            mode=self.mode,
+            dtype=mx.float32 if biases is None else biases.dtype,
+        )
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        return matmul(x, self)
+
+
+class CPUQuantizedSwitchLinear(QuantizedSwitchLinear):
+    """``QuantizedSwitchLinear`` that unpacks an expert for the rows that go through it.
+
+    Which expert has how many rows must be known for that, so the routing is evaluated here.
+    """
+
+    def __call__(self, x: mx.array, experts: mx.array, ordered: bool) -> mx.array:
+        """x (R, 1, I), experts (R,) -> (R, 1, O); ``ordered``: experts ascend."""
+        if not ordered or experts.size < ROWS:
+            return super().__call__(x, experts, ordered)
+        counts = np.bincount(np.array(experts), minlength=self.weight.shape[0])
+        biases = self.get("biases")
+        outputs, start = [], 0
+        for expert in np.flatnonzero(counts).tolist():
+            stop = start + int(counts[expert])
+            bias = None if biases is None else biases[expert]
+            packed = self.weight[expert], self.scales[expert], bias
+            outputs.append(matmul(x[start:stop], self, packed))
+            start = stop
+        return mx.concatenate(outputs)
+
+
+def quantized_layer(layer: nn.Module, packing: Packing, on_cpu: bool) -> nn.Module:
+    """A quantized layer to take the place of ``layer`` and receive its packed weights."""
+    *experts, rows, width = layer.weight.shape
+    how = dict(group_size=packing.group_size, bits=packing.bits, mode=packing.mode)
+    if experts:
+        make = CPUQuantizedSwitchLinear if on_cpu else QuantizedSwitchLinear
+        return make(width, rows, *experts, **how)
+    if isinstance(layer, nn.Embedding):
+        make = CPUQuantizedEmbedding if on_cpu else nn.QuantizedEmbedding
+        return make(rows, width, **how)
+    make = partial(CPUQuantizedLinear if on_cpu else nn.QuantizedLinear, bias="bias" in layer)
+    return make(width, rows, **how)
