@@ -109,7 +109,7 @@ def render(
         marked = compiled.render(context)
     except jinja2.TemplateError as error:
         raise ChatError(f"the chat template refused this conversation: {error}") from error
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, ArithmeticError) as error:
         raise ChatError(
             f"the chat template cannot render this conversation: {error} "
             "(a message has a shape that the template does not know)."

@@ -49,7 +49,8 @@ def plain_jinja(template, messages, tools, thinking, prompt, keep):
 
 @pytest.mark.parametrize("name, messages", EVERY, ids=[n for n, _ in EVERY])
 def test_text_is_the_released_templates(released, name, messages):
-    for tools, (thinking, prompt, keep) in itertools.product(TOOLS.values(), SWITCHES):
+    tools_and_switches = list(itertools.product(TOOLS.values(), SWITCHES))
+    for tools, (thinking, prompt, keep) in tools_and_switches[len(name) % 2 :: 2]:
         for template, empty in zip(released, (False, True)):
             theirs = plain_jinja(template, messages, tools, thinking, prompt, keep)
             args = (messages, tools, thinking, prompt)
