@@ -29,8 +29,8 @@ function render({ model, el }) {
 
   const link = linkSelection(model, (selection) => {
     const { layer, head, token } = selection;
-    const headMoved = (layer !== undefined && layer !== null && layer !== now.layer && layerOf(layer)) || (Number.isInteger(head) && head !== now.head && head < (layerOf(layer ?? now.layer)?.heads ?? 0));
-    if (headMoved) { now.layer = layer ?? now.layer; now.head = Math.min(head ?? now.head, layerOf(now.layer).heads - 1); headChanged(); }
+    const headMoved = (layer !== undefined && layer !== null && layer !== now.layer && layerOf(layer)) || (Number.isInteger(head) && head !== now.head && layerOf(layer ?? now.layer)?.heads.includes(head));
+    if (headMoved) { now.layer = layer ?? now.layer; const there = layerOf(now.layer).heads; now.head = there.includes(head ?? now.head) ? head ?? now.head : there[0]; headChanged(); }
     if (Number.isInteger(token) && token !== now.token) tokenChanged(token);
   }, signal);
 
@@ -68,7 +68,7 @@ function render({ model, el }) {
       const node = thumbnail(item, side, sorted);
       if (!sorted) {
         column = meta().layers.findIndex((l) => l.index === item.layer) + 1;
-        row = item.head + 2;
+        row = layerOf(item.layer).heads.indexOf(item.head) + 2;
         node.style.gridColumn = column; node.style.gridRow = row;
       }
       nodes.push(node);
@@ -145,7 +145,7 @@ function render({ model, el }) {
     palette: () => pixels, ink: () => ink, onError: show,
     fetchTile: async (tile, abort) => {
       const { content, buffer } = (await request(model, "tile", { layer: now.layer, head: now.head, stat: now.stat, level: tile.level, row: tile.row, column: tile.column }, { signal: abort, slot: `tile${slot++ % 6}` })) ?? stale();
-      return { values: floats(buffer), rows: content.rows, columns: content.columns, cell: content.cell };
+      return { ...content, values: floats(buffer) };
     },
     onCell: (cell) => { readout.textContent = cell ? describe(cell) : "Point at the map, or focus it and use the arrow keys."; if (document.activeElement === map.canvas) view.announce(readout.textContent); },
     onPick: (cell) => { link.set({ token: cell.query }); map.setMark({ query: cell.query, key: cell.key }); },
@@ -207,8 +207,8 @@ function render({ model, el }) {
 
   function buildFacts() {
     const chosen = now.token !== null ? text.token(now.token) : null;
-    const name = now.token === null ? "" : `“${visibleToken(chosen?.text ?? "")}” (${formatCount(now.token)})`;
-    tokenTitle.textContent = now.token === null ? "Select a token" : now.mode === "row" ? `What ${name} looks at` : `Who looks at ${name}`;
+    const name = h("bdi", {}, `“${visibleToken(chosen?.text ?? "")}”`), place = `(${formatCount(now.token ?? 0)})`;
+    tokenTitle.replaceChildren(h("span", {}, ...(now.token === null ? ["Select a token"] : now.mode === "row" ? ["What ", name, ` ${place} looks at`] : ["Who looks at ", name, ` ${place}`])));
     if (!weights) {
       facts.replaceChildren(h("p", { class: "g4-note" }, "Click a token in the text or a cell of the map. Its exact weights are then drawn over the whole text."));
       partBox.replaceChildren(); topBox.replaceChildren();
@@ -333,7 +333,7 @@ function render({ model, el }) {
   const showPair = h("button", { type: "button", onclick: () => { if (now.token !== null) map.show(now.mode === "row" ? now.token : now.token, weights ? largest(weights, 1, (i) => now.sink && i === 0)[0]?.[0] ?? now.token : now.token); } }, "Zoom to token");
   const m = meta();
   root.append(
-    headline("Attention", [chip(`${formatCount(m.n)} tokens`), chip(`${m.layers.length} layers × ${m.layers[0].heads} heads`), chip(m.source)], [exportPicker(model, "attention", show)]),
+    headline("Attention", [chip(`${formatCount(m.n)} tokens`), chip(`${m.layers.length} layers × ${m.layers[0].heads.length} heads`), chip(m.source)], [exportPicker(model, "attention", show)]),
     problem,
     h("section", { class: "g4-panel g4-section", "aria-label": "Every head" }, h("div", { class: "g4-toolbar" }, sorter.node, stat.node, gridNote, h("span", { class: "g4-grow" }), colours.node), h("div", { class: "g4-overview" }, h("div", { class: "g4-scroll" }, grid), summaryBox)),
     h("div", { class: "g4-columns" },

@@ -15,8 +15,9 @@ const MAX_SCALE = 40; // css pixels per token, closest zoom
 /**
  * @param {object} o
  * @param {(tile: {level:number,row:number,column:number}, signal: AbortSignal) =>
- *         Promise<{values: Float32Array, rows: number, columns: number, cell: number}>} o.fetchTile
- *         `cell`: tokens per cell, 2^level or coarser where only the overview is kept
+ *         Promise<{values: Float32Array, rows: number, columns: number, query: number, key: number,
+ *         rowCell: number, columnCell: number}>} o.fetchTile
+ *         first query and key, and tokens per cell: 2^level, or coarser from the overview
  * @param {(cell: object|null) => void} o.onCell   the cell under the pointer or the cursor
  * @param {(cell: object) => void} o.onPick        a click, or Enter
  * @param {() => void} o.onView                    after each drawing: view, range, tiles missing
@@ -144,16 +145,23 @@ export function tileMap(o) {
     return Math.max(0.02, a / 64);
   }
 
-  function picture(tile, z, i, j) {
+  /** Draw a tile's picture where its tokens are; the caller clips. */
+  function put(tile, source) {
+    context.drawImage(source, (tile.key - view.x) * view.scale, (tile.query - view.y) * view.scale,
+      tile.columns * tile.columnCell * view.scale, tile.rows * tile.rowCell * view.scale);
+  }
+
+  /** @param {number} j the tile's column: the first one holds the sink */
+  function picture(tile, j) {
     const stamp = `${colour.scale} ${colour.low} ${colour.high} ${o.palette().name} ${hideFirst}`;
     if (tile.colours === stamp) return tile.picture;
-    const { lut, zero } = o.palette(), cell = tile.cell, top = i * TILE * 2 ** z, left = j * TILE * 2 ** z;
+    const { lut, zero } = o.palette();
     const image = new ImageData(tile.columns, tile.rows), data = new Uint32Array(image.data.buffer);
     for (let r = 0; r < tile.rows; r++) {
-      const q0 = top + r * cell, q1 = Math.min(n, q0 + cell);
+      const q0 = edge(tile.query, r, tile.rowCell), q1 = Math.min(n, edge(tile.query, r + 1, tile.rowCell));
       for (let c = 0; c < tile.columns; c++) {
-        const k0 = left + c * cell, at = r * tile.columns + c;
-        if (masked(q0, q1, k0, Math.min(n, k0 + cell))) data[at] = 0;
+        const k0 = edge(tile.key, c, tile.columnCell), k1 = Math.min(n, edge(tile.key, c + 1, tile.columnCell)), at = r * tile.columns + c;
+        if (masked(q0, q1, k0, k1)) data[at] = 0;
         else if (hideFirst && j === 0 && c === 0) data[at] = zero;
         else data[at] = tile.values[at] > 0 ? lut[Math.round(place(tile.values[at]) * 255)] : zero;
       }
@@ -193,9 +201,11 @@ export function tileMap(o) {
       if (tile) {
         const key = keyOf(a, i, j);
         tiles.delete(key); tiles.set(key, tile); // used now: the last to be thrown away
-        const cell = tile.cell * view.scale;
-        context.drawImage(picture(tile, a, i, j), x, y, tile.columns * cell, tile.rows * cell);
-        painted.cell = Math.max(painted.cell, tile.cell);
+        context.save();
+        context.beginPath(); context.rect(x, y, span * view.scale, span * view.scale); context.clip();
+        put(tile, picture(tile, j));
+        context.restore();
+        painted.cell = Math.max(painted.cell, tile.columnCell);
         continue;
       }
       painted.missing++;
@@ -203,11 +213,10 @@ export function tileMap(o) {
         const zi = i >> up, zj = j >> up;
         tile = tiles.get(keyOf(z + up, zi, zj));
         if (!tile) continue;
-        const part = span / tile.cell, sx = (j - (zj << up)) * part, sy = (i - (zi << up)) * part;
-        const w = Math.min(part, tile.columns - sx), hh = Math.min(part, tile.rows - sy);
-        if (w <= 0 || hh <= 0) break;
-        const cell = tile.cell * view.scale;
-        context.drawImage(picture(tile, z + up, zi, zj), sx, sy, w, hh, x, y, w * cell, hh * cell);
+        context.save();
+        context.beginPath(); context.rect(x, y, span * view.scale, span * view.scale); context.clip();
+        put(tile, picture(tile, zj));
+        context.restore();
         break;
       }
     }
@@ -240,11 +249,12 @@ export function tileMap(o) {
     line(mark.query, false, ink.accent, []);
     line(mark.key, true, ink.accent, [5, 3]);
     if (cursor) {
-      const cell = 2 ** level(), x = (cursor.key - view.x) * s, y = (cursor.query - view.y) * s;
+      const x = (cursor.key - view.x) * s, y = (cursor.query - view.y) * s;
+      const w = (cursor.keyStop - cursor.key) * s, hh = (cursor.queryStop - cursor.query) * s;
       context.lineWidth = 3; context.strokeStyle = ink.halo;
-      context.strokeRect(x - 1, y - 1, cell * s + 2, cell * s + 2);
+      context.strokeRect(x - 1, y - 1, w + 2, hh + 2);
       context.lineWidth = 1.5; context.strokeStyle = ink.text;
-      context.strokeRect(x - 1, y - 1, cell * s + 2, cell * s + 2);
+      context.strokeRect(x - 1, y - 1, w + 2, hh + 2);
     }
   }
 
@@ -324,14 +334,17 @@ export function tileMap(o) {
   /** The cell that holds (query, key): its token range, its value, whether that is exact. */
   function cellOf(query, key) {
     const z = level(), span = TILE * 2 ** z, i = Math.floor(query / span), j = Math.floor(key / span);
-    const tile = tiles.get(keyOf(z, i, j)), cell = tile?.cell ?? 2 ** z;
-    const row = Math.floor((query - i * span) / cell), column = Math.floor((key - j * span) / cell);
-    const q0 = i * span + row * cell, k0 = j * span + column * cell;
-    const out = { query: q0, key: k0, queryStop: Math.min(n, q0 + cell), keyStop: Math.min(n, k0 + cell), value: null, single: false };
-    out.masked = masked(q0, out.queryStop, k0, out.keyStop);
+    const tile = tiles.get(keyOf(z, i, j)), rowCell = tile?.rowCell ?? 2 ** z, columnCell = tile?.columnCell ?? 2 ** z;
+    const top = tile?.query ?? i * span, left = tile?.key ?? j * span;
+    const row = cellIndex(query, top, rowCell), column = cellIndex(key, left, columnCell);
+    const out = {
+      query: edge(top, row, rowCell), queryStop: Math.min(n, edge(top, row + 1, rowCell)),
+      key: edge(left, column, columnCell), keyStop: Math.min(n, edge(left, column + 1, columnCell)),
+      value: null,
+    };
+    out.masked = masked(out.query, out.queryStop, out.key, out.keyStop);
     if (tile) {
       out.value = tile.values[row * tile.columns + column] ?? null;
-      out.single = cell === 1;
     }
     return out;
   }
@@ -389,8 +402,8 @@ export function tileMap(o) {
     zoom(2 ** (-event.deltaY / 240), event.offsetX, event.offsetY);
   }, { ...on, passive: false });
   canvas.addEventListener("keydown", (event) => {
-    const cell = 2 ** level(), far = event.shiftKey ? 16 * cell : cell;
     const at = cursor ?? cellOf(Math.floor(view.y + plot().height / view.scale / 2), Math.floor(view.x));
+    const cell = Math.max(1, at.keyStop - at.key, at.queryStop - at.query), far = event.shiftKey ? 16 * cell : cell;
     const act = {
       ArrowLeft: () => setCursor(at.query, at.key - far), ArrowRight: () => setCursor(at.query, at.key + far),
       ArrowUp: () => setCursor(at.query - far, at.key), ArrowDown: () => setCursor(at.query + far, at.key),
@@ -452,6 +465,15 @@ export function tileMap(o) {
     destroy() { abort.abort(); observer.disconnect(); clearTimeout(timer); cancelAnimationFrame(frame); for (const c of pending.values()) c.abort(); },
   };
 }
+
+/** First token of a tile's cell; tiles whose length no power of two divides have uneven cells. */
+const edge = (start, index, cell) => start + Math.floor(index * cell + 1e-6);
+const cellIndex = (token, start, cell) => {
+  let index = Math.floor((token - start) / cell + 1e-6);
+  while (edge(start, index + 1, cell) <= token) index++;
+  while (edge(start, index, cell) > token) index--;
+  return index;
+};
 
 /** Round numbers between two token positions, about `count` of them. */
 function ticks(from, to, count) {

@@ -289,6 +289,7 @@ export function tokenView(o) {
     /** Throw away what was loaded: the trace grew or changed. */
     reset() { pages.clear(); page = -1; },
     page: () => page,
+    toEnd() { text.scrollTop = text.scrollHeight; },
     destroy() { resized.disconnect(); },
   };
 }

@@ -1,0 +1,133 @@
+"""Small traces made from random vectors, with every part filled in exactly, without a model."""
+
+import numpy as np
+
+from gemma4_mlx.tracing import AttentionData, LayerAttention, RoutingData, Tokens, Trace
+from gemma4_mlx.tracing.tiles import pooled_weights
+from gemma4_mlx.tracing.tokens import KINDS
+
+WORDS = "the quick brown fox jumps over lazy dog and then שלום नमस्ते سلام a needle code 471".split()
+TYPES = ["sliding", "sliding", "full", "sliding", "sliding", "full", "sliding", "full"]
+DONORS = [0, 1, 2, 3, 4, 5, 4, 5]
+WINDOW, HEADS, KV, DIM, EXPERTS = 64, 4, 2, 16, 16
+
+
+def make_tokens(n: int, media: bool = True, seed: int = 0) -> Tokens:
+    """A conversation of ``n`` tokens: system, user with a picture and a sound, thinking, answer."""
+    rng = np.random.default_rng(seed)
+    texts = [" " + WORDS[i] for i in rng.integers(0, len(WORDS), n)]
+    ids = [100 + WORDS.index(t.strip()) for t in texts]
+    kinds = np.zeros(n, np.uint8)
+    roles = ["system"] * (n // 10) + ["user"] * (n // 2) + ["thinking"] * (n // 6)
+    roles += ["model"] * (n - len(roles))
+    texts[0], kinds[0], ids[0] = "<bos>", KINDS.index("special"), 2
+    texts[5] = ".\n"
+    boxes = np.full((n, 4), np.nan, np.float32)
+    times = np.full((n, 2), np.nan, np.float32)
+    numbers = np.full(n, -1, np.int16)
+    labels = []
+    if media and n >= 120:
+        a, b = n // 4, n // 4 + 16
+        kinds[a:b], numbers[a:b] = KINDS.index("image"), 0
+        for k in range(16):
+            texts[a + k], ids[a + k] = "<|image|>", 7
+            boxes[a + k] = [k % 4 * 24, k // 4 * 24, k % 4 * 24 + 24, k // 4 * 24 + 24]
+        c, d = n // 2, n // 2 + 20
+        kinds[c:d], numbers[c:d] = KINDS.index("audio"), 1
+        for k in range(20):
+            texts[c + k], ids[c + k] = "<|audio|>", 8
+            times[c + k] = [k * 0.04, k * 0.04 + 0.04]
+        labels = ["cat.png", "meow.wav"]
+    return Tokens(ids, texts, kinds, roles, boxes, times, numbers, labels)
+
+
+def make_attention(
+    n: int, bins: int = 64, needle: tuple | None = None, retain: bool = True, seed: int = 1
+) -> AttentionData:
+    """Exact attention of random vectors; ``needle`` (query, key): layer 2, head 1 looks there."""
+    rng = np.random.default_rng(seed)
+    width = -(-n // min(bins, n))
+    edges = np.minimum(np.arange(0, n + width, width), n)
+    keys = {i: rng.normal(size=(KV, n, DIM)).astype(np.float32) for i in set(DONORS)}
+    layers = []
+    for i, kind in enumerate(TYPES):
+        queries = rng.normal(size=(HEADS, n, DIM)).astype(np.float32) * 0.8
+        window = WINDOW if kind == "sliding" else None
+        k = keys[DONORS[i]]
+        if needle and i == 2:
+            direction = k[0, needle[1]]
+            queries[1, needle[0]] = 14 * direction / np.linalg.norm(direction) ** 2
+        normaliser = np.empty((HEADS, n), np.float32)
+        mass = np.zeros((HEADS, len(edges) - 1, len(edges) - 1), np.float32)
+        peak = np.zeros_like(mass)
+        links = []
+        for h in range(HEADS):
+            for start in range(0, n, 512):
+                rows = np.arange(start, min(n, start + 512))
+                scores = queries[h, rows] @ k[h // 2].T
+                hidden = np.arange(n)[None] > rows[:, None]
+                if window:
+                    hidden |= np.arange(n)[None] <= rows[:, None] - window
+                scores[hidden] = -1e30
+                top = scores.max(1)
+                normaliser[h, rows] = top + np.log(np.exp(scores - top[:, None]).sum(1))
+            q_of, k_of = (lambda s, h=h: queries[h, s]), (lambda s, h=h: k[h // 2, s])
+            mass[h], peak[h] = pooled_weights(q_of, k_of, normaliser[h], edges, edges, window)
+            links.append(needle if needle and (i, h) == (2, 1) else (n - 1, n - 2))
+        layers.append(
+            LayerAttention(
+                layer=i,
+                type=f"{kind}_attention",
+                window=window,
+                donor=DONORS[i],
+                heads=tuple(range(HEADS)),
+                all_heads=HEADS,
+                kv_heads=KV,
+                normaliser=normaliser,
+                mass=mass,
+                peak=peak,
+                statistics={
+                    name: np.full((HEADS, len(edges) - 1), value * width, np.float32)
+                    for name, value in (("entropy", 2.5), ("first", 0.1 + i / 20), ("image", 0.2))
+                },
+                link_queries=np.array(links)[:, :1],
+                link_keys=np.array(links)[:, 1:],
+                link_weights=np.full((HEADS, 1), 0.5, np.float32),
+                queries=queries if retain else None,
+                keys=k if retain and DONORS[i] == i else None,
+            )
+        )
+    return AttentionData(n, width, layers)
+
+
+def make_routing(tokens: Tokens, seed: int = 2, bias: int = 0) -> RoutingData:
+    """Two of sixteen experts for every token and layer; kinds and ``bias`` move the preferences."""
+    rng = np.random.default_rng(seed)
+    n = len(tokens)
+    logits = rng.gumbel(size=(len(TYPES), n, EXPERTS))
+    logits[:, np.arange(n), (np.asarray(tokens.kinds) * 3 + bias) % EXPERTS] += 2.5
+    logits[:, :, EXPERTS - 1] -= 50  # an expert nobody uses
+    order = np.argsort(-logits, axis=-1)[..., :2]
+    chosen = np.take_along_axis(logits, order, -1)
+    weights = np.exp(chosen - chosen.max(-1, keepdims=True))
+    weights = (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+    return RoutingData(range(len(TYPES)), order.astype(np.uint8), weights, EXPERTS, tokens)
+
+
+def make_trace(n: int = 240, needle=None, seed: int = 0, bias: int = 0, **options) -> Trace:
+    """A trace with tokens, routing and attention; ``options`` go to :func:`make_attention`."""
+    tokens = make_tokens(n, seed=seed)
+    return Trace(
+        tokens,
+        routing=make_routing(tokens, seed + 2, bias),
+        attention=make_attention(n, needle=needle, **options),
+        model={"source": "random vectors", "fingerprint": "test"},
+    )
+
+
+def make_media() -> list:
+    """The picture and the sound of :func:`make_tokens`."""
+    y, x = np.mgrid[:96, :96]
+    picture = np.stack([x * 2.6, y * 2.6, 255 - x * 2.6], -1).astype(np.uint8)
+    t = np.arange(12_800) / 16_000
+    return [picture, np.sin(2 * np.pi * 440 * t) * np.hanning(len(t))]
