@@ -1,0 +1,188 @@
+"""A trace: what was observed of one run of a model, as a value.
+
+It can be saved to one file, opened on a machine without MLX and without weights, and written as
+a self-contained web page. Everything in this module and what it imports needs numpy alone.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import TraceError
+from . import fileformat
+from .attention import AttentionData
+from .lens import LensData
+from .routing import RoutingData
+from .selection import Selection
+from .tiles import as_float32
+from .tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds. ``prefill``: the traced pass over the prompt; ``chunks``: (first token, stop,
+    seconds) of each call; ``decode``: seconds of each generated token, where generation ran."""
+
+    prefill: float = 0.0
+    chunks: tuple[tuple[int, int, float], ...] = ()
+    decode: tuple[float, ...] = ()
+
+
+@dataclass
+class Activations:
+    """Whole activations kept for patching: ``values[tap]`` (layers, n, H), in ``dtype``."""
+
+    layers: tuple[int, ...]
+    values: dict[str, np.ndarray]
+    dtype: str = "float32"
+
+    def at(self, tap: str, layer: int, tokens: slice = slice(None)) -> np.ndarray:
+        """float32 (tokens, H) of one tap and layer."""
+        if tap not in self.values:
+            raise TraceError(f"no activations of {tap!r} were kept; kept: {list(self.values)}")
+        if layer not in self.layers:
+            raise TraceError(f"no activations of layer {layer} were kept; kept: {self.layers}")
+        return as_float32(self.values[tap][self.layers.index(layer), tokens], self.dtype)
+
+
+@dataclass
+class Trace:
+    """What was recorded.
+
+    Attributes
+    ----------
+    tokens : the tokens with text, kind, role and place
+    routing, attention, lens, activations : the parts the plan asked for, else None
+    timings : seconds
+    model : facts about the model: ``source``, ``fingerprint``, ``layer_types``, sizes
+    interventions : what was changed in the model during the run, as text
+    plan : the plan, as text
+    selection : what the views of this trace point at
+    """
+
+    tokens: Tokens
+    routing: RoutingData | None = None
+    attention: AttentionData | None = None
+    lens: LensData | None = None
+    activations: Activations | None = None
+    timings: Timings = field(default_factory=Timings)
+    model: dict = field(default_factory=dict)
+    interventions: tuple[str, ...] = ()
+    plan: str = ""
+    selection: Selection = field(default_factory=Selection)
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def __repr__(self):
+        parts = [f"{len(self)} tokens"]
+        if self.routing is not None:
+            r = self.routing
+            parts.append(f"routing of {len(r.layers)} layers, {r.k} of {r.num_experts} experts")
+        if self.attention is not None:
+            a = self.attention
+            parts.append(
+                f"attention of {len(a.layers)} layers in bins of {a.width} tokens, "
+                f"tiles of {len(a.retained)}"
+            )
+        if self.lens is not None:
+            parts.append(f"logit lens of {len(self.lens.layers)} layers")
+        if self.activations is not None:
+            parts.append(f"activations {', '.join(self.activations.values)}")
+        if self.interventions:
+            parts.append(f"under {', '.join(self.interventions)}")
+        return f"Trace({'; '.join(parts)})"
+
+    @property
+    def n(self) -> int:
+        return len(self.tokens)
+
+    def compare_routing(self, other: "Trace", **options):
+        """Which experts differ between this trace and another of the same model.
+
+        Options as in :func:`.comparison.compare_routing`.
+        """
+        from .comparison import compare_routing
+
+        for trace in (self, other):
+            if trace.routing is None:
+                raise TraceError("a trace without routing cannot be compared by routing")
+        mine, theirs = self.model.get("fingerprint"), other.model.get("fingerprint")
+        if mine != theirs:
+            raise TraceError(
+                f"these traces are of different models: {self.model.get('source')!r} and "
+                f"{other.model.get('source')!r}; their experts have nothing in common"
+            )
+        return compare_routing(self.routing, other.routing, **options)
+
+    def save(self, path) -> Path:
+        """Write a ``.g4trace`` file (see :mod:`.fileformat`); returns its path."""
+        path = Path(path)
+        arrays, description = {}, {}
+        for name in ("tokens", "routing", "attention", "lens"):
+            part = getattr(self, name)
+            if part is not None:
+                own, description[name] = part.to_arrays()
+                arrays |= {f"{name}.{key}": np.asarray(value) for key, value in own.items()}
+        if self.activations is not None:
+            kept = self.activations
+            arrays |= {f"activations.{tap}": value for tap, value in kept.values.items()}
+            description["activations"] = {"layers": list(kept.layers), "dtype": kept.dtype}
+        description["timings"] = vars(self.timings)
+        description["model"] = self.model
+        description["interventions"] = list(self.interventions)
+        description["plan"] = self.plan
+        fileformat.write(path, arrays, description)
+        return path
+
+    def to_html(self, path, resolution: int = 128) -> Path:
+        """Write a web page that shows routing and attention from ``file://``, without a network.
+
+        ``resolution``: cells along each side of an attention map in the page; maps finer than
+        that are merged, exactly.
+        """
+        from .html import page
+
+        path = Path(path)
+        path.write_text(page(self, resolution), encoding="utf-8")
+        return path
+
+
+def open_trace(path) -> Trace:
+    """Open a ``.g4trace`` file. Arrays stay in the file until they are looked at.
+
+    Raises TraceError if the file is missing, damaged, cut short or of a newer version.
+    """
+    arrays, description = fileformat.read(path)
+    try:
+        return _from_file(arrays, description)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, TraceError):
+            raise
+        raise TraceError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+
+
+def _from_file(arrays: dict, description: dict) -> Trace:
+    def part(name):
+        prefix = f"{name}."
+        own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        return own, description[name]
+
+    tokens = Tokens.from_arrays(*part("tokens"))
+    trace = Trace(tokens, model=description["model"], plan=description["plan"])
+    if "routing" in description:
+        trace.routing = RoutingData.from_arrays(*part("routing"), tokens)
+    if "attention" in description:
+        trace.attention = AttentionData.from_arrays(*part("attention"))
+    if "lens" in description:
+        trace.lens = LensData.from_arrays(*part("lens"))
+    if "activations" in description:
+        values, meta = part("activations")
+        trace.activations = Activations(tuple(meta["layers"]), values, meta["dtype"])
+    times = description["timings"]
+    trace.timings = Timings(
+        times["prefill"], tuple(map(tuple, times["chunks"])), tuple(times["decode"])
+    )
+    trace.interventions = tuple(description["interventions"])
+    return trace

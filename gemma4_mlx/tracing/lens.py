@@ -1,0 +1,66 @@
+"""Logit lens: what each layer's residual stream would predict, through the final norm and head.
+
+After nostalgebraist, "interpreting GPT: the logit lens" (2020).
+"""
+
+import numpy as np
+
+from ..errors import TraceError
+
+
+class LensData:
+    """Guesses of a trace's layers.
+
+    ``layers``, ``positions``: what was looked at. ``ids`` (layers, positions, top) int32 and
+    ``probabilities`` float32: the likeliest next tokens, best first. ``next_probability``
+    (layers, positions): of the token that does follow in the trace, nan after the last one.
+    ``texts``: {id: text} of every id that occurs.
+    """
+
+    def __init__(self, layers, positions, ids, probabilities, next_probability, texts):
+        self.layers, self.positions = tuple(layers), np.asarray(positions)
+        self.ids, self.probabilities = ids, probabilities
+        self.next_probability = next_probability
+        self.texts = {int(i): text for i, text in texts.items()}
+
+    def guesses(self, position: int) -> list[dict]:
+        """For one token position, each layer's guesses: ``layer`` and (text, probability) pairs."""
+        p = self._position(position)
+        return [
+            {
+                "layer": layer,
+                "guesses": [
+                    (self.texts[int(i)], float(q))
+                    for i, q in zip(self.ids[row, p], self.probabilities[row, p])
+                ],
+            }
+            for row, layer in enumerate(self.layers)
+        ]
+
+    def rises_at(self, position: int, level: float = 0.5) -> int | None:
+        """First layer that gives the token which follows at least this probability, or None."""
+        probable = self.next_probability[:, self._position(position)] >= level
+        return self.layers[int(probable.argmax())] if probable.any() else None
+
+    def _position(self, position: int) -> int:
+        found = np.flatnonzero(self.positions == position)
+        if not len(found):
+            raise TraceError(
+                f"the lens did not look at position {position}; it has {len(self.positions)} "
+                f"positions from {self.positions.min()} to {self.positions.max()}"
+            )
+        return int(found[0])
+
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict]:
+        arrays = {
+            "positions": self.positions.astype(np.int32),
+            "ids": self.ids,
+            "probabilities": self.probabilities,
+            "next_probability": self.next_probability,
+        }
+        return arrays, {"layers": list(self.layers), "texts": self.texts}
+
+    @classmethod
+    def from_arrays(cls, arrays, meta) -> "LensData":
+        names = ("positions", "ids", "probabilities", "next_probability")
+        return cls(meta["layers"], *(arrays[n] for n in names), meta["texts"])

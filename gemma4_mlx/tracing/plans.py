@@ -1,0 +1,345 @@
+"""What to record, what it costs, and a smaller plan where it does not fit.
+
+A plan is checked and priced before anything runs: ``plan.cost(model, n_tokens)`` gives bytes by
+part and the extra floating-point work, from the configuration alone.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from ..errors import TraceError
+
+#: retain="auto" keeps queries and keys while they take no more than this.
+AUTO_RETAIN_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class PlanCost:
+    """Price of a plan. ``parts``: bytes in memory by part; ``disk``: bytes in a mapped file;
+    ``flops``: floating-point operations beyond the plain forward pass."""
+
+    parts: dict[str, int] = field(default_factory=dict)
+    disk: int = 0
+    flops: int = 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes in memory when the trace is complete."""
+        return sum(self.parts.values())
+
+    def __add__(self, other: "PlanCost") -> "PlanCost":
+        parts = dict(self.parts)
+        for name, size in other.parts.items():
+            parts[name] = parts.get(name, 0) + size
+        return PlanCost(parts, self.disk + other.disk, self.flops + other.flops)
+
+    def __str__(self):
+        parts = ", ".join(f"{name} {in_bytes(size)}" for name, size in self.parts.items() if size)
+        disk = f", {in_bytes(self.disk)} on disk" if self.disk else ""
+        return f"{in_bytes(self.memory)} in memory ({parts}){disk}, {self.flops / 1e9:.3g} Gflop"
+
+
+def in_bytes(size: float) -> str:
+    """12345678 -> "11.8 MiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+
+
+def text_config(model):
+    """The text configuration of a model, or of a ``Gemma4Config`` or ``TextConfig``."""
+    config = getattr(model, "config", model)
+    return getattr(config, "text", config)
+
+
+def checked_indices(wanted, count: int, what: str) -> tuple[int, ...]:
+    """None (all), an index or several, checked against ``count``; sorted, without repeats."""
+    if wanted is None:
+        return tuple(range(count))
+    wanted = (wanted,) if isinstance(wanted, int) else tuple(wanted)
+    wrong = [i for i in wanted if not isinstance(i, int) or not 0 <= i < count]
+    if wrong or not wanted:
+        shown = ", ".join(map(str, wrong)) or "an empty choice"
+        raise TraceError(f"{what} {shown}: this model has {what}s 0 to {count - 1}")
+    return tuple(sorted(set(wanted)))
+
+
+def _itemsize(model) -> int:
+    """Bytes of an activation: 2 for 16-bit models, else 4; 4 if only a configuration is given."""
+    return getattr(getattr(model, "dtype", None), "size", 4)
+
+
+@dataclass(frozen=True)
+class RoutingPlan:
+    """Which experts each token went to. ``layers`` None: all; ``probabilities``: keep all E."""
+
+    layers: tuple[int, ...] | None = None
+    probabilities: bool = False
+
+    def chosen_layers(self, model) -> tuple[int, ...]:
+        text = text_config(model)
+        if not text.enable_moe_block:
+            raise TraceError(
+                "this model has no experts, so there is no routing to trace; leave routing out"
+            )
+        return checked_indices(self.layers, text.num_hidden_layers, "layer")
+
+    def cost(self, model, n_tokens: int) -> PlanCost:
+        text, layers = text_config(model), self.chosen_layers(model)
+        id_bytes = 1 if text.num_experts <= 256 else 2
+        size = len(layers) * n_tokens * text.top_k_experts * (id_bytes + 4)
+        parts = {"routing": size}
+        if self.probabilities:
+            parts["router probabilities"] = len(layers) * n_tokens * text.num_experts * 4
+        return PlanCost(parts)
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """Which attention to record and what to keep for later.
+
+    Parameters
+    ----------
+    layers, heads : indices, None for all
+    bins : cells of an overview along each side, at most; a bin is ceil(n / bins) tokens
+    overview : the mean and the maximum of every bin
+    columns : how much each token is looked at
+    summaries : entropy, distance, mass on the first, previous and equal tokens, on media
+    links : how many of the strongest weights to keep for each head; 0 for none
+    retain : whose queries and keys to keep, for tiles, rows and ``find``: "full" (the
+        full-attention layers), "all", "none", layer indices, or "auto" (all layers if that takes
+        at most 256 MiB, else the full ones if they do, else none)
+    storage : where retained queries and keys go: "memory", or "disk", a temporary file in
+        ``folder`` that is mapped, not read, and deleted with the trace
+
+    Queries and keys are kept as the model computed them (16-bit models: the same 16 bits), after
+    norm and rotation. That is exact whatever the weights' quantization, which recomputing them
+    from hidden states outside the model would not be.
+    """
+
+    layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    bins: int = 256
+    overview: bool = True
+    columns: bool = True
+    summaries: bool = True
+    links: int = 16
+    retain: str | tuple[int, ...] = "auto"
+    storage: str = "memory"
+    folder: str | None = None
+
+    def __post_init__(self):
+        if self.bins < 1 or self.links < 0:
+            raise TraceError(f"a plan of {self.bins} bins and {self.links} links is impossible")
+        if self.storage not in ("memory", "disk"):
+            raise TraceError(f"storage {self.storage!r}; there are 'memory' and 'disk'")
+        if isinstance(self.retain, str) and self.retain not in ("auto", "full", "all", "none"):
+            raise TraceError(
+                f"retain {self.retain!r}; there are 'auto', 'full', 'all', 'none', or layers"
+            )
+
+    def chosen_layers(self, model) -> tuple[int, ...]:
+        return checked_indices(self.layers, text_config(model).num_hidden_layers, "layer")
+
+    def chosen_heads(self, model) -> tuple[int, ...]:
+        return checked_indices(self.heads, text_config(model).num_attention_heads, "head")
+
+    def retained_layers(self, model, n_tokens: int) -> tuple[int, ...]:
+        """The layers whose queries and keys are kept for a prompt of ``n_tokens``."""
+        text, layers = text_config(model), self.chosen_layers(model)
+        full = tuple(i for i in layers if text.is_full(i))
+        if not isinstance(self.retain, str):
+            chosen = checked_indices(self.retain, text.num_hidden_layers, "layer")
+            if missing := set(chosen) - set(layers):
+                raise TraceError(f"retain names layers {sorted(missing)}, which are not traced")
+            return chosen
+        if self.retain == "auto":
+            for choice in (layers, full):
+                if self._retained_bytes(model, choice, n_tokens) <= AUTO_RETAIN_BYTES:
+                    return choice
+            return ()
+        return {"all": layers, "full": full, "none": ()}[self.retain]
+
+    def _retained_bytes(self, model, layers, n_tokens: int) -> int:
+        text, heads = text_config(model), len(self.chosen_heads(model))
+        numbers, holders = 0, set()
+        for i in layers:
+            donor = text.kv_donor(i)
+            numbers += heads * text.head_dim_of(i)
+            if donor not in holders:
+                numbers += text.kv_heads_of(i) * text.head_dim_of(i)
+                holders |= {donor} if donor in layers else set()
+        return numbers * n_tokens * _itemsize(model)
+
+    def cost(self, model, n_tokens: int) -> PlanCost:
+        text, heads = text_config(model), len(self.chosen_heads(model))
+        bins = min(self.bins, n_tokens)
+        width = -(-n_tokens // bins)
+        cells = flops = 0
+        for i in self.chosen_layers(model):
+            window = n_tokens if text.is_full(i) else min(text.sliding_window, n_tokens)
+            band = bins if text.is_full(i) else min(bins, -(-(window - 1) // width) + 1)
+            cells += bins * band
+            pairs = n_tokens * window - window * (window - 1) // 2
+            flops += pairs * heads * (2 * text.head_dim_of(i) + 12)
+        layers = len(self.chosen_layers(model))
+        retained = self._retained_bytes(model, self.retained_layers(model, n_tokens), n_tokens)
+        parts = {
+            "normalisers": layers * heads * n_tokens * 4,
+            "overviews": 8 * heads * cells * self.overview,
+            "column sums": layers * heads * n_tokens * 4 * self.columns,
+            "summaries": layers * heads * bins * 4 * 9 * self.summaries,
+            "links": layers * heads * self.links * 12,
+        }
+        on_disk = self.storage == "disk"
+        if not on_disk:
+            parts["queries and keys"] = retained
+        return PlanCost(parts, disk=retained if on_disk else 0, flops=flops)
+
+
+@dataclass(frozen=True)
+class LensPlan:
+    """Logit lens: each layer's guess for the next token, through the final norm and the head.
+
+    ``layers`` None: all; ``top``: guesses kept; ``positions``: token positions, None for all.
+    """
+
+    layers: tuple[int, ...] | None = None
+    top: int = 5
+    positions: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        if self.top < 1:
+            raise TraceError(f"a logit lens that keeps {self.top} guesses keeps nothing")
+
+    def chosen_layers(self, model) -> tuple[int, ...]:
+        return checked_indices(self.layers, text_config(model).num_hidden_layers, "layer")
+
+    def cost(self, model, n_tokens: int) -> PlanCost:
+        text, layers = text_config(model), len(self.chosen_layers(model))
+        n = n_tokens if self.positions is None else len(self.positions)
+        flops = layers * n * text.vocab_size * (2 * text.hidden_size + 6)
+        return PlanCost({"logit lens": layers * n * (8 * self.top + 8)}, flops=flops)
+
+
+#: Taps whose activations can be kept: those of shape (B, n, H).
+KEEPABLE = (
+    "layer_input",
+    "attention_input",
+    "attention_output",
+    "attention_residual",
+    "mlp_output",
+    "moe_output",
+    "feedforward_output",
+    "per_layer_output",
+    "layer_output",
+)
+
+
+@dataclass(frozen=True)
+class ActivationPlan:
+    """Keep whole activations of named taps, to patch into another run.
+
+    ``taps``: some of :data:`KEEPABLE`; ``layers`` None: all.
+    """
+
+    taps: tuple[str, ...] = ("layer_output",)
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        if wrong := [t for t in self.taps if t not in KEEPABLE]:
+            raise TraceError(f"activations {wrong}; those that can be kept: {', '.join(KEEPABLE)}")
+
+    def chosen_layers(self, model) -> tuple[int, ...]:
+        return checked_indices(self.layers, text_config(model).num_hidden_layers, "layer")
+
+    def cost(self, model, n_tokens: int) -> PlanCost:
+        text, layers = text_config(model), len(self.chosen_layers(model))
+        numbers = len(self.taps) * text.hidden_size
+        return PlanCost({"activations": layers * n_tokens * numbers * _itemsize(model)})
+
+
+@dataclass(frozen=True)
+class TracePlan:
+    """All parts of a trace; None leaves a part out."""
+
+    routing: RoutingPlan | None = None
+    attention: AttentionPlan | None = None
+    lens: LensPlan | None = None
+    activations: ActivationPlan | None = None
+
+    @property
+    def parts(self):
+        every = (self.routing, self.attention, self.lens, self.activations)
+        return [part for part in every if part is not None]
+
+    def cost(self, model, n_tokens: int) -> PlanCost:
+        """Bytes and extra work for a prompt of ``n_tokens``, before anything runs."""
+        if n_tokens < 1:
+            raise TraceError("an empty prompt has nothing to trace")
+        return sum((part.cost(model, n_tokens) for part in self.parts), PlanCost())
+
+    def fitting(self, model, n_tokens: int, memory: int, disk: int = 0) -> "TracePlan":
+        """The first of ever smaller plans that fits into ``memory`` (and ``disk``) bytes.
+
+        Gives up, in this order: retained vectors in memory (they go to disk if that has room),
+        then to full layers only, then altogether; router probabilities; overview resolution;
+        column sums; the logit lens; kept activations.
+        """
+        plan = self
+
+        def fits():
+            cost = plan.cost(model, n_tokens)
+            return cost.memory <= memory and cost.disk <= disk
+
+        steps = []
+        if self.attention is not None:
+            for change in (
+                {"storage": "disk"},
+                {"storage": "disk", "retain": "full"},
+                {"storage": "memory", "retain": "none"},
+            ):
+                steps.append(("attention", change))
+        if self.routing is not None:
+            steps.append(("routing", {"probabilities": False}))
+        if self.attention is not None:
+            bins = self.attention.bins
+            steps += [("attention", {"bins": b}) for b in (bins // 2, bins // 4) if b > 0]
+            steps.append(("attention", {"columns": False}))
+        steps += [("lens", None), ("activations", None)]
+        for part, change in steps:
+            if fits():
+                break
+            now = getattr(plan, part)
+            if now is not None:
+                plan = replace(plan, **{part: None if change is None else replace(now, **change)})
+        return plan
+
+    def check(self, model, n_tokens: int, memory: int, disk: int) -> PlanCost:
+        """The cost, or TraceError with the numbers and a plan that would fit."""
+        cost = self.cost(model, n_tokens)
+        if cost.memory <= memory and cost.disk <= disk:
+            return cost
+        smaller = self.fitting(model, n_tokens, memory, disk)
+        less = smaller.cost(model, n_tokens)
+        advice = (
+            f"{smaller} would: {less}"
+            if less.memory <= memory and less.disk <= disk
+            else f"even {smaller} would not: {less}; trace fewer layers, heads or tokens"
+        )
+        raise TraceError(
+            f"a trace of {n_tokens} tokens with {self} needs {cost}; there are "
+            f"{in_bytes(memory)} of memory and {in_bytes(disk)} of disk for it. {advice}"
+        )
+
+    def __str__(self):
+        return f"TracePlan({', '.join(_changed(part) for part in self.parts)})"
+
+
+def _changed(part) -> str:
+    """A plan as code, defaults left out."""
+    default = type(part)()
+    values = (
+        f"{name}={value!r}" for name, value in vars(part).items() if value != getattr(default, name)
+    )
+    return f"{type(part).__name__}({', '.join(values)})"

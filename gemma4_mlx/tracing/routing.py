@@ -1,0 +1,189 @@
+"""Which experts the tokens of a trace went to, and what that says.
+
+Arrays have the axes (layer, token, k): k experts for each token, strongest first. Layers are
+addressed by the model's layer index.
+"""
+
+import numpy as np
+
+from ..errors import TraceError
+from .tokens import Tokens
+
+
+class RoutingData:
+    """The routing of a trace.
+
+    Attributes
+    ----------
+    layers : traced layers
+    experts : (layers, n, k) uint8 (uint16 above 256 experts), strongest first
+    weights : (layers, n, k) float32, what each expert's output was multiplied by
+    probabilities : (layers, n, E) float32 softmax over all experts, or None
+    num_experts : E
+    """
+
+    def __init__(self, layers, experts, weights, num_experts, tokens: Tokens, probabilities=None):
+        self.layers = tuple(int(i) for i in layers)
+        self.experts, self.weights, self.probabilities = experts, weights, probabilities
+        self.num_experts = int(num_experts)
+        self.tokens = tokens
+
+    @property
+    def n(self) -> int:
+        return self.experts.shape[1]
+
+    @property
+    def k(self) -> int:
+        """Experts per token."""
+        return self.experts.shape[2]
+
+    def _at(self, layer: int) -> int:
+        if layer not in self.layers:
+            known = ", ".join(map(str, self.layers))
+            raise TraceError(f"layer {layer} has no routing in this trace; traced: {known}")
+        return self.layers.index(layer)
+
+    def _expert(self, expert: int) -> int:
+        if not 0 <= expert < self.num_experts:
+            raise TraceError(f"expert {expert}: there are experts 0 to {self.num_experts - 1}")
+        return int(expert)
+
+    def at(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
+        """One layer's experts and weights, both (n, k)."""
+        i = self._at(layer)
+        return self.experts[i], self.weights[i]
+
+    def load(self, layer: int | None = None, tokens=None) -> np.ndarray:
+        """Share of tokens that each expert worked on: (layers, E), or (E,) for one layer.
+
+        A row sums to k, for every token goes to k experts. ``tokens``: a bool mask or indices.
+        """
+        chosen = self.experts if layer is None else self.experts[self._at(layer)][None]
+        chosen = chosen if tokens is None else chosen[:, _mask(tokens, self.n)]
+        if not chosen.shape[1]:
+            raise TraceError("the load of no tokens is undefined")
+        counts = np.stack([np.bincount(c.ravel(), minlength=self.num_experts) for c in chosen])
+        share = counts / chosen.shape[1]
+        return share if layer is None else share[0]
+
+    def entropy(self, layer: int | None = None):
+        """Entropy of the load in bits: log2(E) if all experts work alike. (layers,) or float."""
+        p = self.load(layer) / self.k
+        bits = -(p * np.log2(np.where(p > 0, p, 1))).sum(axis=-1)
+        return bits if layer is None else float(bits)
+
+    def token_entropy(self, layer: int) -> np.ndarray:
+        """How undecided the router was at every token, in bits: (n,).
+
+        Over all experts if the probabilities were kept, else over the chosen k alone.
+        """
+        i = self._at(layer)
+        p = self.weights[i] if self.probabilities is None else self.probabilities[i]
+        p = p / p.sum(axis=-1, keepdims=True)
+        return -(p * np.log2(np.where(p > 0, p, 1))).sum(axis=-1)
+
+    def unused(self, layer: int) -> list[int]:
+        """Experts that no token of this trace went to."""
+        return np.flatnonzero(self.load(layer) == 0).tolist()
+
+    def coactivation(self, layer: int) -> np.ndarray:
+        """Number of tokens that two experts worked on together: (E, E), the diagonal their own."""
+        chosen = self.experts[self._at(layer)].astype(np.int64)
+        E, together = self.num_experts, np.zeros(self.num_experts**2, np.int64)
+        for a in range(self.k):
+            for b in range(self.k):
+                together += np.bincount(chosen[:, a] * E + chosen[:, b], minlength=E * E)
+        return together.reshape(E, E)
+
+    def top_tokens(self, layer: int, expert: int, top: int = 10) -> list[dict]:
+        """The texts an expert works on most: ``text``, ``count``, and ``share`` of that text's
+        occurrences which went to the expert; by count, then share."""
+        expert = self._expert(expert)
+        here = (self.experts[self._at(layer)] == expert).any(axis=-1)
+        ids, first, inverse, total = np.unique(
+            self.tokens.ids, return_index=True, return_inverse=True, return_counts=True
+        )
+        counts = np.bincount(inverse[here], minlength=len(ids))
+        order = np.lexsort((-counts / total, -counts))[:top]
+        return [
+            {
+                "id": int(ids[i]),
+                "text": self.tokens.texts[first[i]],
+                "count": int(counts[i]),
+                "share": float(counts[i] / total[i]),
+            }
+            for i in order
+            if counts[i]
+        ]
+
+    def share_by_kind(self, layer: int) -> dict[str, np.ndarray]:
+        """The load among the tokens of each kind (text, image, ...) in the trace: (E,) each."""
+        from .tokens import KINDS
+
+        masks = {kind: self.tokens.of_kind(kind) for kind in KINDS}
+        return {kind: self.load(layer, mask) for kind, mask in masks.items() if mask.any()}
+
+    def mutual_information(self, labels, layer: int | None = None, tokens=None):
+        """Bits that knowing a token's expert tells about its label: (layers,) or a float.
+
+        Each token counts once for each of its k experts. ``labels`` (n,): anything comparable,
+        such as ``trace.tokens.roles``; or of the tokens chosen by ``tokens`` only. The value is
+        at most log2 of the smaller number of labels or experts, and 0 for independence; a few
+        tokens give a positive value by chance (about (labels - 1)(E - 1) / (2 n k ln 2) bits).
+        """
+        rows = np.arange(self.n) if tokens is None else np.arange(self.n)[_mask(tokens, self.n)]
+        labels = np.asarray(labels)
+        if len(labels) != len(rows):
+            raise TraceError(f"{len(labels)} labels for {len(rows)} tokens")
+        names, codes = np.unique(labels, return_inverse=True)
+        layers = self.layers if layer is None else (layer,)
+        bits = np.array([self._information(codes, len(names), self._at(i), rows) for i in layers])
+        return bits if layer is None else float(bits[0])
+
+    def _information(self, codes, names: int, i: int, rows) -> float:
+        chosen = self.experts[i][rows].astype(np.int64)
+        flat = codes[:, None] * self.num_experts + chosen
+        joint = np.bincount(flat.ravel(), minlength=names * self.num_experts)
+        joint = joint.reshape(names, self.num_experts) / flat.size
+        independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+        seen = joint > 0
+        return float((joint[seen] * np.log2(joint[seen] / independent[seen])).sum())
+
+    def to_dataframe(self, library: str = "pandas"):
+        """One row for each (layer, token, rank): see :func:`.frames.routing_frame`."""
+        from .frames import routing_frame
+
+        return routing_frame(self, library)
+
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict]:
+        arrays = {"experts": self.experts, "weights": self.weights}
+        if self.probabilities is not None:
+            arrays["probabilities"] = self.probabilities
+        return arrays, {"layers": list(self.layers), "num_experts": self.num_experts}
+
+    @classmethod
+    def from_arrays(cls, arrays, meta, tokens: Tokens) -> "RoutingData":
+        return cls(
+            meta["layers"],
+            arrays["experts"],
+            arrays["weights"],
+            meta["num_experts"],
+            tokens,
+            arrays.get("probabilities"),
+        )
+
+
+def _mask(tokens, n: int) -> np.ndarray:
+    """A bool mask, indices or a slice as a bool mask (n,)."""
+    if isinstance(tokens, slice):
+        tokens = np.arange(n)[tokens]
+    tokens = np.asarray(tokens)
+    if tokens.dtype == bool:
+        if len(tokens) != n:
+            raise TraceError(f"a mask of {len(tokens)} for {n} tokens")
+        return tokens
+    if tokens.size and (tokens.min() < -n or tokens.max() >= n):
+        raise TraceError(f"tokens up to {tokens.max()} chosen of a trace of {n}")
+    mask = np.zeros(n, bool)
+    mask[tokens.astype(np.int64)] = True
+    return mask

@@ -1,0 +1,152 @@
+"""Exact attention weights of any rectangle, recomputed from retained queries and keys.
+
+``exp(q k - normaliser)`` needs nothing but the two vectors and the row's log-sum-exp, so a tile
+anywhere in a long context costs only its own area. Where a tile is wider than the screen it is
+pooled while it is computed; at most :data:`STRIP` weights exist at a time.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import TraceError
+from .visibility import key_range, visible
+
+#: Weights held at once.
+STRIP = 1 << 21
+STATISTICS = ("mass", "mean", "max")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of attention, pooled to cells.
+
+    ``values`` (rows, columns) float32; cell (a, b) covers queries ``query_edges[a]`` up to
+    ``query_edges[a + 1]`` and keys ``key_edges[b]`` up to ``key_edges[b + 1]``. ``statistic``:
+    "mass" (sum over the cell's keys, mean over its queries), "mean" or "max" of its weights.
+    ``source``: "recomputed" from queries and keys, or "overview", merged from the stored map; both
+    are exact for the edges given. ``values`` of single cells (no pooling) are the weights.
+    """
+
+    values: np.ndarray
+    query_edges: np.ndarray
+    key_edges: np.ndarray
+    statistic: str
+    source: str
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype=dtype)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.values.shape
+
+    @property
+    def pooled(self) -> bool:
+        """Whether some cell holds more than one weight."""
+        return bool((np.diff(self.query_edges) > 1).any() or (np.diff(self.key_edges) > 1).any())
+
+
+def as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Decode retained values; bfloat16 is stored as its 16 bits."""
+    if dtype == "bfloat16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(array, np.float32)
+
+
+def edges_of(span: slice, cells: int) -> np.ndarray:
+    """Integer edges that cut a span into at most ``cells`` nearly equal parts."""
+    length = span.stop - span.start
+    return span.start + np.arange(min(cells, length) + 1) * length // min(cells, length)
+
+
+def checked_span(span, n: int, what: str) -> slice:
+    """A slice, (start, stop) pair or single index as a slice with bounds inside 0..n."""
+    if isinstance(span, int | np.integer):
+        if not -n <= span < n:
+            raise TraceError(f"{what} {span} does not exist: the trace has {n} tokens")
+        return slice(int(span) % n, int(span) % n + 1)
+    if isinstance(span, range):
+        span = slice(span.start, span.stop, span.step)
+    if not isinstance(span, slice):
+        span = slice(*span)
+    start = 0 if span.start is None else int(span.start)
+    stop = n if span.stop is None else int(span.stop)
+    start, stop = start + n * (start < 0), stop + n * (stop < 0)
+    if span.step not in (None, 1) or not 0 <= start < stop <= n:
+        raise TraceError(
+            f"{what} {span.start}:{span.stop} is no span of this trace: it has {n} tokens, "
+            "a span is start < stop without a step"
+        )
+    return slice(start, stop)
+
+
+def weights(q, k, normaliser, queries: slice, keys: slice, window=None, blocks=None) -> np.ndarray:
+    """Attention weights (r, c) of one head, float32.
+
+    ``q`` (r, D) and ``normaliser`` (r,) belong to ``queries``, ``k`` (c, D) to ``keys``.
+    """
+    scores = q @ k.T
+    scores -= normaliser[:, None]
+    np.exp(scores, out=scores)
+    i, j = np.arange(queries.start, queries.stop), np.arange(keys.start, keys.stop)
+    if keys.stop - 1 > queries.start or window is not None:
+        scores *= visible(i, j, window, blocks)
+    return scores
+
+
+def pooled_weights(
+    load_q, load_k, normaliser, query_edges, key_edges, window=None, blocks=None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and maxima of the weights in each cell of a grid, both (rows, columns).
+
+    ``load_q(slice)`` and ``load_k(slice)`` return float32 rows; keys outside what a strip of
+    queries sees (above the diagonal, outside a window) are neither loaded nor computed.
+    """
+    shape = (len(query_edges) - 1, len(key_edges) - 1)
+    total, peak = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    keys = slice(int(key_edges[0]), int(key_edges[-1]))
+    at, end = int(query_edges[0]), int(query_edges[-1])
+    rows = max(1, STRIP // (keys.stop - keys.start))
+    if window is not None:
+        rows = min(max(rows, 64), max(window, 64))
+    while at < end:
+        strip = slice(at, min(at + rows, end))
+        low, high = key_range(strip.start, strip.stop, window, blocks)
+        low, high = max(low, keys.start), min(high, keys.stop)
+        if low < high:
+            part = slice(low, high)
+            w = weights(load_q(strip), load_k(part), normaliser[strip], strip, part, window, blocks)
+            columns, starts = _cells(key_edges, low, high)
+            w_sum = np.add.reduceat(w, starts, axis=1) if len(starts) < high - low else w
+            w_max = np.maximum.reduceat(w, starts, axis=1) if len(starts) < high - low else w
+            cells, starts = _cells(query_edges, strip.start, strip.stop)
+            if len(starts) < strip.stop - strip.start:
+                w_sum = np.add.reduceat(w_sum, starts, axis=0)
+                w_max = np.maximum.reduceat(w_max, starts, axis=0)
+            where = (slice(cells[0], cells[-1] + 1), slice(columns[0], columns[-1] + 1))
+            total[where] += w_sum
+            peak[where] = np.maximum(peak[where], w_max)
+        at = strip.stop
+    return total, peak
+
+
+def _cells(edges, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cells that ``low .. high - 1`` touches, and where each begins, relative to ``low``."""
+    first = int(np.searchsorted(edges, low, side="right")) - 1
+    last = int(np.searchsorted(edges, high, side="left"))
+    cells = np.arange(first, last)
+    return cells, np.maximum(np.asarray(edges)[cells] - low, 0)
+
+
+def statistic_of(total, peak, query_edges, key_edges, statistic: str) -> np.ndarray:
+    """Turn a grid's sums and maxima into one of :data:`STATISTICS`."""
+    if statistic == "max":
+        return peak
+    per_query = total / np.diff(query_edges)[:, None].astype(np.float32)
+    return per_query if statistic == "mass" else per_query / np.diff(key_edges)[None, :]
+
+
+def check_statistic(statistic: str) -> None:
+    if statistic not in STATISTICS:
+        raise TraceError(f"statistic {statistic!r}; there are {', '.join(STATISTICS)}")
