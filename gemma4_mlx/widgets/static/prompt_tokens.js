@@ -98,7 +98,7 @@ export function makeTokens({ view, ask, act, isBusy }, turn, index) {
         title: view.isStatic ? "" : "Go on from this token", onclick: () => {
           if (isBusy()) return;
           close();
-          act("continue_from", { turn: index, token: i, id });
+          act("continue_from", { turn: index, token: i, alternative: id });
         } },
       h("span", { className: "g4-token", textContent: visibleToken(word) }), bar, h("span", { className: "g4-number", textContent: formatPercent(q) }));
       if (word === text) row.classList.add("g4-chosen");

@@ -1,0 +1,263 @@
+"""A real JupyterLab and a real Chromium for the tests in this folder.
+
+One lab server and one browser serve the whole run. ``notebook(*cells)`` writes a notebook, opens it
+and runs it, and gives back a :class:`Notebook` whose ``page`` is Playwright's. Without Chromium,
+Playwright or JupyterLab the tests are skipped and say which is missing. Pages must not reach any
+other machine: a request that leaves loopback fails the test.
+
+``picture(page, name)`` keeps a screenshot in ``artifacts/`` in both themes; ``accessible(page,
+selector)`` runs axe-core (``vendor/``; Mozilla Public License 2.0, unmodified, source at
+github.com/dequelabs/axe-core) and fails on serious violations.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+ARTIFACTS = HERE / "artifacts"
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if HERE in Path(item.path).parents:
+            item.add_marker(pytest.mark.browser)
+            # One worker runs all of them, so that there is one server and one browser.
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, headless."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on the search path")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+            ],
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """A JupyterLab server on loopback: ``lab.folder`` and ``lab.url(notebook_name)``."""
+    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
+    folder = tmp_path_factory.mktemp("lab")
+    server = Lab(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+class Lab:
+    def __init__(self, folder: Path):
+        self.folder = folder / "notebooks"
+        self.folder.mkdir()
+        self.private = folder
+        self.token = secrets.token_hex(16)
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        env = dict(
+            os.environ,
+            JUPYTER_CONFIG_DIR=str(self.private / "config"),
+            JUPYTER_DATA_DIR=str(self.private / "data"),
+            JUPYTER_RUNTIME_DIR=str(self.private / "run"),
+            IPYTHONDIR=str(self.private / "ipython"),
+            PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        )
+        self.log = self.private / "lab.log"
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1"]
+        command += [f"--port={self.port}", "--allow-root", f"--ServerApp.root_dir={self.folder}"]
+        command += [f"--IdentityProvider.token={self.token}", "--LabApp.news_url=None"]
+        command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+        command += ["--LabApp.extension_manager=readonly", "--LabApp.expose_app_in_browser=True"]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
+        for _ in range(240):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{self.address}/api?token={self.token}", timeout=1)
+                return
+            time.sleep(0.25)
+        pytest.fail(f"JupyterLab did not start:\n{self.log.read_text()[-2000:]}")
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def url(self, name: str) -> str:
+        return f"{self.address}/lab/tree/{name}?token={self.token}&reset"
+
+
+@pytest.fixture
+def page(browser):
+    """A fresh page. Requests that would leave this machine are cut off and fail the test."""
+    yield from _page(browser)
+
+
+@pytest.fixture(scope="module")
+def shared_page(browser):
+    """One page for a whole module whose tests build on each other."""
+    yield from _page(browser)
+
+
+def _page(browser):
+    context = browser.new_context(
+        viewport={"width": 1180, "height": 900}, locale="en-US", reduced_motion="reduce"
+    )
+    context.grant_permissions(["microphone", "clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    away, errors = [], []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.errors = errors
+
+    def gate(route):
+        url = route.request.url
+        if url.startswith("http") and "//127.0.0.1" not in url:
+            away.append(url)
+            return route.abort()
+        return route.continue_()
+
+    page.route("**/*", gate)
+    yield page
+    context.close()
+    assert not away, f"the page asked other machines for {away}"
+
+
+class Notebook:
+    """An open notebook: ``page``, ``run(index)``, ``output(index)``."""
+
+    def __init__(self, page, lab, name):
+        self.page, self.lab, self.name = page, lab, name
+
+    def open(self):
+        page = self.page
+        page.goto(self.lab.url(self.name))
+        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=90_000)
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+        if page.locator("#jp-left-stack:visible").count():
+            self.execute("application:toggle-left-area")
+
+    def execute(self, command: str, **arguments):
+        """A JupyterLab command, as its menus and keys run it."""
+        self.page.evaluate(
+            "([c, a]) => { window.jupyterapp.commands.execute(c, a); }", [command, arguments]
+        )
+
+    def run_all(self):
+        self.execute("notebook:run-all-cells")
+
+    def theme(self, name: str):
+        """Switch to ``light`` or ``dark``."""
+        self.execute("apputils:change-theme", theme=THEMES[name])
+        wanted = "true" if name == "light" else "false"
+        self.page.wait_for_selector(f'body[data-jp-theme-light="{wanted}"]', state="attached")
+
+    def cell(self, index: int):
+        return self.page.locator(".jp-Notebook .jp-Cell").nth(index)
+
+    def run(self, index: int):
+        """Run one cell, as Shift+Enter does."""
+        self.cell(index).locator(".jp-InputArea-editor").click()
+        self.page.keyboard.press("Control+Enter")
+
+
+@pytest.fixture
+def notebook(lab, page):
+    """``notebook(*cells, run=True) -> Notebook``."""
+    return _opener(lab, page)
+
+
+@pytest.fixture(scope="module")
+def shared_notebook(lab, shared_page):
+    """The same with a page that lasts for the module."""
+    return _opener(lab, shared_page)
+
+
+def _opener(lab, page):
+    import nbformat
+
+    def open_(*cells: str, run: bool = True, name: str | None = None) -> Notebook:
+        name = name or f"{secrets.token_hex(4)}.ipynb"
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        document = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells],
+            metadata={"kernelspec": kernel},
+        )
+        nbformat.write(document, lab.folder / name)
+        opened = Notebook(page, lab, name)
+        opened.open()
+        if run:
+            opened.run_all()
+        return opened
+
+    return open_
+
+
+@pytest.fixture
+def picture():
+    """``picture(target, name, notebook=None)``: screenshots of a locator, light and dark."""
+
+    def take(target, name: str, notebook: Notebook | None = None):
+        ARTIFACTS.mkdir(exist_ok=True)
+        page = target.page
+        for theme in THEMES:
+            if notebook is not None:
+                notebook.theme(theme)
+            else:
+                page.emulate_media(color_scheme=theme)
+            page.wait_for_timeout(150)
+            target.screenshot(path=ARTIFACTS / f"{name}-{theme}.png", animations="disabled")
+        if notebook is not None:
+            notebook.theme("light")
+
+    return take
+
+
+@pytest.fixture
+def accessible():
+    """``accessible(page, selector)``: no serious or critical violation of axe-core's rules."""
+    source = (HERE / "vendor" / "axe.min.js").read_text(encoding="utf-8")
+
+    def check(page, selector: str):
+        if not page.evaluate("typeof axe === 'object'"):
+            page.evaluate(source + "; undefined")
+        page.wait_for_timeout(200)  # colours settle after a change of theme
+        result = page.evaluate("(s) => axe.run(s, { resultTypes: ['violations'] })", selector)
+        bad = [
+            f"{v['id']}: {n['html'][:160]}: {n['failureSummary']}"
+            for v in result["violations"]
+            for n in v["nodes"]
+            if v["impact"] in ("serious", "critical")
+        ]
+        assert not bad, "\n".join(bad)
+
+    return check
