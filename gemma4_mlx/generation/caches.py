@@ -1,0 +1,290 @@
+"""A prompt cache that remembers which tokens it holds, steps back, and survives on disk.
+
+A conversation's next turn, an edit in its middle, a regenerated answer: each is a new prompt that
+shares a beginning with what is cached. :meth:`PromptCache.reuse` finds that beginning and rewinds
+to it; only the rest is computed.
+
+What stepping back costs. Full-attention layers keep every key, so for them it is free. A sliding
+layer keeps its window and a little slack; further back it needs a *snapshot*, a copy of the last
+``window - 1`` keys and values of each sliding layer. Snapshots are taken where conversations turn
+(before an answer, after it) and every ``snapshot_every`` tokens, and thinned out, the oldest
+regions first, to stay within ``snapshot_bytes``. One costs, in bfloat16, 6 MiB on E2B, 20 on E4B,
+200 on 26B-A4B, 320 on the 12B and 800 on 31B. Rewinding goes to the nearest snapshot at or before
+the wanted position, and the tokens between are computed again, so the result is always that of a
+fresh run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from ..model.cache import SlidingKVCache, rewind
+
+#: Tokens between snapshots inside a long prompt or answer.
+SNAPSHOT_EVERY = 2048
+#: Memory for snapshots. The latest one is kept even where it alone takes more.
+SNAPSHOT_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class CachedMedia:
+    """Soft tokens of one picture, clip or film in the cache: positions and content key."""
+
+    start: int
+    stop: int
+    key: str
+
+
+@dataclass
+class Snapshot:
+    """What the sliding layers need to go on from ``position``."""
+
+    position: int
+    layers: list  # one entry per cache entry: what its snapshot() gave, None for full layers
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.nbytes for layer in self.layers if layer for x in layer["state"])
+
+
+class PromptCache:
+    """Keys and values of one token sequence on one model.
+
+    Attributes:
+        entries: the model's cache, one entry per layer that owns keys and values; pass it as
+            ``model(tokens, cache=cache.entries)`` only together with :meth:`commit`.
+        tokens: ids whose keys and values are cached, in order.
+        media: the pictures and sounds among them.
+    """
+
+    def __init__(
+        self,
+        model,
+        *,
+        kv_bits: int | None = None,
+        kv_group_size: int = 64,
+        snapshot_every: int = SNAPSHOT_EVERY,
+        snapshot_bytes: int = SNAPSHOT_BYTES,
+    ):
+        self.model = model
+        self.kv_bits, self.kv_group_size = kv_bits, kv_group_size
+        self.snapshot_every, self.snapshot_bytes = snapshot_every, snapshot_bytes
+        self._bidirectional = model.config.text.use_bidirectional_attention == "vision"
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.entries = self.model.make_cache(kv_bits=self.kv_bits, kv_group_size=self.kv_group_size)
+        self.tokens: list[int] = []
+        self.media: list[CachedMedia] = []
+        self.snapshots: list[Snapshot] = []
+        self.interventions = self.model.interventions
+        self._pending: mx.array | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        return (
+            f"PromptCache({len(self)} tokens, {self.nbytes / 2**20:.1f} MiB, "
+            f"{len(self.snapshots)} snapshots)"
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values, snapshots included."""
+        held = sum(getattr(entry, "nbytes", 0) for entry in self.entries if not entry.empty())
+        return held + sum(snapshot.nbytes for snapshot in self.snapshots)
+
+    # Growing
+
+    def commit(self, tokens: Sequence[int], media: Sequence[CachedMedia] = ()) -> None:
+        """Record that the entries now hold these tokens, too, and are evaluated."""
+        self.tokens.extend(tokens)
+        known = {(m.start, m.key) for m in self.media}
+        self.media.extend(m for m in media if (m.start, m.key) not in known)
+
+    def expect(self, token: mx.array) -> None:
+        """Note that a token (1,) still being computed was fed to the model already."""
+        self._pending = token
+
+    def arrived(self, token: int) -> None:
+        """The expected token is known."""
+        self._pending = None
+        self.tokens.append(token)
+        self.snapshot_if_due()
+
+    def settle(self) -> None:
+        """Finish what is under way, so that the entries hold exactly :attr:`tokens`.
+
+        Called when a generation ends, however it ends; afterwards another thread may go on with
+        this cache. Entries that an exception left half updated are stepped back.
+        """
+        if self._pending is not None:
+            token, self._pending = self._pending, None
+            if all(entry.offset == len(self.tokens) + 1 for entry in self.entries):
+                self.tokens.append(int(token.item()))
+        if any(entry.offset != len(self.tokens) for entry in self.entries):
+            self._go_back(min(len(self.tokens), *(entry.offset for entry in self.entries)))
+        mx.eval([entry.state for entry in self.entries if not entry.empty()])
+
+    def snapshot_if_due(self) -> None:
+        """Take a snapshot if the last is ``snapshot_every`` tokens behind and two find room."""
+        last = self.snapshots[-1].position if self.snapshots else 0
+        if len(self.tokens) - last < self.snapshot_every:
+            return
+        if 2 * self._snapshot_size() <= self.snapshot_bytes:
+            self.snapshot()
+
+    def snapshot(self) -> None:
+        """Remember the present position as one to come back to."""
+        position = len(self.tokens)
+        offsets = {entry.offset for entry in self.entries}
+        if position == 0 or offsets != {position} or self.snapshot_bytes <= 0:
+            return
+        if any(s.position == position for s in self.snapshots):
+            return
+        size = self._snapshot_size()
+        if size == 0:
+            return  # a model without sliding layers steps back anywhere
+        while self.snapshots and sum(s.nbytes for s in self.snapshots) + size > self.snapshot_bytes:
+            self._thin_out(position)
+        layers = [
+            entry.snapshot() if isinstance(entry, SlidingKVCache) else None
+            for entry in self.entries
+        ]
+        mx.eval([layer["state"] for layer in layers if layer])
+        self.snapshots.append(Snapshot(position, layers))
+
+    def _snapshot_size(self) -> int:
+        """Bytes that a snapshot would take now."""
+        sliding = [e for e in self.entries if isinstance(e, SlidingKVCache) and not e.empty()]
+        return sum(e.nbytes // e.keys.shape[2] * min(e.size(), e.window - 1) for e in sliding)
+
+    def snapshot_bytes_at(self, tokens: int) -> int:
+        """At most what the snapshots of a sequence of this length will take."""
+        if self.snapshot_bytes <= 0:
+            return 0
+        text = self.model.config.text
+        sliding = [i for i in range(text.first_kv_shared_layer) if not text.is_full(i)]
+        numbers = sum(2 * text.kv_heads_of(i) * text.head_dim_of(i) for i in sliding)
+        one = numbers * self.model.dtype.size * min(tokens, text.sliding_window - 1)
+        return min(max(self.snapshot_bytes, one), one * (3 + tokens // self.snapshot_every))
+
+    def _thin_out(self, end: int) -> None:
+        """Drop the snapshot that is missed least: the one whose removal opens the smallest gap
+        relative to its distance from the end. Distances then grow about geometrically."""
+        positions = [0, *(s.position for s in self.snapshots), end]
+
+        def loss(i):  # of dropping snapshot i, whose neighbours are positions i and i + 2
+            return (positions[i + 2] - positions[i]) / (end - positions[i + 1] + 1)
+
+        del self.snapshots[min(range(len(self.snapshots)), key=loss)]
+
+    # Going back
+
+    def reuse(self, inputs) -> int:
+        """Rewind to what this prompt has in common with the cache; return its length in tokens.
+
+        At least the prompt's last token is left to compute. Pictures and sounds count as equal
+        if their content is (``MediaSpan.key``). Nothing is reused across different interventions
+        or from a model whose weights were changed by them.
+
+        Args:
+            inputs: a ``ModelInputs``, or a plain list of token ids.
+        """
+        tokens, media = getattr(inputs, "tokens", inputs), cached_media(inputs)
+        if self.interventions != self.model.interventions:
+            self.clear()
+        common = self.common_prefix(tokens, media)
+        return self._go_back(common)
+
+    def common_prefix(self, tokens: Sequence[int], media: Sequence[CachedMedia] = ()) -> int:
+        """How many leading tokens of a prompt are cached, at most all but its last."""
+        n = min(len(self.tokens), len(tokens) - 1)
+        if n <= 0:
+            return 0
+        mine, theirs = np.array(self.tokens[:n]), np.array(tokens[:n])
+        different = np.flatnonzero(mine != theirs)
+        n = int(different[0]) if len(different) else n
+        for ours, other in ((self.media, media), (media, self.media)):
+            wanted = set(other)
+            n = min([n, *(m.start for m in ours if m not in wanted and m.start < n)])
+        if self._bidirectional:  # an image's soft tokens see each other: all of them or none
+            n = min([n, *(m.start for m in media if m.start < n < m.stop)])
+        return n
+
+    def rewind(self, position: int) -> int:
+        """Go back to at most ``position`` tokens; returns where it got to.
+
+        That is ``position`` itself where the sliding layers still hold what is needed, else the
+        nearest snapshot before it (0 at worst).
+        """
+        self.settle()
+        return self._go_back(max(0, min(position, len(self))))
+
+    def _go_back(self, position: int) -> int:
+        if not (position and rewind(self.entries, position)):
+            usable = [s for s in self.snapshots if s.position <= position]
+            if not usable:
+                self.clear()
+                return 0
+            position = usable[-1].position
+            for entry, layer in zip(self.entries, usable[-1].layers):
+                if layer is not None:
+                    entry.restore(layer)
+                else:
+                    entry.trim(entry.offset - position)
+        del self.tokens[position:]
+        self.media = [m for m in self.media if m.start < position]
+        self.snapshots = [s for s in self.snapshots if s.position <= position]
+        return position
+
+    def fork(self) -> "PromptCache":
+        """An independent copy to continue differently; shares memory until one of them writes."""
+        self.settle()
+        copy = PromptCache(
+            self.model,
+            kv_bits=self.kv_bits,
+            kv_group_size=self.kv_group_size,
+            snapshot_every=self.snapshot_every,
+            snapshot_bytes=self.snapshot_bytes,
+        )
+        copy.interventions = self.interventions
+        copy.tokens, copy.media = list(self.tokens), list(self.media)
+        copy.snapshots = list(self.snapshots)
+        for mine, theirs in zip(copy.entries, self.entries):
+            if not theirs.empty():
+                mine.state = fresh_arrays(theirs.state)
+                mine.meta_state = theirs.meta_state
+        mx.eval([entry.state for entry in copy.entries if not entry.empty()])
+        return copy
+
+    # On disk
+
+    def save(self, path, *, snapshots: bool = True) -> None:
+        """Write the cache to a ``.safetensors`` file, atomically. See :mod:`.cache_files`."""
+        from .cache_files import save
+
+        save(self, path, snapshots=snapshots)
+
+    @classmethod
+    def load(cls, path, model) -> "PromptCache":
+        """Read what :meth:`save` wrote, for the same model. See :mod:`.cache_files`."""
+        from .cache_files import load
+
+        return load(path, model)
+
+
+def cached_media(inputs) -> list[CachedMedia]:
+    """The media of a ``ModelInputs`` as a cache records them; none for a list of ids."""
+    return [CachedMedia(m.start, m.stop, m.key) for m in getattr(inputs, "media", ())]
+
+
+def fresh_arrays(state):
+    """The same values in new array objects: in-place updates of one do not reach the other."""
+    if isinstance(state, mx.array):
+        return mx.array(state)
+    return type(state)(fresh_arrays(item) for item in state)

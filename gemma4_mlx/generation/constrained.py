@@ -1,0 +1,239 @@
+"""Output that cannot help but be valid: JSON Schema, pydantic, regular expressions, grammars.
+
+Before every token llguidance (https://github.com/guidance-ai/llguidance) says which tokens keep
+the output on a path of the grammar; all others get probability zero. So whatever the model's
+weights, output that is *finished* satisfies the schema. Output cut off by ``max_tokens`` does not:
+then the Finish event has reason "length" and ``complete=False``.
+
+A schema that llguidance cannot enforce in full is refused before generation; see :mod:`.schemas`.
+"""
+
+import json
+import re
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import GenerationError, SchemaError
+from .guides import Allowed
+from .schemas import checked_schema
+
+#: One spelling of JSON, the one models write most: a model cannot lose itself in white space.
+_JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+_compiled: "weakref.WeakKeyDictionary[Any, dict]" = weakref.WeakKeyDictionary()
+
+
+def guidance_tokenizer(tokenizer, vocab_size: int, stops: frozenset[int]):
+    """The vocabulary as llguidance reads it; built once per tokenizer (a second or two for
+    262,144 entries)."""
+    from llguidance import LLTokenizer
+
+    known = _compiled.setdefault(tokenizer, {})
+    key = (vocab_size, stops)
+    if key not in known:
+        known[key] = LLTokenizer(
+            tokenizer.backend.to_str(), n_vocab=vocab_size, eos_token=sorted(stops)
+        )
+    return known[key]
+
+
+class Constraint:
+    """A guide that lets only sentences of a grammar be generated.
+
+    Made by :meth:`from_schema`, :meth:`from_regex`, :meth:`from_grammar`, or :meth:`of`, which
+    tells them apart. One constraint serves one generation at a time and can be used again.
+
+    Args:
+        grammar: an llguidance grammar.
+        tokenizer: the model's :class:`~gemma4_mlx.processing.tokenizer.Tokenizer`.
+        thinking: let the model think in its channel first. A channel that the prompt already
+            opened is left to its end in any case.
+        schema: the JSON Schema behind the grammar, None for other grammars.
+        model: the pydantic class behind the schema.
+
+    Raises:
+        SchemaError: llguidance does not accept the grammar.
+    """
+
+    def __init__(
+        self,
+        grammar: str,
+        tokenizer,
+        *,
+        thinking: bool = False,
+        schema: Any = None,
+        model: type | None = None,
+    ):
+        from llguidance import LLMatcher
+
+        self.grammar, self.tokenizer, self.thinking = grammar, tokenizer, thinking
+        self.schema, self.model = schema, model
+        self._opens = tokenizer.id("<|channel>")
+        self._closes = tokenizer.id("<channel|>")
+        stops = frozenset(tokenizer.eos_token_ids)
+        checker = guidance_tokenizer(tokenizer, tokenizer.vocab_size, stops)
+        failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, checker)
+        if failed:
+            kind = "schema" if schema is not None else "grammar"
+            raise SchemaError(f"This {kind} cannot be enforced: {messages[0]}")
+        self._matcher = None
+
+    @classmethod
+    def of(cls, what, tokenizer, *, thinking: bool = False) -> "Constraint":
+        """From a pydantic class, a JSON Schema (dict, bool or JSON text), a compiled regular
+        expression (``re.compile(...)``) or a Lark grammar (text with a ``start:`` rule)."""
+        if isinstance(what, Constraint):
+            return what
+        if isinstance(what, re.Pattern):
+            return cls.from_regex(what.pattern, tokenizer, thinking=thinking)
+        if isinstance(what, str) and not what.lstrip().startswith(("{", "true", "false")):
+            if re.search(r"^\s*start\s*:", what, re.MULTILINE):
+                return cls.from_grammar(what, tokenizer, thinking=thinking)
+            raise SchemaError(
+                "This text is neither a JSON Schema nor a Lark grammar with a `start:` rule; "
+                "give a regular expression as re.compile(...)."
+            )
+        return cls.from_schema(what, tokenizer, thinking=thinking)
+
+    @classmethod
+    def from_schema(cls, schema, tokenizer, *, thinking: bool = False) -> "Constraint":
+        """JSON that satisfies a JSON Schema (dict, bool or JSON text) or a pydantic class.
+
+        Raises:
+            SchemaError: it is no schema, or uses a keyword that cannot be enforced (named, with
+                its place in the schema).
+        """
+        from llguidance import LLMatcher
+
+        model = None
+        if isinstance(schema, type) and hasattr(schema, "model_json_schema"):
+            model, schema = schema, schema.model_json_schema()
+        elif isinstance(schema, str | bytes):
+            try:
+                schema = json.loads(schema)
+            except ValueError as error:
+                raise SchemaError(f"The schema is not JSON: {error}") from None
+        schema = checked_schema(schema)
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON_STYLE)
+        return cls(grammar, tokenizer, thinking=thinking, schema=schema, model=model)
+
+    @classmethod
+    def from_regex(cls, pattern: str, tokenizer, *, thinking: bool = False) -> "Constraint":
+        """Text that matches a regular expression as a whole (Rust's syntax: no look-around, no
+        back-references). Raises SchemaError."""
+        from llguidance import LLMatcher
+
+        return cls(LLMatcher.grammar_from_regex(pattern), tokenizer, thinking=thinking)
+
+    @classmethod
+    def from_grammar(cls, lark: str, tokenizer, *, thinking: bool = False) -> "Constraint":
+        """Text of a Lark grammar as llguidance reads it; ``<|name>`` stands for a control token.
+        Raises SchemaError."""
+        from llguidance import LLMatcher
+
+        return cls(LLMatcher.grammar_from_lark(lark), tokenizer, thinking=thinking)
+
+    @classmethod
+    def from_tools(
+        cls, tools: Mapping[str, Any], tokenizer, *, required: bool = False, thinking: bool = False
+    ) -> "Constraint":
+        """Text and calls of declared tools, or with ``required`` nothing but calls; see
+        :func:`.calls.tool_call_grammar`."""
+        from .calls import tool_call_grammar
+
+        grammar = tool_call_grammar(tools, required=required)
+        return cls.from_grammar(grammar, tokenizer, thinking=thinking)
+
+    # As a guide
+
+    def start(self, prompt: list[int], vocab_size: int, stops: frozenset[int]) -> None:
+        from llguidance import LLMatcher
+
+        self._stops = stops or frozenset(self.tokenizer.eos_token_ids)
+        guidance = guidance_tokenizer(self.tokenizer, vocab_size, self._stops)
+        self._matcher = LLMatcher(guidance, self.grammar)
+        self._check()
+        self._vocab_size = vocab_size
+        self._bits = np.zeros((1, -(-vocab_size // 32)), np.int32)
+        self._tokens: list[int] = []
+        self._ended = False
+        channel = [t for t in prompt if t in (self._opens, self._closes)]
+        self._thinking = bool(channel) and channel[-1] == self._opens
+        self._may_think = self.thinking and not self._thinking
+        self._thought_mask: np.ndarray | None = None
+
+    def allowed(self) -> Allowed:
+        """Which tokens may come next: bool (V,)."""
+        if self._thinking:
+            return self._thought()
+        from llguidance.numpy import fill_next_token_bitmask
+
+        fill_next_token_bitmask(self._matcher, self._bits, 0)
+        self._check()
+        mask = np.unpackbits(
+            self._bits.view(np.uint8)[0], bitorder="little", count=self._vocab_size
+        )
+        mask = mask.view(bool)
+        if self._may_think:
+            mask[self._opens] = True
+        return mask
+
+    def _thought(self) -> np.ndarray:
+        """In the thinking channel: anything but control tokens, its own end excepted."""
+        if self._thought_mask is None:
+            mask = np.zeros(self._vocab_size, bool)
+            mask[: self.tokenizer.vocab_size] = True
+            mask[[i for i in self.tokenizer.special_ids.values() if i < self._vocab_size]] = False
+            mask[[i for i in self._stops if i < self._vocab_size]] = False
+            mask[self._closes] = True
+            self._thought_mask = mask
+        return self._thought_mask
+
+    def accept(self, token: int) -> None:
+        if self._thinking:
+            self._thinking = token != self._closes
+            return
+        if self._may_think and token == self._opens:
+            self._thinking, self._may_think = True, False
+            return
+        self._may_think = False
+        if token in self._stops:
+            self._ended = self._matcher.is_accepting()
+        else:
+            self._tokens.append(token)
+        self._matcher.consume_token(token)
+        self._check()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GenerationError(f"Constrained decoding failed: {self._matcher.get_error()}")
+
+    @property
+    def finished(self) -> bool:
+        return not self._thinking and self._matcher.is_stopped()
+
+    @property
+    def complete(self) -> bool:
+        """True if the output so far satisfies the grammar."""
+        if self._matcher is None or self._thinking:
+            return False
+        return self._ended or self._matcher.is_accepting()
+
+    @property
+    def text(self) -> str:
+        """The constrained output so far, without thinking and stop token."""
+        return self.tokenizer.decode(self._tokens) if self._matcher is not None else ""
+
+    def value(self) -> Any:
+        """The finished output parsed: an instance of the pydantic class, the JSON value, or the
+        text of a grammar. Raises GenerationError if it is unfinished."""
+        if not self.complete:
+            raise GenerationError(
+                f"The output is unfinished: {self.text[-200:]!r}. Allow more max_tokens."
+            )
+        if self.model is not None:
+            return self.model.model_validate_json(self.text)
+        return json.loads(self.text) if self.schema is not None else self.text

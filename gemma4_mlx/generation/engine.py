@@ -1,0 +1,259 @@
+"""The one thread that runs the model.
+
+MLX streams belong to threads: an array built lazily on one thread and evaluated on another raises
+``There is no Stream``, while an evaluated array crosses freely. A widget's callback may run on
+any thread, and a notebook's cell should return at once. So whatever computes is a job for one
+daemon thread; callers queue jobs and read events, and a cancel is only a flag that the job looks
+at between tokens.
+
+    job = engine().submit(stream, model, "Hello")     # returns at once
+    for event in job.events(): ...                    # Progress, Token, ..., Finish
+    job.cancel()                                      # from any thread, done within a token
+
+Jobs run one at a time in the order they were submitted, so several widgets share a model fairly.
+"""
+
+import atexit
+import inspect
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from typing import Any
+
+from ..errors import GenerationError
+
+_DONE = object()  # ends a job's event queue
+
+
+class Job:
+    """Something the engine does, or will do.
+
+    If the function is a generator, the values it yields are the job's events and the value it
+    returns is the job's result. If it takes an argument named ``cancel``, it gets the job's
+    :class:`threading.Event` there and is expected to finish by itself soon after it is set (and
+    may still say goodbye with a last event); any other generator is closed at its next yield.
+    """
+
+    def __init__(self, fn: Callable, args: tuple, kwargs: dict):
+        self._fn, self._args = fn, args
+        self._cooperates = _takes_cancel(fn)
+        flag = kwargs.get("cancel")
+        self.cancel_event: threading.Event = flag if flag is not None else threading.Event()
+        self._kwargs = {**kwargs, "cancel": self.cancel_event} if self._cooperates else kwargs
+        self._events: queue.SimpleQueue = queue.SimpleQueue()
+        self._finished = threading.Event()
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._inline: Iterator | None = None
+
+    def cancel(self) -> None:
+        """Ask the job to stop; returns at once. A job that is done is not changed."""
+        self.cancel_event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self.cancel_event.is_set()
+
+    @property
+    def done(self) -> bool:
+        return self._finished.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, whatever it is; False if it did not come within ``timeout`` s."""
+        if self._inline is not None:
+            for _ in self._inline:
+                pass
+        return self._finished.wait(timeout)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The function's return value. Raises what the job raised, ``TimeoutError`` if it is not
+        done in time, ``CancelledError`` if it was cancelled before it began.
+
+        Interrupting the wait (Ctrl-C) cancels the job.
+        """
+        try:
+            if not self.wait(timeout):
+                raise TimeoutError(f"The job was not done after {timeout:g} s.")
+        except KeyboardInterrupt:
+            self._abandon()
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def events(self) -> Iterator:
+        """The job's events as they come; ends with the job, and raises what it raised.
+
+        Leaving the loop early, by ``break`` or by Ctrl-C, cancels the job and waits for it to
+        put its cache in order. Each event is read once.
+        """
+        try:
+            if self._inline is not None:
+                yield from self._inline
+            else:
+                while (event := self._events.get()) is not _DONE:
+                    yield event
+                self._events.put(_DONE)  # a later reader finds the end, too
+        except BaseException:
+            self._abandon()
+            raise
+        if self._error is not None:
+            raise self._error
+
+    def _abandon(self) -> None:
+        self.cancel()
+        if self._inline is not None:
+            self._inline.close()
+        self._finished.wait()
+
+    # The rest runs on the engine's thread.
+
+    def _run(self) -> None:
+        for event in self._steps():
+            self._events.put(event)
+        self._events.put(_DONE)
+
+    def _steps(self) -> Iterator:
+        """Run to the end, yielding events; keeps the error instead of raising it."""
+        try:
+            if self.cancelled and not self._cooperates:
+                raise CancelledError("The job was cancelled before it began.")
+            value = self._fn(*self._args, **self._kwargs)
+            if inspect.isgenerator(value):
+                value = yield from self._iterate(value)
+            self._value = value
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._fn = self._args = self._kwargs = None  # a job that is kept keeps no model alive
+            self._finished.set()
+
+    def _iterate(self, generator):
+        try:
+            while True:
+                try:
+                    event = next(generator)
+                except StopIteration as end:
+                    return end.value
+                yield event
+                if self.cancelled and not self._cooperates:
+                    return None
+        finally:
+            generator.close()
+
+
+class Engine:
+    """A daemon thread that runs jobs in order. Use the shared one, :func:`engine`."""
+
+    def __init__(self):
+        self._jobs: queue.SimpleQueue = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._running: Job | None = None
+        self._closed = False
+
+    def submit(self, fn: Callable, *args, **kwargs) -> Job:
+        """Queue ``fn(*args, **kwargs)``; from the engine's own thread, run it at once instead (a
+        generator then advances as its events are read), for waiting would never end."""
+        job = Job(fn, args, kwargs)
+        if self.on_engine_thread():
+            steps = job._steps()
+            if inspect.isgeneratorfunction(_unwrapped(fn)):
+                job._inline = steps
+            else:
+                for event in steps:
+                    job._events.put(event)
+                job._events.put(_DONE)
+            return job
+        with self._lock:
+            if self._closed:
+                raise GenerationError("The engine is closed: the interpreter is shutting down.")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="gemma4-mlx", daemon=True)
+                self._thread.start()
+            self._jobs.put(job)
+        return job
+
+    def run(self, fn: Callable, *args, **kwargs) -> Any:
+        """Submit and wait for the result."""
+        return self.submit(fn, *args, **kwargs).result()
+
+    def on_engine_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    @property
+    def busy(self) -> bool:
+        return self._running is not None or not self._jobs.empty()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Cancel what runs and end the thread; called when the interpreter exits."""
+        with self._lock:
+            self._closed = True
+            thread, running = self._thread, self._running
+        if thread is None or not thread.is_alive():
+            return
+        if running is not None:
+            running.cancel()
+        self._jobs.put(None)
+        thread.join(timeout)
+
+    def _work(self) -> None:
+        import mlx.core as mx
+
+        with mx.stream(mx.new_thread_local_stream(mx.default_device())):
+            while (job := self._jobs.get()) is not None:
+                self._running = job
+                if self._closed:
+                    job.cancel()
+                job._run()
+                self._running = job = None
+
+
+_engine: Engine | None = None
+_engine_lock = threading.Lock()
+
+
+def engine() -> Engine:
+    """The process's engine. A forked child gets a fresh one: threads do not survive a fork."""
+    global _engine
+    with _engine_lock:
+        if _engine is None:
+            _engine = Engine()
+            atexit.register(_engine.close)
+        return _engine
+
+
+def run_on_engine(fn: Callable, *args, **kwargs) -> Iterator:
+    """Run a generator function on the engine and yield its events here.
+
+    ``yield from`` gives its return value. Ctrl-C or leaving the loop cancels it.
+    """
+    job = engine().submit(fn, *args, **kwargs)
+    yield from job.events()
+    return job.result()
+
+
+def _forget_engine() -> None:
+    global _engine, _engine_lock
+    _engine, _engine_lock = None, threading.Lock()
+
+
+def _unwrapped(fn: Callable) -> Callable:
+    while hasattr(fn, "func"):  # functools.partial
+        fn = fn.func
+    return inspect.unwrap(fn)
+
+
+def _takes_cancel(fn: Callable) -> bool:
+    try:
+        return "cancel" in inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # some builtins have no signature
+        return False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_engine)

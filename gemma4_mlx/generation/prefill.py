@@ -1,0 +1,124 @@
+"""Reading the prompt, in chunks.
+
+MLX computes only what is asked for. Evaluating nothing but the cache after a chunk leaves out the
+layers above the last one that owns keys and values (20 of E2B's 35) and the 262,144-wide output
+head; the logits are computed for the prompt's last token alone.
+"""
+
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from ..errors import ContextError, GenerationError
+from ..processing.inputs import ModelInputs, encode_media
+from .caches import CachedMedia, PromptCache, cached_media
+
+CHUNK = 2048
+
+
+@dataclass
+class Prompt:
+    """A checked prompt.
+
+    Attributes:
+        inputs: tokens and media.
+        media: the media as the cache records them.
+    """
+
+    inputs: ModelInputs
+    media: list[CachedMedia]
+
+    @classmethod
+    def of(cls, model, inputs) -> "Prompt":
+        """From a ``ModelInputs``, ids, or raw text (which gets ``<bos>`` and nothing else).
+
+        Raises:
+            ContextError: the prompt is empty.
+            GenerationError: an id is outside the vocabulary.
+        """
+        if isinstance(inputs, str):
+            if not inputs:
+                raise ContextError("The prompt is empty: give at least one character.")
+            inputs = [model.config.text.bos_token_id, *model.tokenizer.encode(inputs)]
+        if not isinstance(inputs, ModelInputs):
+            inputs = ModelInputs.of_tokens([int(token) for token in inputs])
+        if not inputs.tokens:
+            raise ContextError("The prompt is empty: give at least one token.")
+        vocab = model.config.text.vocab_size
+        low, high = min(inputs.tokens), max(inputs.tokens)
+        if low < 0 or high >= vocab:
+            bad = low if low < 0 else high
+            raise GenerationError(f"The prompt holds token {bad}; ids go from 0 to {vocab - 1}.")
+        return cls(inputs, cached_media(inputs))
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.inputs.tokens
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def picture(self, position: int) -> tuple[int, int] | None:
+        """Start and end of the picture whose soft tokens include a position, if there is one."""
+        for span in self.inputs.media:
+            if span.kind != "audio" and span.start <= position < span.stop:
+                return span.start, span.stop
+        return None
+
+    @property
+    def tail(self) -> int:
+        """Where the last step begins: at the last token, or at the picture that holds it."""
+        last = len(self) - 1
+        return (self.picture(last) or (last,))[0]
+
+    def chunk_end(self, start: int, size: int) -> int:
+        """End of the chunk of about ``size`` tokens from ``start``; never inside a picture, whose
+        tokens may see each other, so one longer than ``size`` makes a longer chunk."""
+        end = min(start + size, self.tail)
+        if end < len(self) and (inside := self.picture(end)):
+            first, last = inside
+            if first < end:
+                end = first if first > start else last
+        return end
+
+
+class SoftTokens:
+    """The soft tokens of a prompt's pictures and sounds, encoded when first needed."""
+
+    def __init__(self, model, prompt: Prompt, start: int, known: MutableMapping | None):
+        self._model, self._inputs = model, prompt.inputs
+        self._start, self._known = start, known
+        self._encoded: list | None = None
+
+    def between(self, start: int, stop: int) -> mx.array | None:
+        """Rows (m, H) for the m soft tokens in [start, stop), None where there are none."""
+        if not any(s.start < stop and start < s.stop for s in self._inputs.media):
+            return None
+        if self._encoded is None:
+            self._encoded = encode_media(self._model, self._inputs, self._known, self._start)
+        return self._inputs.features(self._encoded, start, stop)
+
+
+def prefill(
+    model,
+    cache: PromptCache,
+    prompt: Prompt,
+    soft: SoftTokens,
+    *,
+    chunk: int = CHUNK,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
+    """Compute the prompt from where the cache ends up to its last step; yields the position after
+    every chunk. Stops early, with the cache holding what was computed, once ``cancelled()``."""
+    start = len(cache)
+    while start < prompt.tail and not cancelled():
+        stop = prompt.chunk_end(start, chunk)
+        tokens = mx.array(prompt.tokens[start:stop])[None]
+        model.hidden(tokens, cache.entries, soft.between(start, stop))
+        mx.eval([entry.state for entry in cache.entries])
+        cache.commit(prompt.tokens[start:stop], [m for m in prompt.media if m.start < stop])
+        cache.snapshot_if_due()
+        mx.clear_cache()
+        start = stop
+        yield stop

@@ -1,0 +1,290 @@
+"""Generation as a stream of events.
+
+    for event in stream(model, "Once upon a time"):
+        if isinstance(event, Token):
+            print(event.text, end="")
+
+Decoding keeps the accelerator busy: while the host looks at token n, step n + 1 is already being
+computed (``mx.async_eval``). What the host must decide itself (a :class:`~.guides.Guide`: grammar,
+thinking budget) it decides while the logits it applies to are on their way.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from ..errors import ContextError, GenerationError
+from .caches import PromptCache
+from .events import Alternative, Finish, Progress, Token
+from .guides import Guide, Guides
+from .memory import check_memory, wired_memory
+from .prefill import CHUNK, Prompt, SoftTokens, prefill
+from .sampling import SamplingOptions, make_processors, make_sampler
+from .stopping import TextGate, stop_token_ids
+
+Event = Progress | Token | Finish
+
+
+def stream(
+    model,
+    inputs,
+    *,
+    options: SamplingOptions | Mapping[str, Any] | None = None,
+    cache: PromptCache | None = None,
+    constraint: Guide | None = None,
+    guides: Sequence[Guide] = (),
+    cancel: threading.Event | None = None,
+    alternatives: int = 0,
+    progress: bool = True,
+    prefill_chunk: int = CHUNK,
+    sampler: Callable[[mx.array], mx.array] | None = None,
+    media_features: MutableMapping | None = None,
+    memory_guard: bool | None = None,
+    beyond_context: bool = False,
+) -> Iterator[Event]:
+    """Generate in the calling thread, yielding Progress, Token and finally one Finish.
+
+    Args:
+        model: a loaded :class:`~gemma4_mlx.model.gemma4.Model`.
+        inputs: a ``ModelInputs``, token ids, or raw text (``<bos>`` is put before it).
+        options: how to sample and stop; a dict overrides single options. By default the
+            checkpoint's ``generation_config.json``.
+        cache: where keys and values are kept. What it has in common with the prompt is not
+            computed again; afterwards it holds prompt and answer, exactly as far as they were
+            computed, also after a cancellation or an exception.
+        constraint, guides: host-side rules on which token may come next.
+        cancel: set it from any thread, and generation ends within one token (or one prefill
+            chunk) with a Finish of reason "cancelled". The same call made again goes on.
+        alternatives: how many of the likeliest tokens to report with each token.
+        progress: False leaves out the Progress events.
+        prefill_chunk: prompt tokens computed at once.
+        sampler: an mlx-lm sampler, logprobs (1, V) -> token (1,), in place of the options'.
+        media_features: a dict that keeps encoded pictures and sounds between calls.
+        memory_guard: False skips the estimate of memory; None asks GEMMA4_MLX_MEMORY_GUARD.
+        beyond_context: allow more tokens than the model was made for.
+
+    Raises:
+        ContextError: the prompt is empty, longer than the context, or will not fit in memory.
+        GenerationError: options or token ids that make no sense.
+    """
+    run = _Run(model, inputs, options, constraint, guides, alternatives, sampler, beyond_context)
+    run.cancelled = cancel.is_set if cancel is not None else (lambda: False)
+    run.cache = _checked_cache(cache, model)
+    check_memory(model, run.cache, run.total, prefill_chunk, enabled=memory_guard)
+    mx.reset_peak_memory()
+    with wired_memory():
+        try:
+            run.reused = run.cache.reuse(run.prompt.inputs)
+            if progress:
+                yield Progress(run.reused, len(run.prompt), run.seconds())
+            soft = SoftTokens(model, run.prompt, run.reused, media_features)
+            for done in prefill(
+                model, run.cache, run.prompt, soft, chunk=prefill_chunk, cancelled=run.cancelled
+            ):
+                if progress:
+                    yield Progress(done, len(run.prompt), run.seconds())
+            run.cache.snapshot()
+            if not run.cancelled():
+                yield from run.decode(soft)
+        finally:
+            run.cache.settle()
+        run.cache.snapshot()
+        yield run.finish()
+
+
+def _checked_cache(cache: PromptCache | None, model) -> PromptCache:
+    if cache is None:
+        return PromptCache(model, snapshot_bytes=0)  # nobody will come back to it
+    if cache.model is not model:
+        raise GenerationError("The cache belongs to another model.")
+    return cache
+
+
+def resolve_options(model, options: SamplingOptions | Mapping | None) -> SamplingOptions:
+    """The options as given, or the model's defaults with the given overrides."""
+    if isinstance(options, SamplingOptions):
+        return options
+    config = getattr(model, "generation_config", None)
+    return SamplingOptions.from_generation_config(config, **(options or {}))
+
+
+class _Run:
+    """One generation: what is fixed before it starts, and its decode loop."""
+
+    def __init__(
+        self, model, inputs, options, constraint, guides, alternatives, sampler, beyond_context
+    ):
+        self.started = time.perf_counter()
+        self.model = model
+        self.prompt = Prompt.of(model, inputs)
+        self.options = options = resolve_options(model, options)
+        text = model.config.text
+        self.vocab = text.vocab_size
+        if not 0 <= alternatives <= min(1000, self.vocab):
+            raise GenerationError(f"alternatives must be 0 to 1000, not {alternatives!r}.")
+        self.alternatives = alternatives
+        self.limit = self._limit(text.max_position_embeddings, beyond_context)
+        self.stops = stop_token_ids(model, options)
+        self.processors = make_processors(options, self.vocab)
+        self.sample, self.seed = make_sampler(options, self.vocab)
+        if sampler is not None:
+            self.seed = None
+            self.sample = lambda logits, _: sampler(logits - mx.logsumexp(logits, keepdims=True))
+        self.guides = Guides([*guides, *([constraint] if constraint is not None else [])])
+        self.gate = TextGate(options.stop)
+        self.text = model.tokenizer.detokenizer() if model.tokenizer is not None else _NoText()
+        self.reused = self.count = 0
+        self.reason = "cancelled"
+        self.first_token_at: float | None = None
+
+    def _limit(self, context: int, beyond: bool) -> int:
+        """How many tokens may be generated. Raises ContextError."""
+        n, asked = len(self.prompt), self.options.max_tokens
+        if beyond:
+            return asked if asked is not None else max(context - n, 2048)
+        if n > context:
+            raise ContextError(
+                f"The prompt has {n:,} tokens, the model's context is {context:,}: shorten the "
+                "prompt, or pass beyond_context=True and expect worse answers."
+            )
+        left = context - n + 1  # the last token need not be read
+        return left if asked is None else min(asked, left)
+
+    @property
+    def total(self) -> int:
+        """Tokens the cache will hold at most."""
+        return len(self.prompt) + self.limit - 1
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def choose(self, logits: mx.array, index: int) -> tuple[mx.array, ...]:
+        """Sample from logits (1, V) and start computing: token, its logprob, alternatives."""
+        free = logits
+        if self.processors:
+            logits = mx.array(logits)  # processors write in place
+            for processor in self.processors:
+                logits = processor(self.recent, logits)
+        if self.guides:
+            logits = self.guides.apply(logits)
+        token = self.sample(logits, index)  # (1,)
+        if self.processors:
+            self.recent = mx.concatenate([self.recent, token])[-self.options.penalty_context :]
+        normaliser = mx.logsumexp(free, axis=-1, keepdims=True)
+        chosen = [token, mx.take_along_axis(free, token[:, None], axis=-1) - normaliser]
+        if self.alternatives:
+            k = self.alternatives
+            best = mx.argpartition(-free, kth=k - 1, axis=-1)[:, :k]
+            chosen += [best, mx.take_along_axis(free, best, axis=-1) - normaliser]
+        mx.async_eval(*chosen)
+        return tuple(chosen)
+
+    def decode(self, soft: SoftTokens) -> Iterator[Token]:
+        model, cache, prompt = self.model, self.cache, self.prompt
+        self.guides.start(prompt.tokens, self.vocab, self.stops)
+        if self.processors:
+            tail = prompt.tokens[-self.options.penalty_context :]
+            self.recent = mx.array(tail, dtype=mx.uint32)
+
+        start = len(cache)
+        tokens = mx.array(prompt.tokens[start:])[None]
+        hidden = model.hidden(tokens, cache.entries, soft.between(start, len(prompt)))
+        logits = model.head(hidden[:, -1:])[:, 0]  # (1, V)
+        if self.guides:
+            mx.async_eval(logits)
+        step = self.choose(logits, 0)
+        mx.eval(step, [entry.state for entry in cache.entries])
+        cache.commit(prompt.tokens[start:], prompt.media)
+
+        index = 0
+        while True:
+            following = None
+            if index + 1 < self.limit:
+                cache.expect(step[0])
+                logits = model(step[0][None], cache.entries)[:, 0]
+                if self.guides:
+                    mx.async_eval(logits)
+                else:
+                    following = self.choose(logits, index + 1)
+            token = int(step[0].item())
+            if index + 1 < self.limit:
+                cache.arrived(token)
+            if self.first_token_at is None:
+                self.first_token_at = self.seconds()
+            self.guides.accept(token)
+            event, ended = self._event(token, step, index)
+            self.count = index + 1
+            if ended:
+                self.reason = ended
+            yield event
+            if ended or self.cancelled():
+                return
+            if index % 256 == 255:
+                mx.clear_cache()
+            index += 1
+            step = following if following is not None else self.choose(logits, index)
+
+    def _event(self, token: int, step: tuple, index: int) -> tuple[Token, str | None]:
+        """The Token event and, if this token is the last, the reason."""
+        stop = token in self.stops
+        text = "" if stop else self.gate.add(self.text.add(token))
+        ended = None
+        if stop or self.guides.finished:
+            ended = "stop"
+        elif self.gate.met is None and index + 1 == self.limit:
+            ended = "length"
+        if ended:
+            text += self.gate.add(self.text.finish())
+        if self.gate.met is not None:
+            ended = "stop_string"
+        elif ended:
+            text += self.gate.flush()
+        event = Token(
+            id=token,
+            text=text,
+            logprob=float(step[1].item()),
+            alternatives=self._alternatives(*step[2:]) if self.alternatives else (),
+            index=index,
+            seconds=self.seconds(),
+            stop=stop,
+        )
+        return event, ended
+
+    def _alternatives(self, ids: mx.array, logprobs: mx.array) -> tuple[Alternative, ...]:
+        pairs = zip(logprobs[0].tolist(), ids[0].tolist())
+        name = self.model.tokenizer.token_text if self.model.tokenizer is not None else str
+        best = sorted(pairs, key=lambda pair: (-pair[0], pair[1]))
+        return tuple(Alternative(i, name(i), logprob) for logprob, i in best)
+
+    def finish(self) -> Finish:
+        text = ""
+        if self.reason == "cancelled":
+            text = self.gate.add(self.text.finish()) + self.gate.flush()
+        end = self.seconds()
+        first = self.first_token_at if self.first_token_at is not None else end
+        return Finish(
+            reason=self.reason,
+            prompt_tokens=len(self.prompt),
+            reused_tokens=self.reused,
+            generated_tokens=self.count,
+            prefill_seconds=first,
+            decode_seconds=end - first,
+            peak_memory=mx.get_peak_memory(),
+            text=text,
+            stop_string=self.gate.met,
+            complete=self.guides.complete,
+            seed=self.seed,
+        )
+
+
+class _NoText:
+    """In place of a detokenizer, for a model without tokenizer."""
+
+    def add(self, token: int) -> str:
+        return ""
+
+    def finish(self) -> str:
+        return ""
