@@ -84,6 +84,9 @@ class Widget(anywidget.AnyWidget):
 
     front: str | None = None
 
+    #: Requests answered at once in the kernel's callback: they may only set an event.
+    urgent: frozenset[str] = frozenset()
+
     error = traitlets.Unicode("").tag(sync=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -104,6 +107,11 @@ class Widget(anywidget.AnyWidget):
     def _on_message(self, _widget: Any, content: Any, buffers: list) -> None:
         """Queue one request; runs on whichever thread the kernel reads messages on."""
         if not isinstance(content, dict) or "type" not in content:
+            return
+        if content["type"] in self.urgent:
+            reply, bulk = self.answer(content, buffers)
+            if content.get("id"):
+                self.send(reply, bulk)
             return
         if content.get("slot"):
             self._newest[content["slot"]] = content.get("id", "")

@@ -275,7 +275,7 @@ function imagePart() {
 /** Sounds and videos: the bytes stay in Python until the reader presses play. */
 function soundPart({ ask, view }, { kind }) {
   const words = h("figcaption", { className: "g4-note", dir: "auto" });
-  const load = h("button", { type: "button", textContent: kind === "video" ? "Show video" : "Listen", disabled: view.isStatic });
+  const load = h("button", { type: "button", textContent: kind === "video" ? "Show video" : "Listen" });
   const node = h("figure", { className: "g4-media" }, load, words);
   let current = null;
   load.onclick = async () => {
