@@ -232,11 +232,15 @@ def reference(config, model):
     prompts, out = Prompts(), {}
     n = 100
 
-    def run(sequence, **media):
+    def run(sequence, attentions=None, **media):
         ids = torch.tensor([sequence])
         if media:
             media["mm_token_type_ids"] = torch.tensor([Prompts.types(sequence)])
-        return model(input_ids=ids, use_cache=False, **media).logits
+        kept = attentions is not None
+        result = model(input_ids=ids, use_cache=False, output_attentions=kept, **media)
+        if kept:
+            out.update({f"{attentions}_attn_{i}": a[0] for i, a in enumerate(result.attentions)})
+        return result.logits
 
     with torch.no_grad():
         ids = torch.tensor([prompts.text(n)])
@@ -288,13 +292,14 @@ def pictures(model, prompts, out, run):
         *prompts.text(17),
     ]
     out.update(img_ids=torch.tensor([sequence]), img_pixels=pixels, img_positions=positions)
-    out["img_logits"] = run(sequence, **media)
+    out["img_logits"] = run(sequence, "img", **media)
     out["img_features"] = torch.cat(list(model.get_image_features(pixels, positions).pooler_output))
     positions = patch_positions(9, 18, 162)[None]
     pixels = torch.rand(1, 162, 768, generator=prompts.g)
     sequence = [*prompts.text(6), *Prompts.picture(18), *prompts.text(9)]
     out.update(long_ids=torch.tensor([sequence]), long_pixels=pixels, long_positions=positions)
-    out["long_logits"] = run(sequence, pixel_values=pixels, image_position_ids=positions)
+    media = dict(pixel_values=pixels, image_position_ids=positions)
+    out["long_logits"] = run(sequence, "long", **media)
 
 
 def sounds(model, prompts, out, run):
