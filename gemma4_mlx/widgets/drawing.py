@@ -95,7 +95,8 @@ class Drawing:
                 x, y, w, h, fill, stroke, opacity = item
                 box = at(x, y, x + w, y + h)
                 if fill and w > 0 and h > 0:
-                    draw.rectangle([box[0], box[1], box[2] - 1, box[3] - 1], _rgba(fill, opacity))
+                    corner = [max(box[0], box[2] - 1), max(box[1], box[3] - 1)]
+                    draw.rectangle([*box[:2], *corner], _rgba(fill, opacity))
                 if stroke:
                     draw.rectangle(box, outline=stroke, width=SCALE)
             elif kind == "line":

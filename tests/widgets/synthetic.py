@@ -1,5 +1,7 @@
 """Small traces made from random vectors, with every part filled in exactly, without a model."""
 
+from functools import partial
+
 import numpy as np
 
 from gemma4_mlx.tracing import AttentionData, LayerAttention, RoutingData, Tokens, Trace
@@ -71,8 +73,9 @@ def make_attention(
                 scores[hidden] = -1e30
                 top = scores.max(1)
                 normaliser[h, rows] = top + np.log(np.exp(scores - top[:, None]).sum(1))
-            q_of, k_of = (lambda s, h=h: queries[h, s]), (lambda s, h=h: k[h // 2, s])
-            mass[h], peak[h] = pooled_weights(q_of, k_of, normaliser[h], edges, edges, window)
+            rows = partial(np.ndarray.__getitem__, queries[h])
+            columns = partial(np.ndarray.__getitem__, k[h // 2])
+            mass[h], peak[h] = pooled_weights(rows, columns, normaliser[h], edges, edges, window)
             links.append(needle if needle and (i, h) == (2, 1) else (n - 1, n - 2))
         layers.append(
             LayerAttention(

@@ -26,7 +26,7 @@ export function loadMap(o) {
     const context = sizeCanvas(canvas, width, top + rows * hh + 4);
     context.clearRect(0, 0, width, canvas.height);
     const limit = limitOf(data), map = data.signed ? colorMaps.diverging : colorMaps.viridis;
-    const gap = w > 6 ? 1 : 0;
+    const gap = w > 6 ? 1 : 0, dots = new Set((o.path() ?? []).flatMap((step) => step.experts.map((e) => `${step.layer} ${e}`)));
     context.font = "11px " + ink.font; context.textBaseline = "middle";
     data.layers.forEach((layer, r) => {
       context.fillStyle = layer === chosen.layer ? ink.accent : ink.faint;
@@ -36,7 +36,7 @@ export function loadMap(o) {
         const v = data.values[r * data.experts + e];
         context.fillStyle = !data.signed && v === 0 ? ink.masked : colorAt(map, data.signed ? 0.5 + v / limit / 2 : v / limit);
         context.fillRect(left + e * w, top + r * hh, w - gap, hh - 1);
-        if (w >= 26 && hh >= 18) {
+        if (w >= 26 && hh >= 18 && !dots.has(`${layer} ${e}`)) {
           const t = data.signed ? 0.5 + v / limit / 2 : v / limit;
           context.fillStyle = !data.signed && v === 0 ? ink.faint : inkOn(map, t);
           context.textAlign = "center"; context.font = "10.5px " + ink.font;

@@ -1,7 +1,7 @@
 /* Expert routing: the text in the colours of its experts, load, paths, comparison, what-if. */
 
 import { loadMap } from "./loadmap.js";
-import { barCell, bytesOf, chip, exportPicker, floats, fold, headline, partColor, picker, readInk, segmented, table } from "./pieces.js";
+import { barCell, bytesOf, chip, exportPicker, floats, headline, partColor, picker, readInk, segmented, table } from "./pieces.js";
 import { categoryColors, formatCount, formatPercent, h, linkSelection, mount, perFrame, request, visibleToken, watch } from "./shared.js";
 import { tokenView } from "./tokenview.js";
 import { whatIf } from "./whatif.js";
@@ -124,7 +124,7 @@ function render({ model, el }) {
           return w > 0 ? tint(ink.dark ? "#ffb050" : "#e67800", 0.15 + 0.75 * Math.min(1, w)) : null;
         }
         const colour = pins.get(top);
-        return colour ? tint(colour, onPicture ? 1 : ink.dark ? 0.5 : 0.34) : onPicture ? tint(ink.line, 0.25) : tint(hexOf(ink.line), 0.16);
+        return colour ? tint(colour, onPicture ? 1 : ink.dark ? 0.5 : 0.34) : null;
       },
       alpha: () => (now.colour === "weight" ? 0.8 : 0.5),
       label: (i) => (now.numbers && topOf(i) !== null ? String(topOf(i)) : null),
@@ -148,13 +148,12 @@ function render({ model, el }) {
       return best === null ? null : pins.get(best) ?? null;
     },
   });
-  const hexOf = (css) => (css.startsWith("#") ? css : "#888888");
 
   const pinBox = h("div", { class: "g4-pins", role: "group", "aria-label": "Experts with a colour" });
   function drawPins() {
     const rest = h("select", { "aria-label": "Give another expert a colour" }, h("option", { value: "" }, "Add…"), ...Array.from({ length: meta().experts }, (_, e) => e).filter((e) => !pins.has(e)).map((e) => h("option", { value: e }, `expert ${e}`)));
     rest.addEventListener("change", () => { if (rest.value) togglePin(Number(rest.value)); });
-    pinBox.replaceChildren(...[...pins].map(([e, colour]) => h("button", { type: "button", class: "g4-pin", title: `Expert ${e} of layer ${now.layer}: choose it. Shift-click takes its colour away.`, "aria-pressed": String(e === now.expert), onclick: (event) => (event.shiftKey ? togglePin(e) : link.set({ layer: now.layer, expert: e })) }, h("i", { class: "g4-swatch", style: { background: colour } }), String(e))), pins.size < meta().experts ? h("span", { class: "g4-key" }, h("i", { class: "g4-swatch", style: { background: ink.line } }), "others") : null, pins.size < 8 ? rest : null);
+    pinBox.replaceChildren(...[...[...pins].map(([e, colour]) => h("button", { type: "button", class: "g4-pin", title: `Expert ${e} of layer ${now.layer}: choose it. Shift-click takes its colour away.`, "aria-pressed": String(e === now.expert), onclick: (event) => (event.shiftKey ? togglePin(e) : link.set({ layer: now.layer, expert: e })) }, h("i", { class: "g4-swatch", style: { background: colour } }), String(e))), pins.size < meta().experts ? h("span", { class: "g4-note" }, "others without colour") : null, pins.size < 8 ? rest : null].filter(Boolean));
     for (const b of pinBox.querySelectorAll("button")) b.addEventListener("keydown", (event) => { if (event.key === "Delete") togglePin(Number(b.textContent)); });
   }
 
@@ -189,7 +188,7 @@ function render({ model, el }) {
     });
     expertBox.replaceChildren(
       e.top.length ? table("Its top tokens", ["Top tokens", "#Position", "#Weight"], rows) : h("p", { class: "g4-note" }, "No token of this trace was routed here."),
-      fold("Where its tokens come from, and which experts come with it",
+      h("div", { class: "g4-more" },
         table("Share of the part's tokens routed here", ["Part", "#Share of the part's tokens"], e.parts.map(([name, role, share]) => h("tr", {}, h("th", { scope: "row" }, h("i", { class: "g4-swatch", style: { background: partColor(role) } }), name), barCell(share, formatPercent(share), partColor(role))))),
         e.partners.length ? table("Experts chosen together with it", ["Together with", "#Of its tokens"], e.partners.map(([other, share]) => h("tr", {}, h("th", { scope: "row" }, `expert ${other}`), barCell(share, formatPercent(share))))) : ""));
     what?.draw();
@@ -240,8 +239,10 @@ function render({ model, el }) {
     problem,
     h("section", { class: "g4-panel g4-section", "aria-label": "Text" }, h("div", { class: "g4-toolbar" }, layerPicker.node, colour.node, h("label", {}, numbersBox, "expert numbers")), pinBox, text.root),
     h("div", { class: "g4-columns" },
-      h("section", { class: "g4-panel g4-section", "aria-label": "Load" }, h("h4", { class: "g4-subtitle" }, "Load by layer and expert"), mapHold, map.legend, numbers, compareBox),
-      h("div", {}, h("section", { class: "g4-panel g4-section", "aria-label": "Path of the selected token" }, pathTitle, pathBox), h("section", { class: "g4-panel g4-section", "aria-label": "Chosen expert" }, expertTitle, expertBox))),
+      h("div", {},
+        h("section", { class: "g4-panel g4-section", "aria-label": "Load" }, h("h4", { class: "g4-subtitle" }, "Load by layer and expert"), mapHold, map.legend, numbers, compareBox),
+        h("section", { class: "g4-panel g4-section", "aria-label": "Path of the selected token" }, pathTitle, pathBox)),
+      h("section", { class: "g4-panel g4-section", "aria-label": "Chosen expert" }, expertTitle, expertBox)),
     what ? what.node : "",
   );
   view.onTheme(() => { ink = readInk(root); text.repaint(); map.draw(); drawPins(); });
