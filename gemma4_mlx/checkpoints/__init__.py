@@ -1,6 +1,6 @@
 """Reading checkpoints of every layout into a model, and planning what fits before a download.
 
-``load`` reads, ``fit`` plans; planning needs neither MLX nor a network.
+``load`` reads, ``fit`` plans and needs no network.
 """
 
 _HOMES = {

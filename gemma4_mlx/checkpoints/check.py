@@ -12,14 +12,11 @@ _FLOATS = ("BF16", "F16", "F32")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
-def check(
-    where: str, sources: dict[str, Source], wanted: dict[str, Tensor]
-) -> tuple[dict[str, tuple[int, ...]], dict[str, Packing]]:
+def check(where: str, sources: dict[str, Source], wanted: dict[str, Tensor]) -> dict[str, Packing]:
     """Compare what is stored with what the model has.
 
     Returns:
-        The shape of every tensor to read, by name, and the packing of the modules that the
-        checkpoint holds quantized.
+        The packing of each module that the checkpoint holds quantized.
 
     Raises:
         CheckpointError: naming every missing, unexpected and misshapen tensor.
@@ -60,7 +57,7 @@ def check(
             f"{where} does not hold the model that its config.json describes:\n  "
             + "\n  ".join(problems)
         )
-    return shapes, packings
+    return packings
 
 
 class _Grouped:

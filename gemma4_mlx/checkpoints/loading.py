@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 from mlx.utils import tree_unflatten
@@ -66,18 +67,13 @@ def load(
     packing = asked_for(bits, group_size, mode)
     wanted_dtype = _dtype(dtype)
     folder = find(path_or_repo, revision)
-    config = Gemma4Config.from_file(folder)
-    stored = read_folder(folder)
-    config = _without_absent_towers(config, stored)
-    wanted = tensors(config)
-    sources = arrange(stored.values(), config, {n: t.shape for n, t in wanted.items()})
-    _, packings = check(str(folder), sources, wanted)
+    config, stored, sources, packings = read_plan(folder)
     if packing and packings:
         raise CheckpointError(
             f"{folder} is quantized already ({next(iter(packings.values()))}); "
             "leave out bits and mode, or load the 16-bit checkpoint"
         )
-    new = choose(wanted, packing)
+    new = choose(tensors(config), packing)
 
     on_cpu = mx.default_device() == mx.cpu
     if wanted_dtype is None and on_cpu:
@@ -90,6 +86,25 @@ def load(
     model.eval()
     _attach(model, folder, stored, path_or_repo, packings | new)
     return model
+
+
+class Plan(NamedTuple):
+    """What a folder holds, read from headers alone and checked."""
+
+    config: Gemma4Config  # without the towers that have no weights here
+    stored: dict[str, Stored]  # by the file's names
+    sources: dict[str, Source]  # by the model's names
+    packings: dict[str, Packing]  # module -> how it is quantized
+
+
+def read_plan(folder: Path) -> Plan:
+    """Everything about a checkpoint but its weights. Raises CheckpointError, ConfigError."""
+    config = Gemma4Config.from_file(folder)
+    stored = read_folder(folder)
+    config = _without_absent_towers(config, stored)
+    wanted = tensors(config)
+    sources = arrange(stored.values(), config, {n: t.shape for n, t in wanted.items()})
+    return Plan(config, stored, sources, check(str(folder), sources, wanted))
 
 
 def _dtype(dtype: str | mx.Dtype | None) -> mx.Dtype | None:

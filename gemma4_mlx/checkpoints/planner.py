@@ -1,0 +1,354 @@
+"""Will it fit? Bytes by part of any model, bit width and context, before anything is downloaded.
+
+Weights and caches are counted tensor by tensor, so they are exact; activations are an upper bound
+for one chunk of a prompt, and the runtime (Python, MLX and their libraries) is a constant.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..config import Gemma4Config, TextConfig
+from ..errors import ConfigError, ContextError
+from ..model.attention import SCORE_BYTES
+from ..model.cache import SLACK, STEP
+from .inventory import tensors
+from .machine import GiB, Machine, this_machine
+from .packing import Packing, asked_for, choose
+from .released import RELEASED, released
+
+CONTEXTS = (8_192, 32_768, 131_072, 262_144)
+#: Prompt tokens computed at once (``gemma4_mlx.stream``'s prefill_chunk).
+CHUNK = 2048
+#: Resident memory of Python with MLX, a tokenizer and this package, before any weight.
+RUNTIME = 130 * 2**20
+#: Order in which parts are shown.
+PARTS = (
+    "embeddings",
+    "per-layer embeddings",
+    "attention",
+    "mlp",
+    "experts",
+    "router",
+    "norms",
+    "vision",
+    "audio",
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a model needs, in bytes.
+
+    Attributes:
+        name: the model's name.
+        packing: how the text weights are packed, as text (``"affine 4 bit, groups of 64"``).
+        context: tokens of prompt and answer together.
+        weights: bytes of the weights by part (see :data:`PARTS`).
+        cache: bytes of keys and values: ``"sliding"`` and ``"full"`` layers.
+        activations: upper bound of what computing one chunk of a prompt needs besides.
+        runtime: Python, MLX and libraries.
+        machine: what there is.
+        most: the longest context this machine can hold, 0 if not even an empty one.
+    """
+
+    name: str
+    packing: str
+    context: int
+    weights: dict[str, int]
+    cache: dict[str, int]
+    activations: int
+    runtime: int
+    machine: Machine
+    most: int
+
+    @cached_property
+    def total(self) -> int:
+        """All of it, in bytes."""
+        fixed = self.activations + self.runtime
+        return sum(self.weights.values()) + sum(self.cache.values()) + fixed
+
+    @property
+    def fits(self) -> bool:
+        return self.total <= self.machine.usable
+
+    @property
+    def spare(self) -> int:
+        """Bytes that stay free; negative where it does not fit."""
+        return self.machine.usable - self.total
+
+    def rows(self) -> list[tuple[str, int]]:
+        """(what, bytes), in the order to show them, without the total."""
+        rows = list(self.weights.items())
+        rows += [(f"cache, {kind} layers", size) for kind, size in self.cache.items()]
+        return [*rows, ("activations, at most", self.activations), ("runtime", self.runtime)]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        has = f"{_gib(self.machine.usable)} of {self.machine}"
+        if self.fits:
+            return f"fits: {_gib(self.spare)} to spare of {has}; up to {self.most:,} tokens"
+        if self.most:
+            return f"does not fit {has} at this context; up to {self.most:,} tokens do"
+        return f"does not fit {has}"
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}, {self.packing}, {self.context:,} tokens"]
+        lines += [f"  {what:<28}{_gib(size):>12}" for what, size in self.rows()]
+        return "\n".join([*lines, f"  {'total':<28}{_gib(self.total):>12}", f"  {self.verdict}"])
+
+    def _repr_html_(self) -> str:
+        rows = [*self.rows(), ("<b>total</b>", self.total)]
+        body = "".join(
+            f"<tr><td style='text-align:left'>{what}</td><td>{_gib(size)}</td></tr>"
+            for what, size in rows
+        )
+        title = f"{_escape(self.name)}, {self.packing}, {self.context:,} tokens"
+        return f"<table><caption>{title}</caption>{body}</table><p>{_escape(self.verdict)}</p>"
+
+
+def fit(
+    model: "str | Path | Gemma4Config | object" = "26b-a4b",
+    bits: int | None = 4,
+    context: int = 8_192,
+    kv_bits: int | None = None,
+    memory: float | None = None,
+    *,
+    group_size: int = 64,
+    mode: str = "affine",
+    chunk: int = CHUNK,
+) -> Fit:
+    """How much memory a model takes, and whether this machine has it. Downloads nothing.
+
+    Args:
+        model: a released model's name (``"e2b"``, ``"e4b"``, ``"12b"``, ``"26b-a4b"``, ``"31b"``,
+            or its hub id), a checkpoint folder, a configuration, or a loaded model.
+        bits: bits of the text weights; None or 16 for unquantized ones. A folder that holds
+            quantized weights, and a loaded model, are taken as they are.
+        context: tokens of prompt and answer together.
+        kv_bits: 8 or 4 if the keys and values of full-attention layers are quantized.
+        memory: GiB of a Mac to plan for; None takes this machine as it is.
+        group_size, mode: as in :func:`gemma4_mlx.load`.
+        chunk: prompt tokens computed at once.
+
+    Raises:
+        ConfigError: no such model. ContextError: the context is not within the model's.
+    """
+    machine = this_machine() if memory is None else Machine.mac(memory)
+    name, config, packings = _describe(model)
+    text = config.text
+    if not 1 <= context <= text.max_position_embeddings:
+        raise ContextError(
+            f"context is {context:,} tokens; {name} takes 1 to {text.max_position_embeddings:,}"
+        )
+    if packings is None:
+        packing = None if bits in (None, 16) and mode == "affine" else bits
+        packing = asked_for(packing, group_size, mode)
+        packings = choose(tensors(config), packing)
+    else:
+        packing = next(iter(packings.values()), None)
+    item = machine.itemsize
+    plan = dict(
+        name=name,
+        packing=str(packing) if packing else f"{8 * item} bit",
+        weights=weight_bytes(config, packings, item),
+        runtime=RUNTIME,
+        machine=machine,
+    )
+
+    def at(tokens: int) -> dict:
+        return dict(
+            cache=cache_bytes(text, tokens, item, kv_bits, group_size, chunk),
+            activations=activation_bytes(text, tokens, item, kv_bits, chunk),
+        )
+
+    def holds(tokens: int) -> bool:
+        return Fit(context=tokens, most=0, **plan, **at(tokens)).fits
+
+    most = _most(holds, text.max_position_embeddings)
+    return Fit(context=context, most=most, **plan, **at(context))
+
+
+def _most(holds, longest: int) -> int:
+    """The largest context that ``holds``, by bisection."""
+    low, high = 0, longest
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
+
+
+def _describe(model) -> tuple[str, Gemma4Config, dict[str, Packing] | None]:
+    """Name, configuration and, where it is settled, the packing of each module."""
+    if isinstance(model, Gemma4Config):
+        return model.model_type, model, None
+    if hasattr(model, "config") and hasattr(model, "named_modules"):
+        packings = {
+            path: Packing(module.bits, module.group_size, module.mode)
+            for path, module in model.named_modules()
+            if hasattr(module, "bits") and hasattr(module, "group_size")
+        }
+        return model.source or model.model_type, model.config, packings
+    if Path(model).expanduser().is_dir():
+        from .loading import read_plan
+
+        plan = read_plan(Path(model).expanduser())
+        return Path(model).name, plan.config, plan.packings or None
+    if not isinstance(model, str):
+        raise ConfigError(f"{model} is no folder, and not a model's name or configuration")
+    known = released(model)
+    return known.name, known.config, None
+
+
+def weight_bytes(
+    config: Gemma4Config, packings: dict[str, Packing], itemsize: int
+) -> dict[str, int]:
+    """Bytes of the weights by part, ``itemsize`` each where a module is not packed."""
+    parts = dict.fromkeys(PARTS, 0)
+    for name, tensor in tensors(config).items():
+        packing = packings.get(name.removesuffix(".weight"))
+        if packing is None:
+            parts[tensor.part] += tensor.size * itemsize
+        else:
+            parts[tensor.part] += packing.nbytes(tensor.shape, itemsize)
+    return {part: size for part, size in parts.items() if size}
+
+
+def cache_bytes(
+    text: TextConfig,
+    tokens: int,
+    itemsize: int,
+    kv_bits: int | None = None,
+    group_size: int = 64,
+    chunk: int = CHUNK,
+) -> dict[str, int]:
+    """Bytes of keys and values after ``tokens`` tokens, by kind of layer.
+
+    Full layers hold every token; sliding ones the window, some slack and the last chunk; layers
+    that share another's keys and values hold none. E2B in bfloat16 at 32,768 tokens: 3 full
+    layers of 2,048 bytes a token, and 12 sliding ones of 1,024.
+    """
+    found = {"sliding": 0, "full": 0}
+    for layer in range(text.first_kv_shared_layer):
+        numbers = 2 * text.kv_heads_of(layer) * text.head_dim_of(layer)  # a token
+        if not text.is_full(layer):
+            held = min(tokens, text.sliding_window - 1 + SLACK + max(min(chunk, tokens), STEP))
+            found["sliding"] += held * numbers * itemsize
+        elif kv_bits is None:
+            found["full"] += tokens * numbers * itemsize
+        else:
+            found["full"] += tokens * numbers * kv_bits // 8
+            found["full"] += tokens * numbers // group_size * 2 * itemsize
+    return found
+
+
+def activation_bytes(
+    text: TextConfig,
+    tokens: int,
+    itemsize: int,
+    kv_bits: int | None = None,
+    chunk: int = CHUNK,
+) -> int:
+    """Upper bound of what computing one chunk of a prompt needs beside weights and cache.
+
+    The residual stream and its neighbours, the widest MLP, the experts' rows, one block of
+    attention scores (at most ``SCORE_BYTES``) and its softmax, per-layer inputs, the logits of
+    one position, and one full layer's keys and values, copied when its buffer grows or unpacked
+    when they are quantized.
+    """
+    H, n = text.hidden_size, min(chunk, tokens)
+    layers = range(text.num_hidden_layers)
+    heads = text.num_attention_heads * max(text.head_dim_of(i) for i in layers)
+    stream = n * (6 * H + 4 * heads + 3 * max(text.mlp_width(i) for i in layers))
+    if text.enable_moe_block:
+        stream += n * text.top_k_experts * (3 * text.moe_intermediate_size + 2 * H)
+    stream += 3 * n * text.num_hidden_layers * text.hidden_size_per_layer_input
+    scores = 2 * min(SCORE_BYTES, n * tokens * text.num_attention_heads * itemsize)
+    one_layer = max(
+        2 * text.kv_heads_of(i) * text.head_dim_of(i) for i in layers if text.is_full(i)
+    )
+    copies = tokens * one_layer * itemsize
+    return stream * itemsize + scores + copies + 6 * 4 * text.vocab_size
+
+
+@dataclass(frozen=True)
+class FitTable:
+    """Models x contexts for one machine. ``fits[model, bits][context]`` is a Fit or None where
+    the model does not take so long a context."""
+
+    machine: Machine
+    contexts: tuple[int, ...]
+    fits: dict[tuple[str, int], dict[int, Fit | None]]
+
+    def cells(self) -> list[tuple[str, str, list[tuple[str, bool]]]]:
+        """(model, bits, [(GiB, does it fit), ...]) row by row."""
+        rows = []
+        for (name, bits), row in self.fits.items():
+            cells = [
+                ("–", False) if one is None else (f"{one.total / GiB:.1f}", one.fits)
+                for one in row.values()
+            ]
+            rows.append((name, f"{bits} bit", cells))
+        return rows
+
+    def __str__(self) -> str:
+        head = f"{'':<10}{'':<8}" + "".join(f"{_thousands(c):>10}" for c in self.contexts)
+        lines = [self.title, head]
+        for name, bits, cells in self.cells():
+            shown = "".join(f"{size + (' *' if fine else '  '):>10}" for size, fine in cells)
+            lines.append(f"{name:<10}{bits:<8}{shown}")
+        return "\n".join([*lines, "* fits"])
+
+    @property
+    def title(self) -> str:
+        return f"GiB needed, by tokens of context; {_gib(self.machine.usable)} of {self.machine}"
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{_thousands(c)}</th>" for c in self.contexts)
+        body = ""
+        for name, bits, cells in self.cells():
+            shown = "".join(
+                f"<td>{'✓ ' if fine else ''}{size}</td>" if fine else f"<td><s>{size}</s></td>"
+                for size, fine in cells
+            )
+            body += f"<tr><td>{name}</td><td>{bits}</td>{shown}</tr>"
+        title = _escape(self.title)
+        return f"<table><caption>{title}</caption><tr><th/><th/>{head}</tr>{body}</table>"
+
+
+def fit_table(
+    memory: float | None = None,
+    *,
+    models: Iterable[str] = tuple(model.name for model in RELEASED),
+    bits: Sequence[int] = (4, 8, 16),
+    contexts: Sequence[int] = CONTEXTS,
+    kv_bits: int | None = None,
+) -> FitTable:
+    """Every released model at every bit width and context, for ``memory`` GiB or this machine."""
+    fits = {}
+    for name in models:
+        longest = released(name).config.text.max_position_embeddings
+        for width in bits:
+            fits[name, width] = {
+                c: fit(name, width, c, kv_bits, memory) if c <= longest else None for c in contexts
+            }
+    machine = this_machine() if memory is None else Machine.mac(memory)
+    return FitTable(machine, tuple(contexts), fits)
+
+
+def _gib(size: float) -> str:
+    if abs(size) < 0.1 * GiB:
+        return f"{size / 2**20:.1f} MiB"
+    return f"{size / GiB:.2f} GiB"
+
+
+def _thousands(n: int) -> str:
+    return f"{n // 1024}K" if n % 1024 == 0 else f"{n:,}"
+
+
+def _escape(text: str) -> str:
+    from html import escape
+
+    return escape(text)
