@@ -12,10 +12,9 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_unflatten
 
 from ..errors import CheckpointError
-from .caches import CachedMedia, PromptCache, Snapshot
+from .caches import CachedMedia, PromptCache, Snapshot, fill, held_by
 
 _FORMAT = "gemma4-mlx prompt cache 1"
 _NAMES = {
@@ -36,12 +35,11 @@ def save(cache: PromptCache, path: str | Path, *, snapshots: bool = True) -> Non
     kept = cache.snapshots if snapshots else []
     arrays = {"tokens": mx.array(cache.tokens, dtype=mx.int32)}
     for i, entry in enumerate(cache.entries):
-        if not entry.empty():
-            arrays |= {f"entry.{i}.{k}": v for k, v in tree_flatten(entry.state)}
+        arrays |= {f"entry.{i}.{k}": part for k, part in enumerate(held_by(entry))}
     for s, snapshot in enumerate(kept):
         for i, layer in enumerate(snapshot.layers):
-            if layer is not None:
-                arrays |= {f"snapshot.{s}.{i}.{k}": v for k, v in tree_flatten(layer["state"])}
+            parts = layer["state"] if layer is not None else ()
+            arrays |= {f"snapshot.{s}.{i}.{k}": part for k, part in enumerate(parts)}
     about = {
         "format": _FORMAT,
         "fingerprint": cache.model.fingerprint,
@@ -50,7 +48,7 @@ def save(cache: PromptCache, path: str | Path, *, snapshots: bool = True) -> Non
         "kv_group_size": cache.kv_group_size,
         "interventions": [repr(key) for key in cache.interventions],
         "media": [[m.start, m.stop, m.key] for m in cache.media],
-        "meta": [list(entry.meta_state) for entry in cache.entries],
+        "entries": len(cache.entries),
         "snapshots": [s.position for s in kept],
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -110,32 +108,30 @@ def load(path: str | Path, model) -> PromptCache:
     try:
         arrays = mx.load(str(path), format="safetensors")
         mx.eval(arrays)
-        cache.tokens = arrays.pop("tokens").tolist()
-        tree = tree_unflatten(list(arrays.items())) if arrays else {}
-        states = _by_number(tree.get("entry", {}))
-        for i, (entry, meta) in enumerate(zip(cache.entries, about["meta"], strict=True)):
-            if i in states:
-                entry.state = states[i]
-            entry.meta_state = tuple(meta)
-        stored = _by_number(tree.get("snapshot", {}))
+        cache.tokens = arrays["tokens"].tolist()
+
+        def parts(prefix):
+            found = []
+            while (name := f"{prefix}.{len(found)}") in arrays:
+                found.append(arrays[name])
+            return found
+
+        if about["entries"] != len(cache.entries):
+            raise ValueError(f"{about['entries']} layers")
+        for i, entry in enumerate(cache.entries):
+            fill(entry, parts(f"entry.{i}"), len(cache.tokens))
         for s, position in enumerate(about["snapshots"]):
-            layers: list = [None] * len(cache.entries)
-            for i, state in _by_number(stored[s]).items():
-                layers[i] = {"offset": position, "state": list(state)}
+            layers = [
+                {"offset": position, "state": state}
+                if (state := parts(f"snapshot.{s}.{i}"))
+                else None
+                for i in range(len(cache.entries))
+            ]
             cache.snapshots.append(Snapshot(position, layers))
         cache.media = [CachedMedia(*m) for m in about["media"]]
     except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
-    if any(entry.offset != len(cache.tokens) for entry in cache.entries):
-        raise CheckpointError(f"{path} is damaged: its layers do not hold its tokens.")
     return cache
-
-
-def _by_number(tree) -> dict:
-    """What tree_unflatten made of numbered keys: a list, or a dict if it did not start at 0."""
-    if isinstance(tree, list):
-        return {i: item for i, item in enumerate(tree) if item != {} and item is not None}
-    return {int(key): item for key, item in tree.items()}
 
 
 def _read_header(path: Path) -> dict:

@@ -256,10 +256,8 @@ class PromptCache:
         copy.tokens, copy.media = list(self.tokens), list(self.media)
         copy.snapshots = list(self.snapshots)
         for mine, theirs in zip(copy.entries, self.entries):
-            if not theirs.empty():
-                mine.state = fresh_arrays(theirs.state)
-                mine.meta_state = theirs.meta_state
-        mx.eval([entry.state for entry in copy.entries if not entry.empty()])
+            fill(mine, [mx.array(part) for part in held_by(theirs)], theirs.offset)
+        copy.settle()
         return copy
 
     # On disk
@@ -283,8 +281,23 @@ def cached_media(inputs) -> list[CachedMedia]:
     return [CachedMedia(m.start, m.stop, m.key) for m in getattr(inputs, "media", ())]
 
 
-def fresh_arrays(state):
-    """The same values in new array objects: in-place updates of one do not reach the other."""
-    if isinstance(state, mx.array):
-        return mx.array(state)
-    return type(state)(fresh_arrays(item) for item in state)
+def held_by(entry) -> list[mx.array]:
+    """The arrays of one cache entry: keys and values, or of mlx-lm's quantized cache their packed
+    numbers, scales and biases; none while it is empty."""
+    if entry.empty():
+        return []
+    if hasattr(entry, "keys_and_values"):
+        keys, values = entry.keys_and_values()
+        return [*keys, *values]
+    return list(entry.state)
+
+
+def fill(entry, arrays: list[mx.array], offset: int) -> None:
+    """Put what :func:`held_by` gave into an empty entry of the same kind. Later updates write into
+    these array objects."""
+    if len(arrays) == 2:
+        entry.state = arrays
+    elif arrays:
+        half = len(arrays) // 2
+        entry.keys, entry.values = tuple(arrays[:half]), tuple(arrays[half:])
+    entry.offset = offset

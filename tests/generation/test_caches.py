@@ -1,0 +1,267 @@
+"""The prompt cache: what it reuses is exactly what a fresh run would compute."""
+
+import json
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+from types import SimpleNamespace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from gemma4_mlx.errors import CheckpointError
+from gemma4_mlx.generation import Finish, PromptCache, Token, engine, stream
+from gemma4_mlx.generation.caches import CachedMedia
+
+GREEDY = {"max_tokens": 6, "ignore_eos": True}
+
+
+def tokens_of(events):
+    return [event.id for event in events if isinstance(event, Token)]
+
+
+def numbers(events):
+    """(ids, logprobs, Finish) of a stream."""
+    events = list(events)
+    got = [event for event in events if isinstance(event, Token)]
+    return [t.id for t in got], np.array([t.logprob for t in got]), events[-1]
+
+
+def some_tokens(n, seed=0):
+    return [2, *(random.Random(seed).randrange(371, 2000) for _ in range(n - 1))]
+
+
+@pytest.mark.parametrize("variant", ["shared", "moe", "k_eq_v"])
+def test_edits_anywhere_equal_a_fresh_run(tiny, variant):
+    """A conversation far longer than the window (16), edited at random places."""
+    model, chance = tiny(variant), random.Random(variant)
+    cache = PromptCache(model, snapshot_every=64)
+    prompt, common, reused, possible = some_tokens(300), 0, 0, 0
+    for turn in range(12):
+        ids, logprobs, finish = numbers(
+            stream(model, prompt, options=GREEDY, cache=cache, prefill_chunk=48)
+        )
+        fresh_ids, fresh, _ = numbers(stream(model, prompt, options=GREEDY))
+        assert ids == fresh_ids
+        np.testing.assert_allclose(logprobs, fresh, atol=5e-5)  # 1e-5 of the largest logit
+        assert cache.tokens == (prompt + ids)[: len(cache.tokens)]
+        assert {entry.offset for entry in cache.entries} == {len(cache.tokens)}
+        reused += finish.reused_tokens
+        possible += common
+        cut = chance.randrange(20, len(prompt)) if turn % 3 else len(prompt)
+        answer = ids if cut == len(prompt) else []
+        common = cut + len(answer)
+        prompt = [*prompt[:cut], *answer, *some_tokens(chance.randrange(3, 60), seed=turn)[1:]]
+    assert reused > 0.6 * possible, "snapshots must save most of the work"
+
+
+def test_every_position_can_be_rewound_to(tiny):
+    model, prompt = tiny(), some_tokens(200)
+    cache = PromptCache(model, snapshot_every=32)
+    list(stream(model, prompt, options=GREEDY, cache=cache, prefill_chunk=20))
+    for position in range(195, 0, -13):
+        fork = cache.fork()
+        got = fork.rewind(position)
+        assert position - 40 < got <= position and len(fork) == got
+        rest = prompt[got : position + 1]
+        logits = model(mx.array(rest)[None], fork.entries)[0, -1]
+        fresh = model(mx.array(prompt[: position + 1])[None])[0, -1]
+        np.testing.assert_allclose(np.array(logits), np.array(fresh), atol=5e-5)
+
+
+def test_a_second_turn_computes_only_what_is_new(tiny):
+    model, cache = tiny(), None
+    cache = PromptCache(model)
+    first = some_tokens(100)
+    ids, _, finish = numbers(stream(model, first, options=GREEDY, cache=cache))
+    assert finish.reused_tokens == 0
+    second = [*first, *ids, *some_tokens(10, seed=9)[1:]]
+    *_, finish = stream(model, second, options=GREEDY, cache=cache)
+    assert finish.reused_tokens == len(first) + len(ids) - 1
+    *_, finish = stream(model, second, options=GREEDY, cache=cache)  # regenerate
+    assert finish.reused_tokens == len(second) - 1
+
+
+def test_forks_do_not_disturb_each_other(tiny):
+    model, prompt = tiny(), some_tokens(90)
+    cache = PromptCache(model)
+    list(stream(model, prompt, options=GREEDY, cache=cache))
+    fork = cache.fork()
+    a, b = ([*prompt, *some_tokens(30, seed=s)[1:]] for s in (1, 2))
+    for target, tokens in ((cache, a), (fork, b), (cache, a), (fork, b)):
+        got = numbers(stream(model, tokens, options=GREEDY, cache=target))[0]
+        assert got == numbers(stream(model, tokens, options=GREEDY))[0]
+
+
+def test_media_are_compared_by_content(tiny):
+    cache = PromptCache(tiny())
+    cache.tokens = [2, 108, 110, 110, 110, 112, 500, 501]
+    cache.media = [CachedMedia(2, 5, "cat")]
+
+    def common(key, stop=5, tokens=None):
+        return cache.common_prefix(tokens or [*cache.tokens, 1], [CachedMedia(2, stop, key)])
+
+    assert common("cat") == 8
+    assert common("dog") == 2
+    assert cache.common_prefix([*cache.tokens, 1]) == 2, "placeholders without their picture"
+    assert common("cat", tokens=[2, 108, 110, 110, 110, 112, 9, 9]) == 6
+    bidirectional = PromptCache(tiny("vision"))
+    bidirectional.tokens, bidirectional.media = cache.tokens, cache.media
+    assert bidirectional.common_prefix([2, 108, 110, 110, 110], cache.media) == 2
+
+
+def test_interventions_do_not_share_a_cache(tiny):
+    model, prompt = tiny(), some_tokens(40)
+    cache = PromptCache(model)
+    list(stream(model, prompt, options=GREEDY, cache=cache))
+    double = SimpleNamespace(
+        key="double", observer=lambda _: lambda n, layer, v, g: v * 2 if n == "embeddings" else None
+    )
+    with model.intervene(double):
+        ids, _, finish = numbers(stream(model, prompt, options=GREEDY, cache=cache))
+        assert finish.reused_tokens == 0
+    plain, _, finish = numbers(stream(model, prompt, options=GREEDY, cache=cache))
+    assert finish.reused_tokens == 0 and plain != ids
+
+
+def test_snapshots_stay_within_their_budget(tiny):
+    model = tiny()
+    cache = PromptCache(model, snapshot_every=16, snapshot_bytes=40_000)
+    list(stream(model, some_tokens(600), options=GREEDY, cache=cache, prefill_chunk=16))
+    sizes = sum(snapshot.nbytes for snapshot in cache.snapshots)
+    assert 20_000 < sizes <= 40_000
+    positions = [snapshot.position for snapshot in cache.snapshots]
+    gaps = np.diff([0, *positions])
+    assert gaps[0] > gaps[-1], "denser where the conversation is"
+    assert cache.nbytes == sizes + sum(entry.nbytes for entry in cache.entries)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("variant", ["shared", "k_eq_v"])
+def test_quantized_full_layers(tiny, variant, bits):
+    """Also with shared layers, and rewinding past the window."""
+    model, prompt = tiny(variant), some_tokens(150)
+    cache = PromptCache(model, kv_bits=bits, snapshot_every=32)
+    plain = PromptCache(model)
+    for tokens in (prompt, [*prompt[:100], *some_tokens(20, seed=3)]):
+        *_, finish = stream(model, tokens, options=GREEDY, cache=cache, prefill_chunk=32)
+        assert {entry.offset for entry in cache.entries} == {len(cache.tokens)}
+    assert finish.reused_tokens > 60
+    fresh = PromptCache(model, kv_bits=bits)
+    for other in (plain, fresh):
+        list(stream(model, tokens, options=GREEDY, cache=other))
+    full = model.config.text.layer_types.index("full_attention")
+    assert cache.entries[full].nbytes < plain.entries[full].nbytes / (32 / bits) * 1.8
+    edited, again, exact = (
+        mx.softmax(model(mx.array([[500]]), c.fork().entries)[0, -1]) for c in (cache, fresh, plain)
+    )
+    assert mx.abs(edited - again).sum().item() < 0.01
+    assert 0 < mx.abs(edited - exact).sum().item() < (0.05 if bits == 8 else 1)
+
+
+# On disk
+
+
+@pytest.mark.parametrize("kv_bits", [None, 8])
+def test_saved_and_loaded_goes_on_exactly(tiny, tmp_path, kv_bits):
+    model, prompt = tiny(), some_tokens(120)
+    cache = PromptCache(model, kv_bits=kv_bits, snapshot_every=32)
+    list(stream(model, prompt, options=GREEDY, cache=cache, prefill_chunk=32))
+    cache.media = [CachedMedia(3, 5, "cat")]
+    cache.save(tmp_path / "chat.safetensors")
+    loaded = PromptCache.load(tmp_path / "chat.safetensors", model)
+    assert (loaded.tokens, loaded.media) == (cache.tokens, cache.media)
+    assert [s.position for s in loaded.snapshots] == [s.position for s in cache.snapshots]
+    cache.media, loaded.media = [], []
+    for tokens in ([*prompt, 700, 701], [*prompt[:70], 800, 801]):
+        got = numbers(stream(model, tokens, options=GREEDY, cache=loaded))
+        want = numbers(stream(model, tokens, options=GREEDY, cache=cache))
+        assert got[0] == want[0] and got[2].reused_tokens == want[2].reused_tokens > 30
+        np.testing.assert_allclose(got[1], want[1], atol=1e-6)
+
+
+def test_bfloat16_and_empty_caches_survive_the_disk(tiny, tmp_path):
+    model = tiny()
+    empty = PromptCache(model)
+    empty.save(tmp_path / "empty")
+    assert PromptCache.load(tmp_path / "empty", model).tokens == []
+    cache = PromptCache(model)
+    list(stream(model, some_tokens(30), options=GREEDY, cache=cache))
+    for entry in cache.entries:
+        entry.state = [x.astype(mx.bfloat16) for x in entry.state]
+    cache.save(tmp_path / "half")
+    loaded = PromptCache.load(tmp_path / "half", model)
+    for a, b in zip(loaded.entries, cache.entries):
+        for x, y in zip(a.state, b.state):
+            assert x.dtype == mx.bfloat16 and mx.array_equal(x, y)
+
+
+def test_unusable_files_are_named(tiny, tmp_path):
+    model, path = tiny(), tmp_path / "cache"
+    cache = PromptCache(model)
+    list(stream(model, some_tokens(30), options=GREEDY, cache=cache))
+    with pytest.raises(CheckpointError, match="no cache file"):
+        PromptCache.load(path, model)
+    cache.save(path)
+    with pytest.raises(CheckpointError, match="another model"):
+        PromptCache.load(path, tiny("moe"))
+    whole = path.read_bytes()
+    for size in (len(whole) - 1, len(whole) // 2, 100, 4, 0):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match="cut short"):
+            PromptCache.load(path, model)
+    header = json.dumps({"x": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="not a prompt cache"):
+        PromptCache.load(path, model)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
+    """A process that may write 200 kB to a file stands for a disk that is full."""
+    code = """
+        import resource, signal, sys
+        sys.path.insert(0, {here!r})
+        from conftest import make_tiny
+        from gemma4_mlx.errors import CheckpointError
+        from gemma4_mlx.generation import PromptCache, stream
+        model, path = make_tiny(), {path!r}
+        options = dict(max_tokens=2, ignore_eos=True)
+        cache = PromptCache(model)
+        list(stream(model, list(range(400, 440)), options=options, cache=cache))
+        cache.save(path)
+        list(stream(model, list(range(400, 900)), options=options, cache=cache))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        try:
+            cache.save(path)
+        except CheckpointError as error:
+            print("refused:", error)
+        print(len(PromptCache.load(path, model)))
+    """
+    here = str(__import__("pathlib").Path(__file__).parent)
+    code = textwrap.dedent(code).format(here=here, path=str(tmp_path / "cache"))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "could not be saved" in run.stdout and run.stdout.split()[-1] == "41"
+    assert [p.name for p in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_cache_crosses_threads(tiny):
+    """Used on the engine, then here, then on another thread."""
+    model, prompt = tiny(), some_tokens(60)
+    cache = PromptCache(model)
+    engine().run(lambda: list(stream(model, prompt, options=GREEDY, cache=cache)))
+    longer = [*prompt, 600, 601, 602]
+    want = tokens_of(stream(model, longer, options=GREEDY))
+    assert tokens_of(stream(model, longer, options=GREEDY, cache=cache)) == want
+    got = []
+    thread = threading.Thread(
+        target=lambda: got.extend(stream(model, longer, options=GREEDY, cache=cache))
+    )
+    thread.start()
+    thread.join()
+    assert tokens_of(got) == want and isinstance(got[-1], Finish)
