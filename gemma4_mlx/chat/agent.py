@@ -1,0 +1,117 @@
+"""The agent loop: answer, call tools, read their results, answer again.
+
+Every step is an event, tools run beside one another in threads of their own, and whatever a tool
+does (raise, hang, return a picture) the loop goes on and the history stays a conversation.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..errors import ChatError
+from .events import Done, Reply, Step
+from .messages import Message, ToolCall, ToolResult, pending_calls
+from .tools import call_tool
+
+#: Asked before a call runs: True lets it, False or a reason in words does not.
+Approve = Callable[[ToolCall], bool | str]
+
+
+def run_steps(
+    chat,
+    message: tuple,
+    *,
+    max_steps: int,
+    timeout: float | None,
+    approve: Approve | None,
+    how: Mapping[str, Any],
+) -> Iterator[Any]:
+    """Generator behind ``Chat.run_stream``; see there."""
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
+        raise ChatError(f"max_steps must be at least 1, not {max_steps!r}.")
+    if timeout is not None and not timeout > 0:
+        raise ChatError(f"timeout must be a number of seconds above 0, or None, not {timeout!r}.")
+    cancel = how.get("cancel") or threading.Event()
+    how = {**how, "cancel": cancel}
+    steps: list[Reply] = []
+    for number in range(1, max_steps + 1):
+        yield Step(number, max_steps)
+        reply = None
+        for event in chat.stream(*(message if number == 1 else ()), **how):
+            if isinstance(event, Done):
+                reply = event.reply
+            else:
+                yield event
+        steps.append(reply)
+        if not pending_calls(chat.messages):
+            yield Done(replace(reply, steps=tuple(steps)))
+            return
+        how["require_tool"] = False
+        if number == max_steps:
+            limit = f"not run: the limit of {max_steps} steps is reached"
+            _answer(chat, reply.tool_calls, {}, limit)
+            yield from chat.messages[-1].parts
+            yield Done(replace(reply, steps=tuple(steps), finish_reason="step_limit"))
+            return
+        yield from _run_calls(chat, reply.tool_calls, timeout, approve, cancel)
+        if cancel.is_set():
+            yield Done(replace(reply, steps=tuple(steps), finish_reason="cancelled"))
+            return
+
+
+def _run_calls(
+    chat, calls: tuple[ToolCall, ...], timeout: float | None, approve: Approve | None, cancel
+) -> Iterator[ToolResult]:
+    """Run the calls of one turn at the same time; yields results as they come, then adds the tool
+    message. However it ends, every call has a result."""
+    results: dict[str, ToolResult] = {}
+    finished: queue.SimpleQueue[ToolResult] = queue.SimpleQueue()
+    try:
+        running = 0
+        for call in calls:
+            refusal = None if call.error is not None else _refusal(approve, call)
+            if refusal is not None:
+                results[call.id] = ToolResult(call.id, call.name, error=refusal, denied=True)
+                yield results[call.id]
+                continue
+
+            def work(call=call):
+                finished.put(call_tool(call, chat.tools, timeout=timeout, cancelled=cancel.is_set))
+
+            threading.Thread(target=work, name=f"call {call.name}", daemon=True).start()
+            running += 1
+        while running:
+            try:
+                result = finished.get(timeout=0.1)  # short, so that Ctrl-C is heard
+            except queue.Empty:
+                continue
+            running -= 1
+            results[result.id] = result
+            yield result
+    except (KeyboardInterrupt, GeneratorExit):
+        cancel.set()
+        raise
+    finally:
+        _answer(chat, calls, results, "interrupted before it was done")
+
+
+def _refusal(approve: Approve | None, call: ToolCall) -> str | None:
+    """Why the call must not run, None if it may."""
+    if approve is None:
+        return None
+    answer = approve(call)
+    if answer is True:
+        return None
+    return answer if isinstance(answer, str) and answer else "the user did not allow this call"
+
+
+def _answer(
+    chat, calls: tuple[ToolCall, ...], results: Mapping[str, ToolResult], otherwise: str
+) -> None:
+    """Add the tool message, in the order of the calls; `otherwise` answers those without result."""
+    parts = [
+        results.get(call.id) or ToolResult(call.id, call.name, error=otherwise) for call in calls
+    ]
+    chat.messages.append(Message("tool", tuple(parts)))

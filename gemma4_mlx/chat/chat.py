@@ -1,0 +1,531 @@
+"""A conversation with a model.
+
+    chat = Chat(model, system="Be brief.", tools=[get_weather], thinking=True)
+    reply = chat.send("What is this?", images=["cat.png"])
+    for event in chat.stream("And this?"): ...
+    reply = chat.run("How warm is it in Paris?")      # calls tools until there is an answer
+
+``chat.messages`` is the whole state, a plain list that may be read, cut and saved. Keys and values
+of what was said before stay in ``chat.cache``: each turn computes only what is new, also after
+:meth:`Chat.edit` or :meth:`Chat.undo`. The model runs on the engine's thread; events arrive in
+the thread that asks for them.
+"""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ChatError
+from ..generation.caches import PromptCache
+from ..generation.constrained import Constraint
+from ..generation.engine import engine
+from ..generation.guides import ThinkingBudget
+from ..generation.sampling import SamplingOptions
+from ..generation.stream import resolve_options, stream
+from ..processing.inputs import MediaCache, ModelInputs, expand
+from ..processing.template import Rendered, render
+from . import history
+from .agent import Approve, run_steps
+from .events import Done, Reply
+from .loading import MediaLoader, as_parts
+from .messages import Audio, Image, Message, Text, Video, check_history, pending_calls
+from .parser import ReplyParser
+from .rendering import media_of, to_template
+from .tools import Tool, as_tools
+from .turn import ChatEvent, Turn
+
+
+class Chat:
+    """A conversation that thinks, calls tools and keeps its word.
+
+    Args:
+        model: from ``gemma4_mlx.load``.
+        system: instructions that stand before the conversation.
+        tools: functions with type hints and a docstring, or :class:`Tool` objects.
+        thinking: let the model think before it answers; a number is a budget in tokens. Each
+            message may choose differently.
+        options: how to sample; a dict overrides single options of the checkpoint's.
+        messages: a history to go on from.
+        kv_bits: quantize the cache of the full-attention layers to so many bits.
+        strict_tools: let the model write only calls that name a declared tool and fit it.
+        template: a chat template in place of the checkpoint's.
+
+    Attributes:
+        messages: the history, a list of :class:`Message`.
+        tools: name -> :class:`Tool`.
+        thinking, options: defaults of every message.
+        cache: a :class:`~gemma4_mlx.generation.PromptCache`; None until something was said.
+
+    Raises:
+        ChatError: the model has no tokenizer, or the history is no conversation.
+        ToolError: a function that cannot be declared as a tool.
+    """
+
+    def __init__(
+        self,
+        model,
+        system: str | None = None,
+        tools: Iterable[Tool | Callable[..., Any]] = (),
+        thinking: bool | int = False,
+        options: SamplingOptions | Mapping[str, Any] | None = None,
+        *,
+        messages: Iterable[Message] = (),
+        kv_bits: int | None = None,
+        strict_tools: bool = False,
+        template: str | None = None,
+    ):
+        if getattr(model, "tokenizer", None) is None:
+            raise ChatError("this model has no tokenizer: load it from a folder that holds one.")
+        self.model = model
+        self.tools = as_tools(tools)
+        self.thinking = _checked_thinking(thinking)
+        self.options = resolve_options(model, options)
+        self.strict_tools = strict_tools
+        self.kv_bits = kv_bits
+        self.messages = list(messages)
+        if system is not None:
+            if self.messages and self.messages[0].role == "system":
+                raise ChatError("the history already begins with a system message.")
+            self.messages.insert(0, Message("system", (Text(_checked_text(system)),)))
+        check_history(self.messages)
+        self.cache: PromptCache | None = None
+        self._template = template if template is not None else model.chat_template
+        self._media = MediaLoader(model)
+        self._features = MediaCache()
+        self._lock = threading.Lock()
+        self._cancel: threading.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"Chat({len(self.messages)} messages, {len(self.tools)} tools)"
+
+    # Saying something
+
+    def send(self, text: str | None = None, images=(), audio=(), videos=(), **how: Any) -> Reply:
+        """Say something and wait for the answer. The arguments are those of :meth:`stream`."""
+        return _last(self.stream(text, images, audio, videos, **how))
+
+    def stream(
+        self,
+        text: str | None = None,
+        images: Any = (),
+        audio: Any = (),
+        videos: Any = (),
+        *,
+        schema: Any = None,
+        thinking: bool | int | None = None,
+        require_tool: bool = False,
+        alternatives: int = 0,
+        cancel: threading.Event | None = None,
+        **sampling: Any,
+    ) -> Iterator[ChatEvent | Done]:
+        """Say something and get the answer as events, the last of them Done.
+
+        Leaving the loop (or Ctrl-C) stops the model; what it said until then is kept. If nothing
+        was said yet, the history is as before.
+
+        Args:
+            text: what the user says; None, with no media either, has the model answer the
+                history as it stands.
+            images, audio, videos: sources, or Image, Audio and Video parts; one or a list.
+            schema: hold the answer to a pydantic class, JSON Schema, compiled regular expression
+                or Lark grammar; see :attr:`Reply.parsed`.
+            thinking: overrides the chat's for this message.
+            require_tool: the answer must be a call of a declared tool.
+            alternatives: how many likely tokens to report with each token.
+            cancel: an event that ends the generation when set.
+            sampling: single sampling options for this message, e.g. ``max_tokens=100``.
+
+        Raises:
+            ChatError: the conversation does not allow a message here.
+            SchemaError: a schema that cannot be enforced.
+            MediaError: media that cannot be read, or that the model cannot take.
+            ContextError: the conversation is longer than the context, or memory.
+        """
+        thinking = self.thinking if thinking is None else _checked_thinking(thinking)
+        options = self._options(sampling)
+        constraint = self._constraint(schema, bool(thinking), require_tool)
+        message = self._user_message(text, images, audio, videos)
+        if not self._lock.acquire(blocking=False):
+            raise ChatError("this chat is answering already: wait for it, or call chat.stop().")
+        try:
+            messages = [*self.messages, message] if message is not None else self.messages
+            inputs = self._prompt(messages, thinking)
+            turn = Turn(
+                self._parser(inputs), options.stop, constraint, wants_value=schema is not None
+            )
+            self._cancel = cancel if cancel is not None else threading.Event()
+            guides = []
+            if thinking and thinking is not True:
+                guides.append(ThinkingBudget(self.model.tokenizer, int(thinking)))
+            job = engine().submit(
+                self._generate, inputs, options, constraint, guides, alternatives,
+                cancel=self._cancel,
+            )  # fmt: skip
+            before = list(self.messages)
+            self.messages[:] = messages
+            try:
+                for event in job.events():
+                    yield from turn.take(event)
+            except (KeyboardInterrupt, GeneratorExit):
+                self._keep_what_was_said(turn, before)
+                raise
+            except BaseException:
+                self.messages[:] = before
+                raise
+            reply_message = turn.message(keep_calls=turn.stats.reason != "cancelled")
+            self.messages.append(reply_message)
+            reply = turn.reply(reply_message)
+        finally:
+            self._cancel = None
+            self._lock.release()
+        yield Done(reply)
+
+    def run(
+        self,
+        text: str | None = None,
+        images: Any = (),
+        audio: Any = (),
+        videos: Any = (),
+        *,
+        on_event: Callable[[Any], None] | None = None,
+        **how: Any,
+    ) -> Reply:
+        """Say something, run the tools the model asks for, and go on until it answers.
+
+        Args:
+            text, images, audio, videos: as in :meth:`stream`.
+            on_event: called with every event.
+            how: the further arguments of :meth:`run_stream`.
+
+        Returns:
+            The last reply; ``reply.steps`` are all of them.
+        """
+        reply = None
+        for event in self.run_stream(text, images, audio, videos, **how):
+            if on_event is not None:
+                on_event(event)
+            if isinstance(event, Done):
+                reply = event.reply
+        return reply
+
+    def run_stream(
+        self,
+        text: str | None = None,
+        images: Any = (),
+        audio: Any = (),
+        videos: Any = (),
+        *,
+        max_steps: int = 8,
+        timeout: float | None = 60.0,
+        approve: Approve | None = None,
+        **how: Any,
+    ) -> Iterator[Any]:
+        """:meth:`run` as events: Step before each generation, ToolResult after each call.
+
+        Args:
+            max_steps: generations at most. Calls beyond are answered with an error.
+            timeout: seconds that a tool may take (its own limit goes first); None: no limit.
+            approve: asked before each call; False or a reason in words keeps the tool from
+                running, and the model is told.
+            how: further arguments of :meth:`stream`, for every step.
+        """
+        return run_steps(
+            self, (text, images, audio, videos), max_steps=max_steps, timeout=timeout,
+            approve=approve, how=how,
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """End the generation that is going on, from any thread; what was said is kept."""
+        cancel = self._cancel
+        if cancel is not None:
+            cancel.set()
+
+    # Changing what was said
+
+    def edit(self, i: int, text: str, *, reply: bool = True, **how: Any) -> Reply | None:
+        """Replace the words of message `i`.
+
+        What follows a user's or the model's message is dropped; a changed system message leaves
+        the rest alone. After a user's message the model answers anew, unless ``reply=False``
+        (then :meth:`stream` without text does it). Media of the message stay.
+        """
+        i = self._index(i)
+        old = self.messages[i]
+        if old.role == "tool":
+            raise ChatError(f"message {i} holds tool results, which have no words to edit.")
+        others = [p for p in old.parts if not isinstance(p, Text)] if old.role == "user" else []
+        words = Text(_checked_text(text))
+        place = next((k for k, p in enumerate(old.parts) if isinstance(p, Text)), len(others))
+        changed = Message(old.role, (*others[:place], words, *others[place:]))
+        before = list(self.messages)
+        rest = self.messages[i + 1 :] if old.role == "system" else []
+        self._replace([*self.messages[:i], changed, *rest])
+        return self._reply_or_restore(before, **how) if reply and old.role == "user" else None
+
+    def regenerate(self, *, reply: bool = True, **how: Any) -> Reply | None:
+        """Drop the answer to the last user message and answer again.
+
+        With ``reply=False`` the answer is only dropped. Sampling options, ``thinking`` and
+        ``schema`` may be given as in :meth:`stream`.
+        """
+        last = self._last_user("regenerate")
+        before = list(self.messages)
+        self._replace(self.messages[: last + 1])
+        return self._reply_or_restore(before, **how) if reply else None
+
+    def undo(self) -> list[Message]:
+        """Remove the last user message and everything after it; returns what was removed."""
+        last = self._last_user("undo")
+        removed = self.messages[last:]
+        self._replace(self.messages[:last])
+        return removed
+
+    def branch(self, i: int | None = None) -> "Chat":
+        """A new chat that begins with the first `i` messages (all, without `i`) and goes its own
+        way. What is cached is shared, so it need not be computed again."""
+        if i is not None:
+            i = i + len(self.messages) if i < 0 else i
+            if not 0 <= i <= len(self.messages):
+                raise ChatError(f"there are {len(self.messages)} messages, not {i}.")
+        other = Chat(
+            self.model,
+            tools=self.tools.values(),
+            thinking=self.thinking,
+            options=self.options,
+            messages=self.messages[:i],
+            kv_bits=self.kv_bits,
+            strict_tools=self.strict_tools,
+            template=self._template,
+        )
+        if self.cache is not None:
+            other.cache = engine().run(self.cache.fork)
+        return other
+
+    # Looking at it
+
+    def rendered(self, add_generation_prompt: bool | None = None) -> Rendered:
+        """The conversation as its template writes it; by default the model's turn is opened
+        where it is its turn."""
+        return self._render(self.messages, self.thinking, add_generation_prompt)
+
+    def inputs(self, add_generation_prompt: bool | None = None) -> ModelInputs:
+        """The conversation as the model reads it, media included."""
+        return self._inputs(self.messages, self.thinking, add_generation_prompt)
+
+    def trace(self, **plan: Any):
+        """Trace the conversation so far, media included; see :func:`gemma4_mlx.trace`."""
+        from ..tracing import trace
+
+        return trace(self.model, self, **plan)
+
+    # Keeping it
+
+    def save(self, path: str | Path, *, media: str = "embed") -> None:
+        """Write the conversation to a JSON file.
+
+        Args:
+            path: where to.
+            media: "embed" puts pictures and sounds into the file, "reference" only where they
+                are.
+        """
+        history.save(
+            path,
+            self.messages,
+            media=media,
+            model=str(getattr(self.model, "source", "")),
+            thinking=self.thinking,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, model, **settings: Any) -> "Chat":
+        """A chat that goes on from a saved one.
+
+        Args:
+            path: what :meth:`save` wrote.
+            model: any model; functions cannot be saved, so pass ``tools=`` again.
+            settings: further arguments of :class:`Chat`.
+        """
+        content = history.load(path)
+        settings.setdefault("thinking", content.get("thinking", False))
+        return cls(model, messages=content["messages"], **settings)
+
+    def save_cache(self, path: str | Path) -> None:
+        """Write the keys and values to a file, so that the conversation need not be read again
+        after a restart."""
+        if self.cache is None:
+            raise ChatError("nothing is cached yet.")
+        engine().run(self.cache.save, path)
+
+    def load_cache(self, path: str | Path) -> None:
+        """Read what :meth:`save_cache` wrote, for the same model. What it has in common with the
+        conversation is used."""
+        self.cache = engine().run(PromptCache.load, path, self.model)
+
+    # Inside
+
+    def _generate(self, inputs, options, constraint, guides, alternatives, *, cancel):
+        """Runs on the engine."""
+        if self.cache is None:
+            self.cache = PromptCache(self.model, kv_bits=self.kv_bits)
+        yield from stream(
+            self.model, inputs, options=options, cache=self.cache, constraint=constraint,
+            guides=guides, alternatives=alternatives, cancel=cancel,
+            media_features=self._features,
+        )  # fmt: skip
+
+    def _prompt(self, messages: list[Message], thinking: bool | int) -> ModelInputs:
+        open_calls = pending_calls(messages[:-1] if messages[-1:] else [])
+        if messages and messages[-1].role == "user" and open_calls:
+            names = ", ".join(c.name for c in open_calls)
+            raise ChatError(
+                f"the model waits for the results of its calls to {names}: use chat.run(), or "
+                "append a tool message with a ToolResult for each call."
+            )
+        check_history(messages)
+        if not messages or messages[-1].role not in ("user", "tool"):
+            raise ChatError("there is nothing to answer: the last message is not the user's.")
+        return self._inputs(messages, thinking, True)
+
+    def _render(self, messages, thinking, add_generation_prompt=None) -> Rendered:
+        if add_generation_prompt is None:
+            add_generation_prompt = not messages or messages[-1].role != "assistant"
+        variables = {}
+        if self._template is None:
+            # The models without per-layer embeddings are those that expect it (12B and up).
+            large = self.model.config.text.hidden_size_per_layer_input == 0
+            variables["empty_thought_block"] = large
+        return render(
+            to_template(messages),
+            [tool.declaration for tool in self.tools.values()],
+            bool(thinking),
+            add_generation_prompt,
+            self._template,
+            **variables,
+        )
+
+    def _inputs(self, messages, thinking, add_generation_prompt=None) -> ModelInputs:
+        ids = self._render(messages, thinking, add_generation_prompt).encode(self.model.tokenizer)
+        media = [self._media.load(part) for part in media_of(messages)]
+        return expand(ids, media, self.model.config, self.model.tokenizer.encode)
+
+    def _parser(self, inputs: ModelInputs) -> ReplyParser:
+        special = self.model.tokenizer.special_ids
+        opens, closes = special.get("<|channel>"), special.get("<channel|>")
+        channel = [t for t in inputs.tokens if t in (opens, closes)]
+        return ReplyParser(
+            self.model.tokenizer,
+            thinking_open=bool(channel) and channel[-1] == opens,
+            new_id=lambda: f"call_{uuid.uuid4().hex[:12]}",
+        )
+
+    def _options(self, sampling: Mapping[str, Any]) -> SamplingOptions:
+        """The message's options: no media placeholder is ever sampled, and the token after which
+        tools answer always stops."""
+        options = self.options.override(**sampling)
+        special = self.model.tokenizer.special_ids
+        media = (
+            "<|image>",
+            "<image|>",
+            "<|audio>",
+            "<audio|>",
+            "<|image|>",
+            "<|audio|>",
+            "<|video|>",
+        )
+        vocabulary = self.model.config.text.vocab_size
+        banned = [special[t] for t in media if special.get(t, vocabulary) < vocabulary]
+        stops = [special[t] for t in ("<turn|>", "<|tool_response>") if t in special]
+        return options.override(
+            suppress_tokens=tuple(dict.fromkeys([*options.suppress_tokens, *banned])),
+            stop_tokens=tuple(dict.fromkeys([*options.stop_tokens, *stops])),
+        )
+
+    def _constraint(self, schema, thinking: bool, require_tool: bool) -> Constraint | None:
+        tokenizer = self.model.tokenizer
+        if schema is not None:
+            if require_tool:
+                raise ChatError("schema and require_tool exclude one another.")
+            return Constraint.of(schema, tokenizer, thinking=thinking)
+        if require_tool and not self.tools:
+            raise ChatError("require_tool needs a chat with tools.")
+        if not (require_tool or (self.strict_tools and self.tools)):
+            return None
+        schemas = {name: tool.schema for name, tool in self.tools.items()}
+        return Constraint.from_tools(schemas, tokenizer, required=require_tool, thinking=thinking)
+
+    def _user_message(self, text, images, audio, videos) -> Message | None:
+        """Pictures, films, words, sounds: the order the models were trained with."""
+        before = [*as_parts(images, Image), *as_parts(videos, Video)]
+        after = as_parts(audio, Audio)
+        if text is None and not before and not after:
+            return None
+        words = [] if text is None else [Text(_checked_text(text))]
+        message = Message("user", (*before, *words, *after))
+        if not before and not after and not text.strip():
+            raise ChatError("the message is empty: say something, or pass an image or a sound.")
+        return message
+
+    def _keep_what_was_said(self, turn: Turn, before: list[Message]) -> None:
+        for _ in turn.close(complete=False):
+            pass
+        message = turn.message(keep_calls=False)
+        if message.text or message.thinking:
+            self.messages.append(message)
+        else:
+            self.messages[:] = before
+
+    def _reply_or_restore(self, before: list[Message], **how: Any) -> Reply:
+        try:
+            return self.send(**how)
+        except BaseException:
+            if self.messages and self.messages[-1].role != "assistant":
+                self.messages[:] = before
+            raise
+
+    def _replace(self, messages: list[Message]) -> None:
+        if self._lock.locked():
+            raise ChatError("this chat is answering: wait for it, or call chat.stop().")
+        check_history(messages)
+        self.messages[:] = messages
+
+    def _index(self, i: int) -> int:
+        if not -len(self.messages) <= i < len(self.messages):
+            raise ChatError(f"there is no message {i}: the history has {len(self.messages)}.")
+        return i % len(self.messages)
+
+    def _last_user(self, what: str) -> int:
+        for i in reversed(range(len(self.messages))):
+            if self.messages[i].role == "user":
+                return i
+        raise ChatError(f"there is nothing to {what}: the user has not said anything yet.")
+
+
+def _last(events: Iterator) -> Reply:
+    reply = None
+    for event in events:
+        if isinstance(event, Done):
+            reply = event.reply
+    return reply
+
+
+def _checked_text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise ChatError(f"a message's words are a string, not {type(text).__name__}.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ChatError(
+            f"character {error.start} of the text is half of a surrogate pair and cannot be "
+            "encoded; repair the text first."
+        ) from None
+    return text
+
+
+def _checked_thinking(thinking: Any) -> bool | int:
+    if isinstance(thinking, bool):
+        return thinking
+    if isinstance(thinking, int) and thinking >= 0:
+        return thinking or False
+    raise ChatError(f"thinking is True, False or a number of tokens, not {thinking!r}.")

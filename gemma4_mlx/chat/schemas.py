@@ -1,0 +1,137 @@
+"""JSON Schemas of tool arguments in the narrower form that Gemma 4's declarations can say.
+
+A declaration knows description, type, enum (of strings), items, properties, required, nullable.
+References are written out, ``X | None`` becomes nullable, and what would be lost (numeric
+choices, unions) is said in the description, so that the model at least reads it. Validation
+still uses the full schema.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_TYPES = ("string", "integer", "number", "boolean", "array", "object")
+
+
+def declared_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """An object schema ready for a chat template."""
+    definitions = schema.get("$defs") or schema.get("definitions") or {}
+    declared = _declared(schema, definitions, ())
+    declared.pop("description", None)
+    declared.setdefault("properties", {})
+    return declared
+
+
+def _declared(schema: Any, definitions: Mapping, inside: tuple[str, ...]) -> dict[str, Any]:
+    """`inside`: the references being written out, so that a recursive type comes to an end."""
+    if not isinstance(schema, Mapping):
+        return {"type": "string"}
+    opened = _references(schema)
+    if set(opened) & set(inside):
+        return {"description": f"(again a {opened[0].rsplit('/', 1)[-1]})", "type": "object"}
+    inside = (*inside, *opened)
+    schema = _without_reference(schema, definitions)
+    notes: list[str] = []
+    nullable = bool(schema.get("nullable"))
+
+    branches = [
+        _without_reference(b, definitions)
+        for b in (schema.get("anyOf") or schema.get("oneOf") or ())
+        if isinstance(b, Mapping)
+    ]
+    if branches:
+        real = [b for b in branches if b.get("type") != "null"]
+        nullable = nullable or len(real) < len(branches)
+        if len(real) > 1:
+            notes.append("one of: " + ", ".join(_name(b) for b in real))
+        chosen = real[0] if real else {}
+        schema = {**chosen, **{k: v for k, v in schema.items() if k not in ("anyOf", "oneOf")}}
+    for part in schema.get("allOf") or ():
+        if isinstance(part, Mapping):
+            schema = {**_without_reference(part, definitions), **schema}
+
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        nullable = nullable or "null" in kind
+        kinds = [k for k in kind if k != "null"]
+        kind = kinds[0] if kinds else "string"
+        if len(kinds) > 1:
+            notes.append("one of: " + ", ".join(map(str, kinds)))
+    choices = [schema["const"]] if "const" in schema else list(schema.get("enum") or ())
+    if kind not in _TYPES:
+        kind = _guess(schema, choices)
+
+    result: dict[str, Any] = {}
+    if choices and kind == "string":
+        result["enum"] = [c for c in choices if isinstance(c, str)]
+        nullable = nullable or None in choices
+    elif choices:
+        notes.append("one of: " + ", ".join(json.dumps(c, ensure_ascii=False) for c in choices))
+    if kind == "array":
+        items = schema.get("items")
+        if items is None and schema.get("prefixItems"):
+            notes.append("in order: " + ", ".join(_name(p) for p in schema["prefixItems"]))
+            items = schema["prefixItems"][0]
+        if isinstance(items, Mapping):
+            result["items"] = _declared(items, definitions, inside)
+    if kind == "object" and isinstance(schema.get("properties"), Mapping):
+        result["properties"] = {
+            name: _declared(inner, definitions, inside)
+            for name, inner in schema["properties"].items()
+        }
+        if schema.get("required"):
+            result["required"] = list(schema["required"])
+    elif kind == "object" and isinstance(schema.get("additionalProperties"), Mapping):
+        notes.append(f"any names, each with {_name(schema['additionalProperties'])}")
+    if nullable:
+        result["nullable"] = True
+    words = [str(schema.get("description") or "").strip()]
+    words += [f"({note})" for note in notes]
+    description = " ".join(w for w in words if w)
+    if description:
+        result["description"] = description
+    result["type"] = kind
+    return result
+
+
+def _references(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """The references that a schema, or one branch of its union, consists of."""
+    parts = [schema, *(schema.get("anyOf") or schema.get("oneOf") or ())]
+    parts += schema.get("allOf") or ()
+    found = [p["$ref"] for p in parts if isinstance(p, Mapping) and "$ref" in p]
+    return tuple(r for r in found if isinstance(r, str))
+
+
+def _without_reference(schema: Mapping[str, Any], definitions: Mapping) -> Mapping[str, Any]:
+    """The schema with a ``$ref`` to a definition replaced by what it stands for."""
+    seen = 0
+    while isinstance(schema.get("$ref"), str) and seen < 16:
+        name = schema["$ref"].rsplit("/", 1)[-1]
+        target = definitions.get(name, {})
+        rest = {k: v for k, v in schema.items() if k != "$ref"}
+        schema = {**(target if isinstance(target, Mapping) else {}), **rest}
+        seen += 1
+    return schema
+
+
+def _name(schema: Any) -> str:
+    if not isinstance(schema, Mapping):
+        return "anything"
+    if "const" in schema:
+        return json.dumps(schema["const"], ensure_ascii=False)
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1]
+    return str(schema.get("title") or schema.get("type") or "anything")
+
+
+def _guess(schema: Mapping[str, Any], choices: list[Any]) -> str:
+    if "properties" in schema or "additionalProperties" in schema:
+        return "object"
+    if "items" in schema or "prefixItems" in schema:
+        return "array"
+    kinds = {type(c) for c in choices if c is not None}
+    if kinds == {int}:
+        return "integer"
+    if kinds and kinds <= {int, float}:
+        return "number"
+    return "boolean" if kinds == {bool} else "string"

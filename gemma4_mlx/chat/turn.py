@@ -1,0 +1,118 @@
+"""One answer of the model: generation events in, chat events and a message out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import Gemma4Error
+from ..generation.constrained import Constraint
+from ..generation.events import Finish, Progress, Token
+from ..generation.stopping import TextGate
+from .events import Reply, TextDelta, ThinkingDelta, ToolCallDelta
+from .messages import Message, Text, ToolCall
+from .parser import ReplyParser
+
+ChatEvent = Progress | Token | TextDelta | ThinkingDelta | ToolCallDelta | ToolCall
+
+
+class Turn:
+    """Collects one generation.
+
+    Args:
+        parser: fresh, told whether the prompt left the thinking channel open.
+        stops: stop strings; they end the answer and are not part of it.
+        constraint: what the answer was held to, None if nothing.
+        wants_value: the constraint stands for a schema, so the reply has a parsed value.
+    """
+
+    def __init__(
+        self,
+        parser: ReplyParser,
+        stops: tuple[str, ...] = (),
+        constraint: Constraint | None = None,
+        wants_value: bool = False,
+    ):
+        self.parser, self.constraint, self.wants_value = parser, constraint, wants_value
+        self._gate = TextGate(stops)
+        self._shown = 0  # code points of the answer that were told
+        self.tokens: list[Token] = []
+        self.stats: Finish | None = None
+
+    def take(self, event: Progress | Token | Finish) -> Iterator[ChatEvent]:
+        """What one generation event means."""
+        if isinstance(event, Token):
+            self.tokens.append(event)
+            yield event
+            if not event.stop:
+                yield from self._told(self.parser.feed(event.id))
+        elif isinstance(event, Finish):
+            self.stats = event
+            yield from self.close(complete=event.reason == "stop")
+        else:
+            yield event
+
+    def close(self, *, complete: bool) -> Iterator[ChatEvent]:
+        """The output is over, or was cut off (``complete=False``)."""
+        yield from self._told(self.parser.finish(complete=complete))
+        rest = self._gate.flush()
+        if rest:
+            yield self._delta(rest)
+
+    def _told(self, events) -> Iterator[ChatEvent]:
+        for event in events:
+            if isinstance(event, TextDelta):
+                text = self._gate.add(event.text)
+                if text:
+                    yield self._delta(text)
+            else:
+                yield event
+
+    def _delta(self, text: str) -> TextDelta:
+        delta = TextDelta(text, self._shown)
+        self._shown += len(text)
+        return delta
+
+    def message(self, *, keep_calls: bool = True) -> Message:
+        """The assistant's message; never without parts."""
+        parts, left = [], self._shown
+        for part in self.parser.parts:
+            if isinstance(part, Text):
+                part = Text(part.text[:left])
+                left -= len(part.text)
+            if (keep_calls or not isinstance(part, ToolCall)) and part != Text(""):
+                parts.append(part)
+        return Message("assistant", tuple(parts) or (Text(""),))
+
+    def reply(self, message: Message) -> Reply:
+        """The reply that goes with the message."""
+        reason = self.stats.reason if self.stats is not None else "cancelled"
+        if message.tool_calls:
+            reason = "tool_calls"
+        value, problem = self._parsed()
+        return Reply(
+            message.text,
+            self.parser.thinking,
+            message.tool_calls,
+            tuple(self.tokens),
+            self.stats,
+            reason,
+            _value=value,
+            _problem=problem,
+        )
+
+    def _parsed(self) -> tuple[Any, str | None]:
+        """(value, None), or (None, why there is none)."""
+        if not self.wants_value:
+            return None, None
+        if not self.constraint.complete:
+            why = self.stats.reason if self.stats is not None else "cancelled"
+            ended = {"length": "max_tokens was reached", "cancelled": "it was cancelled"}
+            return None, (
+                f"the answer is not complete: {ended.get(why, why)} after "
+                f"{len(self.tokens)} tokens; it ends {self.constraint.text[-60:]!r}."
+            )
+        try:
+            return self.constraint.value(), None
+        except Gemma4Error as error:
+            return None, str(error)
+        except ValueError as error:  # a validator of the pydantic class
+            return None, f"the answer has the schema's form, but was refused: {error}"
