@@ -14,17 +14,25 @@ class PooledMap:
     """Grows strip by strip during a traced pass.
 
     Attributes: ``mass`` (H, bins, columns) float32, weights summed over the cell; ``peak``, the
-    cell's largest weight; ``back``: columns in front of the diagonal in a band, None for a square.
+    cell's largest weight; ``back``: columns in front of the diagonal in a band, None for a square;
+    ``statistics`` {name: (H, bins)}, sums over each bin's queries.
+
+    ``cells`` False keeps the statistics only.
     """
 
-    def __init__(self, heads: int, bins: int, width: int, window: int | None = None, blocks=None):
+    def __init__(
+        self, heads: int, bins: int, width: int, window: int | None = None, cells: bool = True
+    ):
         self.bins, self.width, self.window, self.heads = bins, width, window, heads
-        self.longest = longest_block(blocks)
+        self.cells, self.longest = cells, 0
+        self.statistics: dict[str, np.ndarray] = {}
         self.back, columns = self._layout(width)
         self.mass = np.zeros((heads, bins, columns), np.float32)
         self.peak = np.zeros_like(self.mass)
 
     def _layout(self, width: int) -> tuple[int | None, int]:
+        if not self.cells:
+            return None, 0
         if self.window is None:
             return None, self.bins
         back = min(-(-(self.window - 1) // width), self.bins - 1)
@@ -34,7 +42,7 @@ class PooledMap:
     def make_room(self, n: int, blocks=None) -> None:
         """Be ready for ``n`` tokens and for the blocks among them."""
         longest = longest_block(blocks)
-        if self.window is not None and longest > self.longest:
+        if self.cells and self.window is not None and longest > self.longest:
             self.longest = longest
             more = self._layout(self.width)[1] - self.mass.shape[2]
             if more > 0:
@@ -58,13 +66,26 @@ class PooledMap:
                 mass[:, at // 2, target[at]] += self.mass[:, at, c]
                 now = peak[:, at // 2, target[at]]
                 peak[:, at // 2, target[at]] = np.maximum(now, self.peak[:, at, c])
+        half = -(-self.bins // 2)
+        for name, sums in self.statistics.items():
+            merged = np.zeros_like(sums)
+            merged[:, :half] = np.add.reduceat(sums, np.arange(0, self.bins, 2), axis=1)
+            self.statistics[name] = merged
         self.width *= 2
         self.back, self.mass, self.peak = back, mass, peak
 
-    def add(self, start: int, first_key: int, mass: np.ndarray, peak: np.ndarray) -> None:
-        """Add rows ``start ..`` with per-row bins (H, r, nb), bin 0 at key ``first_key``."""
+    def add(
+        self, start: int, first_key: int, mass: np.ndarray, peak: np.ndarray, statistics: dict
+    ) -> None:
+        """Add rows ``start ..``: bins (H, r, nb), bin 0 at key ``first_key``; values (H, r)."""
         rows = np.arange(start, start + mass.shape[1]) // self.width
         edges = np.flatnonzero(np.r_[True, np.diff(rows) > 0])
+        for name, values in statistics.items():
+            if name not in self.statistics:
+                self.statistics[name] = np.zeros((self.heads, self.bins), np.float32)
+            self.statistics[name][:, rows[edges]] += np.add.reduceat(values, edges, axis=1)
+        if not self.cells:
+            return
         mass = np.add.reduceat(mass, edges, axis=1) if len(edges) < len(rows) else mass
         peak = np.maximum.reduceat(peak, edges, axis=1) if len(edges) < len(rows) else peak
         rows, first = rows[edges], first_key // self.width
@@ -85,6 +106,12 @@ class PooledMap:
         used = -(-n // self.width)
         columns = used if self.back is None else self.mass.shape[2]
         return self.mass[:, :used, :columns].copy(), self.peak[:, :used, :columns].copy()
+
+    def sums(self, n: int) -> dict[str, np.ndarray]:
+        """The statistics of ``n`` tokens, (H, used bins) each."""
+        return {
+            name: sums[:, : -(-n // self.width)].copy() for name, sums in self.statistics.items()
+        }
 
 
 def square(cells: np.ndarray, back: int | None) -> np.ndarray:

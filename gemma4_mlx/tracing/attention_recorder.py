@@ -1,0 +1,224 @@
+"""Recording attention during a forward pass: strip by strip, layer by layer.
+
+At the ``keys`` tap a layer's queries and keys are computed at once (so that no chunk's scores wait
+in a graph) and reduced by :func:`.strips.score_strip`. The observer looks at them beside the
+model's own computation and changes nothing in it.
+"""
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import TraceError
+from .attention import AttentionData, LayerAttention
+from .buffers import TokenBuffer
+from .maps import PooledMap
+from .plans import AttentionPlan
+from .strips import score_strip
+from .visibility import key_range
+
+#: Scores held at once: on the CPU about what its caches hold, on a GPU enough to keep it busy.
+CPU_SCORES, GPU_SCORES = 1 << 21, 1 << 25
+
+#: How retained 16- and 32-bit values are stored.
+_STORED = {mx.float32: np.float32, mx.float16: np.float16, mx.bfloat16: np.uint16}
+
+
+class AttentionRecorder:
+    """Collects one run's attention according to a plan.
+
+    Parameters
+    ----------
+    model : the model that runs
+    plan : what to keep
+    expected : tokens the run will have, 0 if unknown: bins then start narrow and double
+    """
+
+    TAPS = ("queries", "keys")
+
+    def __init__(self, model, plan: AttentionPlan, expected: int = 0):
+        self.plan, self.text = plan, model.config.text
+        self.layers, self.heads = plan.chosen_layers(model), plan.chosen_heads(model)
+        self.retained = plan.retained_layers(model, expected or 1)
+        self.expected = expected
+        self.bins = min(plan.bins, expected) if expected else plan.bins
+        self.width = -(-expected // self.bins) if expected else 1
+        self.on_cpu = mx.default_device().type == mx.DeviceType.cpu
+        self.parts = {layer: _Part(self, layer) for layer in self.layers}
+        self.blocks = np.zeros(0, np.int32)  # of every position so far
+        self._queries = None
+
+    def observe(self, name, layer, value, geometry, tokens, marks) -> None:
+        """Taps ``queries`` and then ``keys`` of one layer. ``tokens`` (n,): all ids so far."""
+        if layer not in self.parts:
+            return
+        if name == "queries":
+            self._queries = value
+            return
+        q, k, self._queries = self._queries, value, None
+        if q.shape[0] != 1:
+            raise TraceError(f"a trace records one sequence, this call has {q.shape[0]}")
+        mx.eval(q, k)
+        stop = geometry.query_start + geometry.n
+        self._note_blocks(geometry, stop)
+        part = self.parts[layer]
+        part.map.make_room(stop, self.blocks if part.window else None)
+        if layer in self.retained:
+            part.retain(q[0], k[0], geometry, layer)
+        self._reduce(part, q[0], k[0], geometry, tokens, marks)
+
+    def _note_blocks(self, geometry, stop: int) -> None:
+        """Number the picture blocks of the whole context; a call numbers them from 0."""
+        known = len(self.blocks)
+        if known < stop:
+            self.blocks = np.pad(self.blocks, (0, stop - known), constant_values=-1)
+            self._numbered = False
+        if geometry.blocks is not None and not self._numbered:
+            here = np.array(geometry.blocks[0])
+            offset = self.blocks.max(initial=-1) + 1
+            self.blocks[geometry.query_start : stop] = np.where(here >= 0, here + offset, -1)
+            self._numbered = True
+
+    def _reduce(self, part, q, k, geometry, tokens, marks) -> None:
+        xp = np if self.on_cpu else mx
+        if self.on_cpu:
+            q, k = _as_numpy(q), _as_numpy(k)
+        else:
+            q, k = q.astype(mx.float32), k.astype(mx.float32)
+        if len(self.heads) < self.text.num_attention_heads:
+            group = self.text.num_attention_heads // part.kv_heads
+            pick = np.array(self.heads)
+            pick, its_keys = (
+                (pick, pick // group) if xp is np else map(mx.array, (pick, pick // group))
+            )
+            q, k = q[pick], k[its_keys]
+        blocks = self.blocks if part.window and (self.blocks >= 0).any() else None
+        limit = CPU_SCORES if self.on_cpu else GPU_SCORES
+        at, stop = geometry.query_start, geometry.query_start + geometry.n
+        while at < stop:
+            reach = stop if part.window is None else min(stop - at, max(part.window, 128)) * 2
+            rows = max(1, limit // (len(self.heads) * reach))
+            if part.window is not None:
+                rows = min(rows, max(part.window, 128))
+            end = min(at + rows, stop)
+            low, high = key_range(at, end, part.window, blocks)
+            first = geometry.key_start
+            strip = score_strip(
+                xp,
+                q[:, at - geometry.query_start : end - geometry.query_start],
+                k[:, low - first : high - first],
+                at,
+                low,
+                part.map.width,
+                window=part.window,
+                blocks=blocks,
+                tokens=tokens if self.plan.summaries else None,
+                marks=marks if self.plan.summaries else None,
+            )
+            part.add(strip, stop)
+            at = end
+
+    def result(self, n: int) -> AttentionData:
+        """What was recorded of ``n`` tokens."""
+        widths = {part.map.width for part in self.parts.values()}
+        blocks = self.blocks if (self.blocks >= 0).any() else None
+        return AttentionData(
+            n, widths.pop(), [part.result(n) for part in self.parts.values()], blocks
+        )
+
+
+class _Part:
+    """One layer being recorded."""
+
+    def __init__(self, recorder: AttentionRecorder, layer: int):
+        text, plan = recorder.text, recorder.plan
+        self.layer, self.plan, self.heads = layer, plan, recorder.heads
+        self.type = text.layer_types[layer]
+        self.window = None if text.is_full(layer) else text.sliding_window
+        self.donor, self.kv_heads = text.kv_donor(layer), text.kv_heads_of(layer)
+        self.all_heads, self.head_dim = text.num_attention_heads, text.head_dim_of(layer)
+        self.keeps_keys = self.donor == layer or self.donor not in recorder.retained
+        H, expected = len(self.heads), recorder.expected
+        self.map = PooledMap(H, recorder.bins, recorder.width, self.window, plan.overview)
+        self.normaliser = TokenBuffer((H,), np.float32, expected)
+        self.columns = TokenBuffer((H,), np.float32, expected) if plan.columns else None
+        self.links = [np.zeros((H, 0), dtype) for dtype in (np.float32, np.int32, np.int32)]
+        self.expected = expected
+        self.queries = self.keys = None
+        self.dtype = "float32"
+
+    def retain(self, q, k, geometry, layer: int) -> None:
+        """Keep this call's queries (heads, n, D), and its new keys (kv heads, m, D)."""
+        if len(self.heads) < self.all_heads:
+            q = q[mx.array(self.heads)]
+        if self.queries is None:
+            if q.dtype not in _STORED:
+                raise TraceError(f"queries of type {q.dtype} cannot be retained")
+            self.dtype = str(q.dtype).removeprefix("mlx.core.")
+            folder = (self.plan.folder or "") if self.plan.storage == "disk" else None
+            room = (_STORED[q.dtype], self.expected, folder)
+            self.queries = TokenBuffer((q.shape[0], q.shape[2]), *room)
+            if self.keeps_keys:
+                self.keys = TokenBuffer((k.shape[0], k.shape[2]), *room)
+        self.queries.put(geometry.query_start, _stored(q))
+        if self.keeps_keys:
+            self.keys.put(geometry.query_start, _stored(k[:, -geometry.n :]))
+
+    def add(self, strip, n: int) -> None:
+        statistics = strip.statistics if self.plan.summaries else {}
+        self.map.add(strip.start, strip.first_key, strip.mass, strip.peak, statistics)
+        self.normaliser.put(strip.start, strip.normaliser)
+        if self.columns is not None:
+            first, end = max(strip.first_key, 0), min(n, strip.first_key + strip.columns.shape[1])
+            sums = strip.columns[:, first - strip.first_key : end - strip.first_key]
+            self.columns.room(n)[:, first:end] += sums
+        if self.plan.links:
+            self._add_links(strip)
+
+    def _add_links(self, strip) -> None:
+        H, r = strip.link_weights.shape
+        rows = np.broadcast_to(np.arange(strip.start, strip.start + r), (H, r))
+        new = (strip.link_weights, rows, strip.link_keys)
+        links = [np.concatenate([old, n], axis=1) for old, n in zip(self.links, new)]
+        if links[0].shape[1] > self.plan.links:
+            best = np.argpartition(-links[0], self.plan.links - 1, axis=1)[:, : self.plan.links]
+            links = [np.take_along_axis(each, best, axis=1) for each in links]
+        self.links = links
+
+    def result(self, n: int) -> LayerAttention:
+        mass, peak = self.map.trimmed(n) if self.plan.overview else (None, None)
+        order = np.argsort(-self.links[0], axis=1, kind="stable")
+        weights, queries, keys = (np.take_along_axis(x, order, axis=1) for x in self.links)
+        return LayerAttention(
+            layer=self.layer,
+            type=self.type,
+            window=self.window,
+            donor=self.donor,
+            heads=self.heads,
+            all_heads=self.all_heads,
+            kv_heads=self.kv_heads,
+            normaliser=self.normaliser.values,
+            mass=mass,
+            peak=peak,
+            back=self.map.back,
+            columns=None if self.columns is None else self.columns.values,
+            statistics=self.map.sums(n),
+            link_weights=weights.astype(np.float32) if self.plan.links else None,
+            link_queries=queries.astype(np.int32) if self.plan.links else None,
+            link_keys=keys.astype(np.int32) if self.plan.links else None,
+            queries=None if self.queries is None else self.queries.values,
+            keys=None if self.keys is None else self.keys.values,
+            dtype=self.dtype,
+        )
+
+
+def _as_numpy(x: mx.array) -> np.ndarray:
+    """float32 numpy of an evaluated array; a view where it is float32 already."""
+    if x.dtype != mx.float32:
+        x = x.astype(mx.float32)
+        mx.eval(x)
+    return np.array(x, copy=False)
+
+
+def _stored(x: mx.array) -> np.ndarray:
+    """The array's own bits in a type numpy has."""
+    return np.array(x.view(mx.uint16) if x.dtype == mx.bfloat16 else x)

@@ -1,0 +1,416 @@
+"""Changing what a model computes: experts, heads, the residual stream.
+
+    with model.intervene(Ablate(layer=3, experts=[5]), Steer(layer=8, vector=v)):
+        chat.send("...")
+
+An intervention is a small value. ``observer(model)`` checks it against the model and returns the
+observer that carries it out; ``key`` identifies it to caches and traces. They apply in the order
+given, and end with the ``with`` block, also after an exception. ``tokens`` limits one to a span
+of positions: a slice or (start, stop), stop None for open; None means all, generated ones too.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import ClassVar
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import InterventionError
+from .data import Activations, Trace
+from .plans import KEEPABLE
+
+#: Added to a router score, makes its softmax 0.
+NEVER = -1e30
+
+
+class Intervention:
+    """Base class: finds the layer's taps and the positions, and calls :meth:`change` there."""
+
+    TAPS: ClassVar[tuple[str, ...]]
+    layer: int
+    tokens: slice | tuple | None
+
+    @property
+    def key(self) -> str:
+        """Text that two interventions share exactly if they do the same."""
+        parts = (f"{name}={_short(value)}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __repr__(self):
+        return self.key
+
+    def check(self, model) -> None:
+        """Raise InterventionError if this model lacks what is named."""
+
+    def taps(self) -> tuple[str, ...]:
+        """The taps to be called at."""
+        return self.TAPS
+
+    def change(self, name: str, value: mx.array, seen: dict, start: int) -> mx.array | None:
+        """The value of tap ``name`` as it should be at all positions; None leaves it.
+
+        ``seen``: this call's values of the earlier :meth:`taps`; ``start``: position of the
+        call's first token.
+        """
+        raise NotImplementedError
+
+    def observer(self, model):
+        """A function for ``model.intervene``. Raises InterventionError."""
+        layers = model.config.text.num_hidden_layers
+        if not isinstance(self.layer, int) or not 0 <= self.layer < layers:
+            raise InterventionError(
+                f"layer {self.layer!r} does not exist: this model has layers 0 to {layers - 1}"
+            )
+        span = _span(self.tokens)
+        self.check(model)
+        taps, seen, start = self.taps(), {}, [0]
+
+        def observe(name, layer, value, geometry):
+            if geometry is not None:
+                start[0] = geometry.query_start
+            if layer != self.layer or name not in taps:
+                return None
+            changed = self.change(name, value, seen, start[0])
+            seen[name] = value
+            if name == taps[-1]:
+                seen.clear()
+            if changed is None or span is None:
+                return changed
+            axis = 2 if name == "head_outputs" else 1
+            positions = np.arange(start[0], start[0] + value.shape[axis])
+            inside = (positions >= span[0]) & (positions < span[1])
+            if inside.all() or not inside.any():
+                return changed if inside.all() else None
+            shape = [1] * value.ndim
+            shape[axis] = len(inside)
+            return mx.where(mx.array(inside).reshape(shape), changed, value)
+
+        return observe
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ablate(Intervention):
+    """Take experts out of a layer.
+
+    ``mode`` "contribution": the router chooses as before, and what the experts say counts
+    nothing. "route_around": the router cannot choose them; others take their place and the
+    weights are renormalised.
+    """
+
+    layer: int
+    experts: tuple[int, ...]
+    mode: str = "contribution"
+    tokens: slice | tuple | None = None
+
+    def __post_init__(self):
+        _as_tuple(self, "experts")
+        if self.mode not in ("contribution", "route_around"):
+            raise InterventionError(
+                f"mode {self.mode!r}; there are 'contribution' and 'route_around'"
+            )
+
+    def check(self, model):
+        text = _check_experts(self, model)
+        left = text.num_experts - len(self.experts)
+        if self.mode == "route_around" and left < text.top_k_experts:
+            raise InterventionError(
+                f"only {left} experts would be left in layer {self.layer} for a router that "
+                f"chooses {text.top_k_experts}: take out at most "
+                f"{text.num_experts - text.top_k_experts}"
+            )
+
+    def taps(self):
+        if self.mode == "contribution":
+            return ("expert_indices", "expert_weights")
+        return ("router_logits",)
+
+    def change(self, name, value, seen, start):
+        if name == "router_logits":
+            return value + _vector(value.shape[-1], self.experts, NEVER)
+        if name == "expert_weights":
+            out = _any_of(seen["expert_indices"], self.experts)
+            return mx.where(out, mx.array(0, value.dtype), value)
+        return None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Force(Intervention):
+    """Make the router choose some experts; they push out the weakest of the others.
+
+    ``share``: each forced expert's part of the token's total weight, the others sharing the rest
+    as before. None leaves the weight that the router's own probability gives, which for an expert
+    it would not have chosen is small.
+    """
+
+    layer: int
+    experts: tuple[int, ...]
+    share: float | None = None
+    tokens: slice | tuple | None = None
+
+    TAPS = ("router_probabilities", "expert_indices", "expert_weights")
+
+    def __post_init__(self):
+        _as_tuple(self, "experts")
+        if self.share is not None and not 0 <= self.share * len(self.experts) <= 1:
+            raise InterventionError(
+                f"{len(self.experts)} experts of share {self.share} are more than all the weight"
+            )
+
+    def check(self, model):
+        text = _check_experts(self, model)
+        if len(self.experts) > text.top_k_experts:
+            raise InterventionError(
+                f"{len(self.experts)} experts are forced, a token goes to {text.top_k_experts}"
+            )
+
+    def change(self, name, value, seen, start):
+        if name == "expert_indices":
+            k, p = value.shape[-1], seen["router_probabilities"]
+            p = p + _vector(p.shape[-1], self.experts, 2.0)  # above every probability
+            chosen = mx.argpartition(p, kth=-k, axis=-1)[..., -k:].astype(value.dtype)
+            seen["forced"] = chosen
+            return chosen
+        if name == "expert_weights" and self.share is not None:
+            forced = _any_of(seen["forced"], self.experts)
+            total = value.sum(axis=-1, keepdims=True)
+            rest = mx.where(forced, mx.array(0, value.dtype), value)
+            left = 1 - self.share * len(self.experts)
+            scale = total * left / mx.maximum(rest.sum(axis=-1, keepdims=True), 1e-30)
+            return mx.where(forced, total * self.share, rest * scale).astype(value.dtype)
+        return None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Boost(Intervention):
+    """Add ``amount`` to the router's scores of some experts, before its softmax."""
+
+    layer: int
+    experts: tuple[int, ...]
+    amount: float = 1.0
+    tokens: slice | tuple | None = None
+
+    TAPS = ("router_logits",)
+
+    def __post_init__(self):
+        _as_tuple(self, "experts")
+        if not np.isfinite(self.amount):
+            raise InterventionError(f"a boost of {self.amount} is no number to add")
+
+    def check(self, model):
+        _check_experts(self, model)
+
+    def change(self, name, value, seen, start):
+        return value + _vector(value.shape[-1], self.experts, self.amount)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Swap(Intervention):
+    """Exchange two experts: where the router would choose one, it chooses the other."""
+
+    layer: int
+    a: int
+    b: int
+    tokens: slice | tuple | None = None
+
+    TAPS = ("router_logits",)
+
+    @property
+    def experts(self) -> tuple[int, int]:
+        return (self.a, self.b)
+
+    def check(self, model):
+        _check_experts(self, model)
+
+    def change(self, name, value, seen, start):
+        order = np.arange(value.shape[-1])
+        order[[self.a, self.b]] = order[[self.b, self.a]]
+        return value[..., mx.array(order)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ScaleHeads(Intervention):
+    """Multiply what some attention heads say by ``factor``; 0 silences them."""
+
+    layer: int
+    heads: tuple[int, ...]
+    factor: float = 0.0
+    tokens: slice | tuple | None = None
+
+    TAPS = ("head_outputs",)
+
+    def __post_init__(self):
+        _as_tuple(self, "heads")
+        if not np.isfinite(self.factor):
+            raise InterventionError(f"a factor of {self.factor} scales nothing")
+
+    def check(self, model):
+        _check_indices(self.heads, model.config.text.num_attention_heads, "head", self.layer)
+
+    def change(self, name, value, seen, start):
+        factors = np.ones((value.shape[1], 1, 1), np.float32)
+        factors[list(self.heads)] = self.factor
+        return value * mx.array(factors).astype(value.dtype)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Steer(Intervention):
+    """Add ``scale`` times a vector (H,) to the residual stream that leaves a layer.
+
+    See :func:`.steering.steering_vector` for one made of two sets of prompts.
+    """
+
+    layer: int
+    vector: np.ndarray
+    scale: float = 1.0
+    tokens: slice | tuple | None = None
+
+    TAPS = ("layer_output",)
+
+    def __post_init__(self):
+        object.__setattr__(self, "vector", np.array(self.vector, dtype=np.float32))
+
+    def check(self, model):
+        H = model.config.text.hidden_size
+        if self.vector.shape != (H,) or not np.isfinite(self.vector).all():
+            raise InterventionError(
+                f"a steering vector for this model has {H} finite numbers, this one the shape "
+                f"{self.vector.shape}"
+            )
+
+    def change(self, name, value, seen, start):
+        return value + (mx.array(self.vector) * self.scale).astype(value.dtype)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Patch(Intervention):
+    """Put activations of another run in place of this one's: "which layer carries the fact?"
+
+    ``source``: a trace recorded with an ActivationPlan, its activations, or an array (n, H).
+    ``tokens``: positions to replace, by default all that the source has; ``source_tokens``: the
+    span they come from if it is another one (of the same length).
+    """
+
+    layer: int
+    source: Trace | Activations | np.ndarray
+    tokens: slice | tuple | None = None
+    source_tokens: slice | tuple | None = None
+    tap: str = "layer_output"
+
+    def __post_init__(self):
+        if self.tap not in KEEPABLE:
+            raise InterventionError(f"tap {self.tap!r}; there are {', '.join(KEEPABLE)}")
+        source = self.source.activations if isinstance(self.source, Trace) else self.source
+        if source is None:
+            raise InterventionError(
+                "this trace kept no activations; trace with activations=ActivationPlan()"
+            )
+        if isinstance(source, Activations):
+            if self.tap not in source.values or self.layer not in source.layers:
+                raise InterventionError(
+                    f"the source kept {', '.join(source.values)} of layers {source.layers}, not "
+                    f"{self.tap} of layer {self.layer}"
+                )
+            source = source.at(self.tap, self.layer)
+        source = np.array(source, dtype=np.float32)
+        if source.ndim != 2:
+            raise InterventionError(f"activations have the shape (n, H), not {source.shape}")
+        first, last = _span(self.source_tokens) or (0, len(source))
+        target = _span(self.tokens) or (first, last)
+        last, until = min(last, len(source)), target[1]
+        if until == _OPEN:
+            until = target[0] + last - first
+        if not 0 <= first < last or until - target[0] != last - first:
+            raise InterventionError(
+                f"positions {target[0]}:{until} take {until - target[0]} rows; the source gives "
+                f"{first}:{last} of its {len(source)}"
+            )
+        object.__setattr__(self, "source", source[first:last])
+        object.__setattr__(self, "source_tokens", None)
+        object.__setattr__(self, "tokens", (target[0], until))
+
+    def check(self, model):
+        H = model.config.text.hidden_size
+        if self.source.shape[1] != H:
+            raise InterventionError(
+                f"the source's activations have {self.source.shape[1]} numbers, this model's {H}"
+            )
+
+    def taps(self):
+        return (self.tap,)
+
+    def change(self, name, value, seen, start):
+        n, first = value.shape[1], self.tokens[0]
+        low, high = max(start, first), min(start + n, first + len(self.source))
+        if low >= high:
+            return None
+        rows = mx.array(self.source[low - first : high - first]).astype(value.dtype)[None]
+        rows = mx.broadcast_to(rows, (value.shape[0], *rows.shape[1:]))
+        parts = [value[:, : low - start], rows, value[:, high - start :]]
+        return mx.concatenate(parts, axis=1)
+
+
+_OPEN = 1 << 60  # the end of a span without one
+
+
+def _span(tokens) -> tuple[int, int] | None:
+    """(start, stop) of a token span, None for all positions."""
+    if tokens is None:
+        return None
+    if isinstance(tokens, slice):
+        if tokens.step not in (None, 1):
+            raise InterventionError("a token span has no step")
+        tokens = (tokens.start, tokens.stop)
+    try:
+        start, stop = tokens
+    except (TypeError, ValueError):
+        raise InterventionError(f"tokens {tokens!r}: give a slice or (start, stop)") from None
+    start, stop = 0 if start is None else start, _OPEN if stop is None else stop
+    if not 0 <= start < stop:
+        raise InterventionError(
+            f"tokens {start}:{stop} is no span; count from 0, the start below the stop"
+        )
+    return int(start), int(stop)
+
+
+def _as_tuple(self, name: str) -> None:
+    value = getattr(self, name)
+    value = (value,) if isinstance(value, int | np.integer) else value
+    object.__setattr__(self, name, tuple(int(i) for i in value))
+
+
+def _check_indices(chosen, count: int, what: str, layer: int) -> None:
+    wrong = [i for i in chosen if not 0 <= i < count]
+    if wrong or not chosen:
+        shown = ", ".join(map(str, wrong)) or "none at all"
+        raise InterventionError(
+            f"{what} {shown} of layer {layer}: this model has {what}s 0 to {count - 1}"
+        )
+
+
+def _check_experts(self, model):
+    text = model.config.text
+    if not text.enable_moe_block:
+        raise InterventionError(f"{type(self).__name__} changes experts, this model has none")
+    _check_indices(self.experts, text.num_experts, "expert", self.layer)
+    return text
+
+
+def _vector(size: int, chosen, amount: float) -> mx.array:
+    values = np.zeros(size, np.float32)
+    values[list(chosen)] = amount
+    return mx.array(values)
+
+
+def _any_of(indices: mx.array, chosen) -> mx.array:
+    found = indices == chosen[0]
+    for expert in chosen[1:]:
+        found = found | (indices == expert)
+    return found
+
+
+def _short(value) -> str:
+    """A field as text; arrays by their digest."""
+    if isinstance(value, np.ndarray):
+        return f"array{value.shape}:{sha256(value.tobytes()).hexdigest()[:12]}"
+    return repr(value)

@@ -1,0 +1,315 @@
+"""An observer that makes a trace of whatever runs under it.
+
+    recorder = Recorder(model, TracePlan(routing=RoutingPlan()))
+    with model.observe(recorder):
+        ...                         # a prefill, a generation, a chat's answer
+    trace = recorder.trace()
+
+It only looks: small results (chosen experts) are collected as they are and converted later,
+attention is reduced layer by layer as in :mod:`.attention_recorder`.
+"""
+
+import time
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import TraceError
+from ..generation import engine
+from .attention_recorder import AttentionRecorder
+from .buffers import TokenBuffer
+from .data import Activations, Timings, Trace
+from .lens_recorder import LensRecorder
+from .plans import RoutingPlan, TracePlan
+from .routing import RoutingData
+from .tokens import KINDS, Tokens, roles_of
+
+#: Decode steps whose routing waits to be converted; waiting keeps decoding asynchronous.
+PENDING = 32
+
+
+class Recorder:
+    """Records one sequence from its first token on.
+
+    Parameters
+    ----------
+    model : the model that will run
+    plan : what to record; by default the routing of a model with experts, else attention
+    expected : number of tokens, if it is known; saves regrouping of overviews
+    inputs : the prompt's ``ModelInputs``, for the places of soft tokens in their media
+    """
+
+    def __init__(self, model, plan: TracePlan | None = None, expected: int = 0, inputs=None):
+        self.model, self.inputs = model, inputs
+        if plan is None:
+            has_experts = model.config.text.enable_moe_block
+            plan = TracePlan(routing=RoutingPlan()) if has_experts else None
+        if plan is None:
+            raise TraceError("this model has no experts: give the recorder a plan")
+        self.plan = plan
+        self._handlers: dict[str, list] = {}
+        self.routing = self.attention = self.lens = self.activations = None
+        if plan.routing is not None:
+            self.routing = _RoutingRecorder(model, plan.routing)
+        if plan.attention is not None:
+            self.attention = AttentionRecorder(model, plan.attention, expected)
+        if plan.lens is not None:
+            self.lens = LensRecorder(model, plan.lens)
+        if plan.activations is not None:
+            self.activations = _ActivationRecorder(model, plan.activations, expected)
+        for part in (self.routing, self.attention, self.lens, self.activations):
+            for name in part.TAPS if part is not None else ():
+                self._handlers.setdefault(name, []).append(part)
+        self._pending_tokens: list[mx.array] = []
+        self._ids = np.zeros(0, np.int32)
+        self._n, self._placed = 0, False
+        self._starts: list[tuple[int, int, float]] = []  # first token, stop, time
+        self._stopped_at: float | None = None
+        self._interventions: list = []
+        self._on_engine = False
+
+    def __call__(self, name, layer, value, geometry) -> None:
+        if name == "tokens":
+            self._begin(value)
+            return
+        if geometry is not None and not self._placed:
+            self._check_place(geometry)
+        if handlers := self._handlers.get(name):
+            for part in handlers:
+                if part is self.attention:
+                    ids = self._all_ids()
+                    part.observe(name, layer, value, geometry, ids, self._marks(ids))
+                elif part is self.lens:
+                    part.observe(layer, value, self._all_ids())
+                else:
+                    part.observe(name, layer, value)
+        if name == "final_hidden" and value.shape[1] > 1:
+            self._settle()  # a prompt's upper layers would otherwise wait with their inputs
+
+    def _begin(self, tokens: mx.array) -> None:
+        """A call of the model starts."""
+        if tokens.shape[0] != 1:
+            raise TraceError(f"a trace records one sequence, this call has {tokens.shape[0]}")
+        n = tokens.shape[1]
+        if self._n + n > len(self._ids) + PENDING or n > 1:
+            self._settle()
+        self._on_engine = engine().on_engine_thread()
+        self._pending_tokens.append(tokens)
+        self._starts.append((self._n, self._n + n, time.perf_counter()))
+        self._stopped_at, self._placed = None, False
+        self._n += n
+        if self.routing is not None:
+            self.routing.begin()
+        for key in self.model.interventions:
+            if key not in self._interventions:
+                self._interventions.append(key)
+
+    def _check_place(self, geometry) -> None:
+        self._placed, seen = True, self._n - geometry.n
+        if geometry.query_start != seen:
+            raise TraceError(
+                f"the recorder has seen {seen} tokens and the model goes on at "
+                f"{geometry.query_start}: record from an empty cache, without stepping back"
+            )
+
+    def _all_ids(self) -> np.ndarray:
+        """Ids of all tokens so far, (n,) int32."""
+        if self._pending_tokens:
+            new = [np.array(t[0]).astype(np.int32) for t in self._pending_tokens]
+            self._ids = np.concatenate([self._ids, *new])
+            self._pending_tokens = []
+        return self._ids
+
+    def _settle(self) -> None:
+        """Convert what waits; on the thread that computed it."""
+        self._all_ids()
+        if self.routing is not None:
+            self.routing.settle()
+
+    def finish(self) -> None:
+        """Convert what waits, from any thread; called by :meth:`trace`."""
+        if self._stopped_at is None:
+            self._stopped_at = time.perf_counter()
+        if self._on_engine and not engine().on_engine_thread():
+            engine().run(self._settle)
+        else:
+            self._settle()
+
+    def _kinds(self, ids: np.ndarray) -> np.ndarray:
+        config, kinds = self.model.config, np.zeros(len(ids), np.uint8)
+        tokenizer = self.model.tokenizer
+        if tokenizer is not None:
+            special = np.array(sorted(tokenizer.special_ids.values()), np.int32)
+            kinds[np.isin(ids, special)] = KINDS.index("special")
+        for kind in ("image", "video", "audio"):
+            kinds[ids == getattr(config, f"{kind}_token_id")] = KINDS.index(kind)
+        return kinds
+
+    def _marks(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Where soft tokens of each kind are, for kinds that occur."""
+        config = self.model.config
+        marks = {
+            kind: ids == getattr(config, f"{kind}_token_id") for kind in ("image", "video", "audio")
+        }
+        return {kind: mark for kind, mark in marks.items() if mark.any()}
+
+    def trace(self) -> Trace:
+        """The trace of everything seen so far. Raises TraceError if nothing ran."""
+        if not self._n:
+            raise TraceError("nothing ran under this recorder, there is nothing to trace")
+        self.finish()
+        ids = self._all_ids()
+        tokens = self._tokens(ids)
+        trace = Trace(tokens, timings=self._timings(), plan=str(self.plan))
+        trace.interventions = tuple(map(str, self._interventions))
+        trace.model = model_facts(self.model)
+        if self.routing is not None:
+            trace.routing = self.routing.result(tokens)
+        if self.attention is not None:
+            trace.attention = self.attention.result(len(ids))
+        if self.lens is not None:
+            trace.lens = self.lens.result(self.model)
+        if self.activations is not None:
+            trace.activations = self.activations.result()
+        return trace
+
+    def _timings(self) -> Timings:
+        ends = [start[2] for start in self._starts[1:]] + [self._stopped_at]
+        calls = [(a, b, end - at) for (a, b, at), end in zip(self._starts, ends)]
+        chunks = tuple(call for call in calls if call[1] - call[0] > 1 or call[0] == 0)
+        decode = tuple(seconds for a, b, seconds in calls if b - a == 1 and a > 0)
+        return Timings(sum(call[2] for call in chunks), chunks, decode)
+
+    def _tokens(self, ids: np.ndarray) -> Tokens:
+        kinds, tokenizer = self._kinds(ids), self.model.tokenizer
+        if tokenizer is None:
+            texts = [f"<{i}>" for i in ids]
+        else:
+            reader = tokenizer.detokenizer()
+            texts = [reader.add(int(i)) for i in ids]
+            texts[-1] += reader.finish()
+        n = len(ids)
+        media, labels = np.full(n, -1, np.int16), []
+        boxes = np.full((n, 4), np.nan, np.float32)
+        times = np.full((n, 2), np.nan, np.float32)
+        for i, span in enumerate(self.inputs.media if self.inputs is not None else ()):
+            at = slice(span.start, min(span.stop, n))
+            media[at] = i
+            labels.append(span.label)
+            if span.boxes is not None:
+                boxes[at] = span.boxes[: at.stop - at.start]
+            if span.times is not None:
+                times[at] = span.times[: at.stop - at.start]
+        return Tokens(
+            ids,
+            texts,
+            kinds,
+            roles_of(texts, kinds == KINDS.index("special")),
+            None if np.isnan(boxes).all() else boxes,
+            None if np.isnan(times).all() else times,
+            media,
+            labels,
+        )
+
+
+def model_facts(model) -> dict:
+    """What a trace remembers of its model, JSON-ready."""
+    text = model.config.text
+    layers = range(text.num_hidden_layers)
+    return {
+        "source": model.source,
+        "fingerprint": model.fingerprint,
+        "model_type": model.config.model_type,
+        "layer_types": list(text.layer_types),
+        "sliding_window": text.sliding_window,
+        "heads": text.num_attention_heads,
+        "kv_heads": [text.kv_heads_of(i) for i in layers],
+        "head_dims": [text.head_dim_of(i) for i in layers],
+        "kv_donors": [text.kv_donor(i) for i in layers],
+        "num_experts": text.num_experts if text.enable_moe_block else 0,
+        "top_k_experts": text.top_k_experts if text.enable_moe_block else 0,
+        "hidden_size": text.hidden_size,
+        "dtype": str(model.dtype).removeprefix("mlx.core."),
+    }
+
+
+class _RoutingRecorder:
+    """Chosen experts, their weights and, if asked for, all probabilities."""
+
+    def __init__(self, model, plan: RoutingPlan):
+        self.layers = plan.chosen_layers(model)
+        self.num_experts = model.config.text.num_experts
+        self.TAPS = ("expert_indices", "expert_weights")
+        if plan.probabilities:
+            self.TAPS += ("router_probabilities",)
+        self._calls: list[dict] = []  # per call {tap: {layer: array}}
+        self._chunks: dict[str, list[np.ndarray]] = {name: [] for name in self.TAPS}
+
+    def begin(self) -> None:
+        self._calls.append({name: {} for name in self.TAPS})
+
+    def observe(self, name, layer, value) -> None:
+        if layer in self.layers:
+            self._calls[-1][name][layer] = value
+
+    def settle(self) -> None:
+        whole = len(self.layers)
+        calls = [c for c in self._calls if all(len(found) == whole for found in c.values())]
+        mx.eval([list(values.values()) for call in calls for values in call.values()])
+        id_type = np.uint8 if self.num_experts <= 256 else np.uint16
+        for call in calls:
+            arrays = {
+                name: np.concatenate([np.array(values[i].astype(_WIDE[name])) for i in self.layers])
+                for name, values in call.items()
+            }
+            order = np.argsort(-arrays["expert_weights"], axis=-1, kind="stable")
+            for name in ("expert_indices", "expert_weights"):
+                arrays[name] = np.take_along_axis(arrays[name], order, axis=-1)
+            arrays["expert_indices"] = arrays["expert_indices"].astype(id_type)
+            for name, array in arrays.items():
+                self._chunks[name].append(array)
+        self._calls = []
+
+    def result(self, tokens: Tokens) -> RoutingData:
+        joined = {name: np.concatenate(parts, axis=1) for name, parts in self._chunks.items()}
+        return RoutingData(
+            self.layers,
+            joined["expert_indices"],
+            joined["expert_weights"],
+            self.num_experts,
+            tokens,
+            joined.get("router_probabilities"),
+        )
+
+
+_WIDE = {
+    "expert_indices": mx.uint32,
+    "expert_weights": mx.float32,
+    "router_probabilities": mx.float32,
+}
+
+
+class _ActivationRecorder:
+    """Whole activations of chosen taps."""
+
+    def __init__(self, model, plan, expected: int):
+        self.layers, self.TAPS = plan.chosen_layers(model), plan.taps
+        self.dtype = str(model.dtype).removeprefix("mlx.core.")
+        stored = np.float32 if self.dtype == "float32" else np.uint16
+        stored = np.float16 if self.dtype == "float16" else stored
+        shape = (len(self.layers), model.config.text.hidden_size)
+        self._kept = {tap: TokenBuffer(shape, stored, expected) for tap in plan.taps}
+
+    def observe(self, name, layer, value) -> None:
+        if layer not in self.layers:
+            return
+        mx.eval(value)
+        buffer, row, n = self._kept[name], self.layers.index(layer), value.shape[1]
+        start = buffer.n - n if row else buffer.n
+        value = value[0].view(mx.uint16) if value.dtype == mx.bfloat16 else value[0]
+        buffer.room(start + n)[row, start : start + n] = np.array(value)
+
+    def result(self) -> Activations:
+        return Activations(
+            self.layers, {tap: kept.values for tap, kept in self._kept.items()}, self.dtype
+        )

@@ -1,0 +1,123 @@
+"""``trace(model, prompt)``: read a prompt once, with a recorder watching."""
+
+import shutil
+import tempfile
+
+import mlx.core as mx
+import psutil
+
+from ..errors import ContextError, TraceError
+from ..generation import Progress, engine
+from ..generation.prefill import CHUNK, Prompt, SoftTokens
+from ..processing.template import render
+from .data import Trace
+from .plans import ActivationPlan, AttentionPlan, LensPlan, RoutingPlan, TracePlan
+from .recorder import Recorder
+
+#: Share of the free memory that a trace may take.
+MEMORY_SHARE = 0.8
+_DEFAULT = object()
+
+
+def trace(
+    model,
+    prompt,
+    *,
+    plan: TracePlan | None = None,
+    attention: AttentionPlan | None = _DEFAULT,
+    routing: RoutingPlan | None = _DEFAULT,
+    lens: LensPlan | None = None,
+    activations: ActivationPlan | None = None,
+    chunk: int = CHUNK,
+    memory: int | None = None,
+    media_features=None,
+    progress=None,
+) -> Trace:
+    """Run the model over a prompt and return what was observed.
+
+    Args:
+        model: a loaded model.
+        prompt: text (``<bos>`` is put before it), token ids, a ``ModelInputs``, a list of chat
+            messages, or a chat (what it would send next is traced).
+        plan: all parts at once, in place of the four that follow.
+        attention, routing: what to record of them; None leaves a part out. By default
+            attention, and routing where the model has experts.
+        lens, activations: further parts, by default left out.
+        chunk: prompt tokens read at once; a picture is never cut.
+        memory: bytes the trace may take, by default 80% of what is free. A plan that needs more
+            is refused before anything runs, with one that fits.
+        media_features: a dict that keeps encoded pictures and sounds between calls.
+        progress: called with a ``Progress`` after every chunk.
+
+    Raises:
+        TraceError: the plan names layers or heads the model lacks, asks for routing from a model
+            without experts, or does not fit.
+        ContextError: the prompt is empty, or longer than the model's context.
+    """
+    given = (attention, routing, lens, activations)
+    if plan is None:
+        experts = model.config.text.enable_moe_block
+        attention = AttentionPlan() if attention is _DEFAULT else attention
+        routing = (RoutingPlan() if experts else None) if routing is _DEFAULT else routing
+        plan = TracePlan(routing, attention, lens, activations)
+    elif given != (_DEFAULT, _DEFAULT, None, None):
+        raise TraceError("give trace() a plan or its parts, not both")
+    if not plan.parts:
+        raise TraceError("a trace of nothing: every part of the plan is None")
+    prompt = Prompt.of(model, inputs_of(model, prompt))
+    context = model.config.text.max_position_embeddings
+    if len(prompt) > context:
+        raise ContextError(
+            f"The prompt has {len(prompt):,} tokens, the model's context is {context:,}."
+        )
+    if chunk < 1:
+        raise TraceError(f"a chunk of {chunk} tokens reads nothing")
+    plan.check(model, len(prompt), *_room(plan, memory))
+    mx.eval(model.parameters())  # lazy arrays belong to the thread that made them
+    job = engine().submit(_run, model, prompt, plan, chunk, media_features)
+    for event in job.events():
+        if progress is not None:
+            progress(event)
+    return job.result()
+
+
+def inputs_of(model, prompt):
+    """Messages or a chat as ``ModelInputs`` or ids; text, ids and inputs as they are."""
+    if hasattr(prompt, "inputs") and callable(prompt.inputs):
+        return prompt.inputs()
+    if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], dict):
+        if model.tokenizer is None:
+            raise TraceError("messages need a tokenizer, and this model has none; give token ids")
+        rendered = render(list(prompt), template=model.chat_template)
+        return rendered.encode(model.tokenizer)
+    if isinstance(prompt, str) and model.tokenizer is None:
+        raise TraceError("text needs a tokenizer, and this model has none; give token ids")
+    return prompt
+
+
+def _room(plan: TracePlan, memory: int | None) -> tuple[int, int]:
+    """Bytes of memory and of disk that a trace may take."""
+    if memory is None:
+        memory = int(psutil.virtual_memory().available * MEMORY_SHARE)
+    folder = getattr(plan.attention, "folder", None) or tempfile.gettempdir()
+    try:
+        return memory, shutil.disk_usage(folder).free
+    except OSError as error:
+        raise TraceError(f"{folder} cannot hold retained vectors: {error.strerror}") from None
+
+
+def _run(model, prompt: Prompt, plan: TracePlan, chunk: int, media_features):
+    """Generator for the engine: yields Progress, returns the trace."""
+    recorder = Recorder(model, plan, len(prompt), prompt.inputs)
+    cache = model.make_cache()
+    soft = SoftTokens(model, prompt, 0, media_features)
+    with model.observe(recorder):
+        for start, stop in prompt.inputs.chunks(chunk):
+            tokens = mx.array(prompt.tokens[start:stop])[None]
+            hidden = model.hidden(tokens, cache, soft.between(start, stop))
+            mx.eval(hidden, [entry.state for entry in cache])
+            del hidden
+            mx.clear_cache()
+            yield Progress(stop, len(prompt), 0.0)
+    recorder.finish()
+    return recorder.trace()

@@ -1,0 +1,247 @@
+"""Traced attention against transformers' eager attention, every layer and head, to 1e-5."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import gemma4_mlx as g4
+from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan
+
+NAMES = ["e2b", "e2b_noshare", "moe", "dense31", "everything", "textonly", "textonly_moe"]
+EXACT = 1e-5
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint):
+    models = {}
+
+    def get(name):
+        if name not in models:
+            models[name] = g4.load(checkpoint(name).folder)
+        return models[name], checkpoint(name)
+
+    return get
+
+
+def record(model, ids, sizes=(1000,), plan=None, features=None, **known):
+    """A trace of ``ids`` fed in pieces; the last size repeats."""
+    recorder = Recorder(
+        model, plan or TracePlan(attention=AttentionPlan(bins=16, retain="all")), **known
+    )
+    tokens, sizes, at = mx.array(np.array(ids).reshape(1, -1).astype(np.int32)), list(sizes), 0
+    cache = model.make_cache()
+    with model.observe(recorder):
+        while at < tokens.shape[1]:
+            size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
+            model(tokens[:, at : at + size], cache=cache, features=features)
+            at += size
+    return recorder.trace()
+
+
+def dense(reference, layers, prefix=""):
+    """(layers, heads, n, n) float64."""
+    return np.stack([getattr(reference, f"{prefix}attn_{i}") for i in range(layers)]).astype(float)
+
+
+def pooled(weights, edges):
+    """Sums and maxima over the cells of an (n, n) map."""
+    total = np.add.reduceat(np.add.reduceat(weights, edges[:-1], 0), edges[:-1], 1)
+    peak = np.maximum.reduceat(np.maximum.reduceat(weights, edges[:-1], 0), edges[:-1], 1)
+    return total, peak
+
+
+def check_against(attention, weights, tokens):
+    """Everything a trace knows, against dense weights (layers, heads, n, n)."""
+    layers, heads, n, _ = weights.shape
+    edges = attention.edges
+    position = np.arange(n)
+    earlier = position[None] < position[:, None]
+    same = (tokens[:, None] == tokens[None]) & earlier
+    after_same = np.zeros((n, n), bool)
+    after_same[:, 1:] = ((tokens[:, None] == tokens[None]) & earlier)[:, :-1]
+    masks = {
+        "first": position[None] == np.zeros((n, 1)),
+        "previous": position[None] == position[:, None] - 1,
+        "same": same,
+        "induction": after_same,
+    }
+    for layer in range(layers):
+        for head in range(heads):
+            w = weights[layer, head]
+            total, peak = pooled(w, edges)
+            per_query = total / np.diff(edges)[:, None]
+            assert np.abs(attention.overview(layer, head) - per_query).max() < EXACT
+            assert np.abs(attention.overview(layer, head, "max") - peak).max() < EXACT
+            assert np.abs(attention.column_sums(layer, head) - w.sum(0)).max() < 1e-5 * n
+            tile = attention.tile(layer, head, shape=(n, n), statistic="max")
+            assert np.abs(tile.values - w).max() < EXACT and tile.source == "recomputed"
+            for query in (0, n // 3, n - 1):
+                assert np.abs(attention.row(layer, head, query) - w[query]).max() < EXACT
+            for name, mask in masks.items():
+                expected = (w * mask).sum(-1).mean()
+                assert abs(attention.summary(name, layer, head) - expected) < EXACT, name
+            p = np.where(w > 0, w, 1)
+            entropy = -(w * np.log(p)).sum(-1).mean()
+            assert abs(attention.summary("entropy", layer, head) - entropy) < 1e-4
+            distance = (w * (position[:, None] - position[None])).sum(-1).mean()
+            assert abs(attention.summary("distance", layer, head) - distance) < 1e-3
+            linkable = w * (position[None] != position[:, None]) * (position[None] > 0)
+            strongest = np.sort(linkable.max(-1))[::-1][:16]
+            links = attention.links(layer, head)
+            got = np.array([link.weight for link in links])
+            assert np.abs(got - strongest[: len(got)]).max() < EXACT
+            for link in links:
+                assert abs(linkable[link.query, link.key] - link.weight) < EXACT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whole_prompt(name, loaded):
+    model, reference = loaded(name)
+    trace = record(model, reference.ids, expected=100)
+    weights = dense(reference, model.config.text.num_hidden_layers)
+    check_against(trace.attention, weights, trace.tokens.ids)
+
+
+@pytest.mark.parametrize("name", ["e2b", "everything"])
+@pytest.mark.parametrize("sizes", [(7,), (40, 1), (16, 17, 64, 1)], ids=str)
+def test_pieces_of_a_run_whose_length_is_unknown(name, sizes, loaded):
+    """Bins start one token wide and double, queries and keys are kept across calls."""
+    model, reference = loaded(name)
+    trace = record(model, reference.ids, sizes)
+    assert trace.attention.width == 8 and len(trace) == 100
+    weights = dense(reference, model.config.text.num_hidden_layers)
+    check_against(trace.attention, weights, trace.tokens.ids)
+
+
+@pytest.mark.parametrize("name", ["moe", "dense31"])
+@pytest.mark.parametrize("picture", ["img", "long"])
+def test_pictures_that_see_themselves(name, picture, loaded):
+    """Bidirectional blocks on sliding layers, one of them longer than the window."""
+    model, reference = loaded(name)
+    pixels = getattr(reference, f"{picture}_pixels")
+    positions = getattr(reference, f"{picture}_positions").astype(np.int32)
+    features = []
+    for patches, place in zip(pixels, positions):
+        real = place[:, 0] >= 0
+        features.append(model.encode_image(mx.array(patches[real]), mx.array(place[real])))
+    ids = getattr(reference, f"{picture}_ids")
+    trace = record(model, ids, features=mx.concatenate(features), expected=ids.size)
+    text = model.config.text
+    weights = dense(reference, text.num_hidden_layers, f"{picture}_")
+    check_against(trace.attention, weights, trace.tokens.ids)
+    image = trace.tokens.of_kind("image")
+    upper = np.triu(np.ones(weights.shape[-2:]), 1)
+    for layer in range(text.num_hidden_layers):
+        ahead = (weights[layer] * upper).sum()
+        assert (ahead > 0) == (not text.is_full(layer))
+        expected = weights[layer, 0][:, image].sum(-1).mean()
+        assert abs(trace.attention.summary("image", layer, 0) - expected) < EXACT
+
+
+def test_the_mlx_path_agrees(loaded, monkeypatch):
+    """On a GPU the same arithmetic runs in MLX instead of numpy."""
+    from gemma4_mlx.tracing.attention_recorder import AttentionRecorder
+
+    made = AttentionRecorder.__init__
+
+    def init(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        self.on_cpu = False
+
+    monkeypatch.setattr(AttentionRecorder, "__init__", init)
+    model, reference = loaded("everything")
+    trace = record(model, reference.ids, (30,), expected=100)
+    weights = dense(reference, model.config.text.num_hidden_layers)
+    check_against(trace.attention, weights, trace.tokens.ids)
+
+
+def test_chosen_layers_and_heads(loaded):
+    """A KV-shared layer whose donor is not traced keeps the donor's keys itself."""
+    model, reference = loaded("e2b")
+    shared = model.config.text.num_hidden_layers - 1
+    plan = TracePlan(attention=AttentionPlan(layers=(2, shared), heads=(1, 3), retain="all"))
+    trace = record(model, reference.ids, plan=plan, expected=100)
+    assert trace.attention.layers == (2, shared) and trace.attention.heads(2) == (1, 3)
+    for layer in (2, shared):
+        for head in (1, 3):
+            expected = getattr(reference, f"attn_{layer}")[head]
+            assert (
+                np.abs(trace.attention.tile(layer, head, shape=(100, 100)) - expected).max() < EXACT
+            )
+            for query in (5, 99):
+                row = trace.attention.row(layer, head, query)
+                assert np.abs(row - expected[query]).max() < EXACT
+
+
+def test_what_is_not_kept_is_absent_not_wrong(loaded):
+    model, reference = loaded("e2b")
+    plan = AttentionPlan(overview=False, columns=False, summaries=False, links=0, retain="none")
+    trace = record(model, reference.ids, plan=TracePlan(attention=plan))
+    attention = trace.attention
+    assert attention.normaliser(0, 0).shape == (100,)
+    calls = (
+        lambda: attention.overview(0, 0),
+        lambda: attention.column_sums(0, 0),
+        lambda: attention.summary("entropy", 0, 0),
+        lambda: attention.links(0, 0),
+        lambda: attention.row(0, 0, 5),
+        lambda: attention.find((0, 2), (3, 4)),
+    )
+    for call in calls:
+        with pytest.raises(g4.errors.TraceError, match="AttentionPlan"):
+            call()
+
+
+def test_find_ranks_heads_by_the_mass_between_spans(loaded):
+    model, reference = loaded("everything")
+    trace = record(model, reference.ids, expected=100)
+    weights = dense(reference, model.config.text.num_hidden_layers)
+    mass = weights[:, :, 80:90, 30:33].sum(-1).mean(-1)  # (layers, heads)
+    found = trace.attention.find((80, 90), slice(30, 33))
+    assert len(found) == mass.size
+    assert [f.mass for f in found] == sorted((f.mass for f in found), reverse=True)
+    for each in found:
+        assert abs(each.mass - mass[each.layer, each.head]) < EXACT
+        link = each.strongest
+        assert abs(weights[each.layer, each.head, link.query, link.key] - link.weight) < EXACT
+    best = np.unravel_index(mass.argmax(), mass.shape)
+    assert (found[0].layer, found[0].head) == best
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (100, 13), (1, 1)], ids=str)
+@pytest.mark.parametrize("span", [(0, 100, 0, 100), (20, 91, 3, 64), (60, 80, 70, 100)], ids=str)
+def test_pooled_tiles(shape, span, loaded):
+    model, reference = loaded("moe")
+    trace = record(model, reference.ids, expected=100)
+    a, b, c, d = span
+    for layer in (0, 5):
+        w = getattr(reference, f"attn_{layer}")[2][a:b, c:d].astype(float)
+        for statistic in ("mass", "mean", "max"):
+            tile = trace.attention.tile(layer, 2, slice(a, b), slice(c, d), shape, statistic)
+            rows, cols = tile.query_edges - a, tile.key_edges - c
+            assert (rows[0], rows[-1], cols[0], cols[-1]) == (0, b - a, 0, d - c)
+            assert tile.shape == (min(shape[0], b - a), min(shape[1], d - c))
+            for i in range(tile.shape[0]):
+                for j in range(tile.shape[1]):
+                    cell = w[rows[i] : rows[i + 1], cols[j] : cols[j + 1]]
+                    expected = {"mass": cell.sum(1).mean(), "mean": cell.mean(), "max": cell.max()}
+                    assert abs(tile.values[i, j] - expected[statistic]) < EXACT
+
+
+def test_tiles_of_unretained_layers_come_from_the_overview(loaded):
+    model, reference = loaded("e2b")
+    plan = TracePlan(attention=AttentionPlan(bins=20, retain="full"))
+    trace = record(model, reference.ids, plan=plan, expected=100)
+    assert trace.attention.retained == (4, 9, 14)
+    w = reference.attn_0[1]
+    tile = trace.attention.tile(0, 1, (31, 79), (12, 58), shape=(4, 64), statistic="mass")
+    assert tile.source == "overview" and tile.pooled
+    assert tile.query_edges.tolist() == [30, 45, 60, 75, 80]
+    assert tile.key_edges.tolist() == list(range(10, 61, 5))
+    for i in range(4):
+        rows = slice(*tile.query_edges[i : i + 2])
+        for j in range(10):
+            cell = w[rows, slice(*tile.key_edges[j : j + 2])]
+            assert abs(tile.values[i, j] - cell.sum(1).mean()) < EXACT
+    with pytest.raises(g4.errors.TraceError, match="were not retained"):
+        trace.attention.tile(0, 1, (31, 35), (12, 58))
