@@ -49,6 +49,7 @@ def run_steps(
             yield Done(replace(reply, steps=tuple(steps)))
             return
         how["require_tool"] = False
+        how.pop("begin", None)
         if number == max_steps:
             limit = f"not run: the limit of {max_steps} steps is reached"
             _answer(chat, reply.tool_calls, {}, limit)

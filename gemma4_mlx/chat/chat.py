@@ -13,9 +13,11 @@ the thread that asks for them.
 
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..errors import ChatError
 from ..generation.caches import PromptCache
@@ -117,6 +119,7 @@ class Chat:
         thinking: bool | int | None = None,
         require_tool: bool = False,
         alternatives: int = 0,
+        begin: Sequence[int] = (),
         cancel: threading.Event | None = None,
         **sampling: Any,
     ) -> Iterator[ChatEvent | Done]:
@@ -134,6 +137,8 @@ class Chat:
             thinking: overrides the chat's for this message.
             require_tool: the answer must be a call of a declared tool.
             alternatives: how many likely tokens to report with each token.
+            begin: token ids that the answer begins with: the model goes on from them. They are
+                told as text first, and are not among the reply's tokens.
             cancel: an event that ends the generation when set.
             sampling: single sampling options for this message, e.g. ``max_tokens=100``.
 
@@ -152,9 +157,9 @@ class Chat:
         try:
             messages = [*self.messages, message] if message is not None else self.messages
             inputs = self._prompt(messages, thinking)
-            turn = Turn(
-                self._parser(inputs), options.stop, constraint, wants_value=schema is not None
-            )
+            parser = self._parser(inputs)
+            inputs = _continued(inputs, begin)
+            turn = Turn(parser, options.stop, constraint, wants_value=schema is not None)
             self._cancel = cancel if cancel is not None else threading.Event()
             guides = []
             if thinking and thinking is not True:
@@ -166,6 +171,8 @@ class Chat:
             before = list(self.messages)
             self.messages[:] = messages
             try:
+                for id in begin:
+                    yield from turn.begin(id)
                 for event in job.events():
                     yield from turn.take(event)
             except (KeyboardInterrupt, GeneratorExit):
@@ -500,6 +507,14 @@ class Chat:
             if self.messages[i].role == "user":
                 return i
         raise ChatError(f"there is nothing to {what}: the user has not said anything yet.")
+
+
+def _continued(inputs: ModelInputs, begin: Sequence[int]) -> ModelInputs:
+    """The inputs with the first tokens of the answer at their end."""
+    if not begin:
+        return inputs
+    types = np.concatenate([inputs.token_types, np.zeros(len(begin), np.uint8)])
+    return ModelInputs([*inputs.tokens, *begin], types, inputs.media)
 
 
 def _last(events: Iterator) -> Reply:

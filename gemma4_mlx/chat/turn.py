@@ -50,6 +50,10 @@ class Turn:
         else:
             yield event
 
+    def begin(self, id: int) -> Iterator[ChatEvent]:
+        """A token that was given to the model as the beginning of its answer."""
+        yield from self._told(self.parser.feed(id))
+
     def close(self, *, complete: bool) -> Iterator[ChatEvent]:
         """The output is over, or was cut off (``complete=False``)."""
         yield from self._told(self.parser.finish(complete=complete))
