@@ -1,6 +1,7 @@
 """Fixtures that several rooms' tests share."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ def reference_dir():
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
+def checkpoint():
     """``checkpoint(name)``: a folder that transformers saved and its reference arrays.
 
     Made in a process of its own and kept in the temporary directory from one run to the next.
@@ -41,18 +42,17 @@ def checkpoint(tmp_path_factory):
     def get(name):
         folder = root / name
         if not (folder / "reference.npz").exists():
-            made = tmp_path_factory.mktemp("reference")
+            root.mkdir(exist_ok=True)
+            made = Path(tempfile.mkdtemp(dir=root))
             run = subprocess.run(
                 [sys.executable, str(script), str(made), name], capture_output=True, text=True
             )
             assert run.returncode == 0, run.stderr[-3000:]
-            root.mkdir(exist_ok=True)
             try:
                 (made / name).rename(folder)
-            except OSError:  # another worker was first, or another file system
-                import shutil
-
-                shutil.copytree(made / name, folder, dirs_exist_ok=True)
+            except OSError:  # another worker was first; its numbers are the same
+                shutil.rmtree(made / name)
+            made.rmdir()
         with np.load(folder / "reference.npz") as arrays:
             return SimpleNamespace(folder=folder, **dict(arrays))
 

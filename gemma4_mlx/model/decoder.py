@@ -12,7 +12,7 @@ import numpy as np
 
 from ..config import TextConfig
 from .attention import Attention, AttentionGeometry
-from .layers import GatedMLP, RMSNorm, geglu, soft_cap
+from .layers import GatedMLP, RMSNorm, geglu, scaled, soft_cap
 from .moe import Experts, Router
 from .taps import Tap, Taps
 
@@ -107,9 +107,11 @@ class TextDecoder(nn.Module):
         B, n = tokens.shape
         L, P = self.config.num_hidden_layers, self.config.hidden_size_per_layer_input
         looked_up = (self.embed_tokens_per_layer(tokens) * math.sqrt(P)).reshape(B, n, L, P)
-        projected = self.per_layer_model_projection(x) * self.config.hidden_size**-0.5
+        projected = scaled(
+            self.per_layer_model_projection(x), mx.array(self.config.hidden_size**-0.5)
+        )
         projected = self.per_layer_projection_norm(projected.reshape(B, n, L, P))
-        return (projected + looked_up) * 2**-0.5
+        return scaled(projected + looked_up, mx.array(2**-0.5))
 
     def geometries(
         self, B: int, n: int, cache: list, blocks: mx.array | None

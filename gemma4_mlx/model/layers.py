@@ -13,15 +13,34 @@ def rms_norm(x: mx.array, eps: float) -> mx.array:
     return mx.fast.rms_norm(x, None, eps)
 
 
-# Gemma 4's weighted norm multiplies by the plain weight (not 1 + weight as Gemma 1 to 3 did),
-# which is what mlx.nn's does.
-RMSNorm = nn.RMSNorm
+class RMSNorm(nn.RMSNorm):
+    """RMS norm times a weight: the plain weight, not 1 + weight as in Gemma 1 to 3.
+
+    The reference multiplies in float32 and rounds once. MLX's fused kernel rounds before the
+    product as well; in 16 bits the CPU backend, where nothing is gained by fusing, therefore
+    computes in float32.
+    """
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if x.dtype == mx.float32 or mx.default_device() != mx.cpu:
+            return mx.fast.rms_norm(x, self["weight"], self.eps)
+        wide = mx.fast.rms_norm(x.astype(mx.float32), self["weight"].astype(mx.float32), self.eps)
+        return wide.astype(x.dtype)
+
+
+@partial(mx.compile, shapeless=True)
+def scaled(x: mx.array, factor: mx.array) -> mx.array:
+    """x times a float32 factor, rounded once to x's type.
+
+    A Python number would be rounded to x's type before the product.
+    """
+    return (x.astype(mx.float32) * factor).astype(x.dtype)
 
 
 @partial(mx.compile, shapeless=True)
 def geglu(gate: mx.array, up: mx.array) -> mx.array:
-    """GELU (tanh form) of the gate times the up projection."""
-    return nn.gelu_approx(gate) * up
+    """GELU (tanh form) of the gate, computed in float32, times the up projection."""
+    return nn.gelu_approx(gate.astype(mx.float32)).astype(gate.dtype) * up
 
 
 @partial(mx.compile, shapeless=True)

