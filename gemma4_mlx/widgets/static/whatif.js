@@ -7,7 +7,7 @@ const ACTIONS = [
   ["drop", "Drop it (its output becomes zero)"],
   ["around", "Route around it (the others renormalise)"],
   ["swap", "Swap it for another expert"],
-  ["boost", "Boost its weight"],
+  ["boost", "Boost its router score"],
 ];
 
 /** @param {{ask: Function, meta: () => any, chosen: () => any, view: any, onError: Function}} o */
@@ -15,7 +15,7 @@ export function whatIf(o) {
   const result = h("div", {});
   const title = h("h4", { class: "g4-subtitle" }, "What if?");
   const other = h("input", { type: "number", min: 0, max: o.meta().experts - 1, value: 0, "aria-label": "Expert that takes its place" });
-  const factor = h("input", { type: "number", min: 0, max: 20, step: 0.5, value: 3, "aria-label": "Factor of its weight" });
+  const factor = h("input", { type: "number", min: -20, max: 20, step: 0.5, value: 3, "aria-label": "Amount added to its score" });
   const tokens = h("input", { type: "number", min: 1, max: 400, value: 40 });
   const action = picker("Then", ACTIONS, "drop", () => draw());
   const go = h("button", { type: "button", class: "g4-primary" }, "Generate again");
@@ -27,7 +27,7 @@ export function whatIf(o) {
     const { layer, expert } = o.chosen(), kind = action.select.value;
     title.textContent = expert === null ? "What if? Choose an expert first" : `What if expert ${expert} of layer ${layer} changed?`;
     go.disabled = expert === null;
-    extra.replaceChildren(kind === "swap" ? h("label", {}, "with expert", other) : kind === "boost" ? h("label", {}, "times", factor) : "");
+    extra.replaceChildren(kind === "swap" ? h("label", {}, "with expert", other) : kind === "boost" ? h("label", {}, "by", factor) : "");
   }
 
   async function run() {

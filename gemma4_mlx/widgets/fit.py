@@ -1,0 +1,236 @@
+"""``Fit()``: which model fits this Mac, at which context, and where the bytes go.
+
+Every combination is planned by :func:`gemma4_mlx.fit`, which needs no download; the view looks the
+answers up, so that a snapshot of it answers as well as the notebook does.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import traitlets
+
+from gemma4_mlx.widgets.base import Widget
+from gemma4_mlx.widgets.drawing import FAINT, LINE, Drawing
+from gemma4_mlx.widgets.traceview import export
+
+MEMORIES = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256)  # GiB of Macs
+BITS = (4, 6, 8, 16)
+KV_BITS = (16, 8, 4)
+ITEM = 2  # bytes of a number that is not quantized, on a Mac
+CONTEXTS = tuple(2**k for k in range(10, 19))  # 1,024 to 262,144 tokens
+
+#: part -> (name, colour); fit.js shows the parts in this order
+PARTS = {
+    "embeddings": ("Embeddings", "#8d8d8d"),
+    "per-layer embeddings": ("Per-layer embeddings", "#c4b400"),
+    "attention": ("Attention", "#0072b2"),
+    "mlp": ("Dense MLP", "#56b4e9"),
+    "experts": ("Experts", "#009e73"),
+    "router": ("Router", "#9c5a00"),
+    "norms": ("Norms", "#666666"),
+    "vision": ("Vision", "#cc79a7"),
+    "audio": ("Audio", "#d55e00"),
+    "cache sliding": ("Cache, sliding layers", "#f3b562"),
+    "cache full": ("Cache, full layers", "#e69f00"),
+    "activations": ("Activations, at most", "#b7a6d6"),
+    "runtime": ("Python and MLX", "#444444"),
+}
+
+
+class Fit(Widget):
+    """Plan before a download.
+
+    Parameters
+    ----------
+    memory : GiB of the Mac to plan for; None takes the nearest to this machine's
+    model : "e2b", "e4b", "12b", "26b-a4b" or "31b"
+    bits, context, kv_bits : of the weights, of prompt and answer together, of the cache (16: plain)
+
+    All four can be changed in the view and read or set here: ``view.memory``, ``view.model``, ...
+    ``view.plan()`` is the :class:`~gemma4_mlx.checkpoints.planner.Fit` that is shown.
+    """
+
+    front = "fit"
+
+    meta = traitlets.Dict().tag(sync=True)
+    memory = traitlets.Float(24.0).tag(sync=True)
+    model = traitlets.Unicode("26b-a4b").tag(sync=True)
+    bits = traitlets.Int(4).tag(sync=True)
+    context = traitlets.Int(8192).tag(sync=True)
+    kv_bits = traitlets.Int(16).tag(sync=True)
+
+    def __init__(
+        self,
+        memory: float | None = None,
+        model: str = "26b-a4b",
+        bits: int = 4,
+        context: int = 8192,
+        kv_bits: int = 16,
+    ) -> None:
+        from gemma4_mlx.checkpoints.released import RELEASED, released
+
+        known = released(model).name
+        mine = this_memory()
+        chosen = float(memory) if memory is not None else nearest(mine)
+        super().__init__(memory=chosen, model=known, bits=bits, context=context, kv_bits=kv_bits)
+        self.plan()  # raises for settings that make no sense
+        self.meta = {
+            "models": [[r.name, r.repo, r.config.text.max_position_embeddings] for r in RELEASED],
+            "memories": sorted({*MEMORIES, chosen}),
+            "bits": sorted({*BITS, bits}),
+            "kv_bits": sorted({*KV_BITS, kv_bits}, reverse=True),
+            "contexts": sorted({*CONTEXTS, context}),
+            "parts": [[key, name, color] for key, (name, color) in PARTS.items()],
+            "here": mine,
+        }
+
+    def plan(self):
+        """The plan for what is chosen now."""
+        from gemma4_mlx import fit
+
+        kv_bits = self.kv_bits if self.kv_bits < 16 else None
+        return fit(self.model, self.bits, self.context, kv_bits, self.memory)
+
+    def answer_plans(self, model: str, kv_bits: int) -> dict:
+        """Plans of a model at every width and context: ``plans["4"]["8192"]`` is a list of bytes
+        in the order of the parts, or None where the model does not take so long a context.
+
+        A plan does not depend on the memory; ``usable`` gives the bytes that a model may take of
+        each Mac's, and ``most`` the longest context of each, by width and memory.
+        """
+        from gemma4_mlx.checkpoints.machine import Machine
+        from gemma4_mlx.checkpoints.released import released
+
+        longest = released(model).config.text.max_position_embeddings
+        kv = kv_bits if kv_bits < 16 else None
+        contexts, memories = self.meta["contexts"], self.meta["memories"]
+        plans: dict[str, dict] = {}
+        most: dict[str, dict] = {}
+        for bits in self.meta["bits"]:
+            plans[str(bits)] = {
+                str(c): _sizes(model, bits, c, kv) if c <= longest else None for c in contexts
+            }
+            most[str(bits)] = {
+                f"{memory:g}": _longest(model, bits, kv, memory, longest) for memory in memories
+            }
+        usable = {f"{m:g}": Machine.mac(m).usable for m in self.meta["memories"]}
+        return {"plans": plans, "most": most, "usable": usable, "longest": longest}
+
+    def answer_export(self, format: str) -> tuple[None, bytes]:
+        """The view as a PNG, SVG or HTML file."""
+        return None, export(self, format)
+
+    def snapshot_requests(self) -> list[dict]:
+        """The plans of every model, and the files to save."""
+        kinds = self.meta["kv_bits"]
+        wanted: list[dict] = [
+            {"type": "plans", "model": name, "kv_bits": kv}
+            for name, _, _ in self.meta["models"]
+            for kv in kinds
+        ]
+        return [*wanted, *({"type": "export", "format": f} for f in ("png", "svg"))]
+
+    def drawing(self) -> Drawing:
+        """The still picture: every model at the chosen settings as a bar against the memory."""
+        from gemma4_mlx import fit
+        from gemma4_mlx.checkpoints.machine import Machine
+        from gemma4_mlx.checkpoints.released import RELEASED
+
+        gib, usable = 2**30, Machine.mac(self.memory).usable
+        kv = self.kv_bits if self.kv_bits < 16 else None
+        out = Drawing(860, 380)
+        out.text(16, 28, f"What fits a Mac with {self.memory:g} GiB", 17, bold=True)
+        cache = "plain cache" if kv is None else f"{kv}-bit cache"
+        out.text(16, 48, f"{self.bits}-bit weights, {self.context:,} tokens, {cache}", 12, FAINT)
+        plans = {}
+        for one in RELEASED:
+            if self.context <= one.config.text.max_position_embeddings:
+                plans[one.name] = fit(one.name, self.bits, self.context, kv, self.memory)
+        high = max([self.memory * gib, *(p.total for p in plans.values())]) * 1.02
+        scale = 560 / high
+        for i, (name, plan) in enumerate(plans.items()):
+            y, x = 78 + i * 42, 100.0
+            out.text(92, y + 18, name, 13, anchor="end", bold=name == self.model)
+            for key, size in zip(PARTS, _bytes(plan)):
+                out.rect(x, y, size * scale, 26, fill=PARTS[key][1])
+                x += size * scale
+            verdict = "fits" if plan.fits else "too large"
+            out.text(x + 8, y + 17, f"{plan.total / gib:.1f} GiB, {verdict}", 11)
+        bottom = 78 + len(plans) * 42
+        for size, name in ((usable, "usable"), (self.memory * gib, "memory")):
+            x = 100 + size * scale
+            out.line([(x, 66), (x, bottom)], LINE if name == "memory" else "#b3261e", 1.5)
+            out.text(x, 62, f"{name} {size / gib:.1f} GiB", 10, FAINT, "middle")
+        x, y = 16.0, bottom + 24.0
+        for name, color in PARTS.values():
+            wide = out.measure(name, 10.5) + 32
+            if x + wide > 850:
+                x, y = 16.0, y + 20
+            out.rect(x, y - 9, 10, 10, fill=color)
+            out.text(x + 15, y, name, 10.5)
+            x += wide
+        return out
+
+    def snapshot_image(self):
+        return self.drawing().pil()
+
+
+def _bytes(plan: Any) -> list[int]:
+    """A plan's bytes in the order of :data:`PARTS`."""
+    return [
+        *(plan.weights.get(part, 0) for part in list(PARTS)[:9]),
+        plan.cache.get("sliding", 0),
+        plan.cache.get("full", 0),
+        plan.activations,
+        plan.runtime,
+    ]
+
+
+@lru_cache
+def _weights(model: str, bits: int) -> tuple[int, ...]:
+    """Bytes of a released model's weights, in the order of :data:`PARTS`."""
+    from gemma4_mlx import fit
+
+    weights = fit(model, bits, 1, None, MEMORIES[-1]).weights
+    return tuple(weights.get(part, 0) for part in list(PARTS)[:9])
+
+
+@lru_cache(maxsize=4096)
+def _sizes(model: str, bits: int, context: int, kv_bits: int | None) -> list[int]:
+    """What :func:`gemma4_mlx.fit` counts on any Mac, in the order of :data:`PARTS`."""
+    from gemma4_mlx.checkpoints.planner import RUNTIME, activation_bytes, cache_bytes
+    from gemma4_mlx.checkpoints.released import released
+
+    text = released(model).config.text
+    cache = cache_bytes(text, context, ITEM, kv_bits)
+    computing = activation_bytes(text, context, ITEM, kv_bits)
+    return [*_weights(model, bits), cache["sliding"], cache["full"], computing, RUNTIME]
+
+
+@lru_cache(maxsize=4096)
+def _longest(model: str, bits: int, kv_bits: int | None, memory: float, longest: int) -> int:
+    """The longest context that fits a Mac with ``memory`` GiB, by bisection; 0 if none does."""
+    from gemma4_mlx.checkpoints.machine import Machine
+
+    usable, low, high = Machine.mac(memory).usable, 0, longest
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(_sizes(model, bits, middle, kv_bits)) <= usable:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def this_memory() -> float:
+    """This machine's memory in GiB."""
+    import psutil
+
+    return psutil.virtual_memory().total / 2**30
+
+
+def nearest(memory: float) -> float:
+    """The memory of a Mac nearest to so many GiB."""
+    return float(min(MEMORIES, key=lambda size: abs(size - memory)))

@@ -1,0 +1,200 @@
+"""What if an expert were missing? Answers to one prompt with and without a change, side by side.
+
+The prompt is read once, unchanged; each answer is generated greedily from a fork of that cache, so
+that answers differ by the change alone. The same change to another, random expert is the control:
+a difference that a random expert causes as well says nothing about the chosen one.
+
+The divergence at a token is that of the changed model's next-token distribution from the unchanged
+model's, given the same text so far: sum of p log(p / q) over the vocabulary, in nats.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gemma4_mlx.errors import TraceError
+
+
+def answer_start(tokens) -> int:
+    """Where a trace's prompt ends and the model's last answer begins; its length if it has none.
+
+    The control tokens that open the model's turn belong to the prompt.
+    """
+    opened = [
+        i for i, t in enumerate(tokens.texts) if t == "<|turn>" and tokens.roles[i] == "model"
+    ]
+    if not opened:
+        return len(tokens)
+    for i in range(opened[-1], len(tokens)):
+        if "\n" in tokens.texts[i]:
+            return i + 1
+    return len(tokens)
+
+
+def what_if(
+    model: Any,
+    trace: Any,
+    inputs: Any = None,
+    *,
+    layer: int,
+    expert: int,
+    action: str = "drop",
+    other: int = 0,
+    factor: float = 3.0,
+    max_tokens: int = 40,
+    everywhere: bool = False,
+) -> dict:
+    """Generate three answers: unchanged, changed, and changed at a random expert.
+
+    Parameters
+    ----------
+    trace : gives the prompt: its tokens up to the model's last answer
+    inputs : the traced ``ModelInputs``, needed where the prompt has pictures or sound
+    action : "drop" (its output counts nothing), "around" (the router cannot choose it, the others
+        renormalise), "swap" (with ``other``), "boost" (``factor`` is added to its router score)
+    everywhere : change the reading of the prompt as well, not only the answer
+
+    Returns ``{"answers": [{name, note, tokens, parts, divergence, mean}, ...], "note"}``, where
+    ``parts`` is the first token that differs from the unchanged answer, or None.
+
+    Raises TraceError for a prompt with media without ``inputs``; InterventionError for experts or
+    layers that do not exist.
+    """
+    from gemma4_mlx.generation import engine
+
+    prompt = _prompt(model, trace, inputs)
+    control = _control(trace.routing, layer, {expert, other} if action == "swap" else {expert})
+    changes = [_change(action, layer, e, other, factor) for e in (expert, control)]
+    for change in changes:
+        change.observer(model)  # raises here, before anything runs
+    return engine().run(
+        _run, model, prompt, changes, (expert, control), action, max_tokens, everywhere
+    )
+
+
+def _prompt(model, trace, inputs):
+    from gemma4_mlx.generation.prefill import Prompt
+
+    stop = answer_start(trace.tokens)
+    ids = [int(i) for i in trace.tokens.ids[:stop]]
+    media = np.asarray(trace.tokens.media[:stop]) >= 0
+    if inputs is None:
+        if media.any():
+            raise TraceError(
+                "this prompt has pictures or sound, which the trace does not hold: give them as "
+                "Routing(trace, model=model, inputs=...)"
+            )
+        return Prompt.of(model, ids)
+    return Prompt.of(model, inputs)
+
+
+def _control(routing, layer: int, taken: set[int]) -> int:
+    """Another expert of the layer that the trace uses, chosen at random (the same every time)."""
+    load = routing.load(layer)
+    used = [e for e in range(routing.num_experts) if e not in taken and load[e] > 0]
+    others = used or [e for e in range(routing.num_experts) if e not in taken]
+    return int(np.random.default_rng(layer * 1009 + min(taken)).choice(others))
+
+
+def _change(action: str, layer: int, expert: int, other: int, factor: float):
+    from gemma4_mlx.tracing import Ablate, Boost, Swap
+
+    if action == "drop":
+        return Ablate(layer=layer, experts=(expert,), mode="contribution")
+    if action == "around":
+        return Ablate(layer=layer, experts=(expert,), mode="route_around")
+    if action == "swap":
+        return Swap(layer=layer, a=expert, b=other)
+    if action == "boost":
+        return Boost(layer=layer, experts=(expert,), amount=factor)
+    raise TraceError(f"action {action!r}; there are 'drop', 'around', 'swap' and 'boost'")
+
+
+_DONE = {"drop": "dropped", "around": "routed around", "swap": "swapped", "boost": "boosted"}
+
+
+def _run(model, prompt, changes, experts, action, max_tokens, everywhere) -> dict:
+    """On the engine's thread: the answers and their divergences."""
+    from gemma4_mlx.generation import PromptCache
+
+    features: dict = {}
+    cache = PromptCache(model)
+    base = _generate(model, prompt, cache, max_tokens, features)
+    answers = [_answer("As it is", "the model unchanged", base, base, [])]
+    for change, expert, kind in zip(changes, experts, ("", "Control: ")):
+        with model.intervene(change):
+            changed = PromptCache(model) if everywhere else _adopted(cache)
+            tokens = _generate(model, prompt, changed, max_tokens, features)
+            ids = [t[0] for t in tokens]
+            p = _log_probabilities(model, prompt, changed, ids, features)
+        q = _log_probabilities(model, prompt, cache.fork(), ids, features)
+        divergence = (np.exp(p) * (p - q)).sum(axis=-1).clip(0).tolist() if ids else []
+        name = f"{kind}expert {expert} {_DONE[action]}"
+        note = change.key if not kind else "a random expert that this trace uses"
+        answers.append(_answer(name[0].upper() + name[1:], note, tokens, base, divergence))
+    where = (
+        "reading the prompt and answering" if everywhere else "answering, from one cached prompt"
+    )
+    note = (
+        f"Greedy answers; the change holds while {where}. Bars under tokens: divergence of the "
+        "changed model's next-token distribution from the unchanged one's, given the same text."
+    )
+    return {"answers": answers, "note": note}
+
+
+def _adopted(cache):
+    """A fork of an unchanged cache that the model goes on with although it is changed now."""
+    fork = cache.fork()
+    fork.interventions = fork.model.interventions
+    return fork
+
+
+def _generate(model, prompt, cache, max_tokens: int, features: dict) -> list[tuple[int, str]]:
+    """Greedy (id, text) tokens; a stop token shows as its name."""
+    from gemma4_mlx.generation import Token, stream
+
+    options = {"temperature": 0.0, "max_tokens": max_tokens}
+    events = stream(
+        model,
+        prompt.inputs,
+        options=options,
+        cache=cache,
+        progress=False,
+        media_features=features,
+    )
+    name = model.tokenizer.token_text if model.tokenizer is not None else str
+    return [(e.id, name(e.id) if e.stop else e.text) for e in events if isinstance(e, Token)]
+
+
+def _log_probabilities(model, prompt, cache, ids: list[int], features: dict) -> np.ndarray:
+    """Log-probabilities at each of the answer's tokens, given those before: (len(ids), V)."""
+    import mlx.core as mx
+
+    from gemma4_mlx.generation.prefill import SoftTokens
+
+    start = cache.reuse(prompt.inputs)
+    soft = SoftTokens(model, prompt, start, features)
+    tokens = mx.array([*prompt.tokens[start:], *ids[:-1]])[None]
+    logits = model(tokens, cache.entries, features=soft.between(start, len(prompt)))
+    logits = logits[0, len(prompt) - 1 - start :]
+    out = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    mx.eval(out)
+    return np.array(out, dtype=np.float32)
+
+
+def _answer(name: str, note: str, tokens, base, divergence: list[float]) -> dict:
+    ids, base_ids = [t[0] for t in tokens], [t[0] for t in base]
+    shared = min(len(ids), len(base_ids))
+    parts = next((i for i in range(shared) if ids[i] != base_ids[i]), None)
+    if parts is None and len(ids) != len(base_ids):
+        parts = shared
+    return {
+        "name": name,
+        "note": note,
+        "tokens": [text for _, text in tokens],
+        "parts": parts,
+        "divergence": [float(d) for d in divergence],
+        "mean": float(np.mean(divergence)) if divergence else 0.0,
+    }
