@@ -1,0 +1,206 @@
+"""Tools of an MCP server (Model Context Protocol), run as a process beside this one.
+
+    with MCPServer("python", "weather_server.py") as server:
+        chat = Chat(model, tools=[*server.tools, my_own_function])
+        chat.run("How warm is it in Paris?")
+
+The official client (``pip install "gemma4-mlx[mcp]"``) speaks over the process's standard input and
+output, in a thread of its own. Nothing a server says is trusted: names are checked, descriptions
+and results are plain text to the model.
+"""
+
+import asyncio
+import base64
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ToolError
+from .messages import Audio, Image
+from .tools import Tool
+
+
+class MCPServer:
+    """A running MCP server.
+
+    Args:
+        command: the program, and `args` its arguments.
+        env: environment variables to add; the rest of the environment is not passed on, but for
+            the few that programs need.
+        cwd: the folder it runs in.
+        prefix: put before every tool's name, to keep servers apart.
+        timeout: seconds to wait for it to start, and for any one call.
+
+    Attributes:
+        tools: what it offers, ready for ``Chat(tools=...)``.
+
+    Raises:
+        ToolError: the `mcp` package is missing, the program does not start or does not answer.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        prefix: str = "",
+        timeout: float = 30.0,
+    ):
+        try:
+            import mcp
+        except ImportError as error:
+            raise ToolError(
+                'MCP servers need the official client: pip install "gemma4-mlx[mcp]"'
+            ) from error
+        self._timeout = timeout
+        self._parameters = mcp.StdioServerParameters(
+            command=command,
+            args=[str(a) for a in args],
+            env=dict(env) if env is not None else None,
+            cwd=str(cwd) if cwd is not None else None,
+        )
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._problem: BaseException | None = None
+        self._session = None
+        self._offered: list[Any] = []
+        self._stop: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._work, name=f"mcp {command}", daemon=True)
+        self._thread.start()
+        started = self._ready.wait(timeout)
+        if not started or self._problem is not None:
+            self.close()
+            reason = "it did not answer in time" if not started else _reason(self._problem)
+            raise ToolError(f"the MCP server {command!r} cannot be used: {reason}")
+        self.tools = [self._tool(offered, prefix) for offered in self._offered]
+
+    def __enter__(self) -> "MCPServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection and the process. Calls after this fail."""
+        if self._stop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    # In the connection's thread
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        except BaseException as error:
+            self._problem = self._problem or error
+        finally:
+            self._session = None
+            self._ready.set()
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        from mcp import ClientSession, stdio_client
+
+        self._stop = asyncio.Event()
+        async with (
+            stdio_client(self._parameters) as (reader, writer),
+            ClientSession(reader, writer) as session,
+        ):
+            await session.initialize()
+            self._offered = await _every_tool(session)
+            self._session = session
+            self._ready.set()
+            await self._stop.wait()
+
+    # In the tools' threads
+
+    def _tool(self, offered: Any, prefix: str) -> Tool:
+        schema = _field(offered, "inputSchema", "input_schema") or {"type": "object"}
+
+        def function(**arguments: Any) -> Any:
+            return self._call(offered.name, arguments)
+
+        def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
+            return _checked(schema, arguments)
+
+        description = (offered.description or offered.name).strip()
+        name = prefix + offered.name
+        return Tool(name, description, schema, function, check=check, timeout=self._timeout)
+
+    def _call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        session = self._session
+        if session is None:
+            raise ToolError("the MCP server is no longer running")
+        future = asyncio.run_coroutine_threadsafe(
+            session.call_tool(name, dict(arguments)), self._loop
+        )
+        try:
+            return _value(future.result(self._timeout))
+        except TimeoutError:
+            future.cancel()
+            raise ToolError(f"the MCP server gave no result within {self._timeout:g} s") from None
+
+
+async def _every_tool(session: Any) -> list[Any]:
+    """What the server offers, page by page."""
+    from mcp.types import PaginatedRequestParams
+
+    offered: list[Any] = []
+    page = await session.list_tools()
+    while True:
+        offered += page.tools
+        cursor = _field(page, "nextCursor", "next_cursor")
+        if not cursor:
+            return offered
+        page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
+
+
+def _value(result: Any) -> Any:
+    """Plain data and media of a call's result. Raises ToolError if the server reports an error."""
+    texts, media = [], []
+    for block in result.content or ():
+        if block.type == "text":
+            texts.append(block.text)
+        elif block.type in ("image", "audio"):
+            kind = Image if block.type == "image" else Audio
+            media.append(kind(base64.b64decode(block.data)))
+        else:
+            texts.append(block.model_dump_json(exclude_none=True))
+    text = "\n".join(texts)
+    if _field(result, "isError", "is_error"):
+        raise ToolError(text or "the tool failed without a message")
+    structured = _field(result, "structuredContent", "structured_content")
+    if media:
+        return [text, *media] if text else media
+    return structured if structured is not None else text
+
+
+def _checked(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What can be said before the server checks the rest."""
+    properties = schema.get("properties") or {}
+    problems = [
+        f"{name}: this parameter is required"
+        for name in schema.get("required") or ()
+        if name not in arguments
+    ]
+    if schema.get("additionalProperties") is False or properties:
+        unknown = [n for n in arguments if n not in properties]
+        problems += [f"{name}: there is no such parameter" for name in unknown]
+    if problems:
+        raise ToolError("; ".join(problems))
+    return dict(arguments)
+
+
+def _field(value: Any, *names: str) -> Any:
+    """A field under its name in version 1 or 2 of the client."""
+    return next((getattr(value, n) for n in names if hasattr(value, n)), None)
+
+
+def _reason(error: BaseException) -> str:
+    """The first real error inside a group of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
