@@ -21,9 +21,11 @@ from ..config import VisionConfig
 from .clipped import ClippedLinear
 from .layers import RMSNorm, geglu, rms_norm
 
-#: Attention scores held at once, in elements (heads x queries x keys): 64 MiB in float32. The
-#: largest picture has 10,080 patches; all scores of a 12-head layer would take 4.9 GB.
-_SCORES = 1 << 24
+#: Attention scores made at once, in elements (heads x queries x keys). The largest picture has
+#: 10,080 patches: all scores of a 12-head layer would take 4.9 GB. The CPU backend computes them
+#: as a matrix, several blocks ahead; Metal has fused kernels for the released head sizes.
+_SCORES = 1 << 22
+_SCORES_GPU = 1 << 26
 #: Rows of the MLP computed at once, for the same reason.
 _MLP_ROWS = 2048
 
@@ -164,13 +166,14 @@ class Attention(nn.Module):
         keys = rotate(keys, rotation).swapaxes(0, 1)[None]
         values = values.swapaxes(0, 1)[None]
 
-        rows = max(1, _SCORES // (self.heads * P))
-        out = [
-            mx.fast.scaled_dot_product_attention(
-                queries[:, :, i : i + rows], keys, values, scale=1.0
-            )
-            for i in range(0, P, rows)
-        ]
+        scores = _SCORES if mx.default_device() == mx.cpu else _SCORES_GPU
+        rows = max(1, scores // (self.heads * P))
+        out = []
+        for i in range(0, P, rows):
+            part = queries[:, :, i : i + rows]
+            if out:  # block after block, whatever order the scheduler prefers
+                part = mx.depends([part], [out[-1]])[0]
+            out.append(mx.fast.scaled_dot_product_attention(part, keys, values, scale=1.0))
         out = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
         return self.o_proj(out[0].swapaxes(0, 1).reshape(P, -1))
 

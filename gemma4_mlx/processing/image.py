@@ -25,7 +25,7 @@ from .fetch import locate
 from .settings import ImageSettings, MediaSettings
 
 #: Decoders that are tried. Not the ones that start other programs (EPS) or read vector files.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
 #: Pixels that are decoded at once (300 MB as RGB). A JPEG beyond it is decoded at a half, a
 #: quarter or an eighth of its size, up to the second limit; other formats are refused.
 MAX_PIXELS = 100_000_000

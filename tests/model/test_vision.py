@@ -1,0 +1,116 @@
+"""The vision tower against transformers, and what it does with memory and with wrong grids."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from media_reference import arrays
+
+import gemma4_mlx as g4
+from gemma4_mlx.config import VisionConfig
+from gemma4_mlx.model import vision
+from gemma4_mlx.model.clipped import ClippedLinear
+from gemma4_mlx.model.vision import VisionTower, grid_of
+
+
+def relative(ours, theirs):
+    return np.abs(np.array(ours) - theirs).max() / np.abs(theirs).max()
+
+
+def positions(rows, columns):
+    n = np.arange(rows * columns)
+    return np.stack([n % columns, n // columns], axis=-1).astype(np.int32)
+
+
+@pytest.mark.parametrize("name", ["mm", "moe"])
+@pytest.mark.parametrize("rows, columns", [(3, 3), (6, 9), (9, 6), (12, 30)])
+def test_tower_equals_transformers(name, rows, columns, checkpoint):
+    """mm: clipped linears whose bounds bite. moe: standardised, head size 24."""
+    tower = g4.load(checkpoint(name).folder).vision_tower
+    reference = arrays("towers")
+    tag = f"{rows}x{columns}"
+    ours = tower(mx.array(reference[f"{tag}_pixels"]), positions(rows, columns))
+    assert relative(ours, reference[f"{name}_{tag}_features"]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["mm", "dense31"])
+def test_padding_patches_are_dropped(name, checkpoint):
+    """transformers pads a batch of pictures to the same number of patches."""
+    reference = checkpoint(name)
+    model = g4.load(reference.folder)
+    ours = [
+        model.encode_image(mx.array(pixels), where)
+        for pixels, where in zip(reference.img_pixels, reference.img_positions)
+    ]
+    assert relative(mx.concatenate(ours), reference.img_features) < 1e-5
+
+
+def small(**changes):
+    values = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "patch_size": 4,
+        "position_embedding_size": 64,
+    }
+    return VisionConfig(**(values | changes))
+
+
+def test_splitting_queries_and_rows_changes_nothing(monkeypatch):
+    mx.random.seed(0)
+    tower = VisionTower(small())
+    pixels, where = mx.random.uniform(shape=(54, 48)), positions(6, 9)
+    whole = tower(pixels, where)
+    monkeypatch.setattr(vision, "_SCORES", 2 * 54 * 5)  # five queries at a time
+    monkeypatch.setattr(vision, "_MLP_ROWS", 7)
+    assert relative(tower(pixels, where), np.array(whole)) < 1e-5
+
+
+def test_scores_stay_bounded():
+    """Memory grows with the patches, not with their square."""
+    tower = VisionTower(small(num_hidden_layers=1, position_embedding_size=512))
+    mx.eval(tower.parameters())
+    rows = columns = 96  # 9,216 patches: all scores would take 680 MB
+    pixels = mx.zeros((rows * columns, 48))
+    mx.eval(pixels)
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    mx.eval(tower(pixels, positions(rows, columns)))
+    assert mx.get_peak_memory() - before < 340e6
+
+
+@pytest.mark.parametrize(
+    "where, message",
+    [
+        (positions(6, 9)[::-1], "whole patch grid"),
+        (positions(6, 9)[:-1], "whole patch grid"),
+        (positions(4, 9), "cannot be pooled"),
+        (positions(3, 66), "larger than the model"),
+        (np.zeros((0, 2), np.int32), "shape"),
+        (np.zeros(4, np.int32), "shape"),
+    ],
+)
+def test_wrong_grids_are_refused(where, message):
+    with pytest.raises(ValueError, match=message):
+        grid_of(where, small())
+
+
+def test_linears_without_bounds_have_no_scalars():
+    assert set(ClippedLinear(4, 4, clipped=False).parameters()) == {"linear"}
+    layer = ClippedLinear(4, 4, clipped=True)
+    layer.linear.weight = mx.eye(4)
+    x = mx.array([[-9.0, -0.5, 0.5, 9.0]])
+    assert mx.array_equal(layer(x), x)  # infinite until a checkpoint says otherwise
+    layer.input_max, layer.output_min = mx.array(2.0), mx.array(-1.0)
+    assert layer(x).tolist() == [[-1.0, -0.5, 0.5, 2.0]]
+
+
+def test_half_precision_stays_finite():
+    """The large models' standardisation passes float16's range on the way."""
+    tower = VisionTower(small(standardize=True))
+    tower.set_dtype(mx.bfloat16)
+    tower.std_bias = mx.full((32,), 5.0e4, dtype=mx.bfloat16)
+    out = tower(mx.random.uniform(shape=(9, 48)), positions(3, 3))
+    assert out.dtype == mx.bfloat16 and mx.isfinite(out).all().item()
