@@ -199,7 +199,8 @@ def _audio(c: AudioConfig, hidden: int) -> dict[str, Tensor]:
     first, second = c.subsampling_conv_channels
     base = "audio_tower."
     conv = base + "subsample_conv_projection."
-    flat = 32 * second  # 128 mel bins, halved twice, times the channels of the second convolution
+    # A quarter of the mel bins (as many as the first convolution has channels) times channels.
+    flat = first // 4 * second
     found = {
         conv + "layer0.conv.weight": Tensor((first, 3, 3, 1), part),
         conv + "layer0.norm.weight": Tensor((first,), part),

@@ -4,8 +4,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,13 +77,14 @@ def load(
     new = choose(tensors(config), packing)
 
     on_cpu = mx.default_device() == mx.cpu
+    dtype_of = partial(_dtype_of, dtype=wanted_dtype)
     if wanted_dtype is None and on_cpu:
-        wanted_dtype = mx.float32
+        dtype_of = _cpu_dtype_of
         if any(s.dtype in ("BF16", "F16") for s in stored.values()):
             log.info("16-bit weights are converted to float32 for the CPU backend")
     model = Model(config)
     _quantize_layers(model, packings | new, on_cpu)
-    model.load_weights(list(_read(sources, new, wanted_dtype)))
+    model.load_weights(list(_read(sources, new, dtype_of)))
     model.eval()
     _attach(model, folder, stored, path_or_repo, packings | new)
     return model
@@ -115,6 +117,16 @@ def _dtype(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
     raise CheckpointError(f"dtype is {dtype!r}; expected one of {', '.join(_DTYPES)}")
 
 
+def _dtype_of(name: str, dtype: mx.Dtype | None) -> mx.Dtype | None:
+    return dtype
+
+
+def _cpu_dtype_of(name: str) -> mx.Dtype | None:
+    """float32, but for the scales of packed experts (see ``CPUQuantizedSwitchLinear``)."""
+    packed = ".switch_glu." in name and name.endswith((".scales", ".biases"))
+    return None if packed else mx.float32
+
+
 def _without_absent_towers(config: Gemma4Config, stored: Iterable[str]) -> Gemma4Config:
     """The configuration without the towers of which the checkpoint holds no tensor.
 
@@ -139,12 +151,15 @@ def _quantize_layers(model: Model, packings: dict[str, Packing], on_cpu: bool) -
 
 
 def _read(
-    sources: dict[str, Source], new: dict[str, Packing], dtype: mx.Dtype | None
+    sources: dict[str, Source],
+    new: dict[str, Packing],
+    dtype_of: Callable[[str], mx.Dtype | None],
 ) -> Iterator[tuple[str, mx.array]]:
     """Every tensor of the model, evaluated, one after the other."""
     as_stored = {n: s for n, s in sources.items() if n.removesuffix(".weight") not in new}
-    yield from read_as_stored(as_stored, dtype)
+    yield from read_as_stored(as_stored, dtype_of)
     for path, packing in new.items():
+        dtype = dtype_of(path + ".scales")
         for part, array in read_quantized(sources[path + ".weight"], packing, dtype).items():
             yield f"{path}.{part}", array
 

@@ -212,7 +212,9 @@ def weight_bytes(
         if packing is None:
             parts[tensor.part] += tensor.size * itemsize
         else:
-            parts[tensor.part] += packing.nbytes(tensor.shape, itemsize)
+            # The experts' scales stay in 16 bits on every backend.
+            scale = 2 if tensor.part == "experts" else itemsize
+            parts[tensor.part] += packing.nbytes(tensor.shape, scale)
     return {part: size for part, size in parts.items() if size}
 
 

@@ -6,7 +6,7 @@ the peak is what has been quantized so far and one block.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -24,9 +24,10 @@ _NUMPY = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
 
 
 def read_as_stored(
-    sources: dict[str, Source], dtype: mx.Dtype | None
+    sources: dict[str, Source], dtype_of: Callable[[str], mx.Dtype | None]
 ) -> Iterator[tuple[str, mx.array]]:
-    """Name and evaluated array of every source; floats become ``dtype`` (None: as stored)."""
+    """Name and evaluated array of every source; floats become ``dtype_of(name)`` (None: as
+    stored)."""
     files: dict[Path, dict[str, mx.array]] = {}
     batch: list[tuple[str, mx.array]] = []
     size = 0
@@ -34,7 +35,11 @@ def read_as_stored(
         stored = source.stored
         if stored.file not in files:
             files[stored.file] = _open(stored.file)
-        array = _arranged(files[stored.file][stored.name], source)
+        arrays = files[stored.file]
+        # The second half is asked for last; keeping the whole would keep it in memory.
+        array = arrays[stored.name] if source.half == 0 else arrays.pop(stored.name)
+        array = _arranged(array, source)
+        dtype = dtype_of(name)
         if dtype is not None and mx.issubdtype(array.dtype, mx.floating):
             array = array.astype(dtype)
         batch.append((name, array))
