@@ -1,0 +1,291 @@
+"""``gemma4-mlx lab | chat | trace | fit | check``: the package from a terminal.
+
+A mistake of the user's (a file that is not there, a model too large) is one line on standard
+error and exit status 2; Ctrl-C is 130.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import Gemma4Error
+
+START_NOTEBOOK = "00_start_here.ipynb"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return options.run(options) or 0
+    except (Gemma4Error, FileNotFoundError) as error:
+        print(f"gemma4-mlx: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, a pager) has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="gemma4-mlx", description="Gemma 4 on MLX, made to be looked into."
+    )
+    parser.add_argument("--version", action="version", version=f"gemma4-mlx {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    lab = commands.add_parser("lab", help="open the course in JupyterLab")
+    lab.add_argument("--dir", type=Path, help="folder for the notebooks (copied there if missing)")
+    lab.add_argument("--no-browser", action="store_true", help="print the address only")
+    lab.add_argument("--port", type=int, help="port to listen on")
+    lab.set_defaults(run=_lab)
+
+    chat = commands.add_parser("chat", help="talk to a model")
+    chat.add_argument("prompt", nargs="*", help="what to say; without it, a conversation")
+    _model_options(chat)
+    chat.add_argument("--system", help="instructions before the conversation")
+    for kind in ("image", "audio", "video"):
+        chat.add_argument(
+            f"--{kind}", action="append", default=[], metavar="FILE", help=f"add this {kind}"
+        )
+    chat.add_argument(
+        "--thinking", nargs="?", const=True, default=False, type=_budget, metavar="TOKENS",
+        help="think first, in at most so many tokens",
+    )  # fmt: skip
+    chat.add_argument("--max-tokens", type=int, help="answer in at most so many tokens")
+    chat.add_argument("--temperature", type=float, help="0 is greedy")
+    chat.add_argument("--top-p", type=float)
+    chat.add_argument("--top-k", type=int)
+    chat.add_argument("--seed", type=int, help="makes the answer reproducible")
+    chat.add_argument("--schema", type=Path, metavar="FILE", help="JSON Schema of the answer")
+    chat.add_argument("--stats", action="store_true", help="speed and memory, at the end")
+    chat.set_defaults(run=_chat)
+
+    trace = commands.add_parser("trace", help="record routing and attention of a prompt")
+    trace.add_argument("prompt", nargs="?", help="the text; - reads standard input")
+    trace.add_argument("--file", type=Path, help="read the text from a file")
+    _model_options(trace)
+    trace.add_argument(
+        "-o", "--out", type=Path, default=Path("trace.html"), metavar="FILE",
+        help="a web page (.html) or a trace to open again (.g4trace)",
+    )  # fmt: skip
+    trace.add_argument("--raw", action="store_true", help="the text alone, no chat format")
+    trace.set_defaults(run=_trace)
+
+    fit = commands.add_parser("fit", help="which model fits this machine")
+    fit.add_argument("model", nargs="?", help="such as 26b-a4b; without it, a table of all")
+    fit.add_argument("--bits", type=int, help="bits per weight")
+    fit.add_argument("--context", type=int, help="tokens of context")
+    fit.set_defaults(run=_fit)
+
+    check = commands.add_parser("check", help="what this machine has, and whether it works")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="hub repository or folder; default: the teaching model")
+    parser.add_argument("--bits", type=int, help="quantize while loading")
+
+
+def _budget(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of tokens (put the prompt before --thinking, or write "
+            "--thinking=256)"
+        ) from None
+
+
+def _load(options: argparse.Namespace):
+    from .checkpoints import load
+
+    return load(options.model, bits=options.bits)
+
+
+# The commands
+
+
+def _lab(options: argparse.Namespace) -> int:
+    folder = notebooks_folder(options.dir)
+    if shutil.which("jupyter-lab") is None and not _importable("jupyterlab"):
+        raise Gemma4Error("JupyterLab is not installed: pip install jupyterlab")
+    import subprocess
+
+    command = [sys.executable, "-m", "jupyterlab", str(folder / START_NOTEBOOK)]
+    if not (folder / START_NOTEBOOK).is_file():
+        command[-1] = f"--notebook-dir={folder}"
+    if options.no_browser:
+        command.append("--no-browser")
+    if options.port is not None:
+        command.append(f"--port={options.port}")
+    print(f"The notebooks are in {folder}")
+    return subprocess.call(command)
+
+
+def notebooks_folder(wanted: Path | None = None) -> Path:
+    """The course's notebooks, where they can be changed.
+
+    In a source checkout these are its own. An installed package's are copied, to `wanted` or to
+    ``gemma4-notebooks`` in the current folder; what is there already is never overwritten.
+    """
+    package = Path(__file__).parent
+    shipped = package / "notebooks"
+    checkout = package.parent / "notebooks"
+    source = checkout if checkout.is_dir() and any(checkout.glob("*.ipynb")) else shipped
+    if not source.is_dir():
+        raise Gemma4Error("this installation has no notebooks; they are in the repository.")
+    if wanted is None and source == checkout:
+        return checkout
+    folder = (wanted or Path("gemma4-notebooks")).expanduser().resolve()
+    for file in sorted(source.rglob("*")):
+        if file.is_dir() or any(part.startswith((".", "__")) for part in file.parts[-2:]):
+            continue
+        target = folder / file.relative_to(source)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                shutil.copyfile(file, target)
+        except OSError as error:
+            raise Gemma4Error(
+                f"{folder} cannot be written ({error.strerror}); choose another with --dir"
+            ) from None
+    return folder
+
+
+def _chat(options: argparse.Namespace) -> int:
+    schema = None
+    if options.schema is not None:
+        try:
+            schema = options.schema.read_text("utf-8")
+        except OSError as error:
+            raise Gemma4Error(f"{options.schema} cannot be read: {error.strerror}") from None
+    names = ("max_tokens", "temperature", "top_p", "top_k", "seed")
+    sampling = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
+    from .chat import Chat
+
+    chat = Chat(_load(options), system=options.system, thinking=options.thinking, options=sampling)
+    media = (options.image, options.audio, options.video)
+    if options.prompt or (any(media) and not sys.stdin.isatty()):
+        text = " ".join(options.prompt) or None
+        _answer(chat, text, media, schema, options.stats)
+        return 0
+    return _conversation(chat, media, schema, options.stats)
+
+
+def _conversation(chat, media, schema, stats: bool) -> int:
+    """Lines from standard input until it ends."""
+    interactive = sys.stdin.isatty()
+    if interactive:
+        print(f"{chat.model.source}. Ctrl-C stops an answer, Ctrl-D ends.", file=sys.stderr)
+    while True:
+        try:
+            text = input("> " if interactive else "")
+        except EOFError:
+            return 0
+        if not text.strip():
+            continue
+        try:
+            _answer(chat, text, media, schema, stats)
+        except KeyboardInterrupt:
+            if not interactive:
+                raise
+            print()
+        media = ((), (), ())
+
+
+def _answer(chat, text: str | None, media, schema, stats: bool) -> None:
+    from .chat import Done, TextDelta, ThinkingDelta, ToolCall
+
+    color = sys.stdout.isatty()
+    thinking = False
+    images, audio, videos = media
+    for event in chat.stream(text, images, audio, videos, schema=schema):
+        if isinstance(event, ThinkingDelta):
+            print(f"\x1b[2m{event.text}\x1b[0m" if color else event.text, end="", flush=True)
+            thinking = True
+        elif isinstance(event, TextDelta):
+            if thinking:
+                print("\n")
+                thinking = False
+            print(event.text, end="", flush=True)
+        elif isinstance(event, ToolCall):
+            print(f"[calls {event.name} {event.arguments}]", flush=True)
+        elif isinstance(event, Done):
+            print(flush=True)
+            if event.reply.finish_reason == "length":
+                print("[max_tokens reached]", file=sys.stderr)
+            if schema is not None:
+                _ = event.reply.parsed  # an answer cut short is an error
+            if stats:
+                s = event.reply.stats
+                print(
+                    f"{s.prompt_tokens} tokens read in {s.prefill_seconds:.2f} s, "
+                    f"{s.generated_tokens} written at {s.tokens_per_second:.1f} tokens/s, "
+                    f"peak memory {s.peak_memory / 1e9:.2f} GB",
+                    file=sys.stderr,
+                )
+
+
+def _trace(options: argparse.Namespace) -> int:
+    if options.out.suffix not in (".html", ".g4trace"):
+        raise Gemma4Error(f"{options.out}: the name must end in .html or .g4trace")
+    if not options.out.parent.is_dir():
+        raise Gemma4Error(f"{options.out.parent} is not a folder")
+    if (options.prompt is None) == (options.file is None):
+        raise Gemma4Error("give a text to trace, or --file, and not both")
+    if options.file is not None:
+        try:
+            text = options.file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Gemma4Error(f"{options.file} cannot be read: {error}") from None
+    else:
+        text = sys.stdin.read() if options.prompt == "-" else options.prompt
+    from .tracing import trace
+
+    messages = [{"role": "user", "content": text}]
+    result = trace(_load(options), text if options.raw else messages)
+    if options.out.suffix == ".html":
+        result.to_html(options.out)
+    else:
+        result.save(options.out)
+    print(f"{len(result.tokens)} tokens traced, written to {options.out}")
+    return 0
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from .checkpoints import print_fit
+
+    given = {"bits": options.bits, "context": options.context}
+    print_fit(options.model, **{k: v for k, v in given.items() if v is not None})
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from .checkpoints import machine_report
+
+    report = machine_report()
+    if report is not None:
+        print(report)
+    return 0
+
+
+def _importable(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
