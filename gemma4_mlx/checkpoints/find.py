@@ -4,6 +4,7 @@ Nothing is downloaded unless a repository id was given and no folder of that nam
 configuration comes first, so that another model's weights are refused before they are fetched.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -28,13 +29,16 @@ _SMALL_FILES = [
 
 
 def find(path_or_repo: str | Path | None, revision: str | None = None) -> Path:
-    """The folder that holds the checkpoint; None is the embedded teaching model.
+    """The folder that holds the checkpoint.
+
+    None is what the environment variable ``GEMMA4_MODEL`` names (so that a whole notebook runs
+    on another model without an edit), without it the embedded teaching model.
 
     Raises:
         CheckpointError: no such folder and no repository id, or the download failed.
     """
     if path_or_repo is None:
-        return _folder(TEACHING)
+        path_or_repo = os.environ.get("GEMMA4_MODEL") or TEACHING
     if not isinstance(path_or_repo, str | Path):
         raise CheckpointError(
             f"expected a folder or a repository id, found {type(path_or_repo).__name__}"
