@@ -12,6 +12,7 @@ import base64
 import hashlib
 import io
 import mimetypes
+import wave
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -114,3 +115,17 @@ class Uploads:
         medium = load(data, self._model, name=name)
         key = hashlib.sha256(data).hexdigest()[:20]
         return Attachment(key, kind, name, mime, data, medium)
+
+
+def as_wav(sound: Any) -> bytes:
+    """An ``AudioInput``'s samples as a 16-bit WAV file: what the model hears."""
+    import numpy as np
+
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sound.settings.sampling_rate)
+        samples = np.clip(sound.samples, -1, 1) * 32767
+        file.writeframes(samples.astype("<i2").tobytes())
+    return out.getvalue()

@@ -1,7 +1,7 @@
 /* Attention over the whole context: every head small, one head as a map, one token over the text. */
 
 import { bytesOf, barCell, chip, exportPicker, floats, headline, largest, partColor, picker, pixelTable, readInk, segmented, table, tokensHolding } from "./pieces.js";
-import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, request, sizeCanvas, visibleToken, watch } from "./shared.js";
+import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, request, sizeCanvas } from "./shared.js";
 import { tileMap } from "./tilemap.js";
 import { tokenView } from "./tokenview.js";
 
@@ -105,13 +105,16 @@ function render({ model, el }) {
     const blank = hexPixel(ink.masked);
     for (let r = 0; r < s; r++) for (let c = 0; c < s; c++) {
       const v = heads.pictures[from + r * s + c];
-      const hidden = v === 0 && (c > r || (layer.window && (r - c - 1) * cell > layer.window));
+      const hidden = v === 0 && ((c > r && !together(r * cell, (r + 1) * cell, c * cell, layer)) || (layer.window && (r - c - 1) * cell > layer.window));
       data[r * s + c] = hidden ? blank : pixels.lut[v];
     }
     canvas.width = canvas.height = s;
     canvas.style.width = canvas.style.height = `${side}px`;
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
+
+  /** Whether a query of [q0, q1) shares a bidirectional block with key k, in a sliding layer. */
+  const together = (q0, q1, k, layer) => layer.window && meta().blocks.some(([a, b]) => q1 > a && q0 < b && k < b && k >= a);
 
   function markHead() {
     for (const node of grid.querySelectorAll(".g4-thumb")) {
@@ -144,8 +147,14 @@ function render({ model, el }) {
     label: "Attention map of one head. Arrow keys move the cell, plus and minus zoom, 0 shows everything, Enter picks the query token.",
     palette: () => pixels, ink: () => ink, onError: show,
     fetchTile: async (tile, abort) => {
-      const { content, buffer } = (await request(model, "tile", { layer: now.layer, head: now.head, stat: now.stat, level: tile.level, row: tile.row, column: tile.column }, { signal: abort, slot: `tile${slot++ % 6}` })) ?? stale();
-      return { ...content, values: floats(buffer) };
+      const wanted = { layer: now.layer, head: now.head, stat: now.stat, level: tile.level, row: tile.row, column: tile.column };
+      try {
+        const { content, buffer } = (await request(model, "tile", wanted, { signal: abort, slot: `tile${slot++ % 6}` })) ?? stale();
+        return { ...content, values: floats(buffer) };
+      } catch (error) {
+        if (!view.isStatic || !heads) throw error;
+        return smallPicture();
+      }
     },
     onCell: (cell) => { readout.textContent = cell ? describe(cell) : "Point at the map, or focus it and use the arrow keys."; if (document.activeElement === map.canvas) view.announce(readout.textContent); },
     onPick: (cell) => { link.set({ token: cell.query }); map.setMark({ query: cell.query, key: cell.key }); },
@@ -153,12 +162,18 @@ function render({ model, el }) {
     words: (start, stop) => text.words(start, stop, () => map.draw()),
   });
   const stale = () => { throw new Error("replaced by a newer request"); };
+  /** In a snapshot, a head whose tiles it does not hold: its small picture, as a tile. */
+  function smallPicture() {
+    const index = heads.heads.findIndex((x) => x.layer === now.layer && x.head === now.head), side = heads.side;
+    const values = Float32Array.from(heads.pictures.subarray(index * side * side, (index + 1) * side * side), (v) => (v / 255) ** 2 * heads.heads[index].peak);
+    return { values, rows: side, columns: side, query: 0, key: 0, rowCell: meta().n / side, columnCell: meta().n / side };
+  }
   const legend = h("canvas", { class: "g4-legend", role: "img" });
   const mapTitle = h("h4", { class: "g4-subtitle" });
 
   function describe(cell) {
     const single = cell.queryStop - cell.query === 1;
-    const name = (i) => { const w = text.words(i, i + 1, () => {}); return w ? `“${visibleToken(w[0])}” (${formatCount(i)})` : formatCount(i); };
+    const name = (i) => { const w = text.nameOf(i, () => {}); return w ? `“${w}” (${formatCount(i)})` : formatCount(i); };
     const rows = single ? name(cell.query) : `tokens ${formatCount(cell.query)} to ${formatCount(cell.queryStop - 1)}`;
     const columns = single ? name(cell.key) : `tokens ${formatCount(cell.key)} to ${formatCount(cell.keyStop - 1)}`;
     const what = cell.masked ? "not visible from there" : cell.value === null ? "on its way" : single ? `weight ${weightText(cell.value)}` : `${now.stat === "mean" ? "mean mass" : "largest weight"} ${weightText(cell.value)}`;
@@ -167,7 +182,7 @@ function render({ model, el }) {
 
   function drawState(s) {
     const cell = s.cell;
-    state.textContent = s.missing ? `loading ${s.missing} of ${s.visible} tiles` : cell === 1 ? "exact: one cell is one token pair" : `pooled exactly: one cell is ${formatCount(cell)} × ${formatCount(cell)} tokens, ${now.stat === "mean" ? "mean" : "maximum"}`;
+    state.textContent = s.missing ? `loading ${s.missing} of ${s.visible} tiles` : cell === 1 ? "exact: one cell is one token pair" : `pooled: one cell is ${whole(cell)} × ${whole(cell)} tokens, ${now.stat === "mean" ? "mean" : "maximum"}`;
     state.className = `g4-chip ${s.missing ? "g4-is-warn" : cell === 1 ? "g4-is-good" : ""}`;
     root.dataset.missing = String(s.missing);
     const width = 210, context = sizeCanvas(legend, width, 30);
@@ -206,8 +221,7 @@ function render({ model, el }) {
   }
 
   function buildFacts() {
-    const chosen = now.token !== null ? text.token(now.token) : null;
-    const name = h("bdi", {}, `“${visibleToken(chosen?.text ?? "")}”`), place = `(${formatCount(now.token ?? 0)})`;
+    const name = h("bdi", {}, `“${(now.token === null ? null : text.nameOf(now.token, () => {})) ?? ""}”`), place = `(${formatCount(now.token ?? 0)})`;
     tokenTitle.replaceChildren(h("span", {}, ...(now.token === null ? ["Select a token"] : now.mode === "row" ? ["What ", name, ` ${place} looks at`] : ["Who looks at ", name, ` ${place}`])));
     if (!weights) {
       facts.replaceChildren(h("p", { class: "g4-note" }, "Click a token in the text or a cell of the map. Its exact weights are then drawn over the whole text."));
@@ -219,7 +233,7 @@ function render({ model, el }) {
     const row = now.mode === "row";
     facts.replaceChildren(...[
       row ? fact("Sink (first token)", formatPercent(weights[0]), now.sink ? "taken out of the colours" : "included in the colours") : fact("Mass received", total.toFixed(2), "sum over all queries; 1.00 is one query's whole attention"),
-      fact("90 % of it on", `${formatCount(tokensHolding(weights, 0.9))} tokens`, `of ${formatCount(row ? now.token + 1 : meta().n - now.token)} ${row ? "visible" : "that could look"}`),
+      fact("90 % of it on", counted(tokensHolding(weights, 0.9)), `of ${formatCount(row ? now.token + 1 : meta().n - now.token)} ${row ? "visible" : "that could look"}`),
       row ? fact("Sum of weights", total.toFixed(4), "exact, not pooled") : fact("Largest weight", weightText(peak), "exact, not pooled"),
     ]);
     const sums = meta().parts.map((part) => { let s = 0; for (let i = part.start; i < part.stop; i++) s += weights[i]; return { ...part, s }; });
@@ -228,13 +242,11 @@ function render({ model, el }) {
     partBox.replaceChildren(table("Mass by part of the conversation", ["Part", "#Tokens", "#Mass"], [...byName].map(([part, e]) =>
       h("tr", {}, h("th", { scope: "row" }, h("i", { class: "g4-swatch", style: { background: partColor(e.role) } }), part), h("td", { class: "g4-number" }, formatCount(e.tokens)), barCell(e.s / total, formatPercent(e.s / total), partColor(e.role))))));
     const top = largest(weights, 10, (i) => now.sink && i === 0);
-    Promise.resolve(text.words(0, 0, () => {})).then(() => {
-      topBox.replaceChildren(table(row ? "Strongest keys" : "Strongest queries", [row ? "Looks at" : "Looked at by", "#Position", "#Weight"], top.map(([i, v]) => {
-        const word = text.words(i, i + 1, buildFacts), button = h("button", { type: "button", class: "g4-quiet g4-wordlink", title: "Show this pair on the map" }, h("bdi", {}, visibleToken(word?.[0] ?? "…")));
+    topBox.replaceChildren(table(row ? "Strongest keys" : "Strongest queries", [row ? "Looks at" : "Looked at by", "#Position", "#Weight"], top.map(([i, v]) => {
+        const button = h("button", { type: "button", class: "g4-quiet g4-wordlink", title: "Show this pair on the map" }, h("bdi", {}, text.nameOf(i, buildFacts) ?? "…"));
         button.addEventListener("click", () => { const q = row ? now.token : i, k = row ? i : now.token; map.show(q, k); map.setMark({ query: q, key: k }); });
         return h("tr", {}, h("th", { scope: "row" }, button), h("td", { class: "g4-number" }, formatCount(i)), barCell(v / (peak || 1), row ? formatPercent(v) : weightText(v)));
       })));
-    });
   }
 
   const fact = (name, value, note) => h("div", { class: "g4-fact" }, h("span", { class: "g4-note" }, name), h("strong", {}, value), h("span", { class: "g4-note" }, note));
@@ -349,7 +361,6 @@ function render({ model, el }) {
   headChanged(); loadHeads(); buildSpans(); buildFacts();
   const selected = link.get();
   text.show(0).then(() => { if (Number.isInteger(selected.token)) tokenChanged(selected.token); else if (Number.isInteger(m.start.token)) tokenChanged(m.start.token); });
-  watch(model, ["meta"], () => {}, signal);
   signal.addEventListener("abort", () => { map.destroy(); text.destroy(); });
   return view.cleanup;
 }
@@ -359,6 +370,9 @@ function legendOfParts(parts) {
   const seen = new Map(parts.map((p) => [p.name, p.role]));
   return h("div", { class: "g4-keys", "aria-label": "Parts" }, ...[...seen].map(([name, role]) => h("span", { class: "g4-key" }, h("i", { class: "g4-swatch", style: { background: partColor(role) } }), name)));
 }
+
+const counted = (n) => `${formatCount(n)} ${n === 1 ? "token" : "tokens"}`;
+const whole = (cell) => (Number.isInteger(cell) ? formatCount(cell) : cell.toFixed(1));
 
 function weightText(v) { return v === 0 ? "0" : v >= 0.001 ? v.toFixed(4) : v.toExponential(1); }
 function shortNumber(v) { return v >= 0.01 ? v.toFixed(2) : v.toExponential(0); }

@@ -25,7 +25,7 @@ export function pixelTable(name) {
 const partColors = {
   system: categoryColors[7], user: categoryColors[0], thinking: categoryColors[3], answer: categoryColors[2],
   assistant: categoryColors[2], model: categoryColors[2], image: categoryColors[1], video: categoryColors[1],
-  audio: categoryColors[5], tool: categoryColors[6], document: categoryColors[4], text: categoryColors[0],
+  audio: categoryColors[5], tool: categoryColors[6], document: categoryColors[4], text: categoryColors[4],
 };
 
 /** @param {string} name a part's role or kind */

@@ -183,6 +183,7 @@ function render({ model, el }) {
     for (const item of content.push) {
       if (item.kind === "progress") showProgress(item);
       else if (item.kind === "stats") showStats(item.stats);
+      else if (item.kind === "draft") composer.suggest(item.text);
       else if (item.kind === "turn") {
         const message = messages.get(item.turn.id);
         if (message) message.update(item.turn);

@@ -166,7 +166,13 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
     }
   }
 
-  return { node, setBusy, submit };
+  /** Give back what could not be answered, unless something else has been written. */
+  function suggest(words) {
+    text.value ||= words;
+    fit();
+  }
+
+  return { node, setBusy, submit, suggest };
 }
 
 /** Any sound the browser can decode, as 16-bit mono WAV at 16 kHz. @param {Blob} blob */

@@ -168,8 +168,8 @@ function render({ model, el }) {
   }
   const pathTitle = h("h4", { class: "g4-subtitle" }), pathBox = h("div", { class: "g4-tall" });
   function drawPath() {
-    const name = now.token === null ? "" : `“${visibleToken(text.token(now.token)?.text ?? "")}” (${formatCount(now.token)})`;
-    pathTitle.textContent = now.token === null ? "Path of a token" : `Path of ${name}`;
+    const name = now.token === null ? "" : text.nameOf(now.token, () => {}) ?? "";
+    pathTitle.replaceChildren(h("span", {}, ...(now.token === null ? ["Path of a token"] : ["Path of ", h("bdi", {}, `“${name}”`), ` (${formatCount(now.token)})`])));
     if (!path || now.token === null) { pathBox.replaceChildren(h("p", { class: "g4-note" }, "Click a token in the text: its experts and weights in every layer appear here, and as a line on the load map.")); return; }
     pathBox.replaceChildren(table("Experts of the selected token in every layer", ["Layer", "Experts, by weight"], path.map((step) => h("tr", { class: step.layer === now.layer ? "g4-chosen" : null }, h("th", { scope: "row" }, `L${step.layer}`), h("td", {}, h("span", { class: "g4-steps" }, ...step.experts.map((e, k) => {
       const button = h("button", { type: "button", class: "g4-step", title: `Choose expert ${e} of layer ${step.layer}`, style: { "--share": `${(100 * Math.min(1, step.weights[k])).toFixed(1)}%` } }, h("b", {}, String(e)), formatPercent(step.weights[k]));
@@ -182,7 +182,7 @@ function render({ model, el }) {
   function drawExpert(e) {
     expertTitle.replaceChildren(`Expert ${now.expert} of layer ${now.layer}`, pins.has(now.expert) ? h("i", { class: "g4-swatch", style: { background: pins.get(now.expert) } }) : "", chip(`${formatPercent(e.load)} of the load`), chip(`rank ${e.rank} of ${meta().experts}`));
     const rows = e.top.map(([i, w, word]) => {
-      const button = h("button", { type: "button", class: "g4-quiet g4-wordlink" }, h("bdi", {}, visibleToken(word)));
+      const button = h("button", { type: "button", class: "g4-quiet g4-wordlink" }, h("bdi", {}, i < count() ? text.nameOf(i, () => {}) ?? visibleToken(word) : visibleToken(word)));
       button.addEventListener("click", () => link.set({ token: i }));
       return h("tr", {}, h("th", { scope: "row" }, button), h("td", { class: "g4-number" }, formatCount(i)), barCell(w, formatPercent(w)));
     });

@@ -6,7 +6,7 @@
  * the page a strip shows the whole context; a click there jumps.
  */
 
-import { h } from "./shared.js";
+import { h, visibleToken } from "./shared.js";
 
 const PAGE = 512;
 
@@ -57,6 +57,14 @@ export function tokenView(o) {
     for (let p = Math.floor(start / PAGE); p * PAGE < stop; p++) if (!pages.has(p)) missing.push(load(p));
     if (missing.length) { Promise.all(missing).then(whenThere).catch(o.onError); return null; }
     return Array.from({ length: Math.max(0, stop - start) }, (_, k) => token(start + k)?.text ?? "");
+  }
+
+  /** What to call token i: its text, or its place in a picture or sound; null while loading. */
+  function nameOf(i, whenThere) {
+    const media = o.media().find((m) => i >= m.start && i < m.stop);
+    if (media) return `${media.label} ${media.kind === "audio" ? "frame" : "patch"} ${i - media.start + 1}`;
+    const found = words(i, i + 1, whenThere);
+    return found && found.length ? visibleToken(found[0]) : null;
   }
 
   async function show(number) {
@@ -283,7 +291,7 @@ export function tokenView(o) {
   const resized = new ResizeObserver(() => paintStrip());
   resized.observe(strip);
   return {
-    root, show, select, repaint, words, token, search,
+    root, show, select, repaint, words, nameOf, search,
     get selected() { return selected; },
     get span() { return span; },
     /** Throw away what was loaded: the trace grew or changed. */

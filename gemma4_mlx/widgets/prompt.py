@@ -1,0 +1,482 @@
+"""The Prompt widget: a conversation with a model in a notebook cell.
+
+    import gemma4_mlx as g4
+    g4.widgets.Prompt(g4.load())
+
+The cell returns at once. A message starts one thread that reads the chat's events while the engine
+runs the model; the view is told at most 30 times a second, and the whole conversation stands in
+:attr:`Prompt.turns` whenever a turn begins or ends. *Stop* only sets an event, from whatever thread
+the kernel delivers it on, so it works on every version of ipykernel as soon as the kernel reads it.
+Everything the widget does is the chat's: ``prompt.chat`` is a plain
+:class:`~gemma4_mlx.chat.Chat`, to be read and driven from the next cell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+import threading
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import traitlets
+
+from gemma4_mlx.chat import Audio, Chat, Image, Message, Text, Video
+from gemma4_mlx.chat.history import load as load_history
+from gemma4_mlx.chat.loading import as_parts
+from gemma4_mlx.errors import ChatError
+from gemma4_mlx.widgets.answering import Answering
+from gemma4_mlx.widgets.attachments import Uploads, as_wav, describe
+from gemma4_mlx.widgets.base import Flusher, Widget
+from gemma4_mlx.widgets.branches import Branches
+from gemma4_mlx.widgets.turns import turn_parts, turn_spans
+
+KINDS = {"image": Image, "audio": Audio, "video": Video}
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
+
+TEACHING_SUGGESTIONS = (
+    "Hello",
+    "Please count from 3 to 9.",
+    "What is 12 + 30 - 5?",
+    "Count from 1 to 5 in Spanish.",
+)
+
+#: The widget that drives a chat now, so that running a cell again does not leave two at it.
+_drivers: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+class Prompt(Widget):
+    """A conversation that streams, with pictures, sounds, tools and every token's alternatives.
+
+    Args:
+        model_or_chat: a model, or a ``Chat`` whose conversation goes on here; None loads the
+            embedded teaching model.
+        approve: ask the reader before a tool runs; False runs tools at once.
+        alternatives: likeliest tokens kept with each token, for the token view.
+        suggestions: first messages to offer.
+        **chat_options: for ``Chat``, when a model is given: ``system``, ``tools``, ``thinking``...
+
+    Attributes:
+        chat: the conversation, a plain ``Chat``.
+        turns: what the view shows (read it, do not write it).
+        options: sampling controls as set in the view; they override the chat's for new answers.
+        stats: numbers of the last answer: ``tokens_per_second``, ``first_token`` (seconds),
+            ``used`` and ``context`` (tokens), ``reused``, ``memory`` (bytes).
+        busy: an answer is being written.
+
+    Example:
+        >>> prompt = Prompt(g4.load(), system="Answer briefly.")   # doctest: +SKIP
+        >>> prompt.say("hello"); prompt.wait(); prompt.chat.messages[-1].text   # doctest: +SKIP
+    """
+
+    front = "prompt"
+
+    turns = traitlets.List().tag(sync=True)
+    about = traitlets.Dict().tag(sync=True)
+    options = traitlets.Dict().tag(sync=True)
+    stats = traitlets.Dict().tag(sync=True)
+    busy = traitlets.Bool(False).tag(sync=True)
+
+    urgent = frozenset({"stop", "approve"})
+
+    def __init__(
+        self,
+        model_or_chat: Any = None,
+        *,
+        approve: bool = True,
+        alternatives: int = 5,
+        suggestions: tuple[str, ...] | list[str] | None = None,
+        **chat_options: Any,
+    ) -> None:
+        if model_or_chat is None:
+            from gemma4_mlx.checkpoints import load
+
+            model_or_chat = load()
+        given = isinstance(model_or_chat, Chat)
+        if given and chat_options:
+            raise ChatError(f"{', '.join(chat_options)}: set these on the chat itself")
+        self.chat = model_or_chat if given else Chat(model_or_chat, **chat_options)
+        super().__init__()
+        self.approve, self.alternatives = approve, alternatives
+        self._uploads = Uploads(self.chat.model)
+        self._branches = Branches(self.chat.messages)
+        # By the identity of a message or media part, each entry with the object itself.
+        self._written: dict[int, tuple[Message, list, str]] = {}  # its tokens, its turn's id
+        self._shown: dict[int, tuple[Any, dict]] = {}
+        self._lock = threading.Lock()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._now: Answering | None = None
+        self._count = 0
+        self._flusher = Flusher(self._flush)
+        self.about = describe_model(self.chat, suggestions)
+        self.options = {name: getattr(self.chat.options, name) for name in SAMPLING}
+        self.options |= {"thinking": bool(self.chat.thinking)}
+        self._take_over()
+        self._show()
+
+    def _take_over(self) -> None:
+        """Be the one widget that drives this chat: its cell may have been run again."""
+        last = _drivers.get(self.chat)
+        if last is not None and (other := last()) is not None:
+            other.stop()
+            other.wait(5)
+            self._branches, self._written = other._branches, other._written
+            self._count = other._count
+        _drivers[self.chat] = weakref.ref(self)
+
+    # -- from Python ----------------------------------------------------------------------------
+
+    def say(self, text: str, *, images=(), audio=(), videos=()) -> None:
+        """Send a message as the reader would. Returns at once; :meth:`wait` for the answer."""
+        given = {
+            "images": as_parts(images, Image),
+            "audio": as_parts(audio, Audio),
+            "videos": as_parts(videos, Video),
+        }
+        if not text.strip() and not any(given.values()):
+            raise ChatError("the message is empty: say something, or attach a picture or a sound")
+        self._start(len(self.chat.messages), text=text, media=given)
+
+    def stop(self) -> None:
+        """End the answer within a token; what it has said is kept. Safe from any thread."""
+        now = self._now
+        if now is not None:
+            now.stop()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no answer is being written. Ctrl-C in a cell stops the answer."""
+        try:
+            return self._idle.wait(timeout)
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+
+    # -- what the view asks for -----------------------------------------------------------------
+
+    def answer_send(self, text: str, attachments: list[str] = ()) -> bool:
+        media: dict[str, list] = {"images": [], "audio": [], "videos": []}
+        place = {"image": "images", "audio": "audio", "video": "videos"}
+        for key in attachments:
+            file = self._uploads.ready.get(key)
+            if file is None:
+                raise ChatError("an attachment is gone; attach it again")
+            media[place[file.kind]].append(KINDS[file.kind](file.data, name=file.name))
+        self.say(text, **media)
+        return True
+
+    def answer_stop(self) -> None:
+        self.stop()
+
+    def answer_approve(self, call: str, allow: bool) -> bool:
+        now = self._now
+        if now is not None:
+            now.decide(call, allow)
+        return True
+
+    def answer_whole(self) -> dict:
+        """Everything as it is now, for a view that opened late or missed a message."""
+        turns, now = list(self.turns), self._now
+        if now is None:
+            return {"turns": turns, "progress": None}
+        live = now.live.turn()
+        turns = [live if turn["id"] == live["id"] else turn for turn in turns]
+        return {"turns": turns, "progress": now.progress}
+
+    def answer_attach(
+        self, upload: str, name: str, mime: str, part: int, parts: int, buffers: list = ()
+    ) -> dict | None:
+        data = bytes(buffers[0]) if buffers else b""
+        file = self._uploads.receive(upload, name, mime, part, parts, data)
+        return file.part() if file is not None else None
+
+    def answer_media(self, key: str) -> tuple[dict, bytes]:
+        """What the reader plays: a sound as the model hears it, a video as it was given."""
+        for part, view in self._shown.values():
+            if view.get("key") == key:
+                if part.kind == "audio":
+                    return {"mime": "audio/wav"}, as_wav(self.chat._media.load(part))
+                if isinstance(part.source, bytes):
+                    return {"mime": "video/mp4"}, part.source
+                if isinstance(part.source, str | Path) and Path(part.source).is_file():
+                    return {"mime": "video/mp4"}, Path(part.source).read_bytes()
+        raise ChatError("there is nothing to play here")
+
+    def answer_tokens(self, turn: int, start: int = 0) -> list:
+        """Tokens of a turn from ``start`` on: [text, probability, [[id, text, probability]]]."""
+        name = self.chat.model.tokenizer.token_text
+        return [
+            [
+                name(token.id),
+                round(math.exp(token.logprob), 5),
+                [[a.id, a.text, round(math.exp(a.logprob), 5)] for a in token.alternatives],
+            ]
+            for token in self._tokens_of(turn)[start:]
+        ]
+
+    def answer_edit(self, turn: int, text: str) -> bool:
+        """Other words: after the reader's the model answers again, its own just stand."""
+        first, stop = self._span(turn)
+        messages = self.chat.messages[first:stop]
+        if messages[0].role == "user":
+            media = {"images": [], "audio": [], "videos": []}
+            place = {Image: "images", Audio: "audio", Video: "videos"}
+            for part in messages[0].media:
+                media[place[type(part)]].append(part)
+            self._start(first, text=text, media=media, instead=True)
+            return True
+        with self._lock:
+            self._check_idle()
+            self._branches.begin(first)
+            last = Message("assistant", (Text(text),))
+            self.chat.messages += [*messages[:-1], last]
+            self._show()
+        return True
+
+    def answer_regenerate(self, turn: int) -> bool:
+        first, _ = self._span(turn)
+        self._start(first, instead=True)
+        return True
+
+    def answer_branch(self, turn: int, branch: int) -> bool:
+        first, _ = self._span(turn)
+        with self._lock:
+            self._check_idle()
+            self._branches.switch(first, branch)
+            self._show()
+        return True
+
+    def answer_continue_from(self, turn: int, token: int, alternative: int) -> bool:
+        """A new version that is the same up to ``token`` and goes on from another one there."""
+        first, stop = self._span(turn)
+        for i in range(first, stop):
+            written = self._written.get(id(self.chat.messages[i]), (None, [], ""))[1]
+            if token < len(written):
+                break
+            token -= len(written)
+        else:
+            raise ChatError("this token is not known any more")
+        old = written[token]
+        other = next((a for a in old.alternatives if a.id == alternative), None)
+        if other is None:
+            raise ChatError("this token was not among the alternatives")
+        chosen = replace(old, id=other.id, text=other.text, logprob=other.logprob, stop=False)
+        begin = [*written[:token], chosen]
+        self._start(first, instead=True, kept=self.chat.messages[first:i], begin=begin)
+        return True
+
+    def answer_new(self) -> bool:
+        """Begin again; the system message stays."""
+        self.stop()
+        self.wait(5)
+        with self._lock:
+            self.chat.messages[:] = [m for m in self.chat.messages[:1] if m.role == "system"]
+            self._forget()
+        return True
+
+    def answer_save(self) -> str:
+        """The conversation as the JSON of ``Chat.save``, media embedded."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.chat.save(Path(folder) / "chat.json")
+            return (Path(folder) / "chat.json").read_text(encoding="utf-8")
+
+    def answer_load(self, text: str) -> bool:
+        with self._lock, tempfile.TemporaryDirectory() as folder:
+            self._check_idle()
+            path = Path(folder) / "conversation.json"
+            path.write_text(text, encoding="utf-8")
+            self.chat.messages[:] = load_history(path)["messages"]
+            self._forget()
+        return True
+
+    # -- answering ------------------------------------------------------------------------------
+
+    def _start(self, at: int, *, text=None, media=None, instead=False, kept=(), begin=()) -> None:
+        """Answer in a thread of its own, from message ``at`` on.
+
+        Args:
+            text, media: what the reader says; without both, the history is answered.
+            instead: as a new version of what stands there.
+            kept: messages of the old version that stand in the new one, too.
+            begin: tokens that the answer begins with.
+        """
+        with self._lock:
+            self._check_idle()
+            if instead:
+                self._branches.begin(at)
+                self.chat.messages += kept
+            self._count += 1
+            options = {name: self.options.get(name) for name in SAMPLING if name in self.options}
+            wanted = self.options.get("thinking", False)
+            thinking = (self.chat.thinking or True) if wanted else False
+            now = Answering(
+                self.chat,
+                f"a{self._count}",
+                self._flusher.mark,
+                parts=turn_parts(kept, self._show_media),
+                begin=begin,
+                ask=self.approve,
+                how=options | {"thinking": thinking, "alternatives": self.alternatives},
+            )
+            turns = self._view()
+            if kept:
+                turns.pop()  # its turn goes on as the live one
+            if text is not None:
+                shown = [*media["images"], *media["videos"], Text(text), *media["audio"]]
+                said = Message("user", tuple(p for p in shown if p != Text("")))
+                turns.append(self._turn([said], len(self.chat.messages)))
+            self._now = now
+            self._idle.clear()
+            with self.hold_sync():
+                self.error = ""
+                self.turns = [*turns, now.live.turn()]
+                self.busy = True
+        place = at if instead else None
+        threading.Thread(
+            target=self._answer_in_thread,
+            args=(now, text, media or {}, place),
+            name="gemma4-prompt",
+            daemon=True,
+        ).start()
+
+    def _answer_in_thread(self, now: Answering, text, media: dict, version_at: int | None) -> None:
+        before = len(self.chat.messages)
+        try:
+            now.run(text, **media)
+        except BaseException as error:  # shown to the reader; nobody else would see it
+            self.report(error)
+            if version_at is not None:
+                with contextlib.suppress(KeyError):
+                    self._branches.give_up(version_at)
+            if text:
+                self.send_push({"kind": "draft", "text": text})
+        finally:
+            answers = [m for m in self.chat.messages[before:] if m.role == "assistant"]
+            for message, tokens in zip(answers, now.steps):
+                self._written[id(message)] = (message, tokens, now.live.id)
+            with contextlib.suppress(Exception):
+                self._flusher.flush_now()
+            with self.hold_sync():
+                self._now = None
+                self.stats = now.stats()
+                self._show(now.status)
+                self.busy = False
+            self._idle.set()
+
+    def _flush(self) -> None:
+        now = self._now
+        if now is not None and (pushes := now.pushes()):
+            self.send({"push": pushes})
+
+    def send_push(self, item: dict) -> None:
+        """One message to the view, for what is not worth a trait."""
+        self.send({"push": [item]})
+
+    def _check_idle(self) -> None:
+        if self._now is not None:
+            raise ChatError("the model is still answering: stop it first")
+
+    # -- the view of the chat -------------------------------------------------------------------
+
+    def _show(self, status: str = "done") -> None:
+        """Bring ``turns`` in line with the chat; ``status`` is the last answer's."""
+        turns = self._view()
+        if turns and turns[-1]["role"] == "assistant":
+            turns[-1]["status"] = status
+        self.turns = turns
+
+    def _view(self) -> list[dict]:
+        messages = self.chat.messages
+        return [self._turn(messages[a:b], a) for a, b in turn_spans(messages)]
+
+    def _turn(self, messages: list[Message], first: int) -> dict:
+        version, versions = self._branches.versions(first)
+        written = [self._written[id(m)] for m in messages if id(m) in self._written]
+        return {
+            "id": written[-1][2] if written else f"{first}.{version}",
+            "role": "user" if messages[0].role == "user" else "assistant",
+            "parts": turn_parts(messages, self._show_media),
+            "status": "done",
+            "branch": version,
+            "branches": versions,
+            "tokens": sum(len(tokens) for _, tokens, _ in written),
+            "editable": any(isinstance(p, Text) for p in messages[-1].parts),
+        }
+
+    def _show_media(self, part: Any) -> dict:
+        known = self._shown.get(id(part))
+        if known is None:
+            medium = self.chat._media.load(part)
+            view = describe(medium, part.kind) | {"key": f"m{len(self._shown)}"}
+            if part.name:
+                view["label"] = part.name
+            known = self._shown[id(part)] = (part, view)
+        return known[1]
+
+    def _span(self, turn: int) -> tuple[int, int]:
+        spans = turn_spans(self.chat.messages)
+        if not 0 <= turn < len(spans):
+            raise ChatError("this message is not in the conversation any more")
+        return spans[turn]
+
+    def _tokens_of(self, turn: int) -> list:
+        now = self._now
+        if now is not None and turn == len(self.turns) - 1:
+            return list(now.live.tokens)
+        first, stop = self._span(turn)
+        found = [self._written.get(id(m)) for m in self.chat.messages[first:stop]]
+        return [token for entry in found if entry for token in entry[1]]
+
+    def _forget(self) -> None:
+        self._branches.clear()
+        self._written.clear()
+        self.error = ""
+        self.stats = {}
+        self._show()
+
+    # -- pictures of it -------------------------------------------------------------------------
+
+    def snapshot_requests(self) -> list[dict]:
+        tokens = [i for i, turn in enumerate(self.turns) if turn["tokens"]]
+        sounds = [p["key"] for t in self.turns for p in t["parts"] if p["kind"] == "audio"]
+        return [
+            *({"type": "tokens", "turn": i, "start": 0} for i in tokens),
+            *({"type": "media", "key": key} for key in sounds),
+        ]
+
+    def snapshot_image(self):
+        return self.drawing().pil()
+
+    def drawing(self):
+        """The conversation as a still :class:`~gemma4_mlx.widgets.drawing.Drawing`."""
+        from gemma4_mlx.widgets.still import draw_conversation
+
+        stats, status = self.stats, ""
+        if stats.get("tokens_per_second"):
+            status = f"{stats['tokens_per_second']:.0f} tokens/s · {stats['used']:,} tokens"
+        return draw_conversation(self.turns, self.about["name"], status)
+
+
+def describe_model(chat: Chat, suggestions: Any = None) -> dict:
+    """What the view says about the model: name, weights, media it takes, first messages."""
+    from mlx.utils import tree_flatten
+
+    from gemma4_mlx.processing.settings import MediaSettings
+
+    model = chat.model
+    size = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+    unit, amount = ("GB", size / 1e9) if size >= 1e9 else ("MB", size / 1e6)
+    settings = MediaSettings.of(model)
+    media = ["image", "video"] if settings.image else []
+    source = str(getattr(model, "source", "") or "Gemma 4")
+    teaching = source == "teaching model"
+    return {
+        "name": source if teaching else source.rstrip("/").split("/")[-1],
+        "detail": f"{amount:.3g} {unit} of weights",
+        "media": media + (["audio"] if settings.audio else []),
+        "tools": list(chat.tools),
+        "suggestions": list(suggestions or (TEACHING_SUGGESTIONS if teaching else ())),
+    }

@@ -1,0 +1,150 @@
+"""The Prompt widget as a reader uses it, in JupyterLab with the teaching model."""
+
+import pytest
+
+LOAD = """
+import gemma4_mlx as g4
+from gemma4_mlx.generation import SamplingOptions
+model = g4.load()
+"""
+# An answer of known length, whatever the model has to say.
+SHOW = """
+endless = SamplingOptions(temperature=0.7, seed=1, max_tokens=1500, ignore_eos=True)
+prompt = g4.widgets.Prompt(g4.Chat(model, options=endless))
+prompt
+"""
+AGAIN = "second = g4.widgets.Prompt(model, max_tokens=40); second"
+BUSY = "import time; time.sleep(4); print('slept')"
+LENGTH = "e => e.querySelector('.g4-from-assistant:last-of-type .g4-body').textContent.length"
+
+
+@pytest.fixture(scope="module")
+def lab_notebook(shared_notebook):
+    opened = shared_notebook(LOAD, SHOW, AGAIN, BUSY, run=False)
+    opened.run(0)
+    opened.run(1)
+    return opened
+
+
+@pytest.fixture
+def prompt(lab_notebook):
+    root = lab_notebook.page.locator(".g4-prompt").first
+    root.wait_for(timeout=60_000)
+    return root
+
+
+def send(root, text):
+    box = root.get_by_role("textbox", name="Your message")
+    box.fill(text)
+    box.press("Enter")
+
+
+def answer(root):
+    return root.locator(".g4-from-assistant").last.locator(".g4-body")
+
+
+def test_tokens_arrive_before_the_answer_is_complete_and_stop_stops(prompt, lab_notebook):
+    page = lab_notebook.page
+    send(prompt, "hello")
+    prompt.get_by_role("button", name="Stop").wait_for()
+    body = answer(prompt)
+    page.wait_for_function(
+        "() => (document.querySelector('.g4-from-assistant .g4-body')?.textContent ?? '').length > 40"
+    )
+    early = len(body.inner_text())
+    page.wait_for_timeout(300)
+    assert len(body.inner_text()) > early, "the answer grows while it is written"
+    seconds = page.evaluate(
+        """async () => {
+          const root = document.querySelector('.g4-prompt');
+          const begin = performance.now();
+          root.querySelector('.g4-send').click();
+          while (root.dataset.busy === 'true') await new Promise((r) => setTimeout(r, 2));
+          return (performance.now() - begin) / 1000;
+        }"""
+    )
+    print(f"stopped {seconds:.3f} s after the click")
+    assert seconds < 1
+    prompt.get_by_text("Stopped").wait_for()
+    stopped = body.inner_text()
+    page.wait_for_timeout(300)
+    assert body.inner_text() == stopped
+
+
+def test_a_second_prompt_and_its_numbers(prompt):
+    send(prompt, "and another?")
+    prompt.get_by_role("button", name="Stop").wait_for()
+    prompt.page.wait_for_timeout(400)
+    prompt.page.keyboard.press("Escape")
+    prompt.get_by_role("button", name="Send").wait_for()
+    assert prompt.locator(".g4-message").count() == 4
+    status = prompt.locator(".g4-status").inner_text()
+    assert "tokens/s" in status and "context" in status and "first token" in status
+    assert "from cache" in status, "the first turn is not read again"
+
+
+def test_it_runs_while_another_cell_is_running(prompt, lab_notebook):
+    """Sending waits for the kernel on some versions; what has been sent goes on and is shown."""
+    send(prompt, "go on")
+    prompt.get_by_role("button", name="Stop").wait_for()
+    lab_notebook.run(3)
+    page = lab_notebook.page
+    page.wait_for_timeout(300)
+    before = len(answer(prompt).inner_text())
+    page.wait_for_timeout(500)
+    assert len(answer(prompt).inner_text()) > before
+    prompt.get_by_role("button", name="Stop").click()
+    prompt.get_by_role("button", name="Send").wait_for(timeout=20_000)
+
+
+def test_edit_regenerate_and_switch_back(prompt):
+    message = prompt.locator(".g4-from-user").last
+    message.get_by_role("button", name="Edit").click()
+    prompt.get_by_role("textbox", name="Edit the message").fill("other words")
+    prompt.get_by_role("button", name="Send again").click()
+    prompt.get_by_role("button", name="Stop").wait_for()
+    prompt.page.wait_for_timeout(300)
+    prompt.get_by_role("button", name="Stop").click()
+    prompt.get_by_role("button", name="Send").wait_for()
+    assert prompt.locator(".g4-from-user .g4-plain").last.inner_text() == "other words"
+    prompt.locator(".g4-from-user").last.get_by_role("button", name="Previous version").click()
+    prompt.locator(".g4-from-user .g4-plain", has_text="go on").wait_for()
+
+
+def test_tokens_and_an_alternative_to_go_on_from(prompt, accessible, picture, lab_notebook):
+    last = prompt.locator(".g4-from-assistant").last
+    last.get_by_role("button", name="Show the tokens").click()
+    token = last.locator(".g4-tok").nth(3)
+    token.click()
+    choices = last.locator(".g4-choice:not(.g4-chosen)")
+    choices.first.wait_for()
+    accessible(prompt.page, ".g4-prompt")
+    picture(prompt, "prompt-lab", lab_notebook)
+    token.click()
+    choices.first.click()
+    prompt.get_by_role("button", name="Stop").click()
+    prompt.get_by_role("button", name="Send").wait_for()
+    assert last.get_by_text("2 / 2").is_visible()
+
+
+def test_two_widgets_on_one_model_and_the_same_cell_again(prompt, lab_notebook):
+    page = lab_notebook.page
+    lab_notebook.run(2)
+    second = page.locator(".g4-prompt").nth(1)
+    second.wait_for()
+    send(prompt, "first")
+    send(second, "second")
+    prompt.get_by_role("button", name="Stop").click()
+    second.get_by_role("button", name="Send").wait_for()
+    second.locator(".g4-from-assistant").wait_for()
+    lab_notebook.run(2)
+    page.wait_for_function("document.querySelectorAll('.g4-prompt').length === 2")
+    fresh = page.locator(".g4-prompt").nth(1)
+    fresh.locator(".g4-empty").wait_for()
+
+
+def test_it_says_when_the_kernel_is_gone(prompt, lab_notebook):
+    lab_notebook.execute("kernelmenu:restart")
+    dialog = lab_notebook.page.locator(".jp-Dialog button.jp-mod-warn, .jp-Dialog button.jp-mod-accept")
+    dialog.last.click()
+    prompt.get_by_text("The kernel behind this widget is gone").wait_for()

@@ -1,0 +1,304 @@
+"""The Prompt widget's Python side, on the teaching model, without a browser."""
+
+import io
+import json
+import threading
+import time
+import wave
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gemma4_mlx as g4
+from gemma4_mlx.chat import Message, Text, ToolCall, ToolResult
+from gemma4_mlx.errors import ChatError
+from gemma4_mlx.generation import SamplingOptions
+from gemma4_mlx.widgets import Prompt
+from gemma4_mlx.widgets.branches import Branches
+from gemma4_mlx.widgets.live_turn import LiveTurn, utf16_length
+
+ENDLESS = SamplingOptions(temperature=0.8, seed=3, max_tokens=2000, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return g4.load()
+
+
+@pytest.fixture
+def prompt(model):
+    """A widget whose messages to the view are kept in ``prompt.told``."""
+    widget = Prompt(g4.Chat(model, options=SamplingOptions(temperature=0, max_tokens=12)))
+    widget.told = []
+    widget.send = lambda content, buffers=None: widget.told.append(content)
+    yield widget
+    widget.stop()
+    widget.wait(5)
+
+
+def ask(prompt, type, **arguments):
+    reply, buffers = prompt.answer({"type": type, **arguments})
+    assert "error" not in reply, reply
+    return (reply["content"], buffers[0]) if buffers else reply["content"]
+
+
+def say(prompt, text, **more):
+    ask(prompt, "send", text=text, **more)
+    assert prompt.wait(60)
+
+
+def text_of(turn):
+    return "".join(p["text"] for p in turn["parts"] if p["kind"] == "text")
+
+
+def test_a_turn_streams_and_ends_as_the_chat_has_it(prompt):
+    say(prompt, "Hello")
+    assert [t["role"] for t in prompt.turns] == ["user", "assistant"] and not prompt.busy
+    assert text_of(prompt.turns[0]) == "Hello"
+    assert text_of(prompt.turns[1]) == prompt.chat.messages[-1].text
+    told = [item for m in prompt.told for item in m["push"]]
+    text = ""
+    for item in told:
+        if item["kind"] == "delta":
+            assert item["at"] == utf16_length(text)
+            text += item["text"]
+    assert text.strip() == prompt.chat.messages[-1].text.strip()
+    stats = prompt.stats
+    assert stats["used"] > 12 and stats["context"] and stats["memory"] and stats["first_token"] > 0
+    json.dumps(prompt.get_state(["turns", "about", "options", "stats"]))
+
+
+def test_it_tells_at_most_thirty_times_a_second_and_stops_within_a_token(model):
+    prompt = Prompt(g4.Chat(model, options=ENDLESS))
+    told = []
+    prompt.send = lambda content, buffers=None: told.append(content)
+    begin = time.perf_counter()
+    prompt.say("Hello")
+    time.sleep(1.2)
+    assert prompt.busy
+    clicked = time.perf_counter()
+    prompt._on_message(prompt, {"type": "stop"}, [])
+    assert prompt.wait(5)
+    late = time.perf_counter() - clicked
+    print(f"stopped {1000 * late:.0f} ms after the message")
+    assert late < 1
+    assert len(told) <= 30 * (clicked - begin) + 3
+    assert prompt.turns[-1]["status"] == "stopped"
+    assert len(prompt.chat.messages) == 2
+
+
+def test_sending_while_it_answers_is_refused_and_nothing_breaks(model):
+    prompt = Prompt(g4.Chat(model, options=ENDLESS))
+    prompt.say("Hello")
+    reply, _ = prompt.answer({"type": "send", "text": "again"})
+    assert "still answering" in reply["error"]
+    for type in ("edit", "regenerate", "branch"):
+        reply, _ = prompt.answer({"type": type, "turn": 0, "text": "x", "branch": 0})
+        assert "error" in reply
+    prompt.stop()
+    assert prompt.wait(5) and len(prompt.turns) == 2
+
+
+def test_edit_regenerate_and_versions(prompt):
+    say(prompt, "Hello")
+    say(prompt, "What is 3 + 4?")
+    first_answer = text_of(prompt.turns[3])
+    ask(prompt, "edit", turn=2, text="What is 5 + 5?")
+    assert prompt.wait(60)
+    assert text_of(prompt.turns[2]) == "What is 5 + 5?"
+    assert (prompt.turns[2]["branch"], prompt.turns[2]["branches"]) == (1, 2)
+    ask(prompt, "regenerate", turn=3)
+    assert prompt.wait(60) and prompt.turns[3]["branches"] == 2
+    ask(prompt, "branch", turn=2, branch=0)
+    assert text_of(prompt.turns[2]) == "What is 3 + 4?" and text_of(prompt.turns[3]) == first_answer
+    assert prompt.turns[3]["branches"] == 1
+    ask(prompt, "branch", turn=2, branch=1)
+    assert prompt.turns[3]["branches"] == 2, "the versions further on come back with theirs"
+    ask(prompt, "edit", turn=1, text="Other words of the model")
+    assert text_of(prompt.turns[1]) == "Other words of the model" and len(prompt.turns) == 2
+    assert prompt.chat.messages[-1].text == "Other words of the model"
+
+
+def test_tokens_and_going_on_from_an_alternative(prompt):
+    say(prompt, "Hello")
+    tokens = ask(prompt, "tokens", turn=1)
+    assert len(tokens) == prompt.turns[1]["tokens"] > 5
+    _, probability, alternatives = tokens[2]
+    assert 0 < probability <= 1 and len(alternatives) == 5
+    assert alternatives[0][0] == prompt._tokens_of(1)[2].id, "greedy takes the likeliest"
+    chosen = alternatives[1]
+    ask(prompt, "continue_from", turn=1, token=2, alternative=chosen[0])
+    assert prompt.wait(60) and not prompt.error
+    again = ask(prompt, "tokens", turn=1)
+    assert [t[0] for t in again[:2]] == [t[0] for t in tokens[:2]] and again[2][0] == chosen[1]
+    assert prompt.turns[1]["branches"] == 2
+    # The same answer as if the model had been given those tokens: its text begins with theirs.
+    joined = "".join(t[0] for t in again[:3])
+    assert text_of(prompt.turns[1]).startswith(joined.strip()[:3])
+    ask(prompt, "branch", turn=1, branch=0)
+    assert ask(prompt, "tokens", turn=1) == tokens
+
+
+def test_a_failure_is_shown_and_leaves_the_conversation_as_it_was(prompt):
+    say(prompt, "Hello")
+    before = list(prompt.chat.messages)
+    prompt.options = prompt.options | {"temperature": -1}
+    ask(prompt, "regenerate", turn=1)
+    assert prompt.wait(60)
+    assert "temperature" in prompt.error
+    assert prompt.chat.messages == before and prompt.turns[1]["branches"] == 1
+    prompt.options = prompt.options | {"temperature": 0}
+    say(prompt, "Hello again")
+    assert prompt.error == "" and len(prompt.turns) == 4
+
+
+def test_pictures_and_sounds_show_their_cost(prompt):
+    picture = io.BytesIO()
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(picture, "PNG")
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(np.zeros(4000, "<i2").tobytes())
+    files = {"a/<b>.png": ("image/png", picture), "tone.wav": ("audio/wav", sound)}
+    keys = []
+    for name, (mime, file) in files.items():
+        data = file.getvalue()
+        half = len(data) // 2
+        for i, piece in enumerate((data[:half], data[half:])):
+            arguments = {"upload": name, "name": name, "mime": mime, "part": i, "parts": 2}
+            reply, _ = prompt.answer({"type": "attach", **arguments}, [memoryview(piece)])
+            assert "error" not in reply, reply
+        keys.append(reply["content"]["key"])
+        assert reply["content"]["tokens"] > 0
+    say(prompt, "What is this?", attachments=keys)
+    kinds = [p["kind"] for p in prompt.turns[0]["parts"]]
+    assert kinds == ["image", "text", "audio"] and not prompt.error
+    image, _, audio = prompt.turns[0]["parts"]
+    assert image["label"] == "<b>.png" and (image["width"], image["height"]) == (96, 64)
+    assert image["thumb"].startswith("data:image/jpeg;base64,") and audio["seconds"] == 0.5
+    about, data = ask(prompt, "media", key=audio["key"])
+    assert about["mime"] == "audio/wav" and data[:4] == b"RIFF" and len(data) > 1000
+    reply, _ = prompt.answer(
+        {"type": "attach", "upload": "x", "name": "x.png", "mime": "image/png", "part": 0,
+         "parts": 1}, [b"no picture"])  # fmt: skip
+    assert "error" in reply
+    ask(prompt, "edit", turn=0, text="And now?")
+    assert prompt.wait(60)
+    assert [p["kind"] for p in prompt.turns[0]["parts"]] == ["image", "text", "audio"]
+
+
+def test_save_load_and_new(prompt):
+    say(prompt, "Hello")
+    saved = ask(prompt, "save")
+    ask(prompt, "new")
+    assert prompt.turns == [] and prompt.chat.messages == []
+    ask(prompt, "load", text=saved)
+    assert text_of(prompt.turns[0]) == "Hello" and len(prompt.turns) == 2
+    assert "error" in prompt.answer({"type": "load", "text": "{}"})[0]
+    assert len(prompt.turns) == 2
+
+
+def test_a_cell_run_again_takes_the_chat_over(model):
+    chat = g4.Chat(model, options=ENDLESS)
+    old = Prompt(chat)
+    old.say("Hello")
+    new = Prompt(chat)
+    assert not old.busy and len(new.turns) == 2
+    assert new.turns[1]["tokens"] == old.turns[1]["tokens"]
+
+
+def test_two_widgets_on_one_model_answer_both(model):
+    both = [Prompt(g4.Chat(model, options={"max_tokens": 8})) for _ in range(2)]
+    for i, prompt in enumerate(both):
+        prompt.say(f"Hello {i}")
+    for prompt in both:
+        assert prompt.wait(60) and len(prompt.chat.messages) == 2 and not prompt.error
+
+
+def test_the_reader_decides_about_tools(model, monkeypatch):
+    """The agent loop's events by hand: what the model writes is not the point here."""
+    ran = []
+
+    def remove(path: str) -> str:
+        """Remove a file.
+
+        Args:
+            path: Which.
+        """
+        ran.append(path)
+        return "gone"
+
+    prompt = Prompt(model, tools=[remove])
+    call = ToolCall("c1", "remove", {"path": "/"})
+
+    def run_stream(text, *, approve, cancel, images=(), audio=(), videos=(), **how):
+        prompt.chat.messages.append(Message("user", (Text(text),)))
+        prompt.chat.messages.append(Message("assistant", (call,)))
+        yield call
+        answer = approve(call)
+        error = None if answer is True else answer
+        result = ToolResult("c1", "remove", remove("/") if answer is True else None, error)
+        result = ToolResult(**{**result.__dict__, "denied": error is not None})
+        prompt.chat.messages.append(Message("tool", (result,)))
+        yield result
+
+    monkeypatch.setattr(prompt.chat, "run_stream", run_stream)
+    for allow, status in ((False, "denied"), (True, "done")):
+        prompt.say("Remove it")
+        for _ in range(200):
+            live = prompt.answer_whole()["turns"][-1]
+            if live["parts"] and live["parts"][-1]["status"] == "waiting":
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail("the reader is not asked")
+        prompt._on_message(prompt, {"type": "approve", "call": "c1", "allow": allow}, [])
+        assert prompt.wait(10)
+        shown = prompt.turns[-1]["parts"][-1]
+        assert shown["status"] == status and bool(ran) == allow
+    prompt.say("Remove it")
+    threading.Timer(0.2, prompt.stop).start()
+    assert prompt.wait(10), "Stop ends the question, too"
+    assert len(ran) == 1
+
+
+def test_offsets_count_like_javascript():
+    live = LiveTurn("a1")
+    live.write("text", "😀 ")
+    assert live.take()[0]["at"] == 0
+    live.write("text", "x")
+    push = live.take()[0]
+    assert push["at"] == 3 and push["text"] == "x" and live.take() == []
+    live.write("thinking", "hm")
+    live.write("text", "y")
+    kinds = [p["kind"] for p in live.turn()["parts"]]
+    assert kinds == ["text", "thinking", "text"] and live.turn()["parts"][1]["closed"]
+
+
+def test_versions_of_a_list():
+    messages = [Message("user", (Text(c),)) for c in "abc"]
+    branches = Branches(messages)
+    a, b, c = messages
+    branches.begin(1)
+    messages.append(d := Message("user", (Text("d"),)))
+    assert branches.versions(1) == (1, 2) and messages == [a, d]
+    branches.switch(1, 0)
+    assert messages == [a, b, c]
+    branches.begin(2)
+    branches.give_up(2)
+    assert messages == [a, b, c] and branches.versions(2) == (0, 1)
+    with pytest.raises(IndexError):
+        branches.switch(1, 2)
+
+
+def test_unknown_chat_options_are_refused(model):
+    with pytest.raises(ChatError, match="system"):
+        Prompt(g4.Chat(model), system="x")
+
+
+def test_a_snapshot_and_its_picture(prompt):
+    say(prompt, "Hello")
+    page = prompt.snapshot().page
+    assert "globalThis.g4Widget" in page and "tokens" in page
+    assert prompt.snapshot_image().width > 700
