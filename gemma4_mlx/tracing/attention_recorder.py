@@ -79,18 +79,19 @@ class AttentionRecorder:
             self._numbered = True
 
     def _reduce(self, part, q, k, geometry, tokens, marks) -> None:
-        xp = np if self.on_cpu else mx
-        if self.on_cpu:
-            q, k = _as_numpy(q), _as_numpy(k)
-        else:
-            q, k = q.astype(mx.float32), k.astype(mx.float32)
+        xp, width = np if self.on_cpu else mx, part.map.width
+        q, k = q.astype(mx.float32), k.astype(mx.float32)
+        group = self.text.num_attention_heads // part.kv_heads
         if len(self.heads) < self.text.num_attention_heads:
-            group = self.text.num_attention_heads // part.kv_heads
-            pick = np.array(self.heads)
-            pick, its_keys = (
-                (pick, pick // group) if xp is np else map(mx.array, (pick, pick // group))
-            )
-            q, k = q[pick], k[its_keys]
+            q, k = q[mx.array(self.heads)], k[mx.array(self.heads) // group]
+            group = 1
+        # Bins are whole: pad the keys, which hidden columns then stand for.
+        first = geometry.key_start // width * width
+        last = -(-(geometry.key_start + geometry.m) // width) * width
+        ends = (geometry.key_start - first, last - geometry.key_start - geometry.m)
+        kt = mx.pad(k, [(0, 0), ends, (0, 0)]).swapaxes(1, 2)  # (kv heads, D, bins)
+        H, n, D = q.shape
+        q = q.reshape(-1, group, n, D)
         blocks = self.blocks if part.window and (self.blocks >= 0).any() else None
         limit = CPU_SCORES if self.on_cpu else GPU_SCORES
         at, stop = geometry.query_start, geometry.query_start + geometry.n
@@ -101,14 +102,19 @@ class AttentionRecorder:
                 rows = min(rows, max(part.window, 128))
             end = min(at + rows, stop)
             low, high = key_range(at, end, part.window, blocks)
-            first = geometry.key_start
+            low, high = low // width * width, -(-high // width) * width
+            rows_q = q[:, :, at - geometry.query_start : end - geometry.query_start]
+            scores = rows_q.reshape(kt.shape[0], -1, D) @ kt[..., low - first : high - first]
+            scores = scores.reshape(H, end - at, high - low)
+            if xp is np:
+                mx.eval(scores)
+                scores = np.array(scores, copy=False)
             strip = score_strip(
                 xp,
-                q[:, at - geometry.query_start : end - geometry.query_start],
-                k[:, low - first : high - first],
+                scores,
                 at,
                 low,
-                part.map.width,
+                width,
                 window=part.window,
                 blocks=blocks,
                 tokens=tokens if self.plan.summaries else None,
@@ -209,14 +215,6 @@ class _Part:
             keys=None if self.keys is None else self.keys.values,
             dtype=self.dtype,
         )
-
-
-def _as_numpy(x: mx.array) -> np.ndarray:
-    """float32 numpy of an evaluated array; a view where it is float32 already."""
-    if x.dtype != mx.float32:
-        x = x.astype(mx.float32)
-        mx.eval(x)
-    return np.array(x, copy=False)
 
 
 def _stored(x: mx.array) -> np.ndarray:

@@ -45,51 +45,29 @@ class Strip:
     link_keys: np.ndarray
 
 
-def padded_scores(xp, q, k, front: int, back: int):
-    """``q k^T`` (Hkv, rows, front + m + back), the padding columns set to ``HIDDEN``."""
-    kt = xp.swapaxes(k, 1, 2)
-    if xp is np:
-        m = k.shape[1]
-        scores = np.empty((*q.shape[:2], front + m + back), np.float32)
-        np.matmul(q, kt, out=scores[..., front : front + m])
-        scores[..., :front] = HIDDEN
-        scores[..., front + m :] = HIDDEN
-        return scores
-    scores = q @ kt
-    if front or back:
-        scores = xp.pad(scores, [(0, 0), (0, 0), (front, back)], constant_values=HIDDEN)
-    return scores
-
-
 def score_strip(
-    xp, q, k, start, key_start, width, *, window=None, blocks=None, tokens=None, marks=None
+    xp, scores, start, first_key, width, *, window=None, blocks=None, tokens=None, marks=None
 ) -> Strip:
     """Reduce one strip.
 
     Parameters
     ----------
-    xp : numpy or mlx.core, whichever ``q`` and ``k`` belong to
-    q : (H, r, D) float32, queries ``start ..``; H is a multiple of Hkv
-    k : (Hkv, m, D) float32, keys ``key_start ..``: all that these rows can see, or more
+    xp : numpy or mlx.core, whichever ``scores`` belongs to
+    scores : (H, r, m) float32, queries ``start ..`` times keys ``first_key ..``; m is a multiple
+        of ``width`` and covers every key these rows see. It is overwritten. What the columns hold
+        that stand for no key, or for one the row does not see, is ignored.
+    first_key : a multiple of ``width``
     width : keys per bin, counted from position 0
     window, blocks : the layer's geometry, see :mod:`.visibility`
     tokens : (n,) int ids of all tokens so far, for ``same`` and ``induction``; None leaves them out
     marks : {name: (n,) bool}, key sets whose mass is wanted, such as image tokens
     """
-    heads, r, _ = q.shape
-    kv, m, _ = k.shape
-    stop = key_start + m
-    first = key_start // width * width
-    front, back = key_start - first, -stop % width
-    total = front + m + back  # a whole number of bins
-
-    scores = padded_scores(xp, q.reshape(kv, heads // kv * r, -1), k, front, back)
-    scores = scores.reshape(heads, r, total)
+    heads, r, total = scores.shape
     rows = np.arange(start, start + r)
-    hidden_from = 0 if window is not None else max(0, min(start, stop) - first)
-    seen = visible(rows, np.arange(first + hidden_from, first + total), window, blocks)
-    tail = xp.where(_to(xp, seen)[None], scores[..., hidden_from:], HIDDEN)
-    scores[..., hidden_from:] = tail
+    hidden_from = 0 if window is not None else max(0, start - first_key)
+    keys = np.arange(first_key + hidden_from, first_key + total)
+    seen = _to(xp, visible(rows, keys, window, blocks))
+    scores[..., hidden_from:] = xp.where(seen[None], scores[..., hidden_from:], HIDDEN)
 
     top = scores.max(axis=-1, keepdims=True)
     scores -= top
@@ -97,38 +75,36 @@ def score_strip(
     mass = weights.reshape(heads, r, -1, width).sum(axis=-1) if width > 1 else weights
     z = mass.sum(axis=-1)  # (H, r)
     peak = scores.reshape(heads, r, -1, width).max(axis=-1) if width > 1 else scores
-    dot = np.einsum("hrm,hrm->hr", weights, scores) if xp is np else (weights * scores).sum(-1)
-    columns = ((1.0 / z)[:, None, :] @ weights)[:, 0, :]
-
-    basis = np.zeros((total, 1 + len(marks or ())), np.float32)
-    basis[:, 0] = np.arange(first - start, first - start + total)
-    known = slice(max(0, -first), None)
-    for c, mark in enumerate((marks or {}).values(), 1):
-        part = mark[first : first + total]
-        basis[known, c][: len(part)] = part
-    moments = weights @ _to(xp, basis)  # (H, r, 1 + marks)
-
-    z, mass, peak, dot, top, columns, moments = _numpy(
-        xp, z, mass, peak, dot, top[..., 0], columns, moments
+    basis = _basis(first_key, total, start, marks or {})
+    if xp is np:  # without BLAS, whose threads would compete with those of MLX
+        dot = np.einsum("hrm,hrm->hr", weights, scores)
+        columns = np.einsum("hr,hrm->hm", 1.0 / z, weights)
+        moments = [np.einsum("hrm,m->hr", weights, column) for column in basis]
+    else:
+        dot = (weights * scores).sum(-1)
+        columns = ((1.0 / z)[:, None, :] @ weights)[:, 0, :]
+        moments = list(xp.moveaxis(weights @ xp.array(basis.T), -1, 0))
+    z, mass, peak, dot, top, columns, *moments = _numpy(
+        xp, z, mass, peak, dot, top[..., 0], columns, *moments
     )
     own = np.arange(r)
     statistics = {
         "entropy": np.log(z) - dot / z,
-        "distance": own - moments[..., 0] / z,
-        "first": _numpy(xp, weights[..., 0])[0] / z if first == 0 else np.zeros_like(z),
-        "previous": _diagonal(xp, weights, rows - 1 - first, z),
+        "distance": own - moments[0] / z,
+        "first": _numpy(xp, weights[..., 0])[0] / z if first_key == 0 else np.zeros_like(z),
+        "previous": _diagonal(xp, weights, rows - 1 - first_key, z),
     }
     if tokens is not None:
-        row, col = _earlier_copies(tokens, rows, first, total)
+        row, col = _earlier_copies(tokens, rows, first_key, total)
         statistics["same"] = _pair_mass(xp, weights, row, col, z)
         statistics["induction"] = _pair_mass(xp, weights, row, col + 1, z)
-    for c, name in enumerate(marks or (), 1):
-        statistics[name] = moments[..., c] / z
+    for c, name in enumerate(marks or {}, 1):
+        statistics[name] = moments[c] / z
 
-    link_scores, link_keys = _strongest_links(xp, scores, peak, rows, first, width)
+    link_scores, link_keys = _strongest_links(xp, scores, peak, rows, first_key, width)
     return Strip(
         start=start,
-        first_key=first,
+        first_key=first_key,
         mass=mass / z[..., None],
         peak=np.exp(peak) / z[..., None],
         normaliser=top + np.log(z),
@@ -137,6 +113,16 @@ def score_strip(
         link_weights=np.exp(link_scores) / z,
         link_keys=link_keys,
     )
+
+
+def _basis(first_key: int, total: int, start: int, marks: dict) -> np.ndarray:
+    """What the weights are multiplied with, one row each: key position from ``start``, marks."""
+    basis = np.zeros((1 + len(marks), total), np.float32)
+    basis[0] = np.arange(first_key - start, first_key - start + total)
+    for row, mark in zip(basis[1:], marks.values()):
+        part = mark[first_key : first_key + total]
+        row[: len(part)] = part
+    return basis
 
 
 def _to(xp, array):
