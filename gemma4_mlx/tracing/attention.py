@@ -159,6 +159,15 @@ class AttentionData:
         total, peak = square(part.mass[h], part.back), square(part.peak[h], part.back)
         return tiles.statistic_of(total, peak, self.edges, self.edges, statistic)
 
+    def overview_tile(
+        self, layer: int, head: int, shape: tuple[int, int] = (256, 256), statistic: str = "mass"
+    ) -> Tile:
+        """The overview with cells merged, exactly, until at most ``shape`` are left."""
+        self.overview(layer, head, statistic)  # checks
+        part, h = self._head(layer, head)
+        whole = slice(0, self.n)
+        return self._from_overview(part, h, whole, whole, shape, statistic)
+
     def normaliser(self, layer: int, head: int) -> np.ndarray:
         """Log-sum-exp of every query's scores, in nats: (n,)."""
         part, h = self._head(layer, head)
