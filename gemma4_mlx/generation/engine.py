@@ -190,7 +190,13 @@ class Engine:
         return self._running is not None or not self._jobs.empty()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Cancel what runs and end the thread; called when the interpreter exits."""
+        """Cancel what runs and is queued, and wait until it has stopped; called when the
+        interpreter exits.
+
+        The thread itself is left waiting for jobs: when a thread that ran a model has ended,
+        MLX's CPU backend aborts the process on its way out ("terminate called without an active
+        exception", MLX 0.32).
+        """
         with self._lock:
             self._closed = True
             thread, running = self._thread, self._running
@@ -198,14 +204,19 @@ class Engine:
             return
         if running is not None:
             running.cancel()
-        self._jobs.put(None)
-        thread.join(timeout)
+        idle = threading.Event()
+        self._jobs.put(idle)
+        idle.wait(timeout)
 
     def _work(self) -> None:
         import mlx.core as mx
 
         with mx.stream(mx.new_thread_local_stream(mx.default_device())):
-            while (job := self._jobs.get()) is not None:
+            while True:
+                job = self._jobs.get()
+                if isinstance(job, threading.Event):  # from close(): nothing is running
+                    job.set()
+                    continue
                 self._running = job
                 if self._closed:
                     job.cancel()
