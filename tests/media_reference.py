@@ -387,9 +387,19 @@ def make_unified(path):
     positions, frame_positions = r.patch_positions(2, 3, 8)[None], r.patch_positions(2, 2, 4)[None]
     with torch.no_grad():
         seen = model.model.get_image_features(pixels, positions).pooler_output
+        # The masks of its generate(): called plainly, transformers 5.24 lets pictures look ahead
+        # on this model's full-attention layers as well, which no other path of it does.
+        masks = model.create_masks_for_generate(
+            config,
+            torch.zeros(1, len(sequence), r.HIDDEN),
+            attention_mask=None,
+            cache=None,
+            position_ids=torch.arange(len(sequence))[None],
+            mm_token_type_ids=torch.tensor([r.Prompts.types(sequence)]),
+        )
         logits = model(
             input_ids=torch.tensor([sequence]),
-            mm_token_type_ids=torch.tensor([r.Prompts.types(sequence)]),
+            attention_mask=masks,
             pixel_values=pixels,
             image_position_ids=positions,
             pixel_values_videos=frame,

@@ -43,10 +43,10 @@ def download(
     if not is_url(url):
         raise MediaError(f"only http and https addresses are fetched, got {url!r}")
     deadline = time.monotonic() + seconds
-    request = urllib.request.Request(url, headers={"User-Agent": "gemma4-mlx"})
     opener = urllib.request.build_opener(_HttpOnly)
     parts, size = [], 0
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "gemma4-mlx"})
         with opener.open(request, timeout=min(seconds, 20.0)) as response:
             declared = response.headers.get("Content-Length", "")
             if declared.isdigit() and int(declared) > max_bytes:
@@ -85,8 +85,9 @@ def locate(source: object) -> tuple[Path | bytes, str]:
     Raises MediaError for a path that is no file, an empty file, or another type.
     """
     if is_url(source):
-        name = Path(urllib.parse.urlsplit(source).path).name or urllib.parse.urlsplit(source).netloc
-        return download(source), name
+        data = download(source)
+        parts = urllib.parse.urlsplit(source)
+        return data, Path(parts.path).name or parts.netloc
     if is_data_url(source):
         return from_data_url(source), "data"
     if isinstance(source, bytes | bytearray | memoryview):
