@@ -1,0 +1,165 @@
+"""Rendered scenes and handwritten digits, with questions about them.
+
+Every picture goes through the product's preprocessing (spec 3.1): a square one becomes
+192 x 192 px = 24 x 24 patches of 8 px = 64 soft tokens, each 24 px wide.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .render import Sample, conversation, held_out
+
+COLOURS = {
+    "red": (220, 30, 30), "green": (30, 160, 50), "blue": (40, 70, 220),
+    "yellow": (240, 210, 30), "orange": (245, 130, 20), "purple": (140, 40, 170),
+}  # fmt: skip
+SHAPES = ["circle", "square", "triangle", "star", "cross"]
+PLACES = {
+    "top left": (0, 0), "top": (1, 0), "top right": (2, 0),
+    "left": (0, 1), "middle": (1, 1), "right": (2, 1),
+    "bottom left": (0, 2), "bottom": (1, 2), "bottom right": (2, 2),
+}  # fmt: skip
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six"]
+PICTURE = "<|image|>"  # expanded to the soft tokens by data.py
+
+
+def draw(rng, items, size=192, background=None) -> np.ndarray:
+    """Draw (shape, colour, x, y, radius) items, coordinates in units of the picture's side."""
+    if background is None:
+        grey = int(rng.choice([255, 255, 245, 230, 20, 0]))
+        background = (grey, grey, grey)
+    image = Image.new("RGB", (size, size), background)
+    pen = ImageDraw.Draw(image)
+    for shape, colour, x, y, r in items:
+        x, y, r = x * size, y * size, r * size
+        fill = tuple(int(np.clip(v + rng.integers(-12, 13), 0, 255)) for v in COLOURS[colour])
+        if shape == "circle":
+            pen.ellipse([x - r, y - r, x + r, y + r], fill=fill)
+        elif shape == "square":
+            s = r * 0.88
+            pen.rectangle([x - s, y - s, x + s, y + s], fill=fill)
+        elif shape == "triangle":
+            pen.polygon([(x, y - r), (x - r, y + r * 0.8), (x + r, y + r * 0.8)], fill=fill)
+        elif shape == "star":
+            points = [
+                (x + f * r * math.sin(i * math.pi / 5), y - f * r * math.cos(i * math.pi / 5))
+                for i, f in enumerate([1.1, 0.45] * 5)
+            ]
+            pen.polygon(points, fill=fill)
+        else:
+            s = r * 0.32
+            pen.rectangle([x - r, y - s, x + r, y + s], fill=fill)
+            pen.rectangle([x - s, y - r, x + s, y + r], fill=fill)
+    return np.asarray(image)
+
+
+def _at(rng, column, row, r=None):
+    r = rng.uniform(0.11, 0.15) if r is None else r
+    return (
+        (column + 0.5) / 3 + rng.uniform(-0.02, 0.02), (row + 0.5) / 3 + rng.uniform(-0.02, 0.02), r
+    )  # fmt: skip
+
+
+def _a(colour, shape):
+    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}"
+
+
+def _sentence(text):
+    return text[0].upper() + text[1:] + "."
+
+
+def _ask(rng, question, first):
+    if not first:
+        return question
+    return question + PICTURE if rng.random() < 0.1 else PICTURE + question
+
+
+def scene(rng) -> Sample:
+    """One shape somewhere, two shapes beside or above each other, or several of one kind."""
+    size = int(rng.choice([192, 192, 192, 96, 128, 256]))
+    s1, s2 = rng.choice(SHAPES, 2, replace=False)
+    c1, c2 = rng.choice(list(COLOURS), 2, replace=False)
+    kind = rng.random()
+    if kind < 0.3:
+        place = rng.choice(list(PLACES))
+        picture = draw(rng, [(s1, c1, *_at(rng, *PLACES[place]))], size)
+        key = f"one {s1} {c1} {place}"
+        where = "in the middle" if place == "middle" else f"at the {place}"
+        questions = {
+            "describe": (["What is this?", "Describe the picture.", "What do you see?",
+                          "What is in the picture?", "Describe this image."],
+                         _sentence(f"{_a(c1, s1)} {where}")),
+            "shape": (["What shape is it?", "Which shape do you see?", "What shape is this?"],
+                      _sentence(f"a {s1}")),
+            "colour": (["What colour is it?", "Which colour is the shape?",
+                        f"What color is the {s1}?"], _sentence(c1)),
+            "position": ([f"Where is the {s1}?", "Where is it?", "Where is the shape?"],
+                         _sentence(where)),
+        }  # fmt: skip
+    elif kind < 0.65:
+        across = rng.random() < 0.5
+        first, second = ((0, 1), (2, 1)) if across else ((1, 0), (1, 2))
+        words = ("on the left", "on the right") if across else ("at the top", "at the bottom")
+        picture = draw(rng, [(s1, c1, *_at(rng, *first)), (s2, c2, *_at(rng, *second))], size)
+        key = f"two {s1} {c1} {s2} {c2} {across}"
+        s, c, w = [(s1, c1, words[0]), (s2, c2, words[1])][int(rng.integers(2))]
+        questions = {
+            "describe": (["What is this?", "Describe the picture.", "What do you see?",
+                          "What is in the picture?", "Describe this image."],
+                         _sentence(f"{_a(c1, s1)} {words[0]} and {_a(c2, s2)} {words[1]}")),
+            "shape": ([f"Which shape is {c}?", f"What shape is {c}?"], _sentence(f"the {s}")),
+            "colour": ([f"What colour is the {s}?", f"Which colour is the {s}?",
+                        f"What color is the {s}?"], _sentence(c)),
+            "position": ([f"Where is the {s}?", f"Where is the {c} {s}?"], _sentence(w)),
+            "count": (["How many shapes are there?", "How many shapes do you see?"], "Two."),
+        }  # fmt: skip
+    else:
+        n = int(rng.integers(1, 7))
+        cells = rng.permutation(9)[:n]
+        picture = draw(
+            rng, [(s1, c1, *_at(rng, i % 3, i // 3, rng.uniform(0.09, 0.13))) for i in cells], size
+        )
+        key = f"many {n} {s1} {c1} {' '.join(map(str, sorted(cells)))}"
+        questions = {
+            "count": ([f"How many {s1}s are there?", "How many shapes are there?",
+                       f"How many {c1} {s1}s do you see?", "How many shapes do you see?",
+                       "Count the shapes."], _sentence(NUMBERS[n])),
+            "shape": (["What shape are they?", "Which shape do you see?"], _sentence(f"{s1}s")),
+            "colour": (["What colour are they?", f"What color are the {s1}s?"], _sentence(c1)),
+        }  # fmt: skip
+    names = [str(q) for q in rng.permutation(list(questions))][: int(rng.integers(2, 4))]
+    turns = []
+    for i, name in enumerate(names):
+        phrasings, answer = questions[name]
+        turns.append((_ask(rng, str(rng.choice(phrasings)), i == 0), answer))
+    return Sample("image", f"picture {names[-1]}", [key], conversation(turns), images=[picture])
+
+
+@cache
+def digits():
+    """scikit-learn's handwritten digits: (images (1797, 8, 8) of 0..16, labels)."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return data.images, data.target
+
+
+def digit(rng) -> Sample:
+    """A handwritten digit, enlarged; whole images are held out, by their index."""
+    images, labels = digits()
+    i = int(rng.integers(len(images)))
+    side = int(rng.choice([64, 96, 192, 192]))
+    small = images[i] / 16
+    if not held_out(f"digit {i}"):  # shifts and fading for training, the plain image for the test
+        small = np.roll(small, rng.integers(-1, 2, 2), (0, 1)) * rng.uniform(0.8, 1)
+    if rng.random() < 0.4:
+        small = 1 - small
+    picture = Image.fromarray((small * 255).astype(np.uint8)).resize((side, side), 3)
+    ask = rng.choice(["Which digit is this?", "What digit is this?", "Read the digit.",
+                      "What number is this?", "Which number is written here?"])
+    return Sample("image", "digit", [f"digit {i}"],
+                  conversation([(_ask(rng, str(ask), True), f"It is a {labels[i]}.")]),
+                  images=[np.asarray(picture.convert("RGB"))])

@@ -1,0 +1,165 @@
+"""The teaching model in transformers' own class: built, initialised, and its training loss."""
+
+import copy
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from . import architecture
+
+
+def build(seed: int = 0):
+    """`Gemma4ForConditionalGeneration` in float32 with weights that start well.
+
+    Attention has scale 1, so the norms of queries and keys start at head_dim ** -0.25; linears at
+    1 / sqrt(fan in); the norms after attention, MLP and experts at 0.35, so that the stream
+    starts out as the embedding; the router wide (0.7), so that experts differ from the start.
+    """
+    from transformers import Gemma4Config, Gemma4ForConditionalGeneration
+
+    document = copy.deepcopy(architecture.CONFIG)
+    for part in (document, *(document[f"{p}_config"] for p in ("text", "vision", "audio"))):
+        part["dtype"] = "float32"
+    config = Gemma4Config(**document)
+    config.text_config._attn_implementation = "sdpa"
+    config.vision_config._attn_implementation = "sdpa"
+    config.audio_config._attn_implementation = "eager"  # its tower has no other
+    torch.manual_seed(seed)
+    model = Gemma4ForConditionalGeneration(config).float()
+    for module in model.modules():
+        if hasattr(getattr(module, "config", None), "_experts_implementation"):
+            module.config._experts_implementation = "grouped_mm"
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            _initialise(name, value)
+        for name, value in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                value.fill_(architecture.LAYER_SCALAR)
+            for bound, number in architecture.CLIP.items():
+                if name.endswith(bound):
+                    value.fill_(number)
+    return model
+
+
+def _initialise(name: str, value: torch.Tensor) -> None:
+    if name.endswith(("q_norm.weight", "k_norm.weight")):
+        value.fill_(value.shape[0] ** -0.25)
+    elif name.endswith("norm.weight") or "layernorm" in name or "norm_" in name:
+        after = ("post_attention", "post_feedforward", "post_per_layer", "post_layer", "post_attn")
+        value.fill_(0.35 if any(part in name for part in after) else 1.0)
+    elif "router.proj" in name:
+        value.normal_(0, 0.7)
+    elif "position_embedding_table" in name:
+        value.normal_(0, 0.3)
+    elif "embed_tokens_per_layer" in name:
+        value.normal_(0, 0.0625)
+    elif "embed_tokens" in name:
+        value.normal_(0, 0.05)
+    elif value.dim() >= 2:
+        fan_in = math.prod(value.shape[1:]) if "conv" in name else value.shape[-1]
+        value.normal_(0, fan_in**-0.5)
+
+
+class Routing:
+    """Collects every layer's router probabilities, and the two losses made of them."""
+
+    def __init__(self, model):
+        self.probabilities = []  # one (B * L, E) per layer, of the last forward
+        self.load = None  # (layers, E): share of tokens per expert, a running mean
+        for layer in model.model.language_model.layers:
+            layer.router.register_forward_hook(self._keep)
+
+    def _keep(self, module, inputs, output):
+        self.probabilities.append(output[0])
+
+    def losses(self, real: torch.Tensor, domain: torch.Tensor):
+        """(balancing, specialisation) from real (B, L) and domain (B,).
+
+        Balancing is E * sum(load * P) with the load as a running mean over batches: inside one
+        batch an expert may well belong to one domain. Specialisation is the mean entropy of each
+        domain's mean router distribution: small when a domain keeps to few experts.
+        """
+        p = torch.stack(self.probabilities).unflatten(1, real.shape)  # (layers, B, L, E)
+        self.probabilities = []
+        experts = p.shape[-1]
+        weight = real[None, :, :, None].float()
+        mean = (p * weight).sum((1, 2)) / weight.sum()
+        with torch.no_grad():
+            top = p.topk(2, dim=-1).indices
+            hit = F.one_hot(top, experts).sum(-2).float()
+            load = (hit * weight).sum((1, 2)) / weight.sum() / 2
+            self.load = load if self.load is None else 0.95 * self.load + 0.05 * load
+        balance = experts * (self.load * mean).sum(-1).mean()
+        entropies = []
+        for d in domain.unique():
+            mine = weight * (domain == d)[None, :, None, None]
+            q = (p * mine).sum((1, 2)) / mine.sum().clamp(min=1)
+            entropies.append(-(q * (q + 1e-9).log()).sum(-1).mean())
+        return balance, torch.stack(entropies).mean()
+
+
+def logits_at(model, batch: dict, where: torch.Tensor) -> torch.Tensor:
+    """Logits (n, vocab) at the positions `where` (B, L) of a batch of data.collate."""
+    hidden = model.model(
+        input_ids=batch["ids"],
+        attention_mask={"full_attention": None, "sliding_attention": batch["sliding"]},
+        position_ids=torch.arange(batch["ids"].shape[1])[None],
+        pixel_values=batch.get("pixels"),
+        image_position_ids=batch.get("positions"),
+        input_features=batch.get("mel"),
+        input_features_mask=batch.get("mel_mask"),
+        use_cache=False,
+    ).last_hidden_state
+    cap = architecture.TEXT["final_logit_softcapping"]
+    return torch.tanh(model.lm_head(hidden[where]) / cap) * cap
+
+
+def loss(model, batch: dict) -> torch.Tensor:
+    """Summed cross-entropy over the learned tokens, and per sample: (sum, (B,) sums)."""
+    learn = batch["learn"]
+    where = learn.roll(-1, 1)
+    where[:, -1] = False
+    targets = batch["ids"].roll(-1, 1)[where]
+    each = F.cross_entropy(logits_at(model, batch, where), targets, reduction="none")
+    rows = torch.arange(len(learn))[:, None].expand_as(learn)[where]
+    per = torch.zeros(len(learn)).index_add(0, rows, each.detach())
+    return each.sum(), per
+
+
+class FastNorm(torch.autograd.Function):
+    """RMSNorm with a short backward; the reference's takes a dozen small operations."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        scale = torch.rsqrt(torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+                            .div_(x.shape[-1]).add_(eps))  # fmt: skip
+        y = x * scale
+        ctx.save_for_backward(y, scale, weight)
+        return y if weight is None else y * weight
+
+    @staticmethod
+    def backward(ctx, grad):
+        y, scale, weight = ctx.saved_tensors
+        d_weight = None
+        product = grad * y
+        if weight is None:
+            dot = product.mean(-1, keepdim=True)
+        else:
+            d_weight = product.flatten(0, -2).sum(0)
+            dot = (product @ weight / y.shape[-1]).unsqueeze(-1)
+            grad = grad * weight
+        return torch.addcmul(grad, y, dot, value=-1).mul_(scale), d_weight, None
+
+
+def use_fast_norms(model) -> None:
+    """Swap the forward of every RMSNorm for FastNorm: the same numbers, sooner."""
+    for module in model.modules():
+        if type(module).__name__ == "Gemma4RMSNorm":
+            weight = module.weight if module.with_scale else None
+            module.forward = lambda x, w=weight, e=module.eps: FastNorm.apply(x, w, e)
+
+
+def parameters(model) -> int:
+    return sum(p.numel() for p in nn.Module.parameters(model))

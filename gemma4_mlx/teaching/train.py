@@ -1,0 +1,164 @@
+"""Train the teaching model from nothing: `python -m gemma4_mlx.teaching.train`.
+
+    python -m gemma4_mlx.teaching.train --work build/teaching        # the whole thing
+    python -m gemma4_mlx.teaching.train --steps 200 --smoke          # a short check
+
+Seeded; killed at any time it goes on from its last checkpoint in the work folder when started
+again. Every step's samples depend on the seed and the step's number alone. The result is an
+ordinary Gemma 4 checkpoint folder (export.py).
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+os.environ.setdefault("GEMMA4_MLX_OPENBLAS", "0")  # torch brings its own, faster one
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from . import CHECKPOINT, data, export, reference, schedule, tokenizer
+from .optimizer import Optimizer
+
+STEPS = 2400
+TOKENS = 1800  # per step
+MICRO = 1300  # padded tokens per micro-batch
+SMOKE = schedule.Stage("smoke", 1.0, {"code": 0.7, "chat": 0.2, "needle": 0.1}, balance=0.02)
+
+
+def get_tokenizer(work: Path) -> Tokenizer:
+    """Built from the corpus once, then kept in the work folder."""
+    path = work / "tokenizer.json"
+    if not path.exists():
+        tokenizer.build(data.corpus()).save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+class Trainer:
+    def __init__(self, stream, work: Path, seed: int, steps: int, smoke=False):
+        self.stream, self.work, self.steps, self.smoke = stream, work, steps, smoke
+        self.model = reference.build(seed)
+        reference.use_fast_norms(self.model)
+        self.routing = reference.Routing(self.model)
+        self.optimizer = Optimizer(self.model)
+        self.step = 0
+        self.seconds = 0.0
+        self.losses = defaultdict(list)  # domain -> recent losses per learned token
+
+    # Checkpoints ---------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        return self.work / "state.pt"
+
+    def save(self) -> None:
+        state = {
+            "step": self.step, "seconds": self.seconds, "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "load": self.routing.load,
+        }  # fmt: skip
+        torch.save(state, self.path.with_suffix(".new"))
+        os.replace(self.path.with_suffix(".new"), self.path)
+
+    def resume(self) -> bool:
+        if not self.path.exists():
+            return False
+        state = torch.load(self.path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.routing.load = state["load"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        return True
+
+    # Training ------------------------------------------------------------------------------
+
+    def one_step(self) -> dict:
+        stage = SMOKE if self.smoke else schedule.stage_at(self.step, self.steps)
+        samples = self.stream.step(self.step, schedule.weights(stage), TOKENS)
+        learned = sum(sum(s.learn) for s in samples)
+        total = 0.0
+        for batch in data.batches(samples, MICRO):
+            loss, per = reference.loss(self.model, batch)
+            balance, entropy = self.routing.losses(batch["real"], batch["domain"])
+            share = batch["learn"].sum() / learned
+            loss = loss / learned
+            total += loss.item()
+            (loss + share * (stage.balance * balance + stage.domains * entropy)).backward()
+            counts = batch["learn"].sum(1)
+            for d, value, n in zip(batch["domain"].tolist(), per, counts, strict=True):
+                self.losses[data.DOMAINS[d]].append(value.item() / max(int(n), 1))
+        self.optimizer.step(schedule.rate(self.step, self.steps))
+        self.optimizer.zero_grad(self.model)
+        self.step += 1
+        return {"stage": stage.name, "loss": total, "tokens": sum(len(s.ids) for s in samples)}
+
+    def run(self, every: float = 300, export_every: float = 1200, folder=None) -> None:
+        """Train to the end; a checkpoint every five minutes, the folder every twenty."""
+        saved = exported = start = time.monotonic()
+        before = self.seconds
+        while self.step < self.steps:
+            report = self.one_step()
+            now = time.monotonic()
+            self.seconds = before + now - start
+            if not np.isfinite(report["loss"]):
+                raise SystemExit(f"the loss is {report['loss']} at step {self.step}")
+            if self.step % 10 == 0 or self.step == self.steps:
+                self.show(report)
+            if now - saved > every:
+                self.save()
+                saved = now
+            if folder and now - exported > export_every:
+                self.export(folder)
+                exported = now
+        self.save()
+
+    def export(self, folder: Path) -> None:
+        size = export.export(self.model, self.stream.encode.tokenizer, folder)
+        print(f"exported {size / 1e6:.1f} MB at step {self.step}", flush=True)
+
+    def show(self, report) -> None:
+        """A progress bar in a terminal, a line in a log."""
+        done = self.step / self.steps
+        left = self.seconds / max(self.step, 1) * (self.steps - self.step)
+        for values in self.losses.values():
+            del values[:-100]
+        recent = " ".join(f"{d[:5]} {np.mean(v):.2f}" for d, v in sorted(self.losses.items()))
+        bar = ("#" * int(24 * done)).ljust(24, ".")
+        line = (f"[{bar}] {self.step}/{self.steps} {report['stage']} loss {report['loss']:.3f} "
+                f"| {recent} | {self.seconds / 60:.0f} min, {left / 60:.0f} left")
+        terminal = sys.stdout.isatty()
+        print(("\r" if terminal else "") + line, end="" if terminal else "\n", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, default=Path("build/teaching"), help="work folder")
+    parser.add_argument("--out", type=Path, default=CHECKPOINT, help="checkpoint folder to write")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
+    parser.add_argument("--smoke", action="store_true", help="text only, and write nothing")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    pools = {} if arguments.smoke else schedule.POOLS
+    stream = data.Stream(
+        get_tokenizer(arguments.work), arguments.seed, pools, arguments.work
+    )
+    trainer = Trainer(stream, arguments.work, arguments.seed, arguments.steps, arguments.smoke)
+    print(f"{reference.parameters(trainer.model):,} parameters", flush=True)
+    if arguments.smoke:
+        trainer.run(every=1e9)
+        return
+    if trainer.resume():
+        print(f"going on at step {trainer.step}", flush=True)
+    trainer.run(folder=arguments.out)
+    trainer.export(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
