@@ -72,7 +72,7 @@ def asked_for(bits: int | None, group_size: int | None, mode: str) -> Packing | 
     default_group, default_bits = MODES[mode]
     if mode != "affine":  # these have one group size; 64 is only load's default for affine
         group_size = default_group
-    return Packing(bits or default_bits, group_size or default_group, mode)
+    return Packing(default_bits if bits is None else bits, group_size, mode)
 
 
 def choose(wanted: dict[str, Tensor], packing: Packing | None) -> dict[str, Packing]:
