@@ -1,0 +1,82 @@
+"""What ``gemma4-mlx check`` and ``gemma4-mlx fit`` print."""
+
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+from .. import __version__, _blas
+from .machine import GiB, this_machine
+from .planner import fit, fit_table
+
+_PACKAGES = ("mlx", "mlx-lm", "numpy", "huggingface_hub", "tokenizers", "jupyterlab", "anywidget")
+
+
+def print_fit(
+    model: str | None = None,
+    *,
+    bits: int | None = 4,
+    context: int | None = None,
+    kv_bits: int | None = None,
+    memory: float | None = None,
+    echo: Callable[[str], None] = print,
+) -> None:
+    """Print what one model needs, or without a name the table of all models and contexts.
+
+    Args as in :func:`~gemma4_mlx.checkpoints.planner.fit`.
+    """
+    if model is None:
+        contexts = {} if context is None else {"contexts": (context,)}
+        echo(str(fit_table(memory, kv_bits=kv_bits, **contexts)))
+    else:
+        echo(str(fit(model, bits, context or 8_192, kv_bits, memory)))
+
+
+def machine_report() -> list[str]:
+    """Lines on this machine: backend, memory, BLAS, versions, what fits, and what to mend."""
+    lines = [
+        f"gemma4-mlx {__version__}, Python {platform.python_version()}, {platform.platform()}",
+        "packages: " + ", ".join(f"{name} {_version(name) or 'missing'}" for name in _PACKAGES),
+    ]
+    mend = [f"pip install {name}" for name in _PACKAGES if _version(name) is None]
+    try:
+        machine = this_machine()
+    except ImportError as error:
+        lines.append(f"MLX cannot be imported: {error}")
+        mend.append(_mlx_advice())
+        return lines + [f"to mend: {advice}" for advice in mend]
+    backend = {"metal": "Metal (GPU)", "cuda": "CUDA (GPU)", "cpu": "CPU, in float32"}
+    lines += [
+        f"backend: {backend[machine.backend]}",
+        f"memory: {machine.memory / GiB:.1f} GiB, of which a model may take "
+        f"{machine.usable / GiB:.1f} GiB",
+        f"BLAS: {_blas.status}",
+    ]
+    lines.append(f"fits at 8,192 tokens: {_fitting()}")
+    if machine.backend == "cpu" and sys.platform == "darwin":
+        mend.append("use an arm64 Python: this one runs MLX without Metal")
+    if "not found" in _blas.status:
+        mend.append("sudo apt-get install libopenblas0-pthread  (20 times faster on the CPU)")
+    return lines + [f"to mend: {advice}" for advice in mend]
+
+
+def _fitting() -> str:
+    """``e2b at 16 bit, 26b-a4b at 4 bit``: each model at the most bits that fit."""
+    best: dict[str, int] = {}
+    for (name, bits), row in fit_table(contexts=(8_192,)).fits.items():
+        if row[8_192].fits:
+            best[name] = max(bits, best.get(name, 0))
+    return ", ".join(f"{name} at {bits} bit" for name, bits in best.items()) or "none"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _mlx_advice() -> str:
+    if sys.platform == "darwin" and platform.machine() != "arm64":
+        return "MLX needs a Mac with Apple silicon and an arm64 Python"
+    return "pip install mlx" if sys.platform == "darwin" else "pip install 'mlx[cpu]'"

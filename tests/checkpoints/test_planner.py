@@ -1,0 +1,201 @@
+"""Parameter counts, bytes by part, and the planner's verdicts."""
+
+import mlx.core as mx
+import pytest
+import tiny
+from mlx.utils import tree_flatten
+
+import gemma4_mlx as g4
+from gemma4_mlx.checkpoints import RELEASED, fit_table, machine_report, print_fit
+from gemma4_mlx.checkpoints.inventory import count, tensors, unused_tensors
+from gemma4_mlx.checkpoints.machine import GiB, Machine
+from gemma4_mlx.checkpoints.planner import cache_bytes, weight_bytes
+from gemma4_mlx.checkpoints.released import released
+from gemma4_mlx.config import Gemma4Config
+from gemma4_mlx.errors import ConfigError, ContextError
+from gemma4_mlx.model.gemma4 import Model
+
+NAMES = [model.name for model in RELEASED]
+TEXT_PARAMETERS = {
+    "e2b": 4_628_569_379,
+    "e4b": 7_463_013_418,
+    "12b": 11_907_350_320,
+    "26b-a4b": 25_233_141_790,
+    "31b": 30_697_345_340,
+}
+#: All elements of the published files (E2B: from its header; E4B, 12B: from the files' sizes).
+IN_FILE = {"e2b": 5_123_178_979, "e4b": 7_996_157_418, "12b": 11_959_730_224}
+
+
+class TestReleased:
+    @pytest.mark.parametrize("model", RELEASED, ids=NAMES)
+    def test_equals_the_published_configuration(self, model, reference_dir):
+        file = reference_dir / f"config_{model.repo.split('/')[1]}.json"
+        published = Gemma4Config.from_file(file)
+        for part in ("model_type", "text", "vision", "audio", "eos_token_ids"):
+            assert getattr(model.config, part) == getattr(published, part), part
+
+    @pytest.mark.parametrize("model", RELEASED, ids=NAMES)
+    def test_parameter_counts(self, model):
+        parts = count(model.config)
+        assert parts["text"] == TEXT_PARAMETERS[model.name]
+        if model.name in IN_FILE:
+            unused = sum(t.size for t in unused_tensors(model.config).values())
+            total = parts["text"] + parts.get("vision", 0) + parts.get("audio", 0) + unused
+            assert total == IN_FILE[model.name]
+
+    @pytest.mark.parametrize("model", RELEASED, ids=NAMES)
+    def test_inventory_is_the_model(self, model):
+        """Names and shapes of the true model, built without allocating a weight."""
+        before = mx.get_active_memory()
+        built = {n: v.shape for n, v in tree_flatten(Model(model.config).parameters())}
+        assert built == {n: t.shape for n, t in tensors(model.config).items()}
+        assert mx.get_active_memory() - before < 1e8
+
+    def test_names(self):
+        for name in ("26b-a4b", "26B", "google/gemma-4-26B-A4B-it", "gemma-4-26b-a4b-it-4bit"):
+            assert released(name).name == "26b-a4b"
+        with pytest.raises(ConfigError, match="27b"):
+            released("google/gemma-3-27b-it")
+
+
+class TestBytes:
+    @pytest.mark.parametrize(
+        ("name", "context", "gib"),
+        [
+            ("e2b", 8_192, 0.053),
+            ("e2b", 131_072, 0.756),
+            ("e4b", 32_768, 0.520),
+            ("12b", 262_144, 4.313),
+            ("26b-a4b", 32_768, 0.820),
+            ("26b-a4b", 262_144, 5.195),
+            ("31b", 131_072, 10.781),
+        ],
+    )
+    def test_cache_in_16_bit(self, name, context, gib):
+        """Full layers exactly; sliding ones the window and what chunked prefill adds to it."""
+        text = released(name).config.text
+        found = cache_bytes(text, context, 2)
+        owners = text.layer_types[: text.first_kv_shared_layer]
+        sliding = sum(kind != "full_attention" for kind in owners)
+        window = text.sliding_window * text.num_key_value_heads * text.head_dim * 4 * sliding
+        assert (found["full"] + window) / GiB == pytest.approx(gib, abs=6e-4)
+        assert found["sliding"] >= window
+
+    @pytest.mark.parametrize(
+        ("name", "bits", "gib"),
+        [
+            ("e2b", 4, 2.42),
+            ("e4b", 8, 7.38),
+            ("12b", 4, 6.24),
+            ("26b-a4b", 4, 13.22),
+            ("31b", 8, 30.38),
+        ],
+    )
+    def test_text_weights(self, name, bits, gib):
+        weights = g4.fit(name, bits, memory=512).weights
+        text = sum(size for part, size in weights.items() if part not in ("vision", "audio"))
+        assert text / GiB == pytest.approx(gib, abs=0.0065)
+
+    @pytest.mark.parametrize("bits", [None, 4, 8])
+    def test_weights_equal_a_loaded_models(self, bits, tmp_path):
+        folder = tiny.save(tmp_path, tiny.CONFIG, tiny.weights(tiny.CONFIG))
+        model = g4.load(folder, bits=bits)
+        held = sum(v.nbytes for _, v in tree_flatten(model.parameters()))
+        assert sum(g4.fit(folder, bits, 64).weights.values()) == held
+        assert sum(g4.fit(model, context=64).weights.values()) == held
+
+    @pytest.mark.parametrize("kv_bits", [None, 8])
+    @pytest.mark.parametrize("tokens", [10, 200])
+    def test_cache_bounds_a_models(self, kv_bits, tokens, tmp_path):
+        config = tiny.CONFIG | {"text_config": tiny.TEXT_CONFIG | {"sliding_window": 64}}
+        model = g4.load(tiny.save(tmp_path, config, tiny.weights(config)))
+        cache = model.make_cache(kv_bits=kv_bits, kv_group_size=32)
+        model(mx.arange(tokens)[None] % 300, cache=cache)
+        item = model.dtype.size
+        planned = cache_bytes(model.config.text, tokens, item, kv_bits, 32, chunk=tokens)
+        mx.eval([entry.state for entry in cache])
+        full = [e for e, kind in zip(cache, model.config.text.layer_types) if "full" in kind]
+        held = sum(entry.nbytes for entry in full)
+        if kv_bits:  # mlx-lm's quantized cache grows by 256 tokens
+            held = held * tokens // 256
+        assert held == planned["full"]
+        sliding = sum(entry.nbytes for entry in cache if entry not in full)
+        assert sliding <= planned["sliding"]
+
+    def test_kv_bits_shrink_full_layers_only(self):
+        plain, packed = (g4.fit("31b", context=131_072, kv_bits=k, memory=64) for k in (None, 4))
+        assert packed.cache["sliding"] == plain.cache["sliding"]
+        assert packed.cache["full"] == plain.cache["full"] * 4.5 / 16
+
+    def test_16_bit(self):
+        config = released("e2b").config
+        assert sum(weight_bytes(config, {}, 2).values()) == 2 * sum(
+            t.size for t in tensors(config).values()
+        )
+
+
+class TestVerdicts:
+    def test_a_mac(self):
+        fine, tight = g4.fit("e2b", memory=16), g4.fit("31b", memory=16)
+        assert fine.fits and fine.spare > 0 and fine.most == 131_072
+        assert not tight.fits and tight.spare < 0 and tight.most == 0
+        assert fine.total == sum(size for _, size in fine.rows())
+
+    def test_longest_context(self):
+        one = g4.fit("26b-a4b", context=262_144, memory=24)
+        assert not one.fits and 0 < one.most < 262_144
+        assert g4.fit("26b-a4b", context=one.most, memory=24).fits
+        assert not g4.fit("26b-a4b", context=one.most + 1, memory=24).fits
+
+    def test_shares_of_a_macs_memory(self):
+        assert Machine.mac(24).usable == 16 * GiB and Machine.mac(36).usable == 27 * GiB
+
+    def test_this_machine(self):
+        one = g4.fit("e2b")
+        assert 0 < one.machine.usable <= one.machine.memory
+
+    def test_arbitrary_configuration(self):
+        one = g4.fit(Gemma4Config.from_dict(tiny.CONFIG), 4, 100, memory=8)
+        assert set(one.weights) >= {"experts", "vision", "audio", "per-layer embeddings"}
+
+    @pytest.mark.parametrize("context", [0, -1, 131_073])
+    def test_context_out_of_range(self, context):
+        with pytest.raises(ContextError, match="131,072"):
+            g4.fit("e2b", context=context)
+
+    @pytest.mark.parametrize("name", ["e3b", "no/such-model", 3.5])
+    def test_no_such_model(self, name):
+        with pytest.raises((ConfigError, TypeError)):
+            g4.fit(name)
+
+    @pytest.mark.parametrize("memory", [0, -3, float("nan"), 1e12])
+    def test_impossible_memory(self, memory):
+        with pytest.raises(ValueError, match="GiB"):
+            g4.fit("e2b", memory=memory)
+
+
+class TestShown:
+    def test_text_and_html(self):
+        one = g4.fit("26b-a4b", memory=24, context=32_768)
+        for shown in (str(one), one._repr_html_()):
+            for word in ("26b-a4b", "experts", "total", "32,768", "GiB"):
+                assert word in shown
+
+    def test_table(self):
+        table = fit_table(24, contexts=(8_192, 262_144))
+        assert table.fits["e2b", 4][262_144] is None
+        text = str(table)
+        assert all(name in text for name in NAMES) and "256K" in text
+        assert table._repr_html_().count("<tr>") == 1 + 5 * 3
+
+    def test_command_line(self):
+        lines = []
+        print_fit(memory=24, echo=lines.append)
+        print_fit("12b", bits=8, memory=24, context=1_000, echo=lines.append)
+        assert "31b" in lines[0] and "1,000 tokens" in lines[1]
+
+    def test_machine_report(self):
+        report = "\n".join(machine_report())
+        for word in ("gemma4-mlx", "Python", "mlx ", "backend:", "memory:", "BLAS:", "fits at"):
+            assert word in report
