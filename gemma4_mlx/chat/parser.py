@@ -139,7 +139,8 @@ class ReplyParser:
             self._named = True
         hold = open_suffix(self._pending)
         if self._mode == "thinking" and self._pending.endswith("\n"):
-            hold = 1  # the line break before the closing marker is not part of the thought
+            hold = 2 if self._pending.endswith("\r\n") else 1
+            # The line break before the closing marker is not part of the thought.
         ready = self._pending[: len(self._pending) - hold]
         self._pending = self._pending[len(self._pending) - hold :]
         return self._show(ready)

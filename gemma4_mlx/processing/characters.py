@@ -101,6 +101,8 @@ def open_suffix(text: str) -> int:
     if not text:
         return 0
     last = text[-1]
+    if last == "\r":  # a line feed may follow
+        return 1
     if last.isspace() or (last < "\x7f" and not last.isalnum() and last not in "#*"):
         return 0
     return last_character(text)

@@ -1,0 +1,161 @@
+"""Conversations as files."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+from sentences import SENTENCES
+
+from gemma4_mlx.chat import (
+    Audio,
+    Chat,
+    Image,
+    Message,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    Video,
+)
+from gemma4_mlx.chat.history import write_atomically
+from gemma4_mlx.errors import ChatError
+
+WORDS = "\n".join(SENTENCES.values()) + "<turn|>"
+
+
+def messages(*media):
+    call = ToolCall("c0", "f", {"a": [1, None, {"b": 'x<|"|>'}], "c": 0.5})
+    return [
+        Message("system", (Text("Be brief."),)),
+        Message("user", (*media, Text(WORDS))),
+        Message(
+            "assistant", (Thinking("hm\n"), Text("Wait."), call, ToolCall("c1", "g", {}, "bad"))
+        ),
+        Message("tool", (ToolResult("c0", "f", {"x": [1, 2]}), ToolResult("c1", "g", error="bad"))),
+        Message("assistant", (Text(WORDS),)),
+    ]
+
+
+def picture(path):
+    PILImage.fromarray(np.arange(48 * 48 * 3, dtype=np.uint8).reshape(48, 48, 3)).save(path)
+    return path
+
+
+def test_everything_comes_back(actor, tmp_path):
+    chat = Chat(actor, messages=messages(), thinking=5)
+    chat.save(tmp_path / "new folder" / "chat.json")
+    again = Chat.load(tmp_path / "new folder" / "chat.json", actor)
+    assert again.messages == chat.messages
+    assert again.thinking == 5
+    assert again.rendered().text == chat.rendered().text
+    assert Chat.load(tmp_path / "new folder" / "chat.json", actor, thinking=False).thinking is False
+
+
+def test_media_are_embedded_or_referred_to(actor, tmp_path):
+    file = picture(tmp_path / "cat.png")
+    parts = (
+        Image(file, budget=70),
+        Image(PILImage.open(file)),
+        Image(np.zeros((48, 48, 3), np.uint8), name="black"),
+        Image(file.read_bytes()),
+        Image("https://example.org/cat.png"),
+        Audio(np.zeros(16000, np.float32), rate=16000),
+        Video(np.zeros((2, 48, 48, 3), np.uint8), frames=2, fps=1),
+    )
+    chat = Chat(actor, messages=messages(*parts))
+    chat.save(tmp_path / "whole.json")
+    chat.save(tmp_path / "light.json", media="reference")
+    light = json.loads((tmp_path / "light.json").read_text())["messages"][1]["parts"]
+    assert light[0] == {"type": "image", "budget": 70, "path": str(file)}
+    assert light[4] == {"type": "image", "url": "https://example.org/cat.png"}
+
+    for name in ("whole.json", "light.json"):
+        loaded = Chat.load(tmp_path / name, actor).messages[1].parts
+        for ours, theirs in zip(parts, loaded):
+            assert (type(ours), ours.options) == (type(theirs), theirs.options)
+        assert loaded[2].name == "black"
+        from gemma4_mlx.processing.image import load_image
+
+        for a, b in zip(parts[:4], loaded[:4]):
+            assert load_image(a.source).key == load_image(b.source).key
+        assert np.array_equal(loaded[5].source, parts[5].source)
+        assert np.array_equal(loaded[6].source, parts[6].source)
+
+    file.unlink()
+    assert Chat.load(tmp_path / "whole.json", actor)
+    with pytest.raises(ChatError, match=r"message 1: the image .*cat\.png is gone"):
+        Chat.load(tmp_path / "light.json", actor)
+    with pytest.raises(ChatError, match="cannot be embedded"):
+        chat.save(tmp_path / "late.json")
+
+
+def test_tool_results_keep_their_pictures(actor, tmp_path):
+    file = picture(tmp_path / "cat.png")
+    result = ToolResult("c0", "f", "ok", media=(Image(file),), denied=False)
+    history = [
+        Message("user", (Text("draw"),)),
+        Message("assistant", (ToolCall("c0", "f", {}),)),
+        Message("tool", (result,)),
+    ]
+    Chat(actor, messages=history).save(tmp_path / "c.json", media="reference")
+    loaded = Chat.load(tmp_path / "c.json", actor).messages[2].parts[0]
+    assert [m.source for m in loaded.media] == [str(file)]
+
+
+def test_an_interrupted_save_harms_nothing(tmp_path, monkeypatch, actor):
+    chat = Chat(actor, messages=messages())
+    chat.save(tmp_path / "c.json")
+    before = (tmp_path / "c.json").read_bytes()
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "c.json", b"half")
+    assert (tmp_path / "c.json").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["c.json"]
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("not json", "is not a saved conversation"),
+        ("{}", "not a conversation saved by"),
+        ('{"format": "gemma4-mlx chat", "version": 99}', "has version 99"),
+        ("PARTS:[{}]", "message 0 is damaged"),
+        ('PARTS:[{"type": "smell"}]', "unknown part 'smell'"),
+        ('PARTS:[{"type": "image"}]', "neither data nor an address"),
+        ('PARTS:[{"type": "thinking", "text": "x"}]', "cannot hold a Thinking"),
+    ],
+)
+def test_damaged_files(actor, tmp_path, content, words):
+    if content.startswith("PARTS:"):
+        content = (
+            '{"format": "gemma4-mlx chat", "version": 1, "messages": [{"role": "user", "parts": '
+            + content.removeprefix("PARTS:")
+            + "}]}"
+        )
+    (tmp_path / "c.json").write_text(content)
+    with pytest.raises(ChatError, match=words):
+        Chat.load(tmp_path / "c.json", actor)
+
+
+def test_files_that_cannot_be(actor, tmp_path):
+    with pytest.raises(ChatError, match="cannot be read"):
+        Chat.load(tmp_path / "nothing.json", actor)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ChatError, match="cannot be written"):
+        Chat(actor).save(tmp_path / "file" / "c.json")
+    with pytest.raises(ChatError, match="'embed' or 'reference'"):
+        Chat(actor).save(tmp_path / "c.json", media="no")
+    odd = ToolResult("c0", "f", object())
+    history = [
+        Message("user", (Text("x"),)),
+        Message("assistant", (ToolCall("c0", "f"),)),
+        Message("tool", (odd,)),
+    ]
+    with pytest.raises(ChatError, match="cannot be written as JSON"):
+        Chat(actor, messages=history).save(tmp_path / "c.json")
