@@ -86,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("model", nargs="?", help="such as 26b-a4b; without it, a table of all")
     fit.add_argument("--bits", type=int, help="bits per weight")
     fit.add_argument("--context", type=int, help="tokens of context")
+    fit.add_argument("--kv-bits", type=int, help="bits of full-attention keys and values (8, 4)")
+    fit.add_argument("--memory", type=float, help="GiB of a Mac; without it, this machine")
     fit.set_defaults(run=_fit)
 
     check = commands.add_parser("check", help="what this machine has, and whether it works")
@@ -267,7 +269,12 @@ def _trace(options: argparse.Namespace) -> int:
 def _fit(options: argparse.Namespace) -> int:
     from .checkpoints import print_fit
 
-    given = {"bits": options.bits, "context": options.context}
+    given = {
+        "bits": options.bits,
+        "context": options.context,
+        "kv_bits": options.kv_bits,
+        "memory": options.memory,
+    }
     print_fit(options.model, **{k: v for k, v in given.items() if v is not None})
     return 0
 
@@ -275,9 +282,7 @@ def _fit(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from .checkpoints import machine_report
 
-    report = machine_report()
-    if report is not None:
-        print(report)
+    print("\n".join(machine_report()))
     return 0
 
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from ..config import Gemma4Config
-from ..errors import CheckpointError
+from ..errors import CheckpointError, Gemma4Error
 from .files import index_map
 
 TEACHING = Path(__file__).parent.parent / "teaching" / "checkpoint"
@@ -43,6 +43,8 @@ def find(path_or_repo: str | Path | None, revision: str | None = None) -> Path:
         raise CheckpointError(
             f"expected a folder or a repository id, found {type(path_or_repo).__name__}"
         )
+    if not str(path_or_repo).strip():
+        raise CheckpointError("an empty name; expected a folder or a repository id")
     path = Path(path_or_repo).expanduser()
     if path.exists() or isinstance(path_or_repo, Path):
         return _folder(path)
@@ -64,10 +66,9 @@ def _folder(path: Path) -> Path:
 
 def _download(repo: str, revision: str | None) -> Path:
     """Fetch what is needed of a repository into the hub's cache; resumes what was cut off."""
-    from huggingface_hub import snapshot_download
+    import huggingface_hub
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -75,13 +76,15 @@ def _download(repo: str, revision: str | None) -> Path:
     )
 
     def fetch(patterns: list[str]) -> Path:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        return Path(
+            huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns)
+        )
 
     try:
         folder = fetch(_SMALL_FILES)
         Gemma4Config.from_file(folder)
         index = folder / _INDEX
-        fetch(sorted(set(index_map(index).values())) if index.is_file() else ["*.safetensors"])
+        fetch(sorted(set(index_map(index).values())) if index.is_file() else ["model*.safetensors"])
         return folder
     except GatedRepoError:
         reason = "its licence must be accepted on its page, and `hf auth login` run here"
@@ -91,6 +94,8 @@ def _download(repo: str, revision: str | None) -> Path:
         reason = "no such repository, or it is private and needs `hf auth login`"
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         reason = "the hub cannot be reached and this machine's cache does not hold all of it"
-    except (HfHubHTTPError, OSError) as error:
+    except Gemma4Error:
+        raise
+    except Exception as error:  # whatever the HTTP library of this version of the hub's raises
         reason = str(error).strip() or type(error).__name__
     raise CheckpointError(f"{repo} is no folder here, and fetching it failed: {reason}")

@@ -1,0 +1,125 @@
+"""Folders before the hub, only the files needed, and clear errors; no network is used."""
+
+import json
+import shutil
+from fnmatch import fnmatch
+from types import SimpleNamespace
+
+import httpx
+import huggingface_hub
+import pytest
+import tiny
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+import gemma4_mlx as g4
+from gemma4_mlx.errors import CheckpointError, ConfigError
+
+REPO = "someone/gemma-4-tiny"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub of one repository; ``.asked`` lists what was requested of it."""
+    remote, cache = tmp_path / "remote", tmp_path / "cache"
+    tiny.save(remote, tiny.TEXT_CONFIG, tiny.weights(tiny.TEXT_CONFIG), shards=3)
+    for extra in ("consolidated.safetensors", "pytorch_model.bin", "README.md", "modeling.py"):
+        (remote / extra).write_bytes(b"not for us")
+    (remote / "generation_config.json").write_text("{}")
+    asked = []
+
+    def snapshot_download(repo, revision=None, allow_patterns=None):
+        asked.append((repo, revision))
+        cache.mkdir(exist_ok=True)
+        for file in remote.iterdir():
+            if any(fnmatch(file.name, pattern) for pattern in allow_patterns):
+                shutil.copy(file, cache)
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return SimpleNamespace(remote=remote, cache=cache, asked=asked)
+
+
+def test_fetches_what_is_needed(hub):
+    model = g4.load(REPO, revision="v1")
+    assert model.source == REPO
+    assert set(hub.asked) == {(REPO, "v1")}
+    fetched = {file.name for file in hub.cache.iterdir()}
+    assert fetched == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        *(f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)),
+    }
+
+
+def test_another_models_weights_are_not_fetched(hub):
+    (hub.remote / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(ConfigError, match="llama"):
+        g4.load(REPO)
+    assert not list(hub.cache.glob("*.safetensors"))
+
+
+def test_hostile_index_is_refused_before_the_weights(hub):
+    index = {"weight_map": {"a": "../../x.safetensors"}}
+    (hub.remote / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="beside the index"):
+        g4.load(REPO)
+
+
+def test_a_folder_comes_first(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.save(tmp_path / REPO, tiny.TEXT_CONFIG, tiny.weights(tiny.TEXT_CONFIG))
+    g4.load(REPO)
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("name", ["gemma", "a/b/c", "../x/y", "/x/y", "a b/c", "", "-x/y"])
+def test_what_is_no_repository_id_is_not_looked_up(name, hub):
+    with pytest.raises(CheckpointError):
+        g4.load(name)
+    assert hub.asked == []
+
+
+def test_nothing_given_nothing_fetched(hub):
+    g4.load()
+    assert hub.asked == []
+
+
+RESPONSE = httpx.Response(404, request=httpx.Request("GET", "https://example.org"))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (GatedRepoError("x", response=RESPONSE), "licence"),
+        (RepositoryNotFoundError("x", response=RESPONSE), "no such repository"),
+        (RevisionNotFoundError("x", response=RESPONSE), "no revision 'v9'"),
+        (LocalEntryNotFoundError("x"), "cannot be reached"),
+        (HfHubHTTPError("503 busy", response=RESPONSE), "503 busy"),
+        (OSError(28, "No space left on device"), "No space left"),
+        (httpx.ConnectError("name resolution failed"), "name resolution failed"),
+    ],
+)
+def test_failures_are_explained(error, said, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(CheckpointError) as caught:
+        g4.load(REPO, revision="v9")
+    assert said in str(caught.value) and REPO in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_offline_for_real(monkeypatch, tmp_path):
+    """huggingface_hub itself, switched offline with an empty cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match="cannot be reached"):
+        g4.load(REPO)
