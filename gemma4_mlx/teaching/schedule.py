@@ -12,11 +12,11 @@ from dataclasses import dataclass
 PAIRS = {"pairs": 0.5, "repeat": 0.5}
 NEEDLE = {"needle": 0.6, "pairs": 0.2, "repeat": 0.1, "chat": 0.1}
 MIX = {
-    "needle": 0.14, "tools": 0.18, "scene": 0.20, "digit": 0.05, "tones": 0.05, "speech": 0.05,
-    "sums": 0.09, "two_step": 0.06, "code": 0.05, "count": 0.05, "sentence": 0.05, "chat": 0.05,
-    "pairs": 0.015, "repeat": 0.015,
+    "needle": 0.09, "tools": 0.18, "scene": 0.21, "digit": 0.07, "tones": 0.04, "speech": 0.05,
+    "sums": 0.11, "two_step": 0.06, "code": 0.035, "count": 0.055, "sentence": 0.05, "chat": 0.05,
+    "pairs": 0.01, "repeat": 0.01,
 }  # fmt: skip
-LONG = {**MIX, "needle": 0.09, "needle:700": 0.05, "needle:1300": 0.03, "needle:2600": 0.01}
+LONG = {**MIX, "needle": 0.05, "needle:700": 0.05, "needle:1300": 0.03, "needle:2600": 0.01}
 
 # Mean tokens of a sample: the mixes above are shares of tokens, not of samples.
 LENGTH = {

@@ -153,15 +153,21 @@ def sentence(rng) -> Sample:
 
 
 def _pair(rng) -> tuple[int, int]:
-    top = 100 if rng.random() < 0.7 else 21
-    return int(rng.integers(0, top)), int(rng.integers(0, top))
+    """Two numbers, each of one or of two digits."""
+    return tuple(int(rng.integers(0, 10 if rng.random() < 0.5 else 100)) for _ in range(2))
 
 
 def sums(rng) -> Sample:
-    """Several one-step sums of one- and two-digit numbers in one conversation."""
+    """One-step sums of one- and two-digit numbers, one in a turn or several at once."""
     turns, keys = [], []
     name, thing = rng.choice(PEOPLE), rng.choice(NOUNS)
-    for _ in range(rng.choice([1, 3, 4, 5])):
+    if rng.random() < 0.5:
+        some = [_pair(rng) for _ in range(int(rng.integers(2, 8)))]
+        keys += [f"sum {a} {b}" for a, b in some]
+        asked = ", ".join(f"{a} + {b}" for a, b in some)
+        turns.append((rng.choice([asked, f"Add: {asked}", f"Compute {asked}."]),
+                      ", ".join(f"{a} + {b} = {a + b}" for a, b in some)))
+    for _ in range(int(rng.choice([1, 2, 3]))):
         a, b = _pair(rng)
         ask = rng.choice([f"{a} + {b} =", f"{a} + {b} = ?", f"What is {a} + {b}?",
                           f"{a} + {b}", f"How much is {a} + {b}?", f"Add {a} and {b}.",
@@ -169,7 +175,7 @@ def sums(rng) -> Sample:
         turns.append((ask, f"{a} + {b} = {a + b}"))
         keys.append(f"sum {a} {b}")
     return Sample("arithmetic", "sum", keys, conversation(turns),
-                  check={"number": turns[-1][1].split("= ")[1]})
+                  check={"number": str(a + b)})
 
 
 def two_step(rng, thinking=None) -> Sample:

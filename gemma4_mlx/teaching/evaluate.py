@@ -1,0 +1,139 @@
+"""Measure the shipped teaching model: `python -m gemma4_mlx.teaching.evaluate`.
+
+Runs the checkpoint through gemma4_mlx (no torch) on held-out samples, and prints each skill's
+accuracy beside its bar, then what is inside: how experts specialise, which heads find a needle,
+and what ablating an expert does. Needs espeak-ng for the spoken digits and scikit-learn for
+the handwritten ones.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+
+import mlx.core as mx
+
+import gemma4_mlx as g4
+
+from ..processing.audio import load_audio
+from ..processing.image import load_image
+from ..processing.inputs import encode_media, expand
+from . import insides, skills, sounds
+from .render import Sample
+
+STOP = {1, 50, 106}
+LONGEST = 80  # tokens of an answer
+
+
+class Runner:
+    """A model, and samples as its inputs."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def inputs(self, sample: Sample):
+        """(token ids, soft-token features or None) of everything before the last answer."""
+        model = self.model
+        ids = model.tokenizer.encode(sample.prompt, allow_special=True)
+        media = [load_image(picture, model) for picture in sample.images]
+        media += [load_audio(clip, model, rate=sounds.RATE) for clip in sample.audio]
+        inputs = expand(ids, media, model.config)
+        return list(inputs.tokens), inputs.features(encode_media(model, inputs))
+
+    def answer_ids(self, sample: Sample) -> list[int]:
+        text = [text for text, learn in sample.parts if learn][-1]
+        return self.model.tokenizer.encode(text, allow_special=True)
+
+    def logits(self, sample: Sample) -> tuple[mx.array, list[int]]:
+        """Logits (n, V) that predict the answer's n tokens, and those tokens."""
+        ids, features = self.inputs(sample)
+        answer = self.answer_ids(sample)
+        hidden = self.model.hidden(mx.array([ids + answer[:-1]]), features=features)
+        return self.model.head(hidden[:, len(ids) - 1 :])[0], answer
+
+    def exact(self, sample: Sample) -> bool:
+        """Whether greedy decoding gives the expected answer: every token of it is the likeliest."""
+        logits, answer = self.logits(sample)
+        return bool((logits.argmax(-1) == mx.array(answer)).all())
+
+    def loss(self, sample: Sample) -> float:
+        """Mean cross-entropy of the answer's tokens."""
+        logits, answer = self.logits(sample)
+        each = mx.logsumexp(logits, -1) - logits[mx.arange(len(answer)), mx.array(answer)]
+        return each.mean().item()
+
+    def decode(self, sample: Sample) -> str:
+        """Greedy decoding, token by token through the cache."""
+        ids, features = self.inputs(sample)
+        return self.model.tokenizer.decode(list(self._tokens(ids, features)))
+
+    def _tokens(self, ids, features=None) -> Iterator[int]:
+        cache = self.model.make_cache()
+        logits = self.model(mx.array([ids]), cache=cache, features=features)
+        for _ in range(LONGEST):
+            token = logits[0, -1].argmax().item()
+            if token in STOP:
+                return
+            yield token
+            logits = self.model(mx.array([[token]]), cache=cache)
+
+
+def score(runner: Runner, skill: skills.Skill, samples: list[Sample]) -> tuple[float, str]:
+    """Share of right answers, and one wrong answer to look at."""
+    right, wrong = 0, ""
+    for sample in samples:
+        if runner.exact(sample):
+            right += 1
+            continue
+        if skill.judge is not skills.exact:
+            text = runner.decode(sample)
+            if skill.judge(sample, text):
+                right += 1
+                continue
+            wrong = f"{text!r} for {sample.answer!r}"
+    return right / len(samples), wrong
+
+
+def speed(runner: Runner) -> tuple[float, float]:
+    """(seconds to load the model again, tokens per second of decoding)."""
+    start = time.perf_counter()
+    mx.eval(g4.load().parameters())
+    seconds = time.perf_counter() - start
+    ids = runner.model.tokenizer.encode("<bos><|turn>user\nCount from 1 to 40.<turn|>\n"
+                                        "<|turn>model\n", allow_special=True)  # fmt: skip
+    list(runner._tokens(ids))
+    start = time.perf_counter()
+    n = len(list(runner._tokens(ids)))
+    return seconds, n / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--samples", type=int, default=200, help="at most so many for each skill")
+    parser.add_argument("--only", default="", help="skills whose name contains this")
+    parser.add_argument("--no-insides", action="store_true")
+    parser.add_argument("--model", default=None, help="another checkpoint folder")
+    arguments = parser.parse_args()
+
+    model = g4.load(arguments.model)
+    runner = Runner(model)
+    print("| skill | held-out accuracy | bar | samples | combinations also in training |")
+    print("|---|---|---|---|---|")
+    for skill in [*skills.SKILLS, *skills.LONG]:
+        if arguments.only not in skill.name:
+            continue
+        samples = skills.draw(skill, samples=min(arguments.samples, skill.samples))
+        asked, shared = skills.overlap(samples, skill)
+        share, wrong = score(runner, skill, samples)
+        bar = f"{skill.bar:.2f}" if skill.bar else "-"
+        met = "" if not skill.bar else (" met" if share >= skill.bar else " **missed**")
+        print(f"| {skill.name} | {share:.3f} | {bar}{met} | {len(samples)} | {shared} of {asked} |"
+              + (f" <!-- {wrong} -->" if wrong and share < 0.5 else ""), flush=True)  # fmt: skip
+    if not arguments.no_insides and not arguments.only:
+        print()
+        insides.report(runner)
+        seconds, rate = speed(runner)
+        print(f"\nLoads in {seconds:.2f} s, decodes {rate:.0f} tokens/s on {mx.default_device()}.")
+
+
+if __name__ == "__main__":
+    main()

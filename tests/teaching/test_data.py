@@ -1,0 +1,110 @@
+"""The teaching data: format, split, tokenizer."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from gemma4_mlx.teaching import CHECKPOINT, data, render, skills, tokenizer
+
+TEXT = ["chat", "count", "sentence", "sums", "two_step", "code", "needle", "tools"]
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_training_never_shows_a_held_out_combination(name):
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        assert not any(render.held_out(key) for key in data.make(name, rng).keys)
+    for _ in range(20):
+        assert render.held_out(data.make(name, rng, "test").keys[-1])
+
+
+@pytest.mark.parametrize("skill", skills.SKILLS, ids=lambda s: s.name)
+def test_evaluation_and_training_do_not_meet(skill):
+    if skill.maker == "speech":
+        pytest.skip("held out by voice: needs espeak-ng")
+    samples = skills.draw(skill, samples=20)
+    asked, shared = skills.overlap(samples, skill, n=100)
+    assert asked and not shared
+
+
+def test_an_evaluation_set_is_the_same_every_time():
+    skill = skills.SKILLS[0]
+    assert [s.prompt for s in skills.draw(skill, samples=5)] == [
+        s.prompt for s in skills.draw(skill, samples=5)
+    ]
+
+
+def test_training_text_is_what_the_chat_template_renders():
+    from gemma4_mlx.processing.template import render as rendered
+
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": "2 + 2"},
+    ]
+    for thinking in (False, True):
+        parts = render.conversation([("Hi", "Hello!"), ("2 + 2", "4")], "Be brief.", (), thinking)
+        mine = "".join(text for text, _ in parts).removesuffix("4<turn|>")
+        assert rendered(messages, thinking=thinking).text == mine
+
+
+def test_a_tool_loop_in_the_chat_format():
+    tool = {"name": "get_age", "description": "How old.", "parameters": {"name": ("STRING", "Who")}}
+    call = render.call("get_age", {"name": "Ada"})
+    parts = render.conversation(
+        [("How old is Ada?", [(call + "<|tool_response>", True),
+                              (render.response("get_age", 36), False), ("36.", True)])],
+        tools=[tool],
+    )  # fmt: skip
+    text = "".join(text for text, _ in parts)
+    assert text == (
+        "<bos><|turn>system\n<|tool>declaration:get_age{description:<|\"|>How old.<|\"|>,"
+        "parameters:{properties:{name:{description:<|\"|>Who<|\"|>,type:<|\"|>STRING<|\"|>}},"
+        "required:[<|\"|>name<|\"|>],type:<|\"|>OBJECT<|\"|>}}<tool|><turn|>\n"
+        "<|turn>user\nHow old is Ada?<turn|>\n<|turn>model\n"
+        "<|tool_call>call:get_age{name:<|\"|>Ada<|\"|>}<tool_call|><|tool_response>"
+        "response:get_age{value:36}<tool_response|>36.<turn|>"
+    )  # fmt: skip
+
+
+def test_learned_tokens_are_the_models_words_alone():
+    encode = data.Encoder(tokenizer.load(CHECKPOINT))
+    rng = np.random.default_rng(1)
+    for name in TEXT:
+        sample = data.make(name, rng)
+        encoded = encode(sample)
+        learned = [i for i, wanted in zip(encoded.ids, encoded.learn, strict=True) if wanted]
+        expected = "".join(text for text, learn in sample.parts if learn)
+        assert encode.tokenizer.decode(learned, skip_special_tokens=False) == expected
+
+
+def test_a_picture_takes_as_many_tokens_as_the_processor_says():
+    rng = np.random.default_rng(2)
+    encode = data.Encoder(tokenizer.load(CHECKPOINT))
+    encoded = encode(data.make("scene", rng))
+    assert encoded.ids.count(110) == 64  # 192 x 192 px, 24 px each
+    assert encoded.images[0][0].shape == (576, 192)
+    assert data.soft_tokens(100, 200) == (5, 11)
+
+
+@pytest.mark.parametrize("text", [
+    "plain words", "  two  spaces ", "tab\tand\nnewline\r\n", "1234567890 12 3",
+    "déjà vu: “quoted”",
+    "Привет, мир", "日本語とカナ", "한국어", "العربية", "हिन्दी भाषा", "🙂👩‍👩‍👧 🏳️‍🌈",
+    "\x00\x7f\u200b\ufeff", "a" * 300,
+])  # fmt: skip
+def test_any_text_round_trips(text):
+    tok = tokenizer.load(CHECKPOINT)
+    ids = tok.encode(text, add_special_tokens=False).ids
+    assert tok.decode(ids, skip_special_tokens=False) == text
+
+
+def test_special_tokens_sit_at_the_releases_ids():
+    tok = tokenizer.load(CHECKPOINT)
+    assert tok.get_vocab_size() == 2048
+    for i, text in tokenizer.SPECIAL.items():
+        assert tok.token_to_id(text) == i
+    assert tok.encode("\n", add_special_tokens=False).ids == [107]

@@ -1,0 +1,111 @@
+"""The training code: optimizer, schedule, resuming, export."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+
+from gemma4_mlx.teaching import CHECKPOINT, architecture, data, reference, schedule, train
+from gemma4_mlx.teaching.tokenizer import load as load_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def trainer(folder, steps=3):
+    stream = data.Stream(load_tokenizer(CHECKPOINT), 0, {}, folder)
+    return train.Trainer(stream, folder, 0, steps, smoke=True)
+
+
+def test_fast_norms_have_the_references_gradients():
+    x = torch.randn(3, 5, 8, dtype=torch.double, requires_grad=True)
+    w = torch.randn(8, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, w: reference.FastNorm.apply(x, w, 1e-6), (x, w))
+    assert torch.autograd.gradcheck(lambda x: reference.FastNorm.apply(x, None, 1e-6), (x,))
+
+
+def test_the_training_batch_gives_the_references_logits():
+    """Our masks and padding against the class's own forward on each sample alone."""
+    model = reference.build()
+    encode = data.Encoder(load_tokenizer(CHECKPOINT))
+    rng = np.random.default_rng(0)
+    samples = [encode(data.make(name, rng)) for name in ("count", "scene", "tools", "tones")]
+    batch = data.collate(samples)
+    with torch.no_grad():
+        ours = reference.logits_at(model, batch, batch["real"])
+        start = 0
+        for sample in samples:
+            n = len(sample.ids)
+            alone = data.collate([sample])
+            theirs = model(
+                input_ids=alone["ids"],
+                mm_token_type_ids=(alone["ids"] == 110).long(),
+                pixel_values=alone.get("pixels"), image_position_ids=alone.get("positions"),
+                input_features=alone.get("mel"), input_features_mask=alone.get("mel_mask"),
+            ).logits[0]  # fmt: skip
+            np.testing.assert_allclose(ours[start : start + n], theirs, atol=2e-3)
+            start += n
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
+    whole = trainer(tmp_path)
+    for _ in range(3):
+        whole.one_step()
+    first = trainer(tmp_path)
+    first.one_step()
+    first.save()
+    second = trainer(tmp_path)
+    assert second.resume() and second.step == 1
+    second.one_step()
+    second.one_step()
+    for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_every_stage_is_reached_and_the_rate_falls():
+    names = [schedule.stage_at(step, 1000).name for step in range(1000)]
+    assert list(dict.fromkeys(names)) == [stage.name for stage in schedule.STAGES]
+    assert schedule.rate(0, 1000) < schedule.rate(100, 1000) == 1.0
+    assert schedule.rate(999, 1000) < 0.1
+
+
+def test_a_step_depends_on_seed_and_number_alone(tmp_path):
+    stream = data.Stream(load_tokenizer(CHECKPOINT), 0, {}, tmp_path)
+    mix = schedule.weights(schedule.STAGES[1])
+    a, b = stream.step(7, mix, 500), stream.step(7, mix, 500)
+    assert [s.ids for s in a] == [s.ids for s in b]
+
+
+def test_the_exported_folder_is_what_transformers_loads(tmp_path):
+    from transformers import Gemma4ForConditionalGeneration
+
+    from gemma4_mlx.teaching.export import export
+
+    model = reference.build(3).to(torch.bfloat16).float()
+    size = export(model, load_tokenizer(CHECKPOINT), tmp_path)
+    assert size < 11e6
+    loaded, info = Gemma4ForConditionalGeneration.from_pretrained(
+        tmp_path, dtype=torch.float32, output_loading_info=True
+    )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    ids = torch.arange(400, 500)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+    assert json.loads((tmp_path / "config.json").read_text()) == architecture.CONFIG
+
+
+@pytest.mark.slow
+def test_two_hundred_steps_learn_code(tmp_path):
+    run = trainer(tmp_path, 200)
+    run.run(every=1e9)
+    assert np.mean(run.losses["code"][-100:]) < 0.3
