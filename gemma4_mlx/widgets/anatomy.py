@@ -116,7 +116,7 @@ class Anatomy(Widget):
                 if key not in seen or block.id == self.chosen.get("block"):
                     seen.add(key)
                     wanted.append({"type": "part", "block": block.id, "part": part})
-        return [*wanted, *({"type": "export", "format": f} for f in ("png", "svg"))]
+        return [*wanted, {"type": "export", "format": "svg"}]
 
     def drawing(self) -> Drawing:
         """The still picture: blocks to scale, and the cache's growth."""

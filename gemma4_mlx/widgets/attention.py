@@ -264,7 +264,7 @@ class Attention(TraceView):
         wanted: list[dict] = [{"type": "heads", "stat": s} for s in ("mean", "max")]
         wanted += self.page_requests(now["token"])
         wanted += [{"type": "media", "span": m["index"]} for m in self.meta["media"]]
-        wanted += [{"type": "export", "format": f} for f in ("png", "svg")]
+        wanted.append({"type": "export", "format": "svg"})
         budget, level = SNAPSHOT_BYTES, max(0, int(np.ceil(np.log2(data.n / TILE))))
         while level >= 0:
             count = -(-data.n // (TILE << level))

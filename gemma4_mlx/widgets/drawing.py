@@ -39,13 +39,15 @@ def css(color) -> str:
 
 @lru_cache
 def _font(size: int, bold: bool):
+    """DejaVu Sans as matplotlib ships it, without importing matplotlib."""
+    from importlib.util import find_spec
     from pathlib import Path
 
-    import matplotlib
     from PIL import ImageFont
 
+    folder = Path(find_spec("matplotlib").origin).parent / "mpl-data" / "fonts" / "ttf"
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+    return ImageFont.truetype(folder / name, size)
 
 
 class Drawing:

@@ -130,7 +130,7 @@ class Fit(Widget):
             for name, _, _ in self.meta["models"]
             for kv in kinds
         ]
-        return [*wanted, *({"type": "export", "format": f} for f in ("png", "svg"))]
+        return [*wanted, {"type": "export", "format": "svg"}]
 
     def drawing(self) -> Drawing:
         """The still picture: every model at the chosen settings as a bar against the memory."""

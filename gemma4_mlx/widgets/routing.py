@@ -39,7 +39,7 @@ class Routing(TraceView):
     other : a second trace of the same model, to compare with the first
     model : the model of the trace, for "what if": dropping or boosting experts
     media : pictures and sounds in the order of the prompt; None takes what the trace carries
-    inputs : the ``ModelInputs`` that were traced, needed for "what if" on prompts with media
+    inputs : the traced ``ModelInputs`` or chat, needed for "what if" on prompts with media
 
     The selected token, layer and expert are ``trace.selection``'s, both ways.
     """
@@ -58,6 +58,7 @@ class Routing(TraceView):
         inputs: Any = None,
     ) -> None:
         self._live = None
+        self._whatif: list[tuple[dict, dict]] = []  # questions asked, with their answers
         if not hasattr(source, "routing"):
             from gemma4_mlx.widgets.live import LiveRouting
 
@@ -234,7 +235,19 @@ class Routing(TraceView):
 
         if self.model is None:
             raise TraceError("what-if needs the model: Routing(trace, model=model)")
-        return what_if(
+        asked = {
+            "layer": layer,
+            "expert": expert,
+            "action": action,
+            "other": other,
+            "factor": factor,
+            "tokens": tokens,
+            "everywhere": everywhere,
+        }
+        for request, result in self._whatif:  # greedy answers stay the same
+            if request == asked:
+                return result
+        result = what_if(
             self.model,
             self.trace,
             self.inputs,
@@ -246,6 +259,8 @@ class Routing(TraceView):
             max_tokens=int(tokens),
             everywhere=bool(everywhere),
         )
+        self._whatif = [*self._whatif[-7:], (asked, result)]
+        return result
 
     # ---- snapshots and pictures -----------------------------------------------------------------
 
@@ -279,7 +294,8 @@ class Routing(TraceView):
         first = [now["token"]] if now["token"] is not None else []
         for token in list(dict.fromkeys([*first, *range(self.n)]))[:SNAPSHOT_PATHS]:
             wanted.append({"type": "path", "token": token, "which": "a"})
-        return wanted + [{"type": "export", "format": f} for f in ("png", "svg")]
+        wanted += [{"type": "whatif", **asked} for asked, _ in self._whatif]
+        return [*wanted, {"type": "export", "format": "svg"}]
 
     def drawing(self) -> Drawing:
         """The still picture: the text in the colours of its experts, and the load map."""

@@ -152,13 +152,17 @@ class TraceView(LinkedWidget):
         return self._sources.get(which, {})
 
     def set_sources(self, which: str, trace, media) -> None:
-        """``media``: a list in the trace's order, or {number: source}; None asks the trace."""
+        """``media``: pictures and sounds in the trace's order, {number: source}, or the prompt's
+        ``ModelInputs`` (or a chat); None asks the trace."""
         if media is None:
             media = getattr(trace, "media", None)
-        if isinstance(media, dict):
-            found = media
-        else:
-            found = dict(enumerate(media or ()))
+        if callable(getattr(media, "inputs", None)):
+            media = media.inputs()
+        if hasattr(media, "media"):
+            media = [
+                getattr(s.data, "pixels", getattr(s.data, "samples", None)) for s in media.media
+            ]
+        found = media if isinstance(media, dict) else dict(enumerate(media or ()))
         self._sources = {**getattr(self, "_sources", {}), which: found}
 
     def answer_tokens(self, start: int, stop: int, which: str = "a") -> dict:

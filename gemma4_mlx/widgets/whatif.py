@@ -51,7 +51,7 @@ def what_if(
     Parameters
     ----------
     trace : gives the prompt: its tokens up to the model's last answer
-    inputs : the traced ``ModelInputs``, needed where the prompt has pictures or sound
+    inputs : the traced ``ModelInputs`` or chat, needed where the prompt has pictures or sound
     action : "drop" (its output counts nothing), "around" (the router cannot choose it, the others
         renormalise), "swap" (with ``other``), "boost" (``factor`` is added to its router score)
     everywhere : change the reading of the prompt as well, not only the answer
@@ -76,18 +76,23 @@ def what_if(
 
 def _prompt(model, trace, inputs):
     from gemma4_mlx.generation.prefill import Prompt
+    from gemma4_mlx.processing.inputs import ModelInputs
 
     stop = answer_start(trace.tokens)
     ids = [int(i) for i in trace.tokens.ids[:stop]]
-    media = np.asarray(trace.tokens.media[:stop]) >= 0
     if inputs is None:
-        if media.any():
+        if (np.asarray(trace.tokens.media[:stop]) >= 0).any():
             raise TraceError(
                 "this prompt has pictures or sound, which the trace does not hold: give them as "
                 "Routing(trace, model=model, inputs=...)"
             )
         return Prompt.of(model, ids)
-    return Prompt.of(model, inputs)
+    if callable(getattr(inputs, "inputs", None)):  # a chat
+        inputs = inputs.inputs()
+    if list(inputs.tokens[:stop]) != ids:
+        raise TraceError("these inputs are not those of the trace: their tokens differ")
+    media = [span for span in inputs.media if span.stop <= stop]
+    return Prompt.of(model, ModelInputs(ids, inputs.token_types[:stop], media))
 
 
 def _control(routing, layer: int, taken: set[int]) -> int:

@@ -95,7 +95,9 @@ def make_attention(
                 },
                 link_queries=np.array(links)[:, :1],
                 link_keys=np.array(links)[:, 1:],
-                link_weights=np.full((HEADS, 1), 0.5, np.float32),
+                link_weights=np.array(
+                    [[0.9 if link == needle else 0.1] for link in links], np.float32
+                ),
                 queries=queries if retain else None,
                 keys=k if retain and DONORS[i] == i else None,
             )

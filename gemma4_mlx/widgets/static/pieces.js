@@ -87,13 +87,25 @@ export function exportPicker(model, name, onError) {
     select.value = "";
     if (!format) return;
     try {
-      const answer = await request(model, "export", { format });
+      const answer = await request(model, "export", { format: model.isStatic ? "svg" : format });
       if (!answer) return;
+      if (model.isStatic && format === "png") { download(`${name}.png`, await pngOf(answer.buffer)); return; }
       const type = { png: "image/png", svg: "image/svg+xml", html: "text/html" }[format];
       download(`${name}.${format}`, new Blob([answer.buffer], { type }));
     } catch (error) { onError(error); }
   });
   return select;
+}
+
+/** An SVG drawing as a PNG, two pixels per unit. @param {DataView} svg */
+async function pngOf(svg) {
+  const picture = new Image();
+  picture.src = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
+  await picture.decode();
+  const canvas = h("canvas", { width: 2 * picture.width, height: 2 * picture.height });
+  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+  URL.revokeObjectURL(picture.src);
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 
 /** The `k` largest of `values` as [index, value], largest first, zero left out. @param {Float32Array} values @param {number} k @param {(i: number) => boolean} [skip] */

@@ -27,8 +27,11 @@ function render({ model, el }) {
     const { layer, token, expert } = selection;
     let moved = false;
     if (Number.isInteger(layer) && layer !== now.layer && layers.includes(layer)) { now.layer = layer; moved = true; }
-    const wanted = Number.isInteger(expert) ? expert : null;
-    if (wanted !== now.expert) { now.expert = wanted; loadExpert(); now.colour === "weight" ? text.repaint() : null; }
+    if (Number.isInteger(expert) && expert !== now.expert) {
+      now.expert = expert;
+      if (!moved) loadExpert();
+      if (now.colour === "weight") text.repaint();
+    }
     if (moved) layerChanged();
     if (Number.isInteger(token) && token !== now.token) tokenChanged(token);
     map.draw();

@@ -1,0 +1,47 @@
+"""The Fit widget's Python side: the planner's numbers, in the order the bar is drawn."""
+
+import pytest
+
+import gemma4_mlx as g4
+from gemma4_mlx.errors import ConfigError
+from gemma4_mlx.widgets.fit import PARTS, Fit, nearest
+
+
+@pytest.fixture(scope="module")
+def view():
+    return Fit(memory=24, model="26b-a4b", context=32_768)
+
+
+@pytest.mark.parametrize("model", ["e2b", "e4b", "12b", "26b-a4b", "31b"])
+@pytest.mark.parametrize("kv_bits", [16, 8])
+def test_plans_are_the_planners(view, model, kv_bits):
+    answer = view.answer_plans(model, kv_bits)
+    for bits, context, memory in ((4, 1024, 24), (8, 32_768, 16), (16, 131_072, 128)):
+        plan = g4.fit(model, bits, context, kv_bits if kv_bits < 16 else None, memory)
+        sizes = answer["plans"][str(bits)][str(context)]
+        assert sum(sizes) == plan.total
+        assert dict(zip(PARTS, sizes))["experts"] == plan.weights.get("experts", 0)
+        assert answer["most"][str(bits)][str(memory)] == plan.most
+        assert answer["usable"][str(memory)] == plan.machine.usable
+
+
+def test_contexts_beyond_a_model_have_no_plan(view):
+    answer = view.answer_plans("e2b", 16)
+    assert answer["plans"]["4"]["262144"] is None and answer["longest"] == 131_072
+
+
+def test_choices(view):
+    assert view.plan().name == "26b-a4b" and view.plan().context == 32_768
+    assert Fit(memory=40).meta["memories"].count(40.0) == 1
+    assert Fit().memory in view.meta["memories"] and nearest(25) == 24
+    assert Fit(model="google/gemma-4-E4B-it").model == "e4b"
+    with pytest.raises(ConfigError):
+        Fit(model="gpt")
+
+
+def test_snapshot_answers_everything(view):
+    snapshot = view.snapshot()
+    assert not [a for a in snapshot.answers.values() if "error" in a]
+    assert len(snapshot.page) < 600_000
+    assert view.snapshot_image().width > 800
+    assert b"26b-a4b" in view.answer_export("svg")[1]
