@@ -90,6 +90,9 @@ class Lab:
             IPYTHONDIR=str(self.private / "ipython"),
             PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         )
+        quiet = self.private / "config/lab/user-settings/@jupyterlab/apputils-extension"
+        quiet.mkdir(parents=True)
+        (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
         self.log = self.private / "lab.log"
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1"]
         command += [f"--port={self.port}", "--allow-root", f"--ServerApp.root_dir={self.folder}"]
@@ -134,7 +137,7 @@ def _page(browser):
     )
     context.grant_permissions(["microphone", "clipboard-read", "clipboard-write"])
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)  # a busy machine may be slow
     away, errors = [], []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.errors = errors
@@ -162,7 +165,18 @@ class Notebook:
         page = self.page
         page.goto(self.lab.url(self.name))
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=90_000)
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+        # JupyterLab may ask for a kernel although the notebook names one: take what it offers.
+        dialog = page.locator(".jp-Dialog button.jp-mod-accept")
+        idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+        quiet = 0
+        for _ in range(600):
+            if dialog.count():
+                dialog.first.click()
+                quiet = 0
+            quiet = quiet + 1 if idle.count() else 0
+            if quiet > 10:
+                break
+            page.wait_for_timeout(100)
         if page.locator("#jp-left-stack:visible").count():
             self.execute("application:toggle-left-area")
 
@@ -186,8 +200,19 @@ class Notebook:
 
     def run(self, index: int):
         """Run one cell, as Shift+Enter does."""
-        self.cell(index).locator(".jp-InputArea-editor").click()
-        self.page.keyboard.press("Control+Enter")
+        prompt = self.cell(index).locator(".jp-InputPrompt")
+        before = prompt.inner_text()
+        for i in range(600):  # until the notebook has taken it: "[*]:" or a new number
+            if i % 100 == 0:  # keys pressed while a kernel is still connecting are lost
+                self.cell(index).locator(".jp-InputArea-editor").click()
+                self.page.keyboard.press("Control+Enter")
+            self.page.wait_for_timeout(50)
+            if prompt.inner_text() != before:
+                return
+        ARTIFACTS.mkdir(exist_ok=True)
+        self.page.screenshot(path=ARTIFACTS / "cell-not-run.png")
+        log = self.lab.log.read_text()[-2000:]
+        raise AssertionError(f"cell {index} was not run; see cell-not-run.png\n{log}")
 
 
 @pytest.fixture

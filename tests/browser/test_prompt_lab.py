@@ -13,7 +13,7 @@ endless = SamplingOptions(temperature=0.7, seed=1, max_tokens=1500, ignore_eos=T
 prompt = g4.widgets.Prompt(g4.Chat(model, options=endless))
 prompt
 """
-AGAIN = "second = g4.widgets.Prompt(model, max_tokens=40); second"
+AGAIN = "second = g4.widgets.Prompt(model, options={"max_tokens": 40}); second"
 BUSY = "import time; time.sleep(4); print('slept')"
 LENGTH = "e => e.querySelector('.g4-from-assistant:last-of-type .g4-body').textContent.length"
 
