@@ -1,0 +1,270 @@
+"""Interventions do what they say, where they say, and nothing once they are over."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import gemma4_mlx as g4
+from gemma4_mlx.errors import InterventionError
+from gemma4_mlx.tracing import ActivationPlan
+
+LAYER = 3
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return g4.load(checkpoint("everything").folder)
+
+
+@pytest.fixture(scope="module")
+def ids(checkpoint):
+    return mx.array(checkpoint("everything").ids[:, :40])
+
+
+def run(model, ids, *interventions):
+    """Logits, and what each tap held in the end."""
+    seen = {}
+
+    def watch(name, layer, value, geometry):
+        seen[name, layer] = np.array(value.astype(mx.float32))
+
+    with model.intervene(*interventions), model.observe(watch):
+        logits = np.array(model(ids))
+    return logits, seen
+
+
+def routes(seen, layer=LAYER):
+    return seen["expert_indices", layer][0], seen["expert_weights", layer][0]
+
+
+def test_ablate_contribution(model, ids):
+    """The chosen experts stay, the named ones weigh nothing, the others as before."""
+    _, plain = run(model, ids)
+    experts, weights = routes(plain)
+    busiest = int(np.bincount(experts.astype(int).ravel()).argmax())
+    _, seen = run(model, ids, g4.Ablate(LAYER, busiest))
+    now_experts, now_weights = routes(seen)
+    assert np.array_equal(now_experts, experts)
+    assert (now_weights[experts == busiest] == 0).all()
+    assert np.array_equal(now_weights[experts != busiest], weights[experts != busiest])
+    # The sum of what the experts say, by hand.
+    outputs = plain["expert_outputs", LAYER][0]
+    by_hand = (outputs * now_weights[..., None]).sum(-2)
+    x = by_hand / np.sqrt((by_hand**2).mean(-1, keepdims=True) + 1e-6)
+    norm = np.array(model.layers[LAYER].post_feedforward_layernorm_2.weight)
+    assert np.abs(seen["moe_output", LAYER][0] - x * norm).max() < 1e-4
+
+
+def test_ablate_route_around(model, ids):
+    _, plain = run(model, ids)
+    _, seen = run(model, ids, g4.Ablate(LAYER, (0, 7), mode="route_around"))
+    p = plain["router_probabilities", LAYER][0].copy()
+    p[:, [0, 7]] = 0
+    experts, weights = routes(seen)
+    assert np.array_equal(np.sort(experts), np.sort(np.argsort(-p)[:, : experts.shape[1]]))
+    scale = np.array(model.layers[LAYER].router.per_expert_scale)
+    chosen = np.take_along_axis(p, experts.astype(int), -1)
+    expected = chosen / chosen.sum(-1, keepdims=True) * scale[experts.astype(int)]
+    assert np.abs(weights - expected).max() < 1e-5
+
+
+def test_force(model, ids):
+    _, plain = run(model, ids)
+    _, seen = run(model, ids, g4.Force(LAYER, (2, 9)))
+    p = plain["router_probabilities", LAYER][0].copy()
+    assert np.array_equal(seen["router_probabilities", LAYER][0], p)
+    p[:, [2, 9]] += 2
+    experts, _ = routes(seen)
+    assert np.array_equal(np.sort(experts), np.sort(np.argsort(-p)[:, : experts.shape[1]]))
+    _, seen = run(model, ids, g4.Force(LAYER, (2, 9), share=0.25))
+    experts, weights = routes(seen)
+    share = weights / weights.sum(-1, keepdims=True)
+    assert np.abs(share[(experts == 2) | (experts == 9)] - 0.25).max() < 1e-5
+
+
+def test_boost_and_swap_change_the_scores(model, ids):
+    _, plain = run(model, ids)
+    _, boosted = run(model, ids, g4.Boost(LAYER, [4], 3.0))
+    change = boosted["router_logits", LAYER] - plain["router_logits", LAYER]
+    expected = np.zeros(16)
+    expected[4] = 3
+    assert np.abs(change - expected).max() < 1e-5
+    _, swapped = run(model, ids, g4.Swap(LAYER, 1, 6))
+    order = np.arange(16)
+    order[[1, 6]] = [6, 1]
+    before, after = routes(plain)[0].astype(int), routes(swapped)[0].astype(int)
+    assert np.array_equal(np.sort(order[before]), np.sort(after))
+
+
+def test_scale_heads(model, ids):
+    _, plain = run(model, ids)
+    _, seen = run(model, ids, g4.ScaleHeads(LAYER, (1, 2), factor=0.5))
+    ratio = np.array([1, 0.5, 0.5, 1])[None, :, None, None]
+    error = seen["head_outputs", LAYER] - plain["head_outputs", LAYER] * ratio
+    assert np.abs(error).max() < 1e-6
+
+
+def test_steer_in_a_span(model, ids):
+    vector = np.random.default_rng(0).normal(size=128)
+    _, plain = run(model, ids)
+    _, seen = run(model, ids, g4.Steer(LAYER, vector, scale=2.0, tokens=(10, 20)))
+    change = (seen["layer_output", LAYER] - plain["layer_output", LAYER])[0]
+    assert np.abs(change[10:20] - 2 * vector).max() < 1e-4
+    assert (change[:10] == 0).all() and (change[20:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "intervention",
+    [
+        g4.Ablate(LAYER, (1, 2, 3), tokens=slice(25, 33)),
+        g4.Ablate(LAYER, (1, 2, 3), mode="route_around", tokens=(25, 33)),
+        g4.Force(LAYER, 3, share=0.5, tokens=(25, 33)),
+        g4.Boost(LAYER, 3, 2.0, tokens=(25, None)),
+        g4.Swap(LAYER, 0, 5, tokens=(25, 33)),
+        g4.ScaleHeads(LAYER, (0, 3), tokens=(25, 33)),
+        g4.Steer(LAYER, np.ones(128), tokens=(25, 33)),
+        g4.Patch(LAYER, np.ones((8, 128)), tokens=(25, 33)),
+    ],
+    ids=lambda i: type(i).__name__,
+)
+def test_spans_are_positions_in_the_context(intervention, model, ids):
+    """Prefill in pieces and decode give what the whole prompt gives; earlier tokens are as ever."""
+    plain, _ = run(model, ids)
+    whole, _ = run(model, ids, intervention)
+    assert np.array_equal(whole[:, :25], plain[:, :25])
+    assert np.abs(whole[:, 25:] - plain[:, 25:]).max() > 1e-3
+    cache, at, parts = model.make_cache(), 0, []
+    with model.intervene(intervention):
+        for size in (7, 20, 5, 1, 1, 1, 5):
+            parts.append(np.array(model(ids[:, at : at + size], cache=cache)))
+            at += size
+    assert np.abs(np.concatenate(parts, 1) - whole).max() < 1e-3
+
+
+def test_patching_a_layer_makes_the_rest_of_the_run_the_other_one(model, ids):
+    other = mx.array(np.random.default_rng(3).integers(3, 490, (1, 40)))
+    source = g4.trace(
+        model,
+        np.array(other)[0].tolist(),
+        attention=None,
+        routing=None,
+        activations=ActivationPlan(layers=(0, LAYER)),
+    )
+    wanted, _ = run(model, other)
+    last = model.config.text.num_hidden_layers - 1
+    final = g4.trace(
+        model,
+        np.array(other)[0].tolist(),
+        attention=None,
+        routing=None,
+        activations=ActivationPlan(layers=(last,)),
+    )
+    logits, seen = run(model, ids, g4.Patch(last, final))
+    assert np.abs(logits - wanted).max() < 1e-4
+    _, seen = run(model, ids, g4.Patch(LAYER, source, tokens=(30, 35), source_tokens=(5, 10)))
+    got = seen["layer_output", LAYER][0, 30:35]
+    assert np.array_equal(got, source.activations.at("layer_output", LAYER, slice(5, 10)))
+
+
+def test_they_combine_in_order_and_end(model, ids):
+    plain, _ = run(model, ids)
+    a, b = g4.Force(LAYER, 5, share=0.5), g4.Ablate(LAYER, 5)
+    _, seen = run(model, ids, a, b)
+    experts, weights = routes(seen)
+    assert (weights[experts == 5] == 0).all() and (experts == 5).any(-1).all()
+    assert np.array_equal(run(model, ids)[0], plain)
+    with pytest.raises(RuntimeError), model.intervene(a):
+        with model.intervene(b):
+            assert model.interventions == (a.key, b.key)
+        assert model.interventions == (a.key,)
+        raise RuntimeError("inside")
+    assert model.interventions == () and not model._taps.active
+    assert np.array_equal(run(model, ids)[0], plain)
+
+
+def test_keys_tell_interventions_apart():
+    v = np.arange(4.0)
+    assert g4.Steer(1, v).key == g4.Steer(1, v.tolist()).key != g4.Steer(1, v + 1).key
+    assert g4.Ablate(1, [2]).key == g4.Ablate(1, 2).key
+    keys = {
+        g4.Ablate(1, 2).key,
+        g4.Ablate(1, 2, tokens=(0, 5)).key,
+        g4.Ablate(1, 2, mode="route_around").key,
+        g4.Force(1, 2).key,
+        g4.Boost(1, 2).key,
+    }
+    assert len(keys) == 5
+
+
+def test_generation_under_an_intervention(checkpoint):
+    """Steering reaches generated tokens, and a prompt cache does not mix the two."""
+    model = g4.load()
+    prompt = [2, *model.tokenizer.encode("the drum code is")]
+    options = {"temperature": 0, "max_tokens": 6, "stop": ()}
+
+    def generate(cache=None):
+        events = g4.stream(model, prompt, options=options, cache=cache)
+        return [e.id for e in events if type(e).__name__ == "Token"]
+
+    plain = generate()
+    vector = 40 * np.random.default_rng(5).normal(size=model.config.text.hidden_size)
+    cache = g4.PromptCache(model)
+    generate(cache)
+    with model.intervene(g4.Steer(0, vector)):
+        steered = generate(cache)
+        assert steered == generate()
+    assert steered != plain and generate(cache) == plain
+
+
+def test_steering_vectors_point_from_b_to_a(model):
+    a, b = [[5, 6, 7], [5, 8, 7]], [[9, 6, 11]]
+    vector = g4.steering_vector(model, a, b, layer=2)
+    means = []
+    for prompts in (a, b):
+        rows = [run(model, mx.array([p]))[1]["layer_output", 2][0, -1] for p in prompts]
+        means.append(np.mean(rows, axis=0))
+    assert np.abs(vector - (means[0] - means[1])).max() < 1e-4
+    with pytest.raises(InterventionError, match="list of prompts"):
+        g4.steering_vector(model, [], b, layer=2)
+    with pytest.raises(InterventionError, match="'last' and 'mean'"):
+        g4.steering_vector(model, a, b, layer=2, tokens="first")
+
+
+def test_what_the_model_does_not_have(model, checkpoint):
+    dense = g4.load(checkpoint("e2b").folder)
+    cases = [
+        (model, lambda: g4.Ablate(8, 0), "layers 0 to 7"),
+        (model, lambda: g4.Ablate(-1, 0), "layers 0 to 7"),
+        (model, lambda: g4.Ablate(0, 16), "experts 0 to 15"),
+        (model, lambda: g4.Boost(0, (3, -1)), "experts 0 to 15"),
+        (model, lambda: g4.Ablate(0, ()), "none at all"),
+        (model, lambda: g4.Ablate(0, tuple(range(13)), mode="route_around"), "at most 12"),
+        (model, lambda: g4.Force(0, (1, 2, 3, 4, 5)), "a token goes to 4"),
+        (model, lambda: g4.Swap(0, 1, 99), "experts 0 to 15"),
+        (model, lambda: g4.ScaleHeads(0, 4), "heads 0 to 3"),
+        (model, lambda: g4.Steer(0, np.ones(7)), "128 finite numbers"),
+        (model, lambda: g4.Steer(0, np.full(128, np.nan)), "128 finite numbers"),
+        (model, lambda: g4.Patch(0, np.ones((3, 64))), "this model's 128"),
+        (model, lambda: g4.Steer(0, np.ones(128), tokens=(5, 5)), "no span"),
+        (model, lambda: g4.Steer(0, np.ones(128), tokens=7), "slice or"),
+        (model, lambda: g4.Steer(0, np.ones(128), tokens=slice(0, 9, 2)), "no step"),
+        (dense, lambda: g4.Ablate(0, 0), "this model has none"),
+        (dense, lambda: g4.Force(0, 0), "this model has none"),
+        (None, lambda: g4.Ablate(0, 0, mode="hide"), "'route_around'"),
+        (None, lambda: g4.Force(0, (1, 2), share=0.6), "more than all the weight"),
+        (None, lambda: g4.Boost(0, 1, float("inf")), "no number to add"),
+        (None, lambda: g4.ScaleHeads(0, 1, float("nan")), "scales nothing"),
+        (None, lambda: g4.Patch(0, np.ones(5)), "shape \\(n, H\\)"),
+        (None, lambda: g4.Patch(0, np.ones((5, 4)), tokens=(0, 9)), "take 9 rows"),
+        (None, lambda: g4.Patch(0, np.ones((5, 4)), tap="logits"), "tap 'logits'"),
+    ]
+    for model, make, match in cases:
+        with pytest.raises(InterventionError, match=match):
+            intervention = make()
+            with model.intervene(intervention):
+                pass
+    trace = g4.trace(dense, [5, 6, 7], attention=None, activations=ActivationPlan(layers=(1,)))
+    with pytest.raises(InterventionError, match="not layer_output of layer 2"):
+        g4.Patch(2, trace)
+    with pytest.raises(InterventionError, match="kept no activations"):
+        g4.Patch(1, g4.trace(dense, [5, 6, 7]))

@@ -1,0 +1,131 @@
+"""Selection, tokens and roles, visibility, and maps that change their resolution."""
+
+import numpy as np
+import pytest
+
+from gemma4_mlx.errors import TraceError
+from gemma4_mlx.tracing import Selection, Tokens
+from gemma4_mlx.tracing.buffers import TokenBuffer
+from gemma4_mlx.tracing.maps import PooledMap, bin_sizes, square
+from gemma4_mlx.tracing.tokens import roles_of
+from gemma4_mlx.tracing.visibility import key_range, longest_block, visible
+
+
+def test_selection_tells_of_real_changes_once():
+    selection, told = Selection(layer=2), []
+    stop = selection.observe(told.append)
+    selection.token = 5
+    selection.update(token=5, head=None)
+    selection.update(token=6, layer=3)
+    assert told == [{"token": (None, 5)}, {"token": (5, 6), "layer": (2, 3)}]
+    stop()
+    stop()
+    selection.clear()
+    assert len(told) == 2 and selection.as_dict() == dict.fromkeys(
+        ("token", "layer", "head", "expert")
+    )
+    for wrong in (lambda: selection.update(tile=1), lambda: selection.tile):
+        with pytest.raises(AttributeError, match="token, layer, head, expert"):
+            wrong()
+
+
+def test_two_selections_that_copy_each_other_come_to_rest():
+    a, b, calls = Selection(), Selection(), []
+    a.observe(lambda _: (calls.append("a"), b.update(**a.as_dict())))
+    b.observe(lambda _: (calls.append("b"), a.update(**b.as_dict())))
+    a.update(token=np.int64(3), expert=1)
+    assert a.as_dict() == b.as_dict() and calls == ["a", "b"] and type(a.token) is int
+
+
+def test_tokens():
+    boxes = np.full((4, 4), np.nan)
+    boxes[2] = (0, 1, 2, 3)
+    times = np.full((4, 2), np.nan)
+    times[3] = (0.5, 0.54)
+    tokens = Tokens(
+        [7, 8, 9, 9], ["a", "ba", "", "b"], [0, 0, 1, 3], None, boxes, times, [-1, -1, 0, 1], "xy"
+    )
+    assert tokens[2].span == (0, 1, 2, 3) and tokens[2].media == 0 and tokens[0].media is None
+    assert np.allclose(tokens[-1].span, (0.5, 0.54)) and tokens[-1].kind == "audio"
+    assert [t.index for t in tokens[1:]] == [1, 2, 3] and tokens.text == "abab"
+    assert tokens.find("ab") == [slice(0, 2), slice(1, 4)] and tokens.find("z") == []
+    with pytest.raises(IndexError):
+        tokens[4]
+    with pytest.raises(TraceError, match="empty text"):
+        tokens.find("")
+    with pytest.raises(TraceError, match="no token kind 'smell'"):
+        tokens.of_kind("smell")
+    with pytest.raises(TraceError, match="3 texts for 2 tokens"):
+        Tokens([1, 2], ["a", "b", "c"])
+
+
+def test_roles():
+    texts = (
+        "<bos> <|turn> system \n A <|tool> d <tool|> <turn|> \n <|turn> us er \n hi <|turn> x "
+        "<turn|> <|turn> model \n <|channel> think <channel|> yes <|tool_call> f <tool_call|> "
+        "<|tool_response> 3 <tool_response|> so <turn|> <|turn> mod"
+    ).split(" ")
+    plain = texts.index("x") - 1  # a user's text that spells a control token
+    special = [t.startswith("<") and i != plain for i, t in enumerate(texts)]
+    roles = roles_of(texts, special)
+    by_text = dict(zip(texts, roles))
+    assert by_text["A"] == "system" and by_text["d"] == "tools" and by_text["<bos>"] == ""
+    assert by_text["hi"] == roles[plain] == by_text["x"] == "user"
+    assert by_text["think"] == "thinking" and by_text["<channel|>"] == "thinking"
+    assert by_text["yes"] == by_text["so"] == "model"
+    assert by_text["f"] == "tool call" and by_text["3"] == "tool" and roles[-1] == "mod"
+    assert roles_of(["a", "b"], [False, False]) == ["", ""]
+
+
+@pytest.mark.parametrize("window", [None, 6])
+def test_visibility_is_the_models_own_mask(window):
+    import mlx.core as mx
+
+    from gemma4_mlx.model.attention import AttentionGeometry
+
+    blocks = np.full(20, -1, np.int32)
+    blocks[3:12], blocks[13:15] = 0, 1
+    geometry = AttentionGeometry(0, 20, 0, 20, window, mx.array(blocks)[None])
+    mine = visible(np.arange(20), np.arange(20), window, blocks)
+    assert np.array_equal(mine, np.array(geometry.mask())[0, 0])
+    for a, b in ((0, 4), (3, 5), (12, 14), (19, 20)):
+        low, high = key_range(a, b, window, blocks)
+        seen = np.flatnonzero(mine[a:b].any(0))
+        assert low <= seen[0] and high >= seen[-1] + 1
+    assert not visible([5], [-2, 25], window, blocks).any()
+    assert longest_block(blocks) == 9 and longest_block(None) == 0
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 7, 64])
+def test_a_map_that_doubles_its_bins_holds_what_a_coarse_one_holds(window):
+    """Strips arrive row by row; cells merge exactly, in squares and in bands."""
+    n, bins, rng = 90, 8, np.random.default_rng(0)
+    weights = rng.random((2, n, n), dtype=np.float32)
+    i, j = np.arange(n)[:, None], np.arange(n)[None]
+    weights *= (j <= i) & (j > i - (window or n))
+    growing = PooledMap(2, bins, 1, window)
+    for t in range(n):
+        growing.make_room(t + 1)
+        w = growing.width
+        low = 0 if window is None else max(0, t - window + 1) // w * w
+        high = -(-(t + 1) // w) * w
+        row = np.pad(weights[:, t], ((0, 0), (0, 30)))[:, None, low:high].reshape(2, 1, -1, w)
+        growing.add(t, low, row.sum(-1), row.max(-1), {"x": np.full((2, 1), t, np.float32)})
+    assert growing.width == 16
+    mass, peak = growing.trimmed(n)
+    mass, peak = square(mass, growing.back), square(peak, growing.back)
+    padded = np.pad(weights, ((0, 0), (0, 6), (0, 6))).reshape(2, 6, 16, 6, 16)
+    assert np.abs(mass - padded.sum((2, 4))).max() < 1e-4
+    assert np.array_equal(peak, padded.max((2, 4)))
+    assert np.array_equal(growing.sums(n)["x"][0], np.add.reduceat(np.arange(n), range(0, n, 16)))
+    assert bin_sizes(n, 16).tolist() == [16] * 5 + [10]
+
+
+@pytest.mark.parametrize("folder", [None, "disk"])
+def test_buffers_grow_and_keep(folder, tmp_path):
+    buffer = TokenBuffer((3, 2), np.float32, 10, str(tmp_path) if folder else None)
+    values = np.random.default_rng(0).random((3, 300, 2), dtype=np.float32)
+    for start in range(0, 300, 7):
+        buffer.put(start, values[:, start : start + 7])
+    assert buffer.n == 300 and np.array_equal(buffer.values, values)
+    assert isinstance(buffer.values, np.memmap) == (folder == "disk")

@@ -1,0 +1,180 @@
+"""The .g4trace file: everything comes back, damage is named, MLX is not needed."""
+
+import json
+import struct
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import gemma4_mlx as g4
+from gemma4_mlx.errors import TraceError
+from gemma4_mlx.tracing import (
+    ActivationPlan,
+    AttentionPlan,
+    LensPlan,
+    RoutingPlan,
+    TracePlan,
+    fileformat,
+)
+
+
+@pytest.fixture(scope="module")
+def trace(checkpoint):
+    model = g4.load(checkpoint("everything").folder)
+    plan = TracePlan(
+        RoutingPlan(probabilities=True),
+        AttentionPlan(bins=12, retain="all"),
+        LensPlan(top=2),
+        ActivationPlan(layers=(1,)),
+    )
+    with model.intervene(g4.Boost(0, 3, 0.5)):
+        return g4.trace(model, checkpoint("everything").ids[0].tolist(), plan=plan, chunk=64)
+
+
+@pytest.fixture
+def saved(trace, tmp_path):
+    return trace.save(tmp_path / "run.g4trace")
+
+
+def test_everything_comes_back(trace, saved):
+    back = g4.open_trace(saved)
+    assert repr(back) == repr(trace) and back.plan == trace.plan
+    assert back.timings == trace.timings and back.model == trace.model
+    assert back.interventions == trace.interventions
+    assert back.tokens[:] == trace.tokens[:]
+    assert np.array_equal(back.routing.experts, trace.routing.experts)
+    assert np.array_equal(back.routing.probabilities, trace.routing.probabilities)
+    assert back.lens.guesses(5) == trace.lens.guesses(5)
+    assert np.array_equal(
+        back.activations.at("layer_output", 1), trace.activations.at("layer_output", 1)
+    )
+    ours, theirs = trace.attention, back.attention
+    assert theirs.summaries() == ours.summaries() and theirs.retained == ours.retained
+    for layer in ours.layers:
+        for head in ours.heads(layer):
+            assert np.array_equal(theirs.overview(layer, head), ours.overview(layer, head))
+            assert np.array_equal(theirs.row(layer, head, 77), ours.row(layer, head, 77))
+            assert theirs.links(layer, head) == ours.links(layer, head)
+    again = back.save(saved.with_name("again.g4trace"))
+    assert again.read_bytes() == saved.read_bytes()
+
+
+def test_saving_over_an_open_file_is_safe(trace, saved):
+    back = g4.open_trace(saved)
+    back.save(saved)
+    assert np.array_equal(g4.open_trace(saved).routing.weights, trace.routing.weights)
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_any_safetensors_reader_opens_it(saved, trace):
+    from safetensors.numpy import load_file
+
+    arrays = load_file(saved)
+    assert np.array_equal(arrays["routing.experts"], trace.routing.experts)
+
+
+def test_a_machine_without_mlx(saved, trace, tmp_path):
+    """numpy alone: open, recompute a tile, write the page."""
+    row = trace.attention.row(2, 1, 60)
+    code = f"""
+        import sys
+        for name in ("mlx", "mlx.core", "tokenizers", "transformers", "PIL"):
+            sys.modules[name] = None
+        import gemma4_mlx as g4
+        trace = g4.open_trace({str(saved)!r})
+        print(trace.attention.row(2, 1, 60)[:61].sum(), trace.attention.tile(2, 1).shape)
+        print(len(trace.attention.find((50, 60), (0, 9))), trace.routing.load().shape)
+        trace.to_html({str(tmp_path / "page.html")!r})
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    total, shape = run.stdout.splitlines()[0].split(" ", 1)
+    assert abs(float(total) - row.sum()) < 1e-6 and shape == "(100, 100)"
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
+def header_of(data):
+    length = struct.unpack("<Q", data[:8])[0]
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def with_header(path, change, body=None):
+    header, rest = header_of(path.read_bytes())
+    change(header)
+    head = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head + (rest if body is None else body))
+
+
+@pytest.mark.parametrize("cut", [0, 4, 8, 100, 5000, -1])
+def test_cut_short(saved, cut):
+    data = saved.read_bytes()
+    saved.write_bytes(data[:cut])
+    with pytest.raises(TraceError, match=r"cut short|not a trace file"):
+        g4.open_trace(saved)
+
+
+def test_newer_versions_are_refused(saved):
+    with_header(saved, lambda h: h["__metadata__"].update(version="2"))
+    with pytest.raises(TraceError, match=r"version 2 .* reads up to 1: update gemma4-mlx"):
+        g4.open_trace(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h["tokens.ids"].update(shape=[99]),
+        lambda h: h["tokens.ids"].update(dtype="Q4"),
+        lambda h: h["tokens.ids"].update(shape=[-100]),
+        lambda h: h["tokens.ids"].update(shape="100"),
+        lambda h: h["tokens.ids"].update(data_offsets=[0]),
+        lambda h: h.pop("tokens.ids"),
+        lambda h: h.pop("routing.weights"),
+        lambda h: h["__metadata__"].pop("description"),
+        lambda h: h["__metadata__"].update(description="{"),
+        lambda h: h["__metadata__"].update(description="{}"),
+        lambda h: h["__metadata__"].update(description="[]"),
+    ],
+)
+def test_damage_is_named(saved, change):
+    with_header(saved, change)
+    with pytest.raises(TraceError, match="damaged"):
+        g4.open_trace(saved)
+
+
+def test_other_files(tmp_path):
+    missing = tmp_path / "missing.g4trace"
+    with pytest.raises(TraceError, match="cannot be opened"):
+        g4.open_trace(missing)
+    with pytest.raises(TraceError, match="cannot be opened"):
+        g4.open_trace(tmp_path)
+    other = tmp_path / "other.safetensors"
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.ones(3)}, other)
+    with pytest.raises(TraceError, match="nothing in it says g4trace"):
+        g4.open_trace(other)
+    (tmp_path / "text").write_text("hello, this is text and not a trace at all")
+    with pytest.raises(TraceError, match="not a trace file"):
+        g4.open_trace(tmp_path / "text")
+
+
+def test_arrays_of_every_type_and_shape(tmp_path):
+    arrays = {
+        "a": np.arange(7, dtype=np.uint8),
+        "b": np.ones((2, 0, 3), np.float32),
+        "c": np.array(5, np.int64),
+        "d": np.arange(24, dtype=np.float32).reshape(2, 3, 4)[:, ::2],
+        "e": np.array([True, False]),
+        "f": np.arange(6, dtype=np.float16).reshape(3, 2).T,
+    }
+    fileformat.write(tmp_path / "x", arrays, {"note": "é\u2028"})
+    back, note = fileformat.read(tmp_path / "x")
+    assert note == {"note": "é\u2028"} and back.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert back[name].dtype == array.dtype and np.array_equal(back[name], array)
+        assert not back[name].flags.writeable or back[name].size == 0
