@@ -33,6 +33,7 @@ Jupyter Server drops bursts silently, and messages sent before a view exists are
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import re
 import threading
@@ -183,6 +184,12 @@ class Widget(anywidget.AnyWidget):
         from gemma4_mlx.widgets.snapshot import Snapshot
 
         return Snapshot.of(self, **options)
+
+    def _repr_mimebundle_(self, **kwargs: Any):
+        """The live view; its snapshot where ``GEMMA4_WIDGETS=static`` renders a page to keep."""
+        if os.environ.get("GEMMA4_WIDGETS") == "static":
+            return self.snapshot()._repr_mimebundle_(**kwargs)
+        return super()._repr_mimebundle_(**kwargs)
 
     def save_html(self, path: str | Path) -> Path:
         """Write the snapshot as a self-contained page."""
