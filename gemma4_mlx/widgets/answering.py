@@ -124,10 +124,12 @@ class Answering:
         how = {**self._how, "cancel": self._cancel}
         if self._begin:
             how["begin"] = [token.id for token in self._begin]
-        if self.chat.tools:
-            approve = self._approve if self._ask else None
-            return self.chat.run_stream(text, **media, approve=approve, **how)
-        return self.chat.stream(text, **media, **how)
+        if not self.chat.tools:
+            # A model may call a tool that nobody declared: the call is answered with an error,
+            # so that the conversation can go on, and the model is not run again.
+            return self.chat.run_stream(text, **media, max_steps=1, **how)
+        approve = self._approve if self._ask else None
+        return self.chat.run_stream(text, **media, approve=approve, **how)
 
     def _take(self, event: Any) -> None:
         if isinstance(event, Token):
