@@ -1,0 +1,332 @@
+"""Constrained decoding: finished output is valid, whatever the weights."""
+
+import json
+import random
+import re
+
+import jsonschema
+import numpy as np
+import pytest
+from pydantic import BaseModel, Field
+from schema_corpus import CORPUS
+
+from gemma4_mlx.errors import GenerationError, SchemaError
+from gemma4_mlx.generation import Constraint, Token, stream
+
+NAMES = sorted(CORPUS)
+SAMPLE = random.Random(0).sample(NAMES, 48)  # the others run with -m slow
+STOPS = frozenset((1, 106, 50))
+
+
+def validator(schema):
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    return kind(schema, format_checker=kind.FORMAT_CHECKER)
+
+
+def generate(model, constraint, prompt=(2, 600, 601), **options):
+    """(constraint, finish) of one generation on a model whose weights are noise."""
+    options = {"temperature": 1.0, "seed": 0, "max_tokens": 300, **options}
+    *_, finish = stream(model, list(prompt), options=options, constraint=constraint, progress=False)
+    return finish
+
+
+def check(model, name, seeds):
+    """Generate and judge; returns how many finished."""
+    schema = CORPUS[name]
+    constraint = Constraint.from_schema(schema, model.tokenizer)
+    done = 0
+    for seed in seeds:
+        finish = generate(model, constraint, seed=seed)
+        assert finish.complete == (finish.reason == "stop") or constraint.complete
+        if finish.reason == "stop":
+            validator(schema).validate(json.loads(constraint.text))
+            done += 1
+        else:
+            assert finish.reason == "length" and finish.generated_tokens == 300
+    return done
+
+
+def random_walk(constraint, vocab, rng, limit=400):
+    """Follow the masks at random, without a model; True if it finished."""
+    constraint.start([2], vocab, STOPS)
+    for _ in range(limit):
+        ids = np.flatnonzero(constraint.allowed())
+        ends = [i for i in ids if i in STOPS]
+        token = int(rng.choice(ends if ends and rng.random() < 0.4 else ids))
+        constraint.accept(token)
+        if constraint.finished or token in STOPS:
+            return True
+    return False
+
+
+def test_the_corpus_is_large_and_correct():
+    assert len(CORPUS) >= 200
+    for schema in CORPUS.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_every_schema_by_random_walks(tokenizer):
+    """All of the corpus, through the masks alone: no dead ends, and what finishes is valid."""
+    rng, finished = np.random.default_rng(7), 0
+    for name in NAMES:
+        constraint = Constraint.from_schema(CORPUS[name], tokenizer)
+        if random_walk(constraint, 2048, rng):
+            finished += 1
+            validator(CORPUS[name]).validate(json.loads(constraint.text))
+    assert finished > 0.85 * len(NAMES)
+
+
+def test_a_sample_of_schemas_on_random_weights(tiny):
+    done = sum(check(tiny("moe"), name, (0,)) for name in SAMPLE[:24])
+    assert done > 16
+
+
+def test_a_sample_of_schemas_on_the_teaching_model(teaching):
+    done = sum(check(teaching, name, (0,)) for name in SAMPLE[24:36])
+    assert done > 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_schema_on_random_weights(tiny, name):
+    check(tiny("moe"), name, range(3))
+    check(tiny("shared"), name, range(3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_schema_on_the_teaching_model(teaching, name):
+    check(teaching, name, range(2))
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"not": {"type": "string"}}, "not"),
+        ({"if": {"type": "string"}, "then": {"minLength": 2}}, "if"),
+        ({"type": "array", "contains": {"type": "integer"}}, "contains"),
+        ({"type": "object", "propertyNames": {"pattern": "^a"}}, "propertyNames"),
+        ({"type": "object", "dependentRequired": {"a": ["b"]}}, "dependentRequired"),
+        ({"type": "object", "unevaluatedProperties": False}, "unevaluatedProperties"),
+        ({"$dynamicRef": "#x"}, "dynamicRef"),
+        ({"properties": {"a": {"anyOf": [{"not": {}}]}}}, "'not' at #/properties/a/anyOf/0"),
+        ({"$defs": {"x": {"uniqueItems": True}}}, "#/$defs/x"),
+        ({"type": "string", "maxlength": 3}, "did you mean 'maxLength'"),
+        ({"type": "string", "format": "phone"}, "phone"),
+        ({"type": "string", "pattern": "(?=a)b"}, "look-ahead"),
+        ({"type": "string", "pattern": r"^\W$"}, "pattern"),
+        ({"type": "number", "multipleOf": 0.1}, "multipleOf"),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, "exclusiveMinimum"),
+        ({"type": "object", "minProperties": 2, "additionalProperties": True}, "minProperties"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf"),
+        ({"const": 2**60}, "const"),
+        ({"enum": [1e300]}, "enum"),
+        ({"type": "integer", "minimum": 3, "maximum": 2}, "minimum"),
+        ({"type": "strng"}, "#/type"),
+        ({"type": "object", "properties": [1]}, "#/properties"),
+        ({"$ref": "#/$defs/none"}, "#?/\\$defs/none"),
+        ({"$ref": "https://example.org/schema"}, "example.org"),
+        ({"$ref": "#"}, "without end"),
+        (
+            {
+                "$ref": "#/$defs/a",
+                "$defs": {
+                    "a": {"type": "object", "required": ["a"], "properties": {"a": {"$ref": "#"}}}
+                },
+            },
+            "without end",
+        ),
+        (False, "no value"),
+        ([1, 2], "object or a boolean"),
+        ("{nonsense", "not JSON"),
+        ("words", "neither"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_enforced_is_refused_by_name(tokenizer, schema, keyword):
+    with pytest.raises(SchemaError, match=keyword if "\\" in keyword else re.escape(keyword)):
+        Constraint.of(schema, tokenizer)
+
+
+class Pet(BaseModel):
+    name: str = Field(max_length=6)
+    kind: str = Field(pattern="^(cat|dog)$")
+
+
+class Person(BaseModel):
+    name: str = Field(min_length=1, max_length=5)
+    age: int = Field(ge=0, le=120)
+    pets: list[Pet] = Field(max_length=2)
+    height: float | None = Field(default=None, ge=0.5, le=2.5)
+
+
+def test_pydantic_models_come_back_as_instances(tiny):
+    model = tiny()
+    constraint = Constraint.of(Person, model.tokenizer)
+    for seed in range(4):
+        if generate(model, constraint, seed=seed).reason == "stop":
+            assert isinstance(constraint.value(), Person)
+            break
+    else:
+        pytest.fail("no seed finished")
+
+
+def test_regular_expressions_and_grammars(tiny):
+    model = tiny()
+    rule = Constraint.of(re.compile("[a-c]{2}-[0-9]{3}"), model.tokenizer)
+    assert generate(model, rule).reason == "stop"
+    assert re.fullmatch("[a-c]{2}-[0-9]{3}", rule.value())
+    lark = 'start: greeting " " name "!"\ngreeting: "Hello" | "नमस्ते"\nname: /[A-Z][a-z]{2,4}/'
+    rule = Constraint.of(lark, model.tokenizer)
+    assert generate(model, rule).reason == "stop"
+    assert re.fullmatch(r"(Hello|नमस्ते) [A-Z][a-z]{2,4}!", rule.value())
+    for wrong in (re.compile(r"(a)\1"), "start: missing"):
+        with pytest.raises(SchemaError):
+            Constraint.of(wrong, model.tokenizer)
+
+
+def test_unfinished_output_is_seen_as_such(tiny):
+    model = tiny()
+    rule = Constraint.of({"type": "string", "minLength": 50}, model.tokenizer)
+    finish = generate(model, rule, max_tokens=5)
+    assert (finish.reason, finish.complete) == ("length", False)
+    with pytest.raises(GenerationError, match="unfinished"):
+        rule.value()
+
+
+def test_greedy_and_sampled_and_any_other_option(tiny):
+    model = tiny()
+    schema = {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 2, "maxItems": 2}
+    rule = Constraint.of(schema, model.tokenizer)
+    for options in (
+        {"temperature": 0.0},
+        {"temperature": 2.0, "top_k": 2},
+        {"top_p": 0.01},
+        {"min_p": 0.9},
+        {"repetition_penalty": 2.0, "presence_penalty": 3.0},
+        {"suppress_tokens": [500]},
+        {"ignore_eos": True},
+    ):
+        finish = generate(model, rule, **options)
+        assert finish.reason == "stop" and finish.complete
+        validator(schema).validate(rule.value())
+
+
+def test_thinking_comes_first_if_wished(tiny, tokenizer):
+    rule = Constraint.of({"type": "boolean"}, tokenizer, thinking=True)
+    rule.start([2], 2048, STOPS)
+    assert rule.allowed()[100] and not rule.allowed()[106]
+    rule.accept(100)
+    inside = rule.allowed()
+    assert inside[600] and inside[101] and not inside[[1, 50, 106, 100, 48]].any()
+    for token in (600, 601, 101):
+        rule.accept(token)
+    assert not rule.allowed()[100] and not rule.complete
+    for token in tokenizer.encode("true"):
+        rule.accept(token)
+    assert rule.complete and rule.value() is True
+    # A channel that the prompt opened (after a tool's answer) is left to its end.
+    rule = Constraint.of({"type": "boolean"}, tokenizer)
+    rule.start([2, 100, 600], 2048, STOPS)
+    assert rule.allowed()[600]
+    rule.start([2, 100, 600, 101], 2048, STOPS)
+    assert not rule.allowed()[600] and not rule.allowed()[100]
+
+
+# Tool calls
+
+WEATHER = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+        "unit": {"enum": ["c", "f"]},
+    },
+    "required": ["city"],
+}
+NESTED = {
+    "type": "object",
+    "properties": {
+        "Zeta": {"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 2},
+        "alpha": {
+            "type": "object",
+            "properties": {"s": {"type": ["string", "null"]}, "t": {"$ref": "#/$defs/tree"}},
+        },
+    },
+    "required": ["Zeta", "alpha"],
+    "$defs": {
+        "tree": {
+            "type": "object",
+            "properties": {"v": {"type": "number"}, "next": {"$ref": "#/$defs/tree"}},
+            "required": ["v"],
+        }
+    },
+}
+TOOLS = {"get_weather": WEATHER, "no.args-x": {}, "nested": NESTED, "free": {
+    "type": "object", "properties": {"x": {}}, "required": ["x"]}}  # fmt: skip
+
+
+def accepted(constraint, text):
+    constraint.start([2], 2048, STOPS)
+    for token in constraint.tokenizer.encode(text, allow_special=True):
+        if not constraint.allowed()[token]:
+            return False
+        constraint.accept(token)
+    return constraint.complete
+
+
+def call(body):
+    return "<|tool_call>call:" + body.replace("`", '<|"|>') + "<tool_call|>"
+
+
+GOOD_CALLS = [
+    call("get_weather{city:`Paris`}"),
+    call("get_weather{city:`{a}, \"b\"\nकाठमांडू`,days:3,unit:`c`}"),
+    call("get_weather{city:``}"),
+    call("no.args-x{}") + call("get_weather{city:`x`,unit:`f`}"),
+    call("nested{alpha:{},Zeta:[true]}"),
+    call("nested{alpha:{s:null,t:{next:{v:-1.5},v:2}},Zeta:[true,false]}"),
+    call("free{x:{a:[1,true,null,`x`,{b:`y`}]}}"),
+]  # fmt: skip
+BAD_CALLS = [
+    call("get_weather{days:3}"),
+    call("get_weather{city:`Paris`,days:10}"),
+    call("get_weather{city:`Paris`,unit:`k`}"),
+    call("get_weather{unit:`c`,city:`Paris`}"),
+    call("unknown{}"),
+    call("nested{Zeta:[true],alpha:{}}"),
+    call("nested{alpha:{},Zeta:[]}"),
+    call("get_weather{city:Paris}"),
+    "<|tool_call>call:no.args-x{}",
+]
+
+
+def test_tool_calls(tokenizer):
+    only = Constraint.from_tools(TOOLS, tokenizer, required=True)
+    mixed = Constraint.from_tools(TOOLS, tokenizer)
+    for text in GOOD_CALLS:
+        assert accepted(only, text) and accepted(mixed, text), text
+        assert accepted(mixed, "First a word. " + text) and not accepted(only, "A " + text)
+    for text in BAD_CALLS:
+        assert not accepted(only, text) and not accepted(mixed, text), text
+    assert accepted(mixed, "No tool is needed.") and not accepted(only, "")
+    for tools in ({}, {"a b": {}}, {"f": {"type": "string"}}):
+        with pytest.raises(SchemaError):
+            Constraint.from_tools(tools, tokenizer)
+
+
+def test_tool_calls_from_noise(tiny):
+    model = tiny("moe")
+    tools = {"light": {"type": "object", "properties": {"on": {"type": "boolean"}}}}
+    rule = Constraint.from_tools(tools, model.tokenizer, required=True)
+    events = list(
+        stream(
+            model,
+            [2, 700],
+            constraint=rule,
+            options={"temperature": 1.0, "seed": 1, "max_tokens": 60},
+        )
+    )
+    text = model.tokenizer.decode([e.id for e in events if isinstance(e, Token) and not e.stop])
+    assert re.fullmatch(r"(<\|tool_call>call:light\{(on:(true|false))?\}<tool_call\|>)+", text)

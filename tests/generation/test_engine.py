@@ -1,0 +1,193 @@
+"""The one thread that runs the model."""
+
+import _thread
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import CancelledError
+from functools import partial
+
+import mlx.core as mx
+import pytest
+
+from gemma4_mlx.generation import Finish, PromptCache, Token, engine, run_on_engine, stream
+
+PROMPT = [2, *range(400, 440)]
+LONG = {"max_tokens": 3000, "ignore_eos": True}
+SHORT = {"max_tokens": 6, "ignore_eos": True}
+
+
+def count(n, delay=0.0):
+    for i in range(n):
+        time.sleep(delay)
+        yield i
+    return "counted"
+
+
+def test_results_events_and_errors_reach_the_caller():
+    job = engine().submit(lambda a, b=1: a + b, 2, b=3)
+    assert job.result() == 5 and job.done and list(job.events()) == []
+    job = engine().submit(count, 3)
+    assert list(job.events()) == [0, 1, 2] and job.result() == "counted"
+    assert list(job.events()) == []
+
+    def fails():
+        yield 1
+        raise ValueError("inside")
+
+    job = engine().submit(fails)
+    got = []
+    with pytest.raises(ValueError, match="inside"):
+        got.extend(event for event in job.events())
+    with pytest.raises(ValueError, match="inside"):
+        job.result()
+    assert engine().run(lambda: "still alive") == "still alive"
+    with pytest.raises(TimeoutError):
+        engine().submit(time.sleep, 0.3).result(timeout=0.05)
+
+
+def test_arrays_are_made_on_one_thread_and_read_on_another():
+    def compute():
+        x = mx.ones((4,)) * 3
+        mx.eval(x)
+        return x
+
+    assert (engine().run(compute) + 1).sum().item() == 16
+    threads = {engine().run(threading.get_ident) for _ in range(3)}
+    assert len(threads) == 1 and threading.get_ident() not in threads
+
+
+def test_jobs_run_in_the_order_they_came():
+    log = []
+    jobs = [engine().submit(lambda i=i: log.append(i)) for i in range(20)]
+    for job in jobs:
+        job.result()
+    assert log == list(range(20))
+    assert not engine().busy
+
+
+def test_cancelling():
+    first = engine().submit(count, 1000, delay=0.01)
+    queued = engine().submit(time.sleep, 10)
+    queued.cancel()
+    time.sleep(0.1)
+    first.cancel()
+    assert first.wait(2) and 0 < len(list(first.events())) < 100
+    with pytest.raises(CancelledError):
+        queued.result()
+
+
+def test_a_stream_says_goodbye_when_cancelled(tiny):
+    job = engine().submit(stream, tiny(), PROMPT, options=LONG)
+    for event in job.events():
+        if isinstance(event, Token) and event.index == 4:
+            job.cancel()
+    assert isinstance(event, Finish) and event.reason == "cancelled"
+    assert event.generated_tokens < 20  # what was under way while this thread was being woken
+    job = engine().submit(stream, tiny(), PROMPT, options=LONG)
+    job.cancel()
+    assert list(job.events())[-1].reason == "cancelled"
+
+
+def test_several_readers_share_the_model(tiny):
+    model, results = tiny(), {}
+
+    def widget(name):
+        results[name] = [
+            e.id
+            for e in run_on_engine(stream, model, PROMPT, options=SHORT)
+            if isinstance(e, Token)
+        ]
+
+    threads = [threading.Thread(target=widget, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    want = [e.id for e in stream(model, PROMPT, options=SHORT) if isinstance(e, Token)]
+    assert list(results.values()) == [want] * 4
+
+
+def test_leaving_the_loop_cancels_and_waits(tiny):
+    model, cache = tiny(), PromptCache(tiny())
+    ids = []
+    for event in run_on_engine(stream, model, PROMPT, options=LONG, cache=cache):
+        if isinstance(event, Token):
+            ids.append(event.id)
+            if len(ids) == 3:
+                break
+    assert engine().run(lambda: cache.tokens[: len(PROMPT) + 3]) == PROMPT + ids
+    assert {entry.offset for entry in cache.entries} == {len(cache.tokens)}
+
+
+def test_ctrl_c_cancels_the_job_and_keeps_the_cache(tiny):
+    cache, model = PromptCache(tiny()), tiny()
+    threading.Timer(0.4, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in run_on_engine(stream, model, PROMPT, options=LONG, cache=cache):
+            pass
+    assert {entry.offset for entry in cache.entries} == {len(cache.tokens)}
+    *_, finish = run_on_engine(stream, model, cache.tokens, options=SHORT, cache=cache)
+    assert finish.reused_tokens == finish.prompt_tokens - 1
+    threading.Timer(0.2, _thread.interrupt_main).start()
+    waiting = engine().submit(count, 1000, delay=0.01)
+    with pytest.raises(KeyboardInterrupt):
+        waiting.result()
+    assert waiting.done
+
+
+def test_jobs_inside_jobs_run_inline(tiny):
+    def outer():
+        inner = engine().submit(lambda: "inner").result()
+        counted = engine().submit(count, 3)
+        seen = [next(iter(counted.events()))]
+        yield (inner, seen, list(run_on_engine(count, 2)), engine().submit(count, 2).result())
+
+    assert list(run_on_engine(outer)) == [("inner", [0], [0, 1], "counted")]
+
+
+def test_partial_functions_and_given_cancel_events(tiny):
+    cancel = threading.Event()
+    job = engine().submit(partial(stream, tiny(), options=LONG), PROMPT, cancel=cancel)
+    next(job.events())
+    cancel.set()
+    assert job.wait(3) and job.cancelled
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("ending", ["fork", "running", "queued"])
+def test_processes_end_cleanly(ending):
+    """A forked child has an engine of its own; leaving while a job runs does not hang or crash."""
+    code = """
+        import os, sys, time
+        import gemma4_mlx
+        import mlx.core as mx
+        from gemma4_mlx.generation import engine
+
+        def forever(cancel):
+            while not cancel.is_set():
+                mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))
+                yield 1
+
+        engine().run(lambda: mx.eval(mx.ones(3) + 1))
+        if {ending!r} == "fork":
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if engine().run(lambda: 7) == 7 else 1)
+            print(os.waitpid(child, 0)[1])
+        else:
+            job = engine().submit(forever)
+            if {ending!r} == "queued":
+                engine().submit(time.sleep, 60)
+            next(job.events())
+        print("end")
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code.format(ending=ending))],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == (["0", "end"] if ending == "fork" else ["end"])

@@ -1,0 +1,315 @@
+"""The stream of events: order, text, probabilities, stopping, cancelling."""
+
+import threading
+import time
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from gemma4_mlx.errors import ContextError, GenerationError
+from gemma4_mlx.generation import (
+    Finish,
+    Progress,
+    PromptCache,
+    SamplingOptions,
+    ThinkingBudget,
+    Token,
+    stream,
+)
+from gemma4_mlx.generation.prefill import Prompt
+from gemma4_mlx.generation.stopping import TextGate, stop_token_ids
+from gemma4_mlx.processing.inputs import MediaSpan, ModelInputs
+
+PROMPT = [2, *range(400, 440)]
+OPEN = {"ignore_eos": True}
+
+
+def run(model, prompt=PROMPT, **arguments):
+    options = {"max_tokens": 12, **OPEN, **arguments.pop("options", {})}
+    return list(stream(model, prompt, options=options, **arguments))
+
+
+def parts(events):
+    return [[e for e in events if isinstance(e, kind)] for kind in (Progress, Token, Finish)]
+
+
+def test_events_come_in_order(tiny):
+    progress, tokens, finish = parts(events := run(tiny(), prefill_chunk=16))
+    assert events == progress + tokens + finish and len(finish) == 1
+    assert [(p.done, p.total) for p in progress] == [(n, 41) for n in (0, 16, 32, 40)]
+    assert [t.index for t in tokens] == list(range(12))
+    times = [e.seconds for e in progress + tokens]
+    assert times == sorted(times)
+    done = finish[0]
+    assert (done.reason, done.prompt_tokens, done.generated_tokens) == ("length", 41, 12)
+    assert done.peak_memory > 0 and done.tokens_per_second > 0 and done.seed is None
+    assert not parts(run(tiny(), progress=False))[0]
+
+
+def test_logprobs_and_alternatives_are_the_models(tiny):
+    """Whatever temperature, penalties or masks did to the choice."""
+    model = tiny()
+    _, tokens, _ = parts(
+        run(
+            model,
+            alternatives=5,
+            options={"temperature": 1.5, "seed": 3, "repetition_penalty": 1.3, "top_k": 50},
+        )
+    )
+    ids = [t.id for t in tokens]
+    logits = model(mx.array([PROMPT + ids])).astype(mx.float32)[0, len(PROMPT) - 1 : -1]
+    wanted = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+    for token, row in zip(tokens, wanted):
+        assert token.logprob == pytest.approx(row[token.id], abs=5e-5)
+        best = np.argsort(-row)[:5]
+        assert [a.id for a in token.alternatives] == list(best)
+        assert [a.logprob for a in token.alternatives] == pytest.approx(row[best], abs=5e-5)
+        assert token.alternatives[0].text == model.tokenizer.token_text(int(best[0]))
+
+
+def test_greedy_equals_mlx_lm(tiny):
+    from mlx_lm.generate import generate_step
+
+    model = tiny("moe")
+    theirs = [int(t) for t, _ in generate_step(mx.array(PROMPT), model, max_tokens=12)]
+    assert [t.id for t in parts(run(model))[1]] == theirs
+
+
+def test_text_joins_to_the_whole_answer(tiny):
+    model = tiny()
+    for seed in range(5):
+        _, tokens, (finish,) = parts(
+            run(model, options={"temperature": 1.0, "seed": seed, "max_tokens": 60})
+        )
+        joined = "".join(t.text for t in tokens) + finish.text
+        assert joined == model.tokenizer.decode([t.id for t in tokens])
+
+
+def test_raw_text_gets_bos(tiny):
+    model = tiny()
+    *_, finish = stream(model, "Hello", options={"max_tokens": 1})
+    assert finish.prompt_tokens == 1 + len(model.tokenizer.encode("Hello"))
+
+
+# Stopping
+
+
+def test_stop_tokens_of_all_files_are_united(tiny):
+    model = tiny()
+    assert stop_token_ids(model, SamplingOptions()) >= {1, 106, 50}
+    assert stop_token_ids(model, SamplingOptions(stop_tokens=[7], ignore_eos=True)) == {7}
+
+
+def test_a_stop_token_ends_the_text_before_it(tiny):
+    model = tiny()
+    ids = [t.id for t in parts(run(model))[1]]
+    _, tokens, (finish,) = parts(run(model, options={"stop_tokens": [ids[4]]}))
+    at = ids.index(ids[4])
+    assert [t.id for t in tokens] == ids[: at + 1]
+    assert tokens[-1].stop and finish.reason == "stop"
+    assert "".join(t.text for t in tokens) == model.tokenizer.decode(ids[:at])
+
+
+def test_stop_strings_across_tokens(tiny):
+    model = tiny()
+    ids = [t.id for t in parts(run(model, options={"max_tokens": 30}))[1]]
+    whole = model.tokenizer.decode(ids)
+    for start in (5, 17, 30):
+        stop = whole[start : start + 6]
+        _, tokens, (finish,) = parts(run(model, options={"max_tokens": 30, "stop": stop}))
+        assert (finish.reason, finish.stop_string) == ("stop_string", stop)
+        assert "".join(t.text for t in tokens) == whole[: whole.index(stop)]
+        assert len(tokens) < 30
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_the_gate_never_shows_part_of_a_stop_string(size):
+    text, stops = "a <en> b <end> never <halt>", ("<end>", "<halt>", "er <")
+    gate, shown = TextGate(stops), ""
+    for i in range(0, len(text), size):
+        shown += gate.add(text[i : i + size])
+        assert "a <en> b ".startswith(shown)
+    assert (shown, gate.met, gate.flush()) == ("a <en> b ", "<end>", "")
+    gate = TextGate(stops)
+    assert gate.add("x <e") + gate.flush() == "x <e" and gate.met is None
+
+
+def test_errors_come_before_anything_is_computed(tiny):
+    model = tiny()
+    for prompt in ([], ""):
+        with pytest.raises(ContextError, match="empty"):
+            run(model, prompt)
+    with pytest.raises(ContextError, match=r"4,097 tokens.*4,096.*beyond_context"):
+        run(model, [5] * 4097)
+    with pytest.raises(GenerationError, match="token 2048"):
+        run(model, [2048])
+    with pytest.raises(GenerationError, match="alternatives"):
+        run(model, alternatives=-1)
+    with pytest.raises(GenerationError, match="another model"):
+        run(model, cache=PromptCache(tiny("moe")))
+
+
+def test_the_context_ends_generation(tiny):
+    model = tiny()
+    prompt = [5] * 4090
+    _, tokens, (finish,) = parts(run(model, prompt, options={"max_tokens": None}))
+    assert (len(tokens), finish.reason) == (7, "length")
+    *_, finish = run(model, [5] * 4097, options={"max_tokens": 3}, beyond_context=True)
+    assert finish.generated_tokens == 3
+
+
+# Cancelling
+
+
+def test_cancel_takes_effect_within_one_token(tiny):
+    model, cancel, cache = tiny(), threading.Event(), PromptCache(tiny())
+    ids = []
+    for event in stream(
+        model, PROMPT, options={"max_tokens": 500, **OPEN}, cancel=cancel, cache=cache
+    ):
+        if isinstance(event, Token):
+            ids.append(event.id)
+            if len(ids) == 5:
+                cancel.set()
+    assert isinstance(event, Finish) and event.reason == "cancelled" and len(ids) <= 6
+    assert cache.tokens == PROMPT + ids
+    assert ids == [t.id for t in parts(run(model))[1]][: len(ids)]
+
+
+def test_cancel_from_another_thread(tiny):
+    cancel = threading.Event()
+    threading.Timer(0.5, cancel.set).start()
+    started = time.perf_counter()
+    *_, finish = stream(tiny(), PROMPT, options={"max_tokens": 3000, **OPEN}, cancel=cancel)
+    assert finish.reason == "cancelled" and time.perf_counter() - started < 2
+
+
+def test_a_cancelled_prefill_goes_on_where_it_stopped(tiny):
+    model, cancel, cache = tiny(), threading.Event(), PromptCache(tiny())
+    prompt = [2, *(i % 1500 + 400 for i in range(300))]
+    arguments = {"options": {"max_tokens": 8, **OPEN}, "prefill_chunk": 50}
+    for event in stream(model, prompt, cancel=cancel, cache=cache, **arguments):
+        if isinstance(event, Progress) and event.done == 100:
+            cancel.set()
+    assert event.reason == "cancelled" and event.generated_tokens == 0
+    assert cache.tokens == prompt[:100]
+    got = list(stream(model, prompt, cache=cache, **arguments))
+    assert got[-1].reused_tokens == 100
+    fresh = list(stream(model, prompt, **arguments))
+    assert [e.id for e in got if isinstance(e, Token)] == [
+        e.id for e in fresh if isinstance(e, Token)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_an_abandoned_stream_leaves_the_cache_consistent(tiny, count):
+    model, cache = tiny(), PromptCache(tiny())
+    events = stream(model, PROMPT, options={"max_tokens": 50, **OPEN}, cache=cache)
+    ids = []
+    while len(ids) < count:
+        event = next(events)
+        if isinstance(event, Token):
+            ids.append(event.id)
+    events.close()
+    assert cache.tokens == PROMPT + ids
+    assert {entry.offset for entry in cache.entries} == {len(cache.tokens)}
+    *_, finish = run(model, PROMPT + ids, cache=cache)
+    assert finish.reused_tokens == len(PROMPT + ids) - 1
+
+
+@pytest.mark.parametrize("after", [1, 3, 10, 60])
+def test_an_interruption_inside_the_model_leaves_the_cache_consistent(tiny, after):
+    """A KeyboardInterrupt between two layers, in prefill or decoding."""
+    model, cache, seen = tiny(), PromptCache(tiny()), []
+
+    def interrupt(name, layer, value, geometry):
+        seen.append(layer)
+        if name == "layer_output" and seen.count(3) and len(seen) > after * 40:
+            raise KeyboardInterrupt
+
+    prompt = [2, *range(400, 500)]
+    with pytest.raises(KeyboardInterrupt), model.observe(interrupt):
+        list(
+            stream(model, prompt, options={"max_tokens": 50, **OPEN}, cache=cache, prefill_chunk=40)
+        )
+    assert {entry.offset for entry in cache.entries} == {len(cache.tokens)}
+    got = parts(run(model, prompt, cache=cache))[1]
+    assert [t.id for t in got] == [t.id for t in parts(run(model, prompt))[1]]
+
+
+# Pictures
+
+
+def picture(start, stop, kind="image"):
+    return MediaSpan(kind, start, stop, None, f"{kind}{start}", "a picture", 0)
+
+
+def test_chunks_never_split_a_picture(tiny):
+    model = tiny("vision")
+    spans = [picture(5, 9), picture(12, 40), picture(41, 43), picture(50, 58, "audio")]
+    inputs = ModelInputs([5] * 60, np.zeros(60, np.uint8), spans)
+    prompt = Prompt.of(model, inputs)
+    for size in (1, 3, 8, 16, 100):
+        at, ends = 0, []
+        while at < prompt.tail:
+            after = prompt.chunk_end(at, size)
+            assert after > at
+            ends.append(at := after)
+        assert at == prompt.tail == 59
+        for span in spans[:3]:
+            assert not any(span.start < end < span.stop for end in ends)
+    last = ModelInputs([5] * 43, np.zeros(43, np.uint8), spans[:3])
+    assert Prompt.of(model, last).tail == 41
+
+
+@pytest.mark.parametrize("variant", ["vision", "shared"])
+def test_pictures_in_chunks_equal_the_whole(tiny, variant, monkeypatch):
+    model = tiny(variant)
+    tokens = [2, *range(400, 410), 108, *[110] * 24, 112, *range(500, 530), 108, *[110] * 7, 112, 9]
+    spans = [picture(12, 36), picture(68, 75)]
+    types = np.array([t == 110 for t in tokens], np.uint8)
+    inputs = ModelInputs(tokens, types, spans)
+    rows = {
+        s.key: mx.random.normal((s.stop - s.start, 32), key=mx.random.key(s.start)) for s in spans
+    }
+    encoded = []
+
+    def encode_media(model, inputs, cache=None, start=0, progress=None):
+        encoded.append(start)
+        return [rows[s.key] if s.stop > start else None for s in inputs.media]
+
+    monkeypatch.setattr("gemma4_mlx.generation.prefill.encode_media", encode_media)
+    whole = model(mx.array([tokens]), features=mx.concatenate(list(rows.values())))[0, -1]
+    whole = np.array(whole - mx.logsumexp(whole))
+    for chunk in (7, 16, 2048):
+        cache = PromptCache(model, snapshot_every=16)
+        first = parts(run(model, inputs, prefill_chunk=chunk, cache=cache))[1][0]
+        assert first.id == whole.argmax() and first.logprob == pytest.approx(whole.max(), abs=5e-5)
+    shorter = ModelInputs([*tokens[:66], 7, 8], types[:68], spans[:1])
+    encoded.clear()
+    *_, finish = run(model, shorter, cache=cache)
+    assert finish.reused_tokens == 66 and not encoded, "the picture is cached"
+
+
+# Guides
+
+
+def test_a_thinking_budget_closes_the_channel(tiny):
+    model = tiny()
+    opens, closes = 100, 101
+    prompt = [2, 500, opens, *model.tokenizer.encode("thought\n")]
+    guide = ThinkingBudget(model.tokenizer, 5)
+    _, tokens, _ = parts(run(model, prompt, guides=[guide]))
+    ids = [t.id for t in tokens]
+    assert closes in ids and ids.index(closes) in (5, 6) and guide.exhausted
+    assert tokens[ids.index(closes) - 1].text.endswith("\n")
+    assert closes not in [t.id for t in parts(run(model, [2, 500], guides=[guide]))[1]]
+
+
+def test_the_users_random_numbers_stay_theirs(tiny):
+    mx.random.seed(11)
+    want = mx.random.normal((3,)).tolist()
+    mx.random.seed(11)
+    run(tiny(), options={"temperature": 1.0, "seed": 4})
+    assert mx.random.normal((3,)).tolist() == want
