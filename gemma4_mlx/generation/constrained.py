@@ -110,7 +110,7 @@ class Constraint:
 
         model = None
         if isinstance(schema, type) and hasattr(schema, "model_json_schema"):
-            model, schema = schema, schema.model_json_schema()
+            model, schema = schema, _closed(schema.model_json_schema())
         elif isinstance(schema, str | bytes):
             try:
                 schema = json.loads(schema)
@@ -237,3 +237,16 @@ class Constraint:
         if self.model is not None:
             return self.model.model_validate_json(self.text)
         return json.loads(self.text) if self.schema is not None else self.text
+
+
+def _closed(schema: Any) -> Any:
+    """pydantic's schema with no further properties where the class would only ignore them: they
+    would be lost, and a model may write them without end."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if closed.get("type") == "object" and "properties" in closed:
+        closed.setdefault("additionalProperties", False)
+    return closed

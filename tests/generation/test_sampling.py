@@ -69,7 +69,7 @@ def test_ids_beyond_the_vocabulary_are_named():
 LOGITS = mx.random.normal((1, 64), key=mx.random.key(3)) * 3
 
 
-def draws(options, count=4000):
+def draws(options, count=2000):
     sample, _ = make_sampler(SamplingOptions(seed=1).override(**options), 64)
     return np.array(mx.concatenate([sample(LOGITS, i) for i in range(count)]))
 
@@ -99,9 +99,9 @@ def test_draws_follow_the_distribution_transformers_defines(options):
     if m := options.get("min_p"):
         scores[scores < scores.max() + np.log(m)] = -np.inf
     wanted = np.exp(scores) / np.exp(scores).sum()
-    got = np.bincount(draws(options), minlength=64) / 4000
+    got = np.bincount(draws(options), minlength=64) / 2000
     assert set(np.flatnonzero(got)) <= set(np.flatnonzero(wanted))
-    assert np.abs(got - wanted).sum() < 0.12
+    assert np.abs(got - wanted).sum() < 0.16
 
 
 def test_truncation_agrees_with_mlx_lms_samplers():
