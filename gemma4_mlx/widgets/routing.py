@@ -292,6 +292,12 @@ class Routing(TraceView):
         for expert in range(routing.num_experts):
             wanted.append({"type": "expert", "layer": now["layer"], "expert": expert, "which": "a"})
         first = [now["token"]] if now["token"] is not None else []
+        for token in first:  # the experts on its path
+            for i, layer in enumerate(self.meta["layers"]):
+                for expert in routing.experts[i, token].tolist():
+                    wanted.append(
+                        {"type": "expert", "layer": layer, "expert": expert, "which": "a"}
+                    )
         for token in list(dict.fromkeys([*first, *range(self.n)]))[:SNAPSHOT_PATHS]:
             wanted.append({"type": "path", "token": token, "which": "a"})
         wanted += [{"type": "whatif", **asked} for asked, _ in self._whatif]

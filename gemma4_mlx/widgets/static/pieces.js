@@ -47,7 +47,7 @@ export function segmented(label, choices, value, onChange) {
 /** A labelled select. @param {string} label @param {Array<[string, string]>} choices
  * @param {string} value @param {(value: string) => void} onChange */
 export function picker(label, choices, value, onChange) {
-  const select = h("select", {}, ...choices.map(([key, text]) => h("option", { value: key }, text)));
+  const select = h("select", { "aria-label": label }, ...choices.map(([key, text]) => h("option", { value: key }, text)));
   select.value = value;
   select.addEventListener("change", () => onChange(select.value));
   return { node: h("label", {}, label, select), select };

@@ -76,10 +76,12 @@ function render({ model, el }) {
 
   async function loadExpert() {
     if (now.expert === null) { expertBox.replaceChildren(h("p", { class: "g4-note" }, "Choose a cell of the load map, or an expert in a path.")); expertTitle.textContent = "No expert chosen"; what?.draw(); return; }
+    expertTitle.replaceChildren(`Expert ${now.expert} of layer ${now.layer}`);
+    what?.draw();
     try {
       const answer = await ask("expert", { layer: now.layer, expert: now.expert, which: side() }, { slot: "expert" });
       if (answer) drawExpert(answer.content);
-    } catch (error) { show(error); }
+    } catch (error) { expertBox.replaceChildren(h("p", { class: "g4-note", role: "status" }, error.message)); }
   }
 
   const side = () => (now.which === "b" ? "b" : "a");

@@ -108,7 +108,7 @@ export function tokenView(o) {
   }
 
   function mediaBlock(media) {
-    const canvas = h("canvas", { class: `g4-media g4-${media.kind}`, width: 10, height: 10, role: "img", "aria-label": `${media.kind}: ${media.label}` });
+    const canvas = h("canvas", { class: `g4-media g4-${media.kind}`, width: 10, height: 10, role: "option", "aria-selected": "false", id: `${uid}-m${media.index}`, "aria-label": `${media.kind}: ${media.label}, ${media.stop - media.start} soft tokens` });
     const figure = h("figure", { class: "g4-figure", role: "presentation" }, canvas,
       h("figcaption", {}, `${media.label} · ${(media.stop - media.start).toLocaleString("en")} soft tokens`));
     const source = { media, canvas, content: null, picture: null };
@@ -221,9 +221,12 @@ export function tokenView(o) {
     for (let i = inspan[0]; i <= inspan[1]; i++) root.querySelector(`[data-i="${i}"]`)?.classList.add("g4-inspan");
     for (const at of hits.slice(0, 2000)) root.querySelector(`[data-i="${at}"]`)?.classList.add("g4-hit");
     const node = root.querySelector(`[data-i="${selected}"]`);
-    if (node) { node.classList.add("g4-selected"); node.setAttribute("aria-selected", "true"); text.setAttribute("aria-activedescendant", node.id); }
+    const holder = sources.find(({ media }) => selected >= media.start && selected < media.stop);
+    for (const source of sources) source.canvas.setAttribute("aria-selected", String(source === holder));
+    if (holder) text.setAttribute("aria-activedescendant", holder.canvas.id);
+    else if (node) { node.classList.add("g4-selected"); node.setAttribute("aria-selected", "true"); text.setAttribute("aria-activedescendant", node.id); }
     else text.removeAttribute("aria-activedescendant");
-    return node;
+    return node ?? holder?.canvas;
   }
 
   /** Show token i as selected; turns to its page, and scrolls only the text itself. */
