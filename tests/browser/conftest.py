@@ -11,6 +11,7 @@ github.com/dequelabs/axe-core) and fails on serious violations.
 """
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -107,6 +108,16 @@ class Lab:
                 return
             time.sleep(0.25)
         pytest.fail(f"JupyterLab did not start:\n{self.log.read_text()[-2000:]}")
+
+    def add_kernel(self, name: str, path: Path):
+        """A kernel whose packages in ``path`` go before the installed ones."""
+        folder = self.private / "data" / "kernels" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        paths = os.pathsep.join([str(path), str(ROOT)])
+        spec = {"argv": launch, "display_name": name, "language": "python"}
+        spec["env"] = {"PYTHONPATH": paths}
+        (folder / "kernel.json").write_text(json.dumps(spec))
 
     def stop(self):
         self.process.terminate()
@@ -230,12 +241,12 @@ def shared_notebook(lab, shared_page):
 def _opener(lab, page):
     import nbformat
 
-    def open_(*cells: str, run: bool = True, name: str | None = None) -> Notebook:
-        name = name or f"{secrets.token_hex(4)}.ipynb"
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    def open_(*cells: str, run: bool = True, kernel: str = "python3") -> Notebook:
+        name = f"{secrets.token_hex(4)}.ipynb"
+        spec = {"name": kernel, "display_name": kernel, "language": "python"}
         document = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells],
-            metadata={"kernelspec": kernel},
+            metadata={"kernelspec": spec},
         )
         nbformat.write(document, lab.folder / name)
         opened = Notebook(page, lab, name)

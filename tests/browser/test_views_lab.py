@@ -1,0 +1,106 @@
+"""The four views in a real JupyterLab, as a user opens them, with the teaching model behind them."""
+
+import re
+
+import pytest
+
+SETUP = """
+import gemma4_mlx as g4
+from gemma4_mlx.widgets import Anatomy, Attention, Fit, Routing
+model = g4.load()
+chat = g4.Chat(model)
+reply = chat.send("Count from one to nine. The code is 471.", max_tokens=12, temperature=0.0)
+trace = chat.trace(attention=g4.AttentionPlan(retain="all"))
+print("traced", len(trace))
+"""
+CELLS = [
+    SETUP,
+    "attention = Attention(trace); attention",
+    "routing = Routing(trace, model=model, inputs=chat); routing",
+    "live = Routing(model); live",
+    "Anatomy(model)",
+    "Fit(memory=24)",
+    "print('selected', trace.selection.token, trace.selection.layer, trace.selection.expert)",
+    "_ = chat.send('And from nine to one?', max_tokens=20); print('said')",
+]
+
+
+@pytest.fixture(scope="module")
+def lab_views(shared_notebook):
+    opened = shared_notebook(*CELLS[:6])
+    opened.page.locator(".g4-fit .g4-verdict strong").wait_for(state="attached", timeout=120_000)
+    return opened
+
+
+def shown(views, name, index=0):
+    found = views.page.locator(f".g4-{name}").nth(index)
+    found.scroll_into_view_if_needed()
+    return found
+
+
+def test_attention_fetches_tiles_and_rows(lab_views, picture):
+    page = lab_views.page
+    attention = shown(lab_views, "attention")
+    page.locator('.g4-attention[data-missing="0"]').wait_for()
+    assert attention.locator(".g4-thumb").count() == 32
+    attention.locator(".g4-word").nth(20).click()
+    attention.locator(".g4-facts", has_text="1.0000").wait_for()
+    attention.locator(".g4-thumb").nth(6).click()
+    attention.locator(".g4-mapbox h4", has_text="Layer 6, head 0").wait_for()
+    attention.locator(".g4-shared", has_text="keys and values of layer 4").wait_for()
+    attention.get_by_label("Find text in the trace").fill("471")
+    page.keyboard.press("Enter")
+    found = attention.locator(".g4-tokenview [role=status]")
+    found.filter(has_text=re.compile(r"of \d|not found")).wait_for()
+    picture(attention, "attention-lab", lab_views)
+
+
+def test_selection_is_shared_with_routing_and_python(lab_views):
+    page = lab_views.page
+    attention, routing = shown(lab_views, "attention"), shown(lab_views, "routing")
+    attention.locator(".g4-tokens [data-i='9']").click()
+    routing.locator(".g4-tokens [data-i='9'].g4-selected").wait_for()
+    routing.get_by_label("Path of the selected token").locator("h4", has_text="(9)").wait_for()
+    routing.get_by_label("Layer", exact=True).select_option("3")
+    attention.locator(".g4-mapbox h4", has_text="Layer 3").wait_for()
+    assert page.evaluate("document.querySelectorAll('.g4-loadmap').length") == 2
+
+
+def test_what_if_runs_the_model(lab_views):
+    routing = shown(lab_views, "routing")
+    routing.locator(".g4-whatif").scroll_into_view_if_needed()
+    routing.get_by_role("button", name="Generate again").click()
+    cards = routing.locator(".g4-answercard")
+    cards.nth(2).wait_for(timeout=60_000)
+    assert "Control" in cards.nth(2).inner_text()
+    assert cards.nth(0).locator(".g4-word").count() > 0
+
+
+def test_anatomy_and_fit_answer(lab_views):
+    anatomy = shown(lab_views, "anatomy")
+    anatomy.locator("[data-block=layer2][data-part=router]").dispatch_event("click")
+    anatomy.locator("h4", has_text="Router of layer 2").wait_for()
+    anatomy.locator(".g4-code", has_text="class Router").wait_for()
+    fit = shown(lab_views, "fit")
+    fit.get_by_role("group", name="Model").get_by_role("button", name="e2b").click()
+    fit.locator(".g4-verdict .g4-is-good").wait_for()
+
+
+def test_live_routing_fills_in_while_the_model_speaks(lab_views):
+    page = lab_views.page
+    live = shown(lab_views, "routing", 1)
+    lab_views.execute("notebook:insert-cell-below")
+    page.wait_for_timeout(300)
+    page.evaluate(
+        "(code) => { window.jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel"
+        ".setSource(code); }",
+        CELLS[7],
+    )
+    lab_views.execute("notebook:run-cell")
+    live.locator(".g4-headline .g4-chip", has_text=re.compile(r"[1-9]\d* tokens")).wait_for()
+    live.locator(".g4-word").first.wait_for()
+    page.wait_for_function(
+        "[...document.querySelectorAll('.g4-routing')[1].querySelectorAll('.g4-word')]"
+        ".some((n) => n.style.backgroundColor)"
+    )
+    assert not page.errors, page.errors
