@@ -1,0 +1,130 @@
+"""One run of one library over one checkpoint, in a process of its own, as a line of JSON.
+
+    python tests/benchmarks/measure.py FOLDER --library ours --prefill 512 --decode 16
+
+Both libraries get OpenBLAS, the same tokens and the same loop over mlx-lm's model protocol.
+CPU seconds are those of all threads; resident memory is the process's own peak.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+
+class Stopwatch:
+    """``with Stopwatch() as t: ...``, then ``t.wall`` and ``t.cpu`` in seconds."""
+
+    def __enter__(self):
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_):
+        self.wall = time.perf_counter() - self._wall
+        self.cpu = time.process_time() - self._cpu
+
+
+def peak() -> int:
+    """Largest resident memory of this process so far, bytes."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else size * 1024
+
+
+def resident() -> int:
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def load(library: str, folder: str, bits: int | None):
+    if library == "ours":
+        import gemma4_mlx as g4
+
+        return g4.load(folder, bits=bits)
+    from mlx_lm.utils import load_model
+
+    return load_model(Path(folder))[0]
+
+
+def run(model, library: str, prefill: int, decode: int, chunk: int, kv_bits: int | None) -> dict:
+    """Prefill in chunks with the cache alone evaluated, then greedy decoding."""
+    import mlx.core as mx
+
+    tokens = mx.arange(prefill)[None] * 7919 % 30_000 + 3
+    cache = model.make_cache(kv_bits=kv_bits) if kv_bits else model.make_cache()
+    with Stopwatch() as filling:
+        for start in range(0, prefill - 1, chunk):
+            part = tokens[:, start : min(start + chunk, prefill - 1)]
+            model.hidden(part, cache) if library == "ours" else model(part, cache=cache)
+            mx.eval([entry.state for entry in cache])
+        logits = model(tokens[:, -1:], cache=cache)[:, -1]
+        mx.eval(logits)
+    finite = bool(mx.isfinite(logits).all())
+    with Stopwatch() as answering:
+        for _ in range(decode):
+            token = logits.argmax(-1)[None]
+            logits = model(token, cache=cache)[:, -1]
+            mx.eval(logits)
+    held = sum(entry.nbytes for entry in cache)
+    return {
+        "prefill": prefill,
+        "prefill_wall": filling.wall,
+        "prefill_cpu": filling.cpu,
+        "decode": decode,
+        "decode_wall": answering.wall,
+        "decode_cpu": answering.cpu,
+        "cache_bytes": held,
+        "finite": finite,
+        "peak": peak(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("--library", choices=["ours", "mlx-lm"], default="ours")
+    parser.add_argument("--bits", type=int, help="quantize while loading (ours)")
+    parser.add_argument("--prefill", type=int, nargs="*", default=[512])
+    parser.add_argument("--decode", type=int, default=16)
+    parser.add_argument("--chunk", type=int, default=512)
+    parser.add_argument("--kv-bits", type=int)
+    options = parser.parse_args()
+
+    from gemma4_mlx import _blas  # preloads OpenBLAS for either library
+
+    with Stopwatch() as importing:
+        import mlx.core as mx
+
+        if options.library == "mlx-lm":
+            import mlx_lm
+            import mlx_lm.utils  # noqa: F401
+        else:
+            import gemma4_mlx.checkpoints.loading  # noqa: F401
+    before = resident()
+    with Stopwatch() as loading:
+        model = load(options.library, options.folder, options.bits)
+        mx.eval(model.parameters())
+    result = {
+        "library": options.library,
+        "blas": _blas.status,
+        "import_wall": importing.wall,
+        "import_cpu": importing.cpu,
+        "before": before,
+        "load_wall": loading.wall,
+        "load_cpu": loading.cpu,
+        "load_peak": peak(),
+        "loaded": resident(),
+    }
+    result["runs"] = [
+        run(model, options.library, n, options.decode, options.chunk, options.kv_bits)
+        for n in options.prefill
+    ]
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""True-size models with random 4-bit weights: written, loaded by ``load``, run, measured, deleted.
+
+    python tests/benchmarks/real_sizes.py e2b                       512 tokens + 16 decoded
+    python tests/benchmarks/real_sizes.py e2b --prefill 8192 --kv-bits 8
+    python tests/benchmarks/real_sizes.py 26b-a4b --peer            also mlx-lm
+
+The text decoders as released; what is written lies in a temporary folder and is deleted.
+Every measurement is a process of its own. The last column is the planner's total for the same
+model, context and machine: it should be within 5% of the measured peak.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import random_checkpoints
+
+from gemma4_mlx.checkpoints.packing import Packing
+from gemma4_mlx.checkpoints.planner import fit
+from gemma4_mlx.checkpoints.released import released
+
+HERE = Path(__file__).parent
+GB = 1e9
+
+
+def measure(folder: Path, library: str, options: argparse.Namespace) -> dict:
+    command = [
+        sys.executable, str(HERE / "measure.py"), str(folder), "--library", library,
+        "--prefill", str(options.prefill), "--decode", str(options.decode),
+        "--chunk", str(options.chunk),
+    ]  # fmt: skip
+    if options.kv_bits and library == "ours":
+        command += ["--kv-bits", str(options.kv_bits)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{library}: {done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def row(name: str, result: dict, planned: int) -> str:
+    one = result["runs"][0]
+    prefill, decode = one["prefill"], one["decode"]
+    return (
+        f"{name:<8} {result['library']:<7}"
+        f"{result['load_wall']:>8.1f} {result['loaded'] / GB:>8.2f} {one['peak'] / GB:>8.2f}"
+        f"{prefill / one['prefill_wall']:>10.2f} {prefill / one['prefill_cpu']:>9.2f}"
+        f"{decode / one['decode_wall']:>10.3f} {decode / one['decode_cpu']:>9.3f}"
+        f"{planned / GB:>9.2f} {planned / one['peak'] - 1:>+7.1%}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", help="e2b e4b 12b 26b-a4b 31b")
+    parser.add_argument("--prefill", type=int, default=512)
+    parser.add_argument("--decode", type=int, default=16)
+    parser.add_argument("--chunk", type=int, default=512)
+    parser.add_argument("--kv-bits", type=int)
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--scales", choices=["BF16", "F32"], default="BF16")
+    parser.add_argument("--peer", action="store_true", help="measure mlx-lm as well")
+    parser.add_argument("--folder", help="where to write (default: the temporary folder)")
+    options = parser.parse_args()
+    print(
+        f"{'model':<8} {'library':<7}{'load s':>8} {'loaded':>8} {'peak GB':>8}"
+        f"{'prefill/s':>10} {'/CPU s':>9}{'decode/s':>10} {'/CPU s':>9}{'planned':>9} {'off':>7}"
+    )
+    for name in options.models:
+        config = replace(released(name).config, vision=None, audio=None)
+        context = options.prefill + options.decode
+        plan = fit(config, options.bits, context, options.kv_bits, chunk=options.chunk)
+        free = psutil.virtual_memory().available
+        if plan.total > free:
+            print(f"{name:<8} needs {plan.total / GB:.1f} GB, {free / GB:.1f} are free: left out")
+            continue
+        folder = Path(tempfile.mkdtemp(prefix=f"gemma4-{name}-", dir=options.folder))
+        try:
+            start = time.perf_counter()
+            size = random_checkpoints.write(
+                folder, config, Packing(options.bits, 64), options.scales
+            )
+            print(f"{name:<8} {size / GB:.2f} GB written in {time.perf_counter() - start:.0f} s")
+            for library in ["ours", *(["mlx-lm"] if options.peer else [])]:
+                print(row(name, measure(folder, library, options), plan.total), flush=True)
+        finally:
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
