@@ -200,6 +200,12 @@ class AttentionData:
             for h, head in enumerate(part.heads)
         ]
 
+    def to_dataframe(self, library: str = "pandas"):
+        """One row for each traced head with its summaries: see :func:`.frames.heads_frame`."""
+        from .frames import heads_frame
+
+        return heads_frame(self, library)
+
     def links(self, layer: int, head: int) -> list[Link]:
         """The strongest weights, leaving out each token itself and the context's first token.
 

@@ -16,8 +16,9 @@ from .plans import AttentionPlan
 from .strips import score_strip
 from .visibility import key_range
 
-#: Scores held at once: on the CPU about what its caches hold, on a GPU enough to keep it busy.
-CPU_SCORES, GPU_SCORES = 1 << 21, 1 << 25
+#: Scores held at once: on the CPU about what its caches hold, on a GPU enough to keep it busy
+#: (with its temporaries about five times as many float32 numbers, 160 MiB).
+CPU_SCORES, GPU_SCORES = 1 << 21, 1 << 23
 
 #: How retained 16- and 32-bit values are stored.
 _STORED = {mx.float32: np.float32, mx.float16: np.float16, mx.bfloat16: np.uint16}

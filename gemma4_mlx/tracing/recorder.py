@@ -78,7 +78,8 @@ class Recorder:
             for part in handlers:
                 if part is self.attention:
                     ids = self._all_ids()
-                    part.observe(name, layer, value, geometry, ids, self._marks(ids))
+                    marks = self._marks(ids) if name == "keys" else {}
+                    part.observe(name, layer, value, geometry, ids, marks)
                 elif part is self.lens:
                     part.observe(layer, value, self._all_ids())
                 else:

@@ -1,7 +1,10 @@
 """What looking inside costs: time and memory of traces against the plain run.
 
-    python tests/benchmarks/tracing.py [routing] [overview] [transformers] [tile]
+    python tests/benchmarks/tracing.py [routing] [overview] [last] [transformers] [tile]
         [--tokens 32768] [--table FILE]
+
+``overview`` reads the whole prompt; ``last`` only the last chunk of 131,072 tokens, where memory
+is highest, because the whole takes hours on a CPU.
 
 Every measured run is a process of its own, so that its peak of memory is its own; runs that are
 compared alternate. Time is CPU seconds of the process, which other work on the machine disturbs
@@ -89,6 +92,59 @@ def run_overview(tokens):
     return result | {"stated": stated.memory / MIB, "gflop": stated.flops / 1e9}
 
 
+def filled_cache(model, tokens):
+    """A cache that holds ``tokens`` random keys and values, evaluated."""
+    import mlx.core as mx
+
+    text, cache = model.config.text, model.make_cache()
+    for layer, entry in enumerate(cache):
+        shape = (1, text.kv_heads_of(layer), tokens, text.head_dim_of(layer))
+        entry.update_and_fetch(mx.random.normal(shape) * 0.2, mx.random.normal(shape))
+        mx.eval(entry.state)
+    mx.clear_cache()
+    return cache
+
+
+def last_chunk(tokens, observer_of):
+    """The last chunk of a long prompt, the dearest one, behind a cache filled with stand-ins."""
+    import mlx.core as mx
+
+    model, ids = loaded(tokens)
+    cache = filled_cache(model, tokens - CHUNK)
+    observers = observer_of(model, ids)
+
+    def work():
+        with model.observe(*observers):
+            hidden = model.hidden(mx.array(ids[-CHUNK:])[None], cache)
+            mx.eval(hidden, [entry.state for entry in cache])
+
+    return measured(work)
+
+
+def run_last_plain(tokens):
+    return last_chunk(tokens, lambda model, ids: ())
+
+
+def run_last_overview(tokens):
+    """All that a trace keeps of the earlier tokens is allocated and touched, too."""
+    import numpy as np
+
+    from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan
+
+    def observer_of(model, ids):
+        plan = TracePlan(attention=AttentionPlan(retain="none"))
+        recorder = Recorder(model, plan, expected=tokens)
+        recorder._n, recorder._ids = tokens - CHUNK, np.array(ids[:-CHUNK], np.int32)
+        recorder.attention.blocks = np.full(tokens - CHUNK, -1, np.int32)
+        for part in recorder.attention.parts.values():
+            for buffer in (part.normaliser, part.columns):
+                buffer.room(tokens)[:] = 0
+            part.map.mass[:], part.map.peak[:] = 0, 0
+        return (recorder,)
+
+    return last_chunk(tokens, observer_of)
+
+
 def run_routing(tokens):
     """Prefill and decode with the routing recorded and without, alternating in one process."""
     import mlx.core as mx
@@ -97,7 +153,7 @@ def run_routing(tokens):
 
     model, ids = loaded(tokens)
     times = {name: [] for name in ("prefill", "prefill traced", "decode", "decode traced")}
-    steps = 128
+    steps = 64
 
     def decode(cache):
         token = mx.array([[ids[0]]])
@@ -107,7 +163,7 @@ def run_routing(tokens):
             mx.async_eval(token)
         mx.eval(token)
 
-    for _ in range(7):
+    for _ in range(5):
         for traced in (False, True):
             observers = [Recorder(model, TracePlan(RoutingPlan()))] if traced else []
             tag = " traced" if traced else ""
@@ -200,6 +256,8 @@ def run_tile(tokens):
 WORKERS = {
     "plain": run_plain,
     "overview": run_overview,
+    "last plain": run_last_plain,
+    "last overview": run_last_overview,
     "routing": run_routing,
     "eager": run_eager_plain,
     "maps": run_eager_maps,
@@ -252,6 +310,23 @@ def report_overview(tokens, line):
     )
 
 
+def report_last(tokens, line):
+    n = 131_072
+    plain, traced = worker("last plain", n), worker("last overview", n)
+    line(
+        f"overview of all heads, the last {CHUNK} of {n} tokens, CPU time",
+        f"{traced['cpu']:.1f} s against {plain['cpu']:.1f}",
+        f"{traced['cpu'] / plain['cpu']:.2f}",
+        "",
+    )
+    line(
+        "memory above the plain run",
+        f"{traced['peak']:.0f} MiB against {plain['peak']:.0f}",
+        f"{traced['peak'] - plain['peak']:.0f} MiB",
+        "2048 MiB",
+    )
+
+
 def report_transformers(tokens, line):
     for n in (1024, 2048, 4096):
         plain, maps, ours = worker("eager", n), worker("maps", n), worker("overview", n)
@@ -279,6 +354,7 @@ def report_tile(tokens, line):
 REPORTS = {
     "routing": report_routing,
     "overview": report_overview,
+    "last": report_last,
     "transformers": report_transformers,
     "tile": report_tile,
 }

@@ -164,6 +164,16 @@ def test_under_interventions(random_model):
     assert g4.trace(random_model, [5, 6, 7], attention=None).interventions == ()
 
 
+def test_heads_as_a_table(random_model):
+    pytest.importorskip("pandas")
+    attention = g4.trace(random_model, list(range(3, 43)), routing=None).attention
+    frame = attention.to_dataframe()
+    assert list(frame.columns[:3]) == ["layer", "head", "type"] and len(frame) == 8 * 4
+    row = frame[(frame.layer == 2) & (frame["head"] == 3)].iloc[0]
+    assert row["type"] == "full_attention"
+    assert row["entropy"] == attention.summary("entropy", 2, 3)
+
+
 def test_bad_requests(random_model, checkpoint):
     dense = g4.load(checkpoint("e2b").folder)
     assert g4.trace(dense, [5, 6]).routing is None  # nothing to record there, by default
