@@ -151,12 +151,10 @@ def notebooks_folder(wanted: Path | None = None) -> Path:
     if wanted is None and source == checkout:
         return checkout
     folder = (wanted or Path("gemma4-notebooks")).expanduser().resolve()
-    for file in sorted(source.rglob("*")):
-        if file.is_dir() or any(part.startswith((".", "__")) for part in file.parts[-2:]):
-            continue
-        target = folder / file.relative_to(source)
+    for file in sorted(source.glob("*.ipynb")):
+        target = folder / file.name
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 shutil.copyfile(file, target)
         except OSError as error:

@@ -1,0 +1,133 @@
+"""The command line: what it prints, and one line for a user's mistake."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from gemma4_mlx import cli
+from gemma4_mlx.errors import Gemma4Error
+
+
+def run(*arguments):
+    try:
+        return cli.main(list(arguments))
+    except SystemExit as end:  # argparse
+        return end.code
+
+
+def test_chat_prints_an_answer(capsys):
+    assert run("chat", "Count", "from 3 to 9", "--max-tokens", "12", "--seed", "1", "--stats") == 0
+    out = capsys.readouterr()
+    assert out.out.strip()
+    assert "tokens/s" in out.err
+
+
+def test_chat_holds_a_schema(capsys, tmp_path):
+    file = tmp_path / "schema.json"
+    file.write_text('{"enum": ["yes", "no"]}')
+    assert run("chat", "Is it?", "--schema", str(file), "--seed", "0") == 0
+    assert json.loads(capsys.readouterr().out) in ("yes", "no")
+
+
+def test_chat_reads_lines(capsys, monkeypatch):
+    lines = iter(["hello", " ", "again"])
+
+    def read(prompt=""):
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", read)
+    assert run("chat", "--max-tokens", "4") == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 2
+
+
+@pytest.mark.parametrize("name", ["t.g4trace", "t.html"])
+def test_trace_writes_a_file(capsys, tmp_path, name):
+    assert run("trace", "hello", "-o", str(tmp_path / name)) == 0
+    assert (tmp_path / name).stat().st_size > 1000
+    assert "tokens traced" in capsys.readouterr().out
+
+
+def test_fit_and_check(capsys):
+    assert run("fit", "26b-a4b", "--bits", "4") == 0
+    assert "experts" in capsys.readouterr().out
+    assert run("fit") == 0
+    assert "e2b" in capsys.readouterr().out
+    assert run("check") == 0
+    assert "memory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["chat", "hi", "--image", "nope.png"], "nope.png"),
+        (["chat", "hi", "--temperature", "-1"], "temperature"),
+        (["chat", "hi", "--model", "/no/such/folder"], "/no/such/folder"),
+        (["chat", "hi", "--schema", "/no/such/file"], "cannot be read"),
+        (["chat", "--thinking", "hi"], "number of tokens"),
+        (["trace"], "give a text"),
+        (["trace", "x", "-o", "x.txt"], "must end in"),
+        (["trace", "x", "-o", "/no/such/folder/x.html"], "not a folder"),
+        (["trace", "--file", "/no/such/file"], "cannot be read"),
+        (["fit", "nonsense"], "nonsense"),
+        (["sing"], "invalid choice"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else None,
+)
+def test_mistakes_are_one_line_and_status_2(capsys, arguments, words):
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
+    if arguments[0] != "sing" and "--thinking" not in arguments:
+        assert len(error.strip().splitlines()) == 1
+
+
+def test_help_and_version(capsys):
+    assert run() == 0
+    assert "COMMAND" in capsys.readouterr().out
+    assert run("--version") == 0
+
+
+def test_ctrl_c(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_load", interrupted)
+    assert run("chat", "hi") == 130
+
+
+def test_lab_opens_the_course_of_a_checkout(monkeypatch):
+    called = []
+    monkeypatch.setattr("subprocess.call", lambda command: called.append(command) or 0)
+    assert run("lab", "--no-browser", "--port", "9999") == 0
+    (command,) = called
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert Path(command[3]) == Path(cli.__file__).parent.parent / "notebooks" / cli.START_NOTEBOOK
+    assert Path(command[3]).is_file()
+
+
+def test_an_installed_course_is_copied_and_never_overwritten(monkeypatch, tmp_path):
+    package = tmp_path / "site-packages" / "gemma4_mlx"
+    (package / "notebooks").mkdir(parents=True)
+    (package / "notebooks" / "00_start_here.ipynb").write_text("new")
+    (package / "notebooks" / "01_more.ipynb").write_text("more")
+    monkeypatch.setattr(cli, "__file__", str(package / "cli.py"))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "00_start_here.ipynb").write_text("my notes")
+    assert cli.notebooks_folder(folder) == folder
+    assert (folder / "00_start_here.ipynb").read_text() == "my notes"
+    assert (folder / "01_more.ipynb").read_text() == "more"
+    monkeypatch.chdir(tmp_path)
+    assert cli.notebooks_folder() == tmp_path / "gemma4-notebooks"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Gemma4Error, match="cannot be written"):
+        cli.notebooks_folder(tmp_path / "file" / "x")
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "nowhere" / "cli.py"))
+    with pytest.raises(Gemma4Error, match="no notebooks"):
+        cli.notebooks_folder()
