@@ -1,4 +1,4 @@
-"""The four views in a real JupyterLab, as a user opens them, with the teaching model behind them."""
+"""The four views in a real JupyterLab, as a user opens them, over the teaching model."""
 
 import re
 
@@ -20,14 +20,13 @@ CELLS = [
     "live = Routing(model); live",
     "Anatomy(model)",
     "Fit(memory=24)",
-    "print('selected', trace.selection.token, trace.selection.layer, trace.selection.expert)",
-    "_ = chat.send('And from nine to one?', max_tokens=20); print('said')",
 ]
+SAY = "_ = chat.send('And from nine to one?', max_tokens=20)"
 
 
 @pytest.fixture(scope="module")
 def lab_views(shared_notebook):
-    opened = shared_notebook(*CELLS[:6])
+    opened = shared_notebook(*CELLS)
     opened.page.locator(".g4-fit .g4-verdict strong").wait_for(state="attached", timeout=120_000)
     return opened
 
@@ -94,7 +93,7 @@ def test_live_routing_fills_in_while_the_model_speaks(lab_views):
     page.evaluate(
         "(code) => { window.jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel"
         ".setSource(code); }",
-        CELLS[7],
+        SAY,
     )
     lab_views.execute("notebook:run-cell")
     live.locator(".g4-headline .g4-chip", has_text=re.compile(r"[1-9]\d* tokens")).wait_for()
