@@ -158,13 +158,26 @@ def read_header(file: Path) -> Iterator[Stored]:
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from None
     try:
-        header = json.loads(text)
-        items = header.items()
+        items = json.loads(text, object_pairs_hook=_without_repeats).items()
+    except _RepeatedName as error:
+        raise CheckpointError(f"{file}: {error} stands in the header twice") from None
     except (ValueError, AttributeError, RecursionError):
         raise CheckpointError(f"{file}: its header is not a JSON object") from None
     for name, entry in items:
         if name != "__metadata__":
             yield _stored(file, name, entry, data=8 + length, size=size)
+
+
+class _RepeatedName(Exception):
+    """Readers disagree on which of two entries of one name counts, so neither is trusted."""
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedName(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def _stored(file: Path, name: str, entry: dict, data: int, size: int) -> Stored:

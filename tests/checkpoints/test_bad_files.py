@@ -178,6 +178,14 @@ class TestHeaders:
         with pytest.raises(CheckpointError, match=r"x\.safetensors"):
             list(read_header(file))
 
+    def test_one_name_twice(self, tmp_path):
+        entry = json.dumps(ENTRY)
+        text = ('{"a": %s, "a": %s}' % (entry, entry)).encode()  # noqa: UP031
+        file = tmp_path / "x.safetensors"
+        file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(16))
+        with pytest.raises(CheckpointError, match="a stands in the header twice"):
+            list(read_header(file))
+
     def test_good(self, tmp_path):
         file = tmp_path / "x.safetensors"
         file.write_bytes(header({"__metadata__": {"a": "b"}, "a": ENTRY}, bytes(16)))
