@@ -32,6 +32,7 @@ from gemma4_mlx.widgets.answering import Answering
 from gemma4_mlx.widgets.attachments import Uploads, as_wav, describe
 from gemma4_mlx.widgets.base import Flusher, Widget
 from gemma4_mlx.widgets.branches import Branches
+from gemma4_mlx.widgets.traceview import export
 from gemma4_mlx.widgets.turns import turn_parts, turn_spans
 
 KINDS = {"image": Image, "audio": Audio, "video": Video}
@@ -277,11 +278,13 @@ class Prompt(Widget):
             self._forget()
         return True
 
-    def answer_save(self) -> str:
-        """The conversation as the JSON of ``Chat.save``, media embedded."""
+    def answer_export(self, format: str) -> tuple[None, bytes]:
+        """A file: "json" is what ``Chat.save`` writes, media embedded; "png", "svg", "html"."""
+        if format != "json":
+            return None, export(self, format)
         with tempfile.TemporaryDirectory() as folder:
             self.chat.save(Path(folder) / "chat.json")
-            return (Path(folder) / "chat.json").read_text(encoding="utf-8")
+            return None, (Path(folder) / "chat.json").read_bytes()
 
     def answer_load(self, text: str) -> bool:
         with self._lock, tempfile.TemporaryDirectory() as folder:
@@ -445,6 +448,7 @@ class Prompt(Widget):
         return [
             *({"type": "tokens", "turn": i, "start": 0} for i in tokens),
             *({"type": "media", "key": key} for key in sounds),
+            {"type": "export", "format": "svg"},
         ]
 
     def snapshot_image(self):

@@ -190,7 +190,7 @@ def test_pictures_and_sounds_show_their_cost(prompt):
 
 def test_save_load_and_new(prompt):
     say(prompt, "Hello")
-    saved = ask(prompt, "save")
+    saved = ask(prompt, "export", format="json")[1].decode()
     ask(prompt, "new")
     assert prompt.turns == [] and prompt.chat.messages == []
     ask(prompt, "load", text=saved)
@@ -302,3 +302,5 @@ def test_a_snapshot_and_its_picture(prompt):
     page = prompt.snapshot().page
     assert "globalThis.g4Widget" in page and "tokens" in page
     assert prompt.snapshot_image().width > 700
+    assert ask(prompt, "export", format="png")[1].startswith(b"\x89PNG")
+    assert b"Hello" in ask(prompt, "export", format="svg")[1]

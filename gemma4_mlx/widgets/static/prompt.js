@@ -4,6 +4,7 @@
 // deltas that carry the offset they start at; when one does not fit (a message was lost, or the
 // view opened in the middle) the view asks for the whole once.
 import { formatBytes, formatCount, formatSeconds, h, mount, perFrame, request, watch } from "./shared.js";
+import { exportPicker } from "./pieces.js";
 import { makeComposer } from "./prompt_composer.js";
 import { icons } from "./prompt_icons.js";
 import { makeMessage } from "./prompt_message.js";
@@ -80,24 +81,17 @@ function render({ model, el }) {
     const bar = h("div", { className: "g4-toolbar g4-head" },
       h("span", { className: "g4-dot", "aria-hidden": "true" }), name, detail,
       h("span", { className: "g4-grow" }));
+    const saving = exportPicker(model, "conversation", (error) => problem(error.message));
+    bar.append(saving);
     if (!view.isStatic) {
+      saving.insertBefore(h("option", { value: "json" }, "Conversation"), saving.children[1]);
       bar.append(
         button("plus", "New conversation", () => act("new")),
-        button("save", "Save the conversation", async () => {
-          const answer = await act("save");
-          if (answer) downloadText("conversation.json", answer.content);
-        }),
         button("open", "Open a saved conversation", () => picker.click()), picker,
         options.toggle);
     }
     return bar;
   }
-  function downloadText(name, text) {
-    const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-    h("a", { href: url, download: name }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10_000);
-  }
-
   // ---- what the reader does
   async function send(text, attachments) {
     const answer = await act("send", { text, attachments });

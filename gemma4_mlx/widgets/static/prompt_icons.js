@@ -4,7 +4,6 @@ import { icon } from "./shared.js";
 /** @type {Record<string, () => SVGElement>} */
 export const icons = Object.fromEntries(Object.entries({
   plus: "M12 5v14M5 12h14",
-  save: "M12 4v11m0 0 4-4m-4 4-4-4M5 19h14",
   open: "M12 15V4m0 0 4 4m-4-4L8 8M5 19h14",
   sliders: "M4 7h9m4 0h3M4 17h3m4 0h9M15 5v4M9 15v4",
   send: "M12 19V5m0 0-6 6m6-6 6 6",
