@@ -5,6 +5,7 @@ error and exit status 2; Ctrl-C is 130.
 """
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -125,14 +126,16 @@ def _lab(options: argparse.Namespace) -> int:
         raise Gemma4Error("JupyterLab is not installed: pip install jupyterlab")
     import subprocess
 
-    command = [sys.executable, "-m", "jupyterlab", str(folder / START_NOTEBOOK)]
-    if not (folder / START_NOTEBOOK).is_file():
-        command[-1] = f"--notebook-dir={folder}"
+    command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}"]
+    if (folder / START_NOTEBOOK).is_file():
+        command.append(f"--LabApp.default_url=/lab/tree/{START_NOTEBOOK}")
     if options.no_browser:
         command.append("--no-browser")
     if options.port is not None:
         command.append(f"--port={options.port}")
-    print(f"The notebooks are in {folder}")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container: Jupyter would refuse to start
+        command.append("--allow-root")
+    print(f"The notebooks are in {folder}", flush=True)
     return subprocess.call(command)
 
 

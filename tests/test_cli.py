@@ -107,8 +107,10 @@ def test_lab_opens_the_course_of_a_checkout(monkeypatch):
     assert run("lab", "--no-browser", "--port", "9999") == 0
     (command,) = called
     assert command[:3] == [sys.executable, "-m", "jupyterlab"]
-    assert Path(command[3]) == Path(cli.__file__).parent.parent / "notebooks" / cli.START_NOTEBOOK
-    assert Path(command[3]).is_file()
+    folder = Path(cli.__file__).parent.parent / "notebooks"
+    assert f"--notebook-dir={folder}" in command
+    assert f"--LabApp.default_url=/lab/tree/{cli.START_NOTEBOOK}" in command
+    assert (folder / cli.START_NOTEBOOK).is_file()
 
 
 def test_an_installed_course_is_copied_and_never_overwritten(monkeypatch, tmp_path):
