@@ -29,21 +29,13 @@ from gemma4_mlx.chat.history import load as load_history
 from gemma4_mlx.chat.loading import as_parts
 from gemma4_mlx.errors import ChatError
 from gemma4_mlx.widgets.answering import Answering
-from gemma4_mlx.widgets.attachments import Uploads, as_wav, describe
+from gemma4_mlx.widgets.attachments import Uploads
 from gemma4_mlx.widgets.base import Flusher, Widget
-from gemma4_mlx.widgets.branches import Branches
 from gemma4_mlx.widgets.traceview import export
-from gemma4_mlx.widgets.turns import turn_parts, turn_spans
+from gemma4_mlx.widgets.turns import ChatView, describe_model, turn_parts
 
 KINDS = {"image": Image, "audio": Audio, "video": Video}
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
-
-TEACHING_SUGGESTIONS = (
-    "Hello",
-    "Please count from 3 to 9.",
-    "What is 12 + 30 - 5?",
-    "Count from 1 to 5 in Spanish.",
-)
 
 #: The widget that drives a chat now, so that running a cell again does not leave two at it.
 _drivers: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -103,10 +95,7 @@ class Prompt(Widget):
         super().__init__()
         self.approve, self.alternatives = approve, alternatives
         self._uploads = Uploads(self.chat.model)
-        self._branches = Branches(self.chat.messages)
-        # By the identity of a message or media part, each entry with the object itself.
-        self._written: dict[int, tuple[Message, list, str]] = {}  # its tokens, its turn's id
-        self._shown: dict[int, tuple[Any, dict]] = {}
+        self._view = ChatView(self.chat)
         self._lock = threading.Lock()
         self._idle = threading.Event()
         self._idle.set()
@@ -125,8 +114,7 @@ class Prompt(Widget):
         if last is not None and (other := last()) is not None:
             other.stop()
             other.wait(5)
-            self._branches, self._written = other._branches, other._written
-            self._count = other._count
+            self._view, self._count = other._view, other._count
         _drivers[self.chat] = weakref.ref(self)
 
     # -- from Python ----------------------------------------------------------------------------
@@ -196,31 +184,27 @@ class Prompt(Widget):
 
     def answer_media(self, key: str) -> tuple[dict, bytes]:
         """What the reader plays: a sound as the model hears it, a video as it was given."""
-        for part, view in self._shown.values():
-            if view.get("key") == key:
-                if part.kind == "audio":
-                    return {"mime": "audio/wav"}, as_wav(self.chat._media.load(part))
-                if isinstance(part.source, bytes):
-                    return {"mime": "video/mp4"}, part.source
-                if isinstance(part.source, str | Path) and Path(part.source).is_file():
-                    return {"mime": "video/mp4"}, Path(part.source).read_bytes()
-        raise ChatError("there is nothing to play here")
+        mime, data = self._view.playable(key)
+        return {"mime": mime}, data
 
     def answer_tokens(self, turn: int, start: int = 0) -> list:
         """Tokens of a turn from ``start`` on: [text, probability, [[id, text, probability]]]."""
         name = self.chat.model.tokenizer.token_text
+        now = self._now
+        live = now is not None and turn == len(self.turns) - 1
+        tokens = list(now.live.tokens) if live else self._view.tokens_of(turn)
         return [
             [
                 name(token.id),
                 round(math.exp(token.logprob), 5),
                 [[a.id, a.text, round(math.exp(a.logprob), 5)] for a in token.alternatives],
             ]
-            for token in self._tokens_of(turn)[start:]
+            for token in tokens[start:]
         ]
 
     def answer_edit(self, turn: int, text: str) -> bool:
         """Other words: after the reader's the model answers again, its own just stand."""
-        first, stop = self._span(turn)
+        first, stop = self._view.span(turn)
         messages = self.chat.messages[first:stop]
         if messages[0].role == "user":
             media = {"images": [], "audio": [], "videos": []}
@@ -231,35 +215,29 @@ class Prompt(Widget):
             return True
         with self._lock:
             self._check_idle()
-            self._branches.begin(first)
+            self._view.branches.begin(first)
             last = Message("assistant", (Text(text),))
             self.chat.messages += [*messages[:-1], last]
             self._show()
         return True
 
     def answer_regenerate(self, turn: int) -> bool:
-        first, _ = self._span(turn)
+        first, _ = self._view.span(turn)
         self._start(first, instead=True)
         return True
 
     def answer_branch(self, turn: int, branch: int) -> bool:
-        first, _ = self._span(turn)
+        first, _ = self._view.span(turn)
         with self._lock:
             self._check_idle()
-            self._branches.switch(first, branch)
+            self._view.branches.switch(first, branch)
             self._show()
         return True
 
     def answer_continue_from(self, turn: int, token: int, alternative: int) -> bool:
         """A new version that is the same up to ``token`` and goes on from another one there."""
-        first, stop = self._span(turn)
-        for i in range(first, stop):
-            written = self._written.get(id(self.chat.messages[i]), (None, [], ""))[1]
-            if token < len(written):
-                break
-            token -= len(written)
-        else:
-            raise ChatError("this token is not known any more")
+        first, _ = self._view.span(turn)
+        i, written, token = self._view.find_token(turn, token)
         old = written[token]
         other = next((a for a in old.alternatives if a.id == alternative), None)
         if other is None:
@@ -309,7 +287,7 @@ class Prompt(Widget):
         with self._lock:
             self._check_idle()
             if instead:
-                self._branches.begin(at)
+                self._view.branches.begin(at)
                 self.chat.messages += kept
             self._count += 1
             options = {name: self.options.get(name) for name in SAMPLING if name in self.options}
@@ -319,18 +297,18 @@ class Prompt(Widget):
                 self.chat,
                 f"a{self._count}",
                 self._flusher.mark,
-                parts=turn_parts(kept, self._show_media),
+                parts=turn_parts(kept, self._view.show_media),
                 begin=begin,
                 ask=self.approve,
                 how=options | {"thinking": thinking, "alternatives": self.alternatives},
             )
-            turns = self._view()
+            turns = self._view.turns()
             if kept:
                 turns.pop()  # its turn goes on as the live one
             if text is not None:
                 shown = [*media["images"], *media["videos"], Text(text), *media["audio"]]
                 said = Message("user", tuple(p for p in shown if p != Text("")))
-                turns.append(self._turn([said], len(self.chat.messages)))
+                turns.append(self._view.turn([said], len(self.chat.messages)))
             self._now = now
             self._idle.clear()
             with self.hold_sync():
@@ -353,13 +331,13 @@ class Prompt(Widget):
             self.report(error)
             if version_at is not None:
                 with contextlib.suppress(KeyError):
-                    self._branches.give_up(version_at)
+                    self._view.branches.give_up(version_at)
             if text:
                 self.send_push({"kind": "draft", "text": text})
         finally:
             answers = [m for m in self.chat.messages[before:] if m.role == "assistant"]
             for message, tokens in zip(answers, now.steps):
-                self._written[id(message)] = (message, tokens, now.live.id)
+                self._view.remember(message, tokens, now.live.id)
             with contextlib.suppress(Exception):
                 self._flusher.flush_now()
             with self.hold_sync():
@@ -382,60 +360,15 @@ class Prompt(Widget):
         if self._now is not None:
             raise ChatError("the model is still answering: stop it first")
 
-    # -- the view of the chat -------------------------------------------------------------------
-
     def _show(self, status: str = "done") -> None:
         """Bring ``turns`` in line with the chat; ``status`` is the last answer's."""
-        turns = self._view()
+        turns = self._view.turns()
         if turns and turns[-1]["role"] == "assistant":
             turns[-1]["status"] = status
         self.turns = turns
 
-    def _view(self) -> list[dict]:
-        messages = self.chat.messages
-        return [self._turn(messages[a:b], a) for a, b in turn_spans(messages)]
-
-    def _turn(self, messages: list[Message], first: int) -> dict:
-        version, versions = self._branches.versions(first)
-        written = [self._written[id(m)] for m in messages if id(m) in self._written]
-        return {
-            "id": written[-1][2] if written else f"{first}.{version}",
-            "role": "user" if messages[0].role == "user" else "assistant",
-            "parts": turn_parts(messages, self._show_media),
-            "status": "done",
-            "branch": version,
-            "branches": versions,
-            "tokens": sum(len(tokens) for _, tokens, _ in written),
-            "editable": any(isinstance(p, Text) for p in messages[-1].parts),
-        }
-
-    def _show_media(self, part: Any) -> dict:
-        known = self._shown.get(id(part))
-        if known is None:
-            medium = self.chat._media.load(part)
-            view = describe(medium, part.kind) | {"key": f"m{len(self._shown)}"}
-            if part.name:
-                view["label"] = part.name
-            known = self._shown[id(part)] = (part, view)
-        return known[1]
-
-    def _span(self, turn: int) -> tuple[int, int]:
-        spans = turn_spans(self.chat.messages)
-        if not 0 <= turn < len(spans):
-            raise ChatError("this message is not in the conversation any more")
-        return spans[turn]
-
-    def _tokens_of(self, turn: int) -> list:
-        now = self._now
-        if now is not None and turn == len(self.turns) - 1:
-            return list(now.live.tokens)
-        first, stop = self._span(turn)
-        found = [self._written.get(id(m)) for m in self.chat.messages[first:stop]]
-        return [token for entry in found if entry for token in entry[1]]
-
     def _forget(self) -> None:
-        self._branches.clear()
-        self._written.clear()
+        self._view.forget()
         self.error = ""
         self.stats = {}
         self._show()
@@ -462,25 +395,3 @@ class Prompt(Widget):
         if stats.get("tokens_per_second"):
             status = f"{stats['tokens_per_second']:.0f} tokens/s · {stats['used']:,} tokens"
         return draw_conversation(self.turns, self.about["name"], status)
-
-
-def describe_model(chat: Chat, suggestions: Any = None) -> dict:
-    """What the view says about the model: name, weights, media it takes, first messages."""
-    from mlx.utils import tree_flatten
-
-    from gemma4_mlx.processing.settings import MediaSettings
-
-    model = chat.model
-    size = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
-    unit, amount = ("GB", size / 1e9) if size >= 1e9 else ("MB", size / 1e6)
-    settings = MediaSettings.of(model)
-    media = ["image", "video"] if settings.image else []
-    source = str(getattr(model, "source", "") or "Gemma 4")
-    teaching = source == "teaching model"
-    return {
-        "name": source if teaching else source.rstrip("/").split("/")[-1],
-        "detail": f"{amount:.3g} {unit} of weights",
-        "media": media + (["audio"] if settings.audio else []),
-        "tools": list(chat.tools),
-        "suggestions": list(suggestions or (TEACHING_SUGGESTIONS if teaching else ())),
-    }

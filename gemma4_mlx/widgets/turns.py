@@ -7,9 +7,109 @@ thinking, words and tool calls over several messages, with each result in the ca
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from gemma4_mlx.chat import Chat, Message, Text
+from gemma4_mlx.errors import ChatError
+from gemma4_mlx.widgets.attachments import as_wav, describe
+from gemma4_mlx.widgets.branches import Branches
 from gemma4_mlx.widgets.live_turn import as_text
+
+TEACHING_SUGGESTIONS = (
+    "Hello",
+    "Please count from 3 to 9.",
+    "What is 12 + 30 - 5?",
+    "Count from 1 to 5 in Spanish.",
+)
+
+
+class ChatView:
+    """A chat as turns, with what the view needs beside the messages: versions, tokens, media.
+
+    Messages and media parts are known by identity: a chat keeps its objects, and so does this.
+    """
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat = chat
+        self.branches = Branches(chat.messages)
+        self._written: dict[int, tuple[Message, list, str]] = {}  # its tokens, its turn's id
+        self._shown: dict[int, tuple[Any, dict]] = {}
+
+    def turns(self) -> list[dict]:
+        """All of the conversation."""
+        messages = self.chat.messages
+        return [self.turn(messages[a:b], a) for a, b in turn_spans(messages)]
+
+    def turn(self, messages: Sequence[Message], first: int) -> dict:
+        """One turn, from its messages; ``first`` is the place of the first one in the chat."""
+        version, versions = self.branches.versions(first)
+        written = [self._written[id(m)] for m in messages if id(m) in self._written]
+        return {
+            "id": written[-1][2] if written else f"{first}.{version}",
+            "role": "user" if messages[0].role == "user" else "assistant",
+            "parts": turn_parts(messages, self.show_media),
+            "status": "done",
+            "branch": version,
+            "branches": versions,
+            "tokens": sum(len(tokens) for _, tokens, _ in written),
+            "editable": any(isinstance(p, Text) for p in messages[-1].parts),
+        }
+
+    def span(self, turn: int) -> tuple[int, int]:
+        """(first, stop) of a turn's messages. Raises ChatError if there is no such turn."""
+        spans = turn_spans(self.chat.messages)
+        if not 0 <= turn < len(spans):
+            raise ChatError("this message is not in the conversation any more")
+        return spans[turn]
+
+    def remember(self, message: Message, tokens: list, turn_id: str) -> None:
+        """The tokens that a message was written with."""
+        self._written[id(message)] = (message, tokens, turn_id)
+
+    def tokens_of(self, turn: int) -> list:
+        """The tokens of a turn's messages, one after another."""
+        first, stop = self.span(turn)
+        found = [self._written.get(id(m)) for m in self.chat.messages[first:stop]]
+        return [token for entry in found if entry for token in entry[1]]
+
+    def find_token(self, turn: int, token: int) -> tuple[int, list, int]:
+        """(message, its tokens, which of them) of a turn's ``token``-th token."""
+        first, stop = self.span(turn)
+        for i in range(first, stop):
+            _, tokens, _ = self._written.get(id(self.chat.messages[i]), (None, [], ""))
+            if token < len(tokens):
+                return i, tokens, token
+            token -= len(tokens)
+        raise ChatError("this token is not known any more")
+
+    def show_media(self, part: Any) -> dict:
+        """The view's part for a picture, sound or video; made once."""
+        known = self._shown.get(id(part))
+        if known is None:
+            medium = self.chat._media.load(part)
+            view = describe(medium, part.kind) | {"key": f"m{len(self._shown)}"}
+            if part.name:
+                view["label"] = part.name
+            known = self._shown[id(part)] = (part, view)
+        return known[1]
+
+    def playable(self, key: str) -> tuple[str, bytes]:
+        """(mime type, bytes) of a shown sound, as the model hears it, or video, as given."""
+        for part, view in self._shown.values():
+            if view["key"] == key:
+                if part.kind == "audio":
+                    return "audio/wav", as_wav(self.chat._media.load(part))
+                if isinstance(part.source, bytes):
+                    return "video/mp4", part.source
+                if isinstance(part.source, str | Path) and Path(part.source).is_file():
+                    return "video/mp4", Path(part.source).read_bytes()
+        raise ChatError("there is nothing to play here")
+
+    def forget(self) -> None:
+        """The conversation is another one."""
+        self.branches.clear()
+        self._written.clear()
 
 
 def turn_spans(messages: Sequence[Any]) -> list[tuple[int, int]]:
@@ -70,3 +170,25 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     return str(value)
+
+
+def describe_model(chat: Chat, suggestions: Any = None) -> dict:
+    """What the view says about the model: name, weights, media it takes, first messages."""
+    from mlx.utils import tree_flatten
+
+    from gemma4_mlx.processing.settings import MediaSettings
+
+    model = chat.model
+    size = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+    unit, amount = ("GB", size / 1e9) if size >= 1e9 else ("MB", size / 1e6)
+    settings = MediaSettings.of(model)
+    media = ["image", "video"] if settings.image else []
+    source = str(getattr(model, "source", "") or "Gemma 4")
+    teaching = source == "teaching model"
+    return {
+        "name": source if teaching else source.rstrip("/").split("/")[-1],
+        "detail": f"{amount:.3g} {unit} of weights",
+        "media": media + (["audio"] if settings.audio else []),
+        "tools": list(chat.tools),
+        "suggestions": list(suggestions or (TEACHING_SUGGESTIONS if teaching else ())),
+    }

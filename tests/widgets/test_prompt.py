@@ -126,7 +126,7 @@ def test_tokens_and_going_on_from_an_alternative(prompt):
     assert len(tokens) == prompt.turns[1]["tokens"] > 5
     _, probability, alternatives = tokens[2]
     assert 0 < probability <= 1 and len(alternatives) == 5
-    assert alternatives[0][0] == prompt._tokens_of(1)[2].id, "greedy takes the likeliest"
+    assert alternatives[0][0] == prompt._view.tokens_of(1)[2].id, "greedy takes the likeliest"
     chosen = alternatives[1]
     ask(prompt, "continue_from", turn=1, token=2, alternative=chosen[0])
     assert prompt.wait(60) and not prompt.error
