@@ -19,7 +19,7 @@ from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
 TILE = 256  # cells of a tile along each side; tilemap.js cuts the context in the same way
 TILE_WEIGHTS = 1 << 24  # weights recomputed for one tile at most: 4096 x 4096
 THUMBNAIL = 48  # cells of a head's small picture along each side
-SNAPSHOT_BYTES = 600_000  # tiles and rows a snapshot keeps
+SNAPSHOT_BYTES = 800_000  # tiles and rows a snapshot keeps
 
 SUMMARY_NAMES = {
     "entropy": "entropy",

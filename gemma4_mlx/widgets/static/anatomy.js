@@ -12,6 +12,7 @@ const WIDTH = 1000, TOP = 74, HEIGHT = 190;
 function render({ model, el }) {
   const view = mount(model, el, "anatomy");
   const { root, signal } = view;
+  root.classList.add("g4-view");
   const meta = model.get("meta");
   const problem = h("div", { class: "g4-note g4-problem", role: "status", hidden: true });
   const show = (error) => { problem.textContent = error.message.replace(/^\w+Error: /, ""); problem.hidden = false; };

@@ -10,6 +10,7 @@ const SCALES = [["log", "log", "Logarithmic: small weights stay visible"], ["lin
 function render({ model, el }) {
   const view = mount(model, el, "attention");
   const { root, signal } = view;
+  root.classList.add("g4-view");
   const meta = () => model.get("meta");
   const ask = (type, args = {}, options = {}) => request(model, type, args, { signal, ...options });
   const show = (error) => { problem.textContent = error.message.replace(/^\w+Error: /, ""); problem.hidden = false; };
@@ -148,12 +149,15 @@ function render({ model, el }) {
     palette: () => pixels, ink: () => ink, onError: show,
     fetchTile: async (tile, abort) => {
       const wanted = { layer: now.layer, head: now.head, stat: now.stat, level: tile.level, row: tile.row, column: tile.column };
-      try {
-        const { content, buffer } = (await request(model, "tile", wanted, { signal: abort, slot: `tile${slot++ % 6}` })) ?? stale();
-        return { ...content, values: floats(buffer) };
-      } catch (error) {
-        if (!view.isStatic || !heads) throw error;
-        return smallPicture();
+      for (;;) {
+        try {
+          const { content, buffer } = (await request(model, "tile", wanted, { signal: abort, slot: `tile${slot++ % 6}` })) ?? stale();
+          return { ...content, values: floats(buffer) };
+        } catch (error) { // a snapshot holds some heads only as their small picture
+          if (!view.isStatic || !heads) throw error;
+          if (256 * 2 ** wanted.level >= meta().n) return smallPicture();
+          Object.assign(wanted, { level: wanted.level + 1, row: wanted.row >> 1, column: wanted.column >> 1 });
+        }
       }
     },
     onCell: (cell) => { readout.textContent = cell ? describe(cell) : "Point at the map, or focus it and use the arrow keys."; if (document.activeElement === map.canvas) view.announce(readout.textContent); },

@@ -8,6 +8,7 @@ const GIB = 2 ** 30;
 function render({ model, el }) {
   const view = mount(model, el, "fit");
   const { root, signal } = view;
+  root.classList.add("g4-view");
   const meta = model.get("meta");
   const problem = h("div", { class: "g4-note g4-problem", role: "status", hidden: true });
   const show = (error) => { problem.textContent = error.message.replace(/^\w+Error: /, ""); problem.hidden = false; };

@@ -9,6 +9,7 @@ import { whatIf } from "./whatif.js";
 function render({ model, el }) {
   const view = mount(model, el, "routing");
   const { root, signal } = view;
+  root.classList.add("g4-view");
   const meta = () => model.get("meta");
   const count = () => model.get("n");
   const ask = (type, args = {}, options = {}) => request(model, type, args, { signal, ...options });
