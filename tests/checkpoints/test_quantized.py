@@ -50,7 +50,7 @@ def unpacked(stored, group_size, bits, mode):
     out = {}
     for name, value in stored.items():
         path, _, part = name.rpartition(".")
-        if path + ".scales" not in stored:
+        if path + ".scales" not in stored or part == "bias":
             out[name] = value
         elif part == "weight":
             packed = value, stored[path + ".scales"], stored.get(path + ".biases")
@@ -367,3 +367,27 @@ class TestCPULayers:
         if ordered:
             chosen = mx.sort(chosen)
         np.testing.assert_allclose(mine(x, chosen, ordered), theirs(x, chosen, ordered), atol=1e-4)
+
+
+def test_quantized_towers(tmp_path):
+    """Some conversions quantize the towers' matrices and the projectors as well."""
+    config = tiny.CONFIG | {"quantization": {"group_size": 32, "bits": 8, "mode": "affine"}}
+    weights = tiny.weights(tiny.CONFIG)
+
+    def tower_matrix(path):
+        matrix = weights[path + ".weight"]
+        return not path.startswith(tiny.TEXT) and matrix.ndim == 2 and matrix.shape[-1] % 32 == 0
+
+    stored = quantize(weights, config, tower_matrix)
+    model = g4.load(tiny.save(tmp_path, config, stored))
+    assert model.embed_vision.embedding_projection.bits == 8
+    assert "bias" in model.audio_tower.output_proj and model.audio_tower.output_proj.bits == 8
+    same = g4.load(tiny.save(tmp_path / "same", tiny.CONFIG, unpacked(stored, 32, 8, "affine")))
+    patches = mx.random.uniform(shape=(9, 768))
+    positions = mx.array([[x, y] for y in range(3) for x in range(3)])
+    assert_close(
+        np.array(model.encode_image(patches, positions)),
+        np.array(same.encode_image(patches, positions)),
+    )
+    mel = mx.random.normal((40, 16))
+    assert_close(np.array(model.encode_audio(mel)), np.array(same.encode_audio(mel)))
