@@ -3,6 +3,10 @@
 At the ``keys`` tap a layer's queries and keys are computed at once (so that no chunk's scores wait
 in a graph) and reduced by :func:`.strips.score_strip`. The observer looks at them beside the
 model's own computation and changes nothing in it.
+
+Scores are products in float32. Where MLX multiplies float32 in TF32 (some GPUs, by default) that
+is exact for 16-bit models, whose values TF32 holds, and loses digits for float32 ones unless
+``MLX_ENABLE_TF32=0`` is set.
 """
 
 import mlx.core as mx

@@ -107,6 +107,8 @@ class Recorder:
 
     def _check_place(self, geometry) -> None:
         self._placed, seen = True, self._n - geometry.n
+        if geometry.left_padding is not None:
+            raise TraceError("a trace records one sequence without padding")
         if geometry.query_start != seen:
             raise TraceError(
                 f"the recorder has seen {seen} tokens and the model goes on at "

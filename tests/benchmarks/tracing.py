@@ -3,8 +3,8 @@
     python tests/benchmarks/tracing.py [routing] [overview] [last] [transformers] [tile]
         [--tokens 32768] [--table FILE]
 
-``overview`` reads the whole prompt; ``last`` only the last chunk of 131,072 tokens, where memory
-is highest, because the whole takes hours on a CPU.
+``overview`` reads the whole prompt; ``last`` only its last chunk, where memory is highest: the
+whole of 131,072 tokens takes hours on a CPU.
 
 Every measured run is a process of its own, so that its peak of memory is its own; runs that are
 compared alternate. Time is CPU seconds of the process, which other work on the machine disturbs
@@ -283,6 +283,10 @@ def report_routing(tokens, line):
         line(f"routing on / off, {part}", f"{r[part]:.2f} s for {of}", f"{ratio:.3f}", "1.05")
 
 
+def memory_bar(tokens: int) -> str:
+    return "256 MiB" if tokens <= 32_768 else "2048 MiB"
+
+
 def report_overview(tokens, line):
     plain, traced = worker("plain", tokens), worker("overview", tokens)
     again = worker("plain", tokens)
@@ -301,20 +305,18 @@ def report_overview(tokens, line):
         "2.0",
     )
     above = traced["peak"] - max(plain["peak"], again["peak"])
-    bar = "256 MiB" if tokens <= 32768 else "2048 MiB"
     line(
         "memory above the plain prefill",
         f"{traced['peak']:.0f} MiB against {plain['peak']:.0f} (plan said {traced['stated']:.0f})",
         f"{above:.0f} MiB",
-        bar,
+        memory_bar(tokens),
     )
 
 
 def report_last(tokens, line):
-    n = 131_072
-    plain, traced = worker("last plain", n), worker("last overview", n)
+    plain, traced = worker("last plain", tokens), worker("last overview", tokens)
     line(
-        f"overview of all heads, the last {CHUNK} of {n} tokens, CPU time",
+        f"overview of all heads, the last {CHUNK} of {tokens} tokens, CPU time",
         f"{traced['cpu']:.1f} s against {plain['cpu']:.1f}",
         f"{traced['cpu'] / plain['cpu']:.2f}",
         "",
@@ -323,7 +325,7 @@ def report_last(tokens, line):
         "memory above the plain run",
         f"{traced['peak']:.0f} MiB against {plain['peak']:.0f}",
         f"{traced['peak'] - plain['peak']:.0f} MiB",
-        "2048 MiB",
+        memory_bar(tokens),
     )
 
 
@@ -363,7 +365,7 @@ REPORTS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("reports", nargs="*", choices=[*REPORTS, []], default=[])
-    parser.add_argument("--tokens", type=int, default=32768, help="length of the overview's prompt")
+    parser.add_argument("--tokens", type=int, default=32768, help="length of the overviewed prompt")
     parser.add_argument("--table", type=Path, help="append the lines to this Markdown file")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     options = parser.parse_args()

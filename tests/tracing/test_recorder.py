@@ -184,6 +184,23 @@ def test_sixteen_bit_models_keep_their_own_bits(checkpoint):
         assert np.abs(attention.tile(layer, 1, shape=(100, 1)).values - 1).max() < 1e-5
 
 
+def test_quantized_caches(everything):
+    """What is traced is attention to the keys as the cache gives them back."""
+    model, reference = everything
+    plan = TracePlan(attention=AttentionPlan(retain="all", bins=10))
+    recorder, cache = Recorder(model, plan, expected=100), model.make_cache(kv_bits=8)
+    tokens = mx.array(reference.ids)
+    with model.observe(recorder):
+        for a, b in ((0, 50), (50, 99), (99, 100)):
+            model(tokens[:, a:b], cache=cache)
+    attention = recorder.trace().attention
+    for layer in (1, 2, 7):
+        tile = attention.tile(layer, 1, shape=(10, 10))
+        assert np.abs(tile.values - attention.overview(layer, 1)).max() < 1e-5
+    exact = reference.attn_2[1]
+    assert 1e-5 < np.abs(attention.tile(2, 1, shape=(100, 100)) - exact).max() < 0.1
+
+
 def test_a_watcher_sees_interventions_whichever_block_came_first(everything):
     model, reference = everything
     recorder = Recorder(model, TracePlan(routing=RoutingPlan()))
@@ -202,6 +219,9 @@ def test_bad_runs(everything, checkpoint):
         Recorder(model).trace()
     with model.observe(Recorder(model)), pytest.raises(g4.errors.TraceError, match="one sequence"):
         model(mx.zeros((2, 5), dtype=mx.int32))
+    padded = model.make_cache(left_padding=[2])
+    with model.observe(Recorder(model)), pytest.raises(g4.errors.TraceError, match="padding"):
+        model(mx.array(reference.ids[:, :20]), cache=padded)
     cache = model.make_cache()
     model(mx.array(reference.ids[:, :20]), cache=cache)
     recorder = Recorder(model, TracePlan(attention=AttentionPlan()))
