@@ -24,7 +24,7 @@ from .taps import Tap
 
 #: Attention scores are materialised where MLX has no fused kernel (head size 512); queries are
 #: split so that one block of scores stays below this.
-SCORE_BYTES = 256 * 2**20
+SCORE_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
 
     behind = geometry.query_start - geometry.key_start
     window = geometry.window or geometry.m
-    rows = max(1, SCORE_BYTES // (B * heads * min(geometry.m, 2 * window) * q.itemsize))
+    row_bytes = B * heads * min(geometry.m, 2 * window) * q.itemsize
+    large = n * row_bytes > SCORE_BYTES
+    rows = max(1, SCORE_BYTES // row_bytes)
     if geometry.window is not None:
         rows = min(rows, max(window, 128))
     outputs = []
@@ -99,8 +101,6 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
         first = max(0, start + behind - window + 1)
         last = stop + behind if geometry.blocks is None else geometry.m
         part = q[:, :, start:stop]
-        if outputs:  # one block of scores at a time, whatever order the scheduler prefers
-            part = mx.depends([part], [outputs[-1]])[0]
         causal_alone = plain and (geometry.window is None or stop + behind <= window)
         if causal_alone:
             mask = "causal" if stop - start > 1 else None
@@ -111,7 +111,19 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
                 part, k[:, :, first:last], v[:, :, first:last], scale=1.0, mask=mask
             )
         )
+        if large:
+            _evaluate(outputs[-1])
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
+
+
+def _evaluate(block: mx.array) -> None:
+    """Compute a block now. MLX allocates when it schedules, so blocks left lazy would hold their
+    scores all at once. Inside a compiled or vectorised function nothing can be evaluated."""
+    try:
+        mx.eval(block)
+    except (ValueError, RuntimeError) as error:
+        if "transformations" not in str(error):
+            raise
 
 
 def dequantized(cached: mx.array | tuple, cache, dtype: mx.Dtype) -> mx.array:
