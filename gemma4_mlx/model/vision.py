@@ -19,15 +19,16 @@ import numpy as np
 
 from ..config import VisionConfig
 from .clipped import ClippedLinear
-from .layers import RMSNorm, geglu, rms_norm
+from .exponential import attention, geglu, slow_exponential
+from .layers import RMSNorm, rms_norm
 
-#: Attention scores made at once, in elements (heads x queries x keys). The largest picture has
-#: 10,080 patches: all scores of a 12-head layer would take 4.9 GB. The CPU backend computes them
-#: as a matrix, several blocks ahead; Metal has fused kernels for the released head sizes.
-_SCORES = 1 << 22
+#: Attention scores made at once, in elements. The largest picture has 10,080 patches: all scores
+#: of a 12-head layer would take 4.9 GB. Fewer on the CPU backend, which works several blocks
+#: ahead; Metal has fused kernels for the released head sizes.
+_SCORES_CPU = 1 << 20
 _SCORES_GPU = 1 << 26
 #: Rows of the MLP computed at once, for the same reason.
-_MLP_ROWS = 2048
+_MLP_ROWS = 512
 
 
 class VisionTower(nn.Module):
@@ -162,20 +163,29 @@ class Attention(nn.Module):
         queries = self.q_norm(self.q_proj(x).reshape(P, self.heads, -1))  # (P, H, d)
         keys = self.k_norm(self.k_proj(x).reshape(P, self.kv_heads, -1))
         values = rms_norm(self.v_proj(x).reshape(P, self.kv_heads, -1), self.eps)
-        queries = rotate(queries, rotation).swapaxes(0, 1)[None]  # (1, H, P, d)
-        keys = rotate(keys, rotation).swapaxes(0, 1)[None]
-        values = values.swapaxes(0, 1)[None]
+        queries = rotate(queries, rotation).swapaxes(0, 1)  # (H, P, d)
+        keys = rotate(keys, rotation).swapaxes(0, 1)
+        out = self.attend(queries, keys, values.swapaxes(0, 1))
+        return self.o_proj(out.swapaxes(0, 1).reshape(P, -1))
 
-        scores = _SCORES if mx.default_device() == mx.cpu else _SCORES_GPU
-        rows = max(1, scores // (self.heads * P))
+    @staticmethod
+    def attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+        """softmax(q k^T) v (H, P, d), never all scores at once."""
+        H, P, _ = queries.shape
+        if slow_exponential(queries):
+            repeats = H // keys.shape[0]
+            keys, values = (mx.repeat(x, repeats, axis=0) for x in (keys, values))
+            return attention(queries, keys, values, _SCORES_CPU)
+        rows = max(1, _SCORES_GPU // (H * P))
         out = []
         for i in range(0, P, rows):
-            part = queries[:, :, i : i + rows]
+            part = queries[None, :, i : i + rows]
             if out:  # block after block, whatever order the scheduler prefers
                 part = mx.depends([part], [out[-1]])[0]
-            out.append(mx.fast.scaled_dot_product_attention(part, keys, values, scale=1.0))
-        out = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
-        return self.o_proj(out[0].swapaxes(0, 1).reshape(P, -1))
+            out.append(
+                mx.fast.scaled_dot_product_attention(part, keys[None], values[None], scale=1.0)
+            )
+        return (out[0] if len(out) == 1 else mx.concatenate(out, axis=2))[0]
 
 
 def axial_rotation(

@@ -1,0 +1,82 @@
+"""The exponential for MLX's CPU backend, and two functions that live on it.
+
+On x86 that backend computes exp, tanh and their kin one element at a time, about 15 ns each: in a
+picture's attention the softmax took twice as long as both matrix products, and GELU as long as
+the product before it. A polynomial written as plain arithmetic is fused and vectorised by
+``mx.compile`` and takes a quarter of that, at a relative error of 1e-7. Metal needs none of this
+and keeps its own functions.
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+#: 1.5 * 2^23: adding it rounds a float32 to a whole number, left in the low bits of the sum.
+_ROUNDER = 12_582_912.0
+_LOG2_E = 1.4426950408889634
+#: 2^f for |f| <= 1/2, highest power first: the polynomial of degree 5 whose largest relative
+#: error is smallest, 1e-7.
+_POLYNOMIAL = (
+    0.001327647129073739, 0.009675540961325169, 0.05550713092088699, 0.24022120237350464,
+    0.6931469440460205, 1.0000001192092896,
+)  # fmt: skip
+#: 2 to the power of anything further out is no normal float32, and its exponent bits would spill.
+_LOWEST, _HIGHEST = -126.0, 127.0
+
+
+def _exp2(x: mx.array) -> mx.array:
+    """2^x for float32 x within [-126, 127]."""
+    rounded = x + _ROUNDER
+    f = x - (rounded - _ROUNDER)
+    p = _POLYNOMIAL[0]
+    for coefficient in _POLYNOMIAL[1:]:
+        p = p * f + coefficient
+    # The low bits of `rounded` are the whole number to add to p's exponent, 23 bits up.
+    return mx.view(mx.view(p, mx.int32) + (mx.view(rounded, mx.int32) << 23), mx.float32)
+
+
+_compiled_exp2 = mx.compile(_exp2)
+
+
+@mx.compile
+def _geglu(gate: mx.array, up: mx.array, inner: mx.array) -> mx.array:
+    return gate / (1.0 + _exp2(inner)) * up
+
+
+def slow_exponential(x: mx.array) -> bool:
+    """Whether ``x`` is better served by this file."""
+    return x.dtype == mx.float32 and mx.default_device() == mx.cpu
+
+
+def geglu(gate: mx.array, up: mx.array) -> mx.array:
+    """GELU in its tanh form of the gate, times ``up``.
+
+    g/2 (1 + tanh(u)) = g / (1 + exp(-2u)) with u = sqrt(2 / pi) (g + 0.044715 g^3).
+    """
+    if not slow_exponential(gate):
+        return nn.gelu_approx(gate) * up
+    inner = (-1.5957691216057308 * _LOG2_E) * (gate + 0.044715 * (gate * gate * gate))
+    return _geglu(gate, up, mx.clip(inner, _LOWEST, _HIGHEST))
+
+
+def attention(queries: mx.array, keys: mx.array, values: mx.array, scores: int) -> mx.array:
+    """softmax(q k^T) v with scale 1, every query seeing every key.
+
+    Args:
+        queries, keys, values: (H, n, d) and twice (H, m, d).
+        scores: how many of the H * n * m scores may exist at once.
+    """
+    n, m = queries.shape[1], keys.shape[1]
+    rows = max(1, scores // m)  # of one head
+    out = []
+    for head in range(queries.shape[0]):
+        # In powers of two; and the softmax's sum comes out of the product as one more column.
+        q, k = queries[head] * _LOG2_E, keys[head].T
+        v = mx.concatenate([values[head], mx.ones((m, 1))], axis=-1)
+        parts = []
+        for i in range(0, n, rows):
+            x = q[i : i + rows] @ k
+            weights = _compiled_exp2(mx.maximum(x - x.max(axis=-1, keepdims=True), _LOWEST))
+            y = weights @ v
+            parts.append(y[:, :-1] / y[:, -1:])
+        out.append(mx.concatenate(parts))
+    return mx.stack(out)
