@@ -145,7 +145,7 @@ class Routing(TraceView):
 
     def answer_layer(self, layer: int, which: str = "a") -> tuple[dict, bytes]:
         """One layer's routing: uint16 experts (n, k), strongest first, then float32 weights."""
-        experts, weights = self.trace_of("b" if which == "b" else "a").routing.at(layer)
+        experts, weights = self.trace_of(which).routing.at(layer)
         bulk = experts.astype("<u2").tobytes() + weights.astype("<f4").tobytes()
         return {"n": len(experts)}, bulk
 
@@ -300,6 +300,14 @@ class Routing(TraceView):
                     )
         for token in list(dict.fromkeys([*first, *range(self.n)]))[:SNAPSHOT_PATHS]:
             wanted.append({"type": "path", "token": token, "which": "a"})
+        if self.other is not None:
+            wanted += [{"type": "load", "which": which} for which in ("b", "b-a")]
+            wanted += [{**r, "which": "b"} for r in self.page_requests(None, "b")]
+            for media in self.meta["other"]["media"]:
+                wanted.append({"type": "media", "span": media["index"], "which": "b"})
+            wanted.append({"type": "layer", "layer": now["layer"], "which": "b"})
+            wanted.append({"type": "layer", "layer": now["layer"], "which": "b-a"})
+            wanted.append({"type": "compare"})
         wanted += [{"type": "whatif", **asked} for asked, _ in self._whatif]
         return [*wanted, {"type": "export", "format": "svg"}]
 
