@@ -10,6 +10,7 @@ ordinary Gemma 4 checkpoint folder (export.py).
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -39,14 +40,16 @@ def get_tokenizer(work: Path) -> Tokenizer:
 
 
 class Trainer:
-    def __init__(self, stream, work: Path, seed: int, steps: int, smoke=False):
+    def __init__(self, stream, work: Path, seed: int, steps: int, smoke=False, tokens=TOKENS):
         self.stream, self.work, self.steps, self.smoke = stream, work, steps, smoke
+        self.tokens = tokens
         self.model = reference.build(seed)
         reference.use_fast_norms(self.model)
         self.routing = reference.Routing(self.model)
         self.optimizer = Optimizer(self.model)
         self.step = 0
         self.seconds = 0.0
+        self.stopping = False  # a polite kill: save first
         self.losses = defaultdict(list)  # domain -> recent losses per learned token
 
     # Checkpoints ---------------------------------------------------------------------------
@@ -77,7 +80,7 @@ class Trainer:
 
     def one_step(self) -> dict:
         stage = SMOKE if self.smoke else schedule.stage_at(self.step, self.steps)
-        samples = self.stream.step(self.step, schedule.weights(stage), TOKENS)
+        samples = self.stream.step(self.step, schedule.weights(stage), self.tokens)
         learned = sum(sum(s.learn) for s in samples)
         total = 0.0
         for batch in data.batches(samples, MICRO):
@@ -99,6 +102,7 @@ class Trainer:
         """Train to the end; a checkpoint every five minutes, the folder every twenty."""
         saved = exported = start = time.monotonic()
         before = self.seconds
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
         while self.step < self.steps:
             report = self.one_step()
             now = time.monotonic()
@@ -107,9 +111,11 @@ class Trainer:
                 raise SystemExit(f"the loss is {report['loss']} at step {self.step}")
             if self.step % 10 == 0 or self.step == self.steps:
                 self.show(report)
-            if now - saved > every:
+            if now - saved > every or self.stopping:
                 self.save()
                 saved = now
+            if self.stopping:
+                raise SystemExit("stopped; start again to go on")
             if folder and now - exported > export_every:
                 self.export(folder)
                 exported = now

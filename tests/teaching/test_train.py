@@ -22,9 +22,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def trainer(folder, steps=3):
+def trainer(folder, steps=3, tokens=200):
     stream = data.Stream(load_tokenizer(CHECKPOINT), 0, {}, folder)
-    return train.Trainer(stream, folder, 0, steps, smoke=True)
+    return train.Trainer(stream, folder, 0, steps, smoke=True, tokens=tokens)
 
 
 def test_fast_norms_have_the_references_gradients():
@@ -91,7 +91,8 @@ def test_the_exported_folder_is_what_transformers_loads(tmp_path):
 
     from gemma4_mlx.teaching.export import export
 
-    model = reference.build(3).to(torch.bfloat16).float()
+    model = reference.build(3)
+    model.load_state_dict({k: v.to(torch.bfloat16) for k, v in model.state_dict().items()})
     size = export(model, load_tokenizer(CHECKPOINT), tmp_path)
     assert size < 11e6
     loaded, info = Gemma4ForConditionalGeneration.from_pretrained(
@@ -106,6 +107,6 @@ def test_the_exported_folder_is_what_transformers_loads(tmp_path):
 
 @pytest.mark.slow
 def test_two_hundred_steps_learn_code(tmp_path):
-    run = trainer(tmp_path, 200)
+    run = trainer(tmp_path, 200, train.TOKENS)
     run.run(every=1e9)
     assert np.mean(run.losses["code"][-100:]) < 0.3
