@@ -286,7 +286,9 @@ def accessible():
     def check(page, selector: str):
         if not page.evaluate("typeof axe === 'object'"):
             page.evaluate(source + "; undefined")
-        page.wait_for_timeout(200)  # colours settle after a change of theme
+        # Colours on their way to another theme would be judged half way.
+        page.add_style_tag(content="* { transition: none !important; animation: none !important }")
+        page.wait_for_timeout(100)
         result = page.evaluate("(s) => axe.run(s, { resultTypes: ['violations'] })", selector)
         bad = [
             f"{v['id']}: {n['html'][:160]}: {n['failureSummary']}"

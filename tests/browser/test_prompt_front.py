@@ -180,6 +180,16 @@ def test_edit_regenerate_branches_and_copy(front):
     assert f.sent("edit")[0]["text"] == "other words" and f.sent("edit")[0]["turn"] == 0
 
 
+def test_reading_a_long_prompt_shows_its_progress_and_a_failure_gives_the_text_back(front):
+    f = front(turn("0", "user", "hi"), turn("1", "assistant", status="streaming"), busy=True)
+    f.push({"kind": "progress", "done": 2048, "total": 13_000})
+    f.root.get_by_text("Reading the prompt: 2,048 of 13,000 tokens").wait_for()
+    f.push(delta("x", 0))
+    f.root.get_by_role("progressbar").wait_for(state="hidden")
+    f.push({"kind": "draft", "text": "what I wrote"})
+    assert f.root.get_by_role("textbox", name="Your message").input_value() == "what I wrote"
+
+
 def test_it_says_that_the_kernel_is_gone_and_cleans_up(front):
     f = front(turn("0", "user", "hi"))
     f.page.evaluate("emit('comm_live_update')")

@@ -53,7 +53,8 @@ function render({ model, el }) {
   const progressText = h("span", {});
   const reading = h("div", { className: "g4-reading", hidden: true }, progress, progressText);
   const status = h("div", { className: "g4-status" });
-  const context = { model, view, act, ask, icons, problem, isBusy: () => Boolean(model.get("busy")) };
+  const context = { model, view, act, ask, icons, problem,
+    isBusy: () => Boolean(model.get("busy")), openTokens: new Set() };
   const options = makeOptions(context);
   const composer = makeComposer(context, { send, stop });
   const empty = h("div", { className: "g4-empty" });

@@ -43,8 +43,8 @@ export function makeMessage(context, turn, index) {
       drawnParts[i].draw();
     });
     drawnParts.splice(turn.parts.length).forEach((part) => part.node.remove());
+    showTokens();
     drawActions();
-    tokens?.refresh(turn);
   }
 
   /** @returns {boolean} false if something is missing in between */
@@ -63,7 +63,7 @@ export function makeMessage(context, turn, index) {
     turn.tokens = count ?? turn.tokens;
     drawnParts[at].set(part);
     drawParts();
-    tokens?.refresh(turn);
+    showTokens();
     return true;
   }
 
@@ -86,22 +86,31 @@ export function makeMessage(context, turn, index) {
       if (turn.role === "assistant") items.push(button("again", "Answer again", () => isBusy() || act("regenerate", { turn: index })));
     }
     if (turn.role === "assistant" && turn.tokens) {
-      items.push(button("tokens", "Show the tokens and their probabilities", (event) => {
-        if (tokens) {
-          tokens.node.remove();
-          tokens = null;
-          delete node.dataset.tokens;
-        } else {
-          tokens = makeTokens(context, turn, index);
-          node.insertBefore(tokens.node, actions);
-          node.dataset.tokens = "true";
-        }
-        event.currentTarget.setAttribute("aria-pressed", String(Boolean(tokens)));
+      items.push(button("tokens", "Show the tokens and their probabilities", () => {
+        // Remembered by place, so that a new version of the answer shows its tokens, too.
+        if (tokens) context.openTokens.delete(index);
+        else context.openTokens.add(index);
+        showTokens();
+        drawActions();
+        actions.querySelector("[aria-pressed]")?.focus();
       }, { "aria-pressed": Boolean(tokens) }));
     }
     const ending = ENDINGS[turn.status];
     if (ending) items.push(h("span", { className: `g4-chip ${turn.status === "error" ? "g4-is-bad" : "g4-is-warn"}`, textContent: ending }));
     actions.replaceChildren(...items);
+  }
+
+  function showTokens() {
+    const wanted = context.openTokens.has(index) && turn.role === "assistant" && turn.tokens > 0;
+    if (wanted === Boolean(tokens)) return tokens?.refresh(turn);
+    if (wanted) {
+      tokens = makeTokens(context, turn, index);
+      node.insertBefore(tokens.node, actions);
+    } else {
+      tokens.node.remove();
+      tokens = null;
+    }
+    node.dataset.tokens = String(wanted);
   }
 
   function startEdit() {
