@@ -255,24 +255,25 @@ def activation_bytes(
 ) -> int:
     """Upper bound of what computing one chunk of a prompt needs beside weights and cache.
 
-    The residual stream and its neighbours, the widest MLP, the experts' rows, one block of
-    attention scores (at most ``SCORE_BYTES``) and its softmax, per-layer inputs, the logits of
-    one position, and one full layer's keys and values, copied when its buffer grows or unpacked
-    when they are quantized.
+    The residual stream and its neighbours and the per-layer inputs; beside them, one after the
+    other, attention (heads, one block of scores of at most ``SCORE_BYTES`` and its softmax, one
+    full layer's keys and values, copied when its buffer grows or unpacked when they are
+    quantized) and feed-forward (the widest MLP, the experts' rows); the logits of one position.
     """
     H, n = text.hidden_size, min(chunk, tokens)
     layers = range(text.num_hidden_layers)
+    stream = 6 * H + 3 * text.num_hidden_layers * text.hidden_size_per_layer_input
+
     heads = text.num_attention_heads * max(text.head_dim_of(i) for i in layers)
-    stream = n * (6 * H + 4 * heads + 3 * max(text.mlp_width(i) for i in layers))
-    if text.enable_moe_block:
-        stream += n * text.top_k_experts * (3 * text.moe_intermediate_size + 2 * H)
-    stream += 3 * n * text.num_hidden_layers * text.hidden_size_per_layer_input
+    full = [i for i in layers if text.is_full(i)]
+    one_layer = max((2 * text.kv_heads_of(i) * text.head_dim_of(i) for i in full), default=0)
     scores = 2 * min(SCORE_BYTES, n * tokens * text.num_attention_heads * itemsize)
-    one_layer = max(
-        2 * text.kv_heads_of(i) * text.head_dim_of(i) for i in layers if text.is_full(i)
-    )
-    copies = tokens * one_layer * itemsize
-    return stream * itemsize + scores + copies + 6 * 4 * text.vocab_size
+    attention = (n * 4 * heads + tokens * one_layer) * itemsize + scores
+
+    wide = 3 * max(text.mlp_width(i) for i in layers)
+    if text.enable_moe_block:
+        wide += text.top_k_experts * (3 * text.moe_intermediate_size + 2 * H)
+    return n * stream * itemsize + max(attention, n * wide * itemsize) + 6 * 4 * text.vocab_size
 
 
 @dataclass(frozen=True)
