@@ -50,16 +50,35 @@ def load(library: str, folder: str, bits: int | None):
     return load_model(Path(folder))[0]
 
 
-def run(model, library: str, prefill: int, decode: int, chunk: int, kv_bits: int | None) -> dict:
+def fill(model, cache: list, tokens: int, chunk: int) -> None:
+    """Put random keys and values of ``tokens`` earlier tokens into a cache, chunk by chunk.
+
+    What a long context costs in memory can so be measured where computing it would take hours.
+    """
+    import mlx.core as mx
+
+    text, dtype = model.config.text, model.dtype
+    for start in range(0, tokens, chunk):
+        n = min(chunk, tokens - start)
+        for layer, entry in enumerate(cache):
+            shape = (1, text.kv_heads_of(layer), n, text.head_dim_of(layer))
+            entry.update_and_fetch(*(mx.random.normal(shape).astype(dtype) for _ in range(2)))
+            mx.eval(entry.state)
+
+
+def run(model, options: argparse.Namespace, prefill: int) -> dict:
     """Prefill in chunks with the cache alone evaluated, then greedy decoding."""
     import mlx.core as mx
 
+    decode, chunk, ours = options.decode, options.chunk, options.library == "ours"
     tokens = mx.arange(prefill)[None] * 7919 % 30_000 + 3
-    cache = model.make_cache(kv_bits=kv_bits) if kv_bits else model.make_cache()
+    cache = model.make_cache(kv_bits=options.kv_bits) if options.kv_bits else model.make_cache()
+    if options.behind:
+        fill(model, cache, options.behind, chunk)
     with Stopwatch() as filling:
         for start in range(0, prefill - 1, chunk):
             part = tokens[:, start : min(start + chunk, prefill - 1)]
-            model.hidden(part, cache) if library == "ours" else model(part, cache=cache)
+            model.hidden(part, cache) if ours else model(part, cache=cache)
             mx.eval([entry.state for entry in cache])
         logits = model(tokens[:, -1:], cache=cache)[:, -1]
         mx.eval(logits)
@@ -92,6 +111,7 @@ def main() -> None:
     parser.add_argument("--decode", type=int, default=16)
     parser.add_argument("--chunk", type=int, default=512)
     parser.add_argument("--kv-bits", type=int)
+    parser.add_argument("--behind", type=int, default=0, help="random tokens in the cache before")
     options = parser.parse_args()
 
     from gemma4_mlx import _blas  # preloads OpenBLAS for either library
@@ -119,10 +139,7 @@ def main() -> None:
         "load_peak": peak(),
         "loaded": resident(),
     }
-    result["runs"] = [
-        run(model, options.library, n, options.decode, options.chunk, options.kv_bits)
-        for n in options.prefill
-    ]
+    result["runs"] = [run(model, options, n) for n in options.prefill]
     print(json.dumps(result))
 
 

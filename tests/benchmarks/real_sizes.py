@@ -2,6 +2,8 @@
 
     python tests/benchmarks/real_sizes.py e2b                       512 tokens + 16 decoded
     python tests/benchmarks/real_sizes.py e2b --prefill 8192 --kv-bits 8
+    python tests/benchmarks/real_sizes.py 26b-a4b --behind 7680      memory at 8K context: the first
+                                                                     tokens' keys are random
     python tests/benchmarks/real_sizes.py 26b-a4b --peer            also mlx-lm
 
 The text decoders as released; what is written lies in a temporary folder and is deleted.
@@ -39,8 +41,9 @@ def measure(folder: Path, library: str, options: argparse.Namespace) -> dict:
         "--prefill", str(options.prefill), "--decode", str(options.decode),
         "--chunk", str(options.chunk),
     ]  # fmt: skip
-    if options.kv_bits and library == "ours":
-        command += ["--kv-bits", str(options.kv_bits)]
+    if library == "ours":
+        command += ["--kv-bits", str(options.kv_bits)] if options.kv_bits else []
+        command += ["--behind", str(options.behind)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{library}: {done.stderr[-3000:]}")
@@ -66,6 +69,7 @@ def main() -> None:
     parser.add_argument("--decode", type=int, default=16)
     parser.add_argument("--chunk", type=int, default=512)
     parser.add_argument("--kv-bits", type=int)
+    parser.add_argument("--behind", type=int, default=0, help="random tokens in the cache before")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--scales", choices=["BF16", "F32"], default="BF16")
     parser.add_argument("--peer", action="store_true", help="measure mlx-lm as well")
@@ -77,7 +81,7 @@ def main() -> None:
     )
     for name in options.models:
         config = replace(released(name).config, vision=None, audio=None)
-        context = options.prefill + options.decode
+        context = options.behind + options.prefill + options.decode
         plan = fit(config, options.bits, context, options.kv_bits, chunk=options.chunk)
         free = psutil.virtual_memory().available
         if plan.total > free:
