@@ -25,7 +25,12 @@ import mlx.nn as nn
 from ..config import AudioConfig
 from ..errors import ConfigError
 from .clipped import ClippedLinear
+from .exponential import silu
 from .layers import RMSNorm
+from .rows import by_rows
+
+#: Tokens subsampled at once.
+_TOKENS = 128
 
 
 class AudioTower(nn.Module):
@@ -75,8 +80,16 @@ class Subsampling(nn.Module):
 
     def __call__(self, mel: mx.array) -> mx.array:
         x = mel.astype(self.layer0.conv.weight.dtype)[None, :, :, None]  # (1, T, bins, 1)
-        x = self.layer1(self.layer0(x))  # (1, n, bins / 4, channels)
-        return self.input_proj_linear(x.reshape(x.shape[1], -1))
+        n = -(-mel.shape[0] // 4)
+        # Some tokens at a time, for the convolutions' memory. The token before them is computed
+        # along and dropped: its frames reach into theirs, and its own are incomplete.
+        tokens = []
+        for first in range(0, n, _TOKENS):
+            before = 1 if first else 0
+            block = x[:, 4 * (first - before) : 4 * (first + _TOKENS)]
+            block = self.layer1(self.layer0(block))[0, before:]  # (tokens, bins / 4, channels)
+            tokens.append(self.input_proj_linear(block.reshape(block.shape[0], -1)))
+        return mx.concatenate(tokens)
 
 
 class ConvLayer(nn.Module):
@@ -139,8 +152,11 @@ class FeedForward(nn.Module):
         self.post_layer_norm = RMSNorm(D, config.rms_norm_eps)
 
     def __call__(self, x: mx.array) -> mx.array:
+        return by_rows(self.block, x)
+
+    def block(self, x: mx.array) -> mx.array:
         y = self.pre_layer_norm(limited(x, self.limit))
-        y = self.ffw_layer_2(nn.silu(self.ffw_layer_1(y)))
+        y = self.ffw_layer_2(silu(self.ffw_layer_1(y)))
         return x + self.weight * self.post_layer_norm(limited(y, self.limit))
 
 
@@ -221,7 +237,7 @@ class LightConv(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         values, gates = mx.split(self.linear_start(self.pre_layer_norm(x)), 2, axis=-1)
         y = self.depthwise_conv1d(values * mx.sigmoid(gates))
-        y = nn.silu(self.conv_norm(limited(y, self.limit)))
+        y = silu(self.conv_norm(limited(y, self.limit)))
         return x + self.linear_end(y)
 
 

@@ -21,14 +21,13 @@ from ..config import VisionConfig
 from .clipped import ClippedLinear
 from .exponential import attention, geglu, slow_exponential
 from .layers import RMSNorm, rms_norm
+from .rows import by_rows
 
 #: Attention scores made at once, in elements. The largest picture has 10,080 patches: all scores
 #: of a 12-head layer would take 4.9 GB. Fewer on the CPU backend, which works several blocks
 #: ahead; Metal has fused kernels for the released head sizes.
-_SCORES_CPU = 1 << 20
+_SCORES_CPU = 1 << 19
 _SCORES_GPU = 1 << 26
-#: Rows of the MLP computed at once, for the same reason.
-_MLP_ROWS = 512
 
 
 class VisionTower(nn.Module):
@@ -138,7 +137,13 @@ class EncoderLayer(nn.Module):
         self.post_feedforward_layernorm = RMSNorm(D, eps)
 
     def __call__(self, x: mx.array, rotation: tuple[mx.array, mx.array]) -> mx.array:
-        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), rotation))
+        attention = self.self_attn
+        qkv = by_rows(lambda x, *r: attention.project(self.input_layernorm(x), r), x, *rotation)
+        return by_rows(self.after_attention, x, attention.attend(*qkv))
+
+    def after_attention(self, x: mx.array, heads: mx.array) -> mx.array:
+        """The rest of the layer for x (P, D) and its heads' outputs (P, H*d)."""
+        x = x + self.post_attention_layernorm(self.self_attn.o_proj(heads))
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
 
@@ -158,24 +163,24 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(head, self.eps)
         self.k_norm = RMSNorm(head, self.eps)
 
-    def __call__(self, x: mx.array, rotation: tuple[mx.array, mx.array]) -> mx.array:
+    def project(self, x: mx.array, rotation: tuple[mx.array, mx.array]) -> tuple[mx.array, ...]:
+        """x (P, D) -> rotated queries and keys and the values, (P, heads, d) each."""
         P = x.shape[0]
-        queries = self.q_norm(self.q_proj(x).reshape(P, self.heads, -1))  # (P, H, d)
+        queries = self.q_norm(self.q_proj(x).reshape(P, self.heads, -1))
         keys = self.k_norm(self.k_proj(x).reshape(P, self.kv_heads, -1))
         values = rms_norm(self.v_proj(x).reshape(P, self.kv_heads, -1), self.eps)
-        queries = rotate(queries, rotation).swapaxes(0, 1)  # (H, P, d)
-        keys = rotate(keys, rotation).swapaxes(0, 1)
-        out = self.attend(queries, keys, values.swapaxes(0, 1))
-        return self.o_proj(out.swapaxes(0, 1).reshape(P, -1))
+        return rotate(queries, rotation), rotate(keys, rotation), values
 
     @staticmethod
     def attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-        """softmax(q k^T) v (H, P, d), never all scores at once."""
-        H, P, _ = queries.shape
+        """softmax(q k^T) v for queries (P, H, d) -> (P, H*d), never all scores at once."""
+        P, H, _ = queries.shape
+        queries, keys, values = (x.swapaxes(0, 1) for x in (queries, keys, values))  # (H, P, d)
         if slow_exponential(queries):
             repeats = H // keys.shape[0]
             keys, values = (mx.repeat(x, repeats, axis=0) for x in (keys, values))
-            return attention(queries, keys, values, _SCORES_CPU)
+            out = attention(queries, keys, values, _SCORES_CPU)
+            return out.swapaxes(0, 1).reshape(P, -1)
         rows = max(1, _SCORES_GPU // (H * P))
         out = []
         for i in range(0, P, rows):
@@ -185,7 +190,7 @@ class Attention(nn.Module):
             out.append(
                 mx.fast.scaled_dot_product_attention(part, keys[None], values[None], scale=1.0)
             )
-        return (out[0] if len(out) == 1 else mx.concatenate(out, axis=2))[0]
+        return mx.concatenate(out, axis=2)[0].swapaxes(0, 1).reshape(P, -1)
 
 
 def axial_rotation(
@@ -220,8 +225,4 @@ class MLP(nn.Module):
         self.down_proj = ClippedLinear(width, D, clipped)
 
     def __call__(self, x: mx.array) -> mx.array:
-        parts = [
-            self.down_proj(geglu(self.gate_proj(rows), self.up_proj(rows)))
-            for rows in (x[i : i + _MLP_ROWS] for i in range(0, x.shape[0], _MLP_ROWS))
-        ]
-        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+        return self.down_proj(geglu(self.gate_proj(x), self.up_proj(x)))

@@ -8,6 +8,7 @@ from media_reference import arrays
 import gemma4_mlx as g4
 from gemma4_mlx.config import AudioConfig
 from gemma4_mlx.errors import ConfigError
+from gemma4_mlx.model import audio, rows
 from gemma4_mlx.model.audio import AudioTower
 
 
@@ -65,6 +66,16 @@ def test_blocks_equal_plain_attention(tower, keys):
         out[i] = np.einsum("hj,jhd->hd", weights, v[near])
     expected = np.array(attention.post(mx.array(out.reshape(n, -1).astype(np.float32))))
     assert relative(ours, expected) < 1e-5
+
+
+def test_subsampling_in_blocks_changes_nothing(tower, monkeypatch):
+    mel = mx.array(arrays("towers")["200_mel"])
+    for frames in (200, 197, 41, 9):
+        whole = tower(mel[:frames])
+        with monkeypatch.context() as patch:
+            patch.setattr(audio, "_TOKENS", 3)
+            patch.setattr(rows, "ROWS_CPU", 7)
+            assert relative(tower(mel[:frames]), np.array(whole)) < 1e-5
 
 
 def test_clips_do_not_depend_on_what_follows(tower):
