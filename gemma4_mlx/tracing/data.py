@@ -59,6 +59,8 @@ class Trace:
     interventions : what was changed in the model during the run, as text
     plan : the plan, as text
     selection : what the views of this trace point at
+    media : what the soft tokens were made of, by ``tokens.media``: pictures (h, w, 3) uint8 and
+        sounds (N,) float32, so that a view can draw on them
     """
 
     tokens: Tokens
@@ -71,6 +73,7 @@ class Trace:
     interventions: tuple[str, ...] = ()
     plan: str = ""
     selection: Selection = field(default_factory=Selection)
+    media: list[np.ndarray] = field(default_factory=list)
 
     def __len__(self):
         return len(self.tokens)
@@ -129,6 +132,7 @@ class Trace:
             kept = self.activations
             arrays |= {f"activations.{tap}": value for tap, value in kept.values.items()}
             description["activations"] = {"layers": list(kept.layers), "dtype": kept.dtype}
+        arrays |= {f"media.{i}": np.asarray(medium) for i, medium in enumerate(self.media)}
         description["timings"] = vars(self.timings)
         description["model"] = self.model
         description["interventions"] = list(self.interventions)
@@ -180,6 +184,8 @@ def _from_file(arrays: dict, description: dict) -> Trace:
     if "activations" in description:
         values, meta = part("activations")
         trace.activations = Activations(tuple(meta["layers"]), values, meta["dtype"])
+    media = sum(name.startswith("media.") for name in arrays)
+    trace.media = [arrays[f"media.{i}"] for i in range(media)]
     times = description["timings"]
     trace.timings = Timings(
         times["prefill"], tuple(map(tuple, times["chunks"])), tuple(times["decode"])

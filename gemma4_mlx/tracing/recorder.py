@@ -166,6 +166,11 @@ class Recorder:
         trace = Trace(tokens, timings=self._timings(), plan=str(self.plan))
         trace.interventions = tuple(map(str, self._interventions))
         trace.model = model_facts(self.model)
+        if self.inputs is not None:
+            trace.media = [
+                getattr(s.data, "pixels", getattr(s.data, "samples", None))
+                for s in self.inputs.media
+            ]
         if self.routing is not None:
             trace.routing = self.routing.result(tokens)
         if self.attention is not None:

@@ -135,4 +135,4 @@ def make_media() -> list:
     y, x = np.mgrid[:96, :96]
     picture = np.stack([x * 2.6, y * 2.6, 255 - x * 2.6], -1).astype(np.uint8)
     t = np.arange(12_800) / 16_000
-    return [picture, np.sin(2 * np.pi * 440 * t) * np.hanning(len(t))]
+    return [picture, (np.sin(2 * np.pi * 440 * t) * np.hanning(len(t))).astype(np.float32)]

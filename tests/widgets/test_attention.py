@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from synthetic import DONORS, WINDOW, make_attention, make_media, make_tokens, make_trace
 
-from gemma4_mlx.tracing import Tokens, Trace
+from gemma4_mlx.tracing import Tokens, Trace, open_trace
 from gemma4_mlx.widgets import attention as module
 from gemma4_mlx.widgets.attention import Attention
 from gemma4_mlx.widgets.traceview import boxes_of, media_of, parts_of
@@ -161,6 +161,14 @@ def test_pages_search_and_media(view, trace):
     wave = np.frombuffer(bulk, "<f4").reshape(-1, 2)
     assert np.abs(wave).max() == pytest.approx(1) and (wave[:, 0] <= wave[:, 1]).all()
     assert Attention(trace).answer_media(0)[1] is None  # the trace alone has no picture
+
+
+def test_pictures_and_sounds_stay_with_a_saved_trace(trace, tmp_path):
+    kept = Trace(trace.tokens, attention=trace.attention, media=make_media())
+    opened = open_trace(kept.save(tmp_path / "media.g4trace"))
+    view = Attention(opened)
+    assert view.answer_media(0)[1] == Attention(trace, media=make_media()).answer_media(0)[1]
+    np.testing.assert_array_equal(opened.media[1], make_media()[1])
 
 
 def test_bad_requests_answer_with_the_reason(view):
