@@ -96,6 +96,7 @@ class Chat:
         self._template = template if template is not None else model.chat_template
         self._media = MediaLoader(model)
         self._features = MediaCache()
+        self._encoded: dict[str, list[int]] = {}
         self._lock = threading.Lock()
         self._cancel: threading.Event | None = None
 
@@ -413,7 +414,8 @@ class Chat:
         )
 
     def _inputs(self, messages, thinking, add_generation_prompt=None) -> ModelInputs:
-        ids = self._render(messages, thinking, add_generation_prompt).encode(self.model.tokenizer)
+        rendered = self._render(messages, thinking, add_generation_prompt)
+        ids = rendered.encode(self.model.tokenizer, self._encoded)
         media = [self._media.load(part) for part in media_of(messages)]
         return expand(ids, media, self.model.config, self.model.tokenizer.encode)
 

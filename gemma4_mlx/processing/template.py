@@ -56,11 +56,25 @@ class Rendered:
             pieces.append((self._plain(self.marked[start:]), None))
         return pieces
 
-    def encode(self, tokenizer) -> list[int]:
-        """Token ids. Media placeholders are one id each; see ``inputs.expand``."""
+    def encode(self, tokenizer, known: dict[str, list[int]] | None = None) -> list[int]:
+        """Token ids. Media placeholders are one id each; see ``inputs.expand``.
+
+        Args:
+            known: remembers the ids of pieces from one call to the next, so that a conversation
+                that grows is not encoded again; pieces that are gone are forgotten.
+        """
         ids: list[int] = []
+        used: dict[str, list[int]] = {}
+        known = {} if known is None else known
         for text, id in self.pieces(tokenizer.special_ids):
-            ids += tokenizer.encode(text) if id is None else [id]
+            if id is not None:
+                ids.append(id)
+                continue
+            piece = used.get(text) or known.get(text) or tokenizer.encode(text)
+            used[text] = piece
+            ids += piece
+        known.clear()
+        known.update(used)
         return ids
 
     def _plain(self, marked: str) -> str:
@@ -186,9 +200,8 @@ def _mark_model_text(text: str, stand_in: str) -> str:
 @lru_cache(maxsize=16)
 def _compile(source: str, stand_in: str):
     import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = _sandbox()(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
 
@@ -213,6 +226,23 @@ def _compile(source: str, stand_in: str):
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise ChatError(f"the chat template is broken at line {error.lineno}: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _sandbox():
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.utils import Namespace
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        """Jinja's, with a short way for what templates do most: a template's own variables in a
+        ``namespace()`` need none of the checks that protect Python objects."""
+
+        def is_safe_attribute(self, obj, attr, value):
+            if type(obj) is Namespace and not attr.startswith("_"):
+                return True
+            return super().is_safe_attribute(obj, attr, value)
+
+    return Sandbox
 
 
 def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
