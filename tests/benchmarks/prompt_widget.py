@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     model = g4.load(options.model) if options.model else g4.load()
-    how = SamplingOptions(temperature=0.7, seed=1, max_tokens=options.tokens, ignore_eos=True)
+    never = tuple(model.config.eos_token_ids)  # so that every answer has the same length
+    how = SamplingOptions(temperature=0.7, seed=1, max_tokens=options.tokens, suppress_tokens=never)
     messages = 0
 
     def count(content, buffers=None):

@@ -7,14 +7,15 @@ import gemma4_mlx as g4
 from gemma4_mlx.generation import SamplingOptions
 model = g4.load()
 """
-# An answer of known length, whatever the model has to say.
+# An answer that does not end by itself.
 SHOW = """
-endless = SamplingOptions(temperature=0.7, seed=1, max_tokens=1500, ignore_eos=True)
+never = tuple(model.config.eos_token_ids)
+endless = SamplingOptions(temperature=0.7, seed=1, max_tokens=1500, suppress_tokens=never)
 prompt = g4.widgets.Prompt(g4.Chat(model, options=endless))
 prompt
 """
 AGAIN = "second = g4.widgets.Prompt(model, options={'max_tokens': 40}); second"
-BUSY = "import time; time.sleep(6); print('slept')"
+BUSY = "import time; time.sleep(20); print('slept')"
 BEGUN = "document.querySelector('.g4-from-assistant .g4-body')?.textContent.length > 40"
 
 
@@ -62,7 +63,7 @@ def test_tokens_arrive_before_the_answer_is_complete_and_stop_stops(prompt, lab_
         }"""
     )
     print(f"stopped {seconds:.3f} s after the click")
-    assert seconds < 2  # 0.2 s on a machine with nothing else to do
+    assert seconds < 5  # a fifth of a second where nothing else runs; CI machines are busy
     prompt.get_by_text("Stopped").wait_for()
     stopped = body.inner_text()
     page.wait_for_timeout(300)
@@ -81,7 +82,7 @@ def test_a_second_prompt_and_its_numbers(prompt):
     assert "from cache" in status, "the first turn is not read again"
 
 
-def test_an_answer_goes_on_while_another_cell_is_running(prompt, lab_notebook):
+def test_an_answer_outlives_another_cell_and_an_interrupt(prompt, lab_notebook):
     """A new message waits for the kernel on most versions; what was sent goes on and is shown."""
     page = lab_notebook.page
     send(prompt, "go on")
@@ -95,6 +96,8 @@ def test_an_answer_goes_on_while_another_cell_is_running(prompt, lab_notebook):
         page.wait_for_timeout(100)
     assert len(answer(prompt).inner_text()) > before
     assert not page.get_by_text("slept", exact=True).count(), "the other cell is still running"
+    lab_notebook.execute("kernelmenu:interrupt")
+    page.get_by_text("KeyboardInterrupt").first.wait_for()
     prompt.get_by_role("button", name="Stop").click()
     prompt.get_by_role("button", name="Send").wait_for()
 

@@ -15,7 +15,8 @@ CELLS = (
     "import ipykernel, gemma4_mlx as g4\n"
     "from gemma4_mlx.generation import SamplingOptions\n"
     "model = g4.load()\n"
-    "options = SamplingOptions(temperature=0.7, max_tokens=4000, ignore_eos=True)\n"
+    "never = tuple(model.config.eos_token_ids)\n"
+    "options = SamplingOptions(temperature=0.7, max_tokens=4000, suppress_tokens=never)\n"
     "print('ipykernel', ipykernel.__version__)",
     "prompt = g4.widgets.Prompt(g4.Chat(model, options=options)); prompt",
 )

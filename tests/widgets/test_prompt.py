@@ -18,7 +18,8 @@ from gemma4_mlx.widgets import Prompt
 from gemma4_mlx.widgets.branches import Branches
 from gemma4_mlx.widgets.live_turn import LiveTurn, utf16_length
 
-ENDLESS = SamplingOptions(temperature=0.8, seed=3, max_tokens=2000, ignore_eos=True)
+# Suppressing the stop tokens makes an answer that does not end by itself.
+ENDLESS = SamplingOptions(temperature=0.8, seed=3, max_tokens=2000, suppress_tokens=(1, 50, 106))
 
 
 @pytest.fixture(scope="module")
