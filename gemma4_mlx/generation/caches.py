@@ -14,6 +14,7 @@ the wanted position, and the tokens between are computed again, so the result is
 fresh run.
 """
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,10 @@ from ..model.cache import SlidingKVCache, rewind
 SNAPSHOT_EVERY = 2048
 #: Memory for snapshots. The latest one is kept even where it alone takes more.
 SNAPSHOT_BYTES = 256 * 2**20
+#: Shorter common beginnings are computed again rather than copied from another cache.
+WORTH_SHARING = 32
+
+_living: "weakref.WeakSet[PromptCache]" = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class PromptCache:
             ``model(tokens, cache=cache.entries)`` only together with :meth:`commit`.
         tokens: ids whose keys and values are cached, in order.
         media: the pictures and sounds among them.
+        busy: a generation is under way on it.
     """
 
     def __init__(
@@ -72,7 +78,30 @@ class PromptCache:
         self.kv_bits, self.kv_group_size = kv_bits, kv_group_size
         self.snapshot_every, self.snapshot_bytes = snapshot_every, snapshot_bytes
         self._bidirectional = model.config.text.use_bidirectional_attention == "vision"
+        self.busy = False
         self.clear()
+        _living.add(self)
+
+    @classmethod
+    def sharing(cls, model, inputs, **how) -> "PromptCache":
+        """A new cache that begins with what some other cache of this model, alive in this process
+        and kept the same way, has in common with a prompt: a second conversation with the same
+        system text and tools reads them only once. Arguments as of the class."""
+        cache = cls(model, **how)
+        tokens, media = getattr(inputs, "tokens", inputs), cached_media(inputs)
+
+        def common(other):
+            kept = (other.model, other.kv_bits, other.kv_group_size, other.interventions)
+            own = (model, cache.kv_bits, cache.kv_group_size, model.interventions)
+            alike = kept[0] is own[0] and kept[1:] == own[1:]
+            return other.common_prefix(tokens, media) if alike and not other.busy else 0
+
+        length, best = max(((common(o), o) for o in list(_living)), key=lambda pair: pair[0])
+        if length >= WORTH_SHARING and best._copy_to(cache)._go_back(length) >= WORTH_SHARING:
+            for entry in cache.entries:
+                fill(entry, [mx.contiguous(part) for part in held_by(entry)], entry.offset)
+            cache.settle()
+        return cache
 
     def clear(self) -> None:
         """Forget everything."""
@@ -245,13 +274,17 @@ class PromptCache:
     def fork(self) -> "PromptCache":
         """An independent copy to continue differently; shares memory until one of them writes."""
         self.settle()
-        copy = PromptCache(
-            self.model,
-            kv_bits=self.kv_bits,
-            kv_group_size=self.kv_group_size,
-            snapshot_every=self.snapshot_every,
-            snapshot_bytes=self.snapshot_bytes,
+        return self._copy_to(
+            PromptCache(
+                self.model,
+                kv_bits=self.kv_bits,
+                kv_group_size=self.kv_group_size,
+                snapshot_every=self.snapshot_every,
+                snapshot_bytes=self.snapshot_bytes,
+            )
         )
+
+    def _copy_to(self, copy: "PromptCache") -> "PromptCache":
         copy.interventions = self.interventions
         copy.tokens, copy.media = list(self.tokens), list(self.media)
         copy.snapshots = list(self.snapshots)

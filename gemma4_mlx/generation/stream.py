@@ -77,6 +77,7 @@ def stream(
     mx.reset_peak_memory()
     with wired_memory():
         try:
+            run.cache.busy = True
             run.reused = run.cache.reuse(run.prompt.inputs)
             if progress:
                 yield Progress(run.reused, len(run.prompt), run.seconds())
@@ -90,7 +91,10 @@ def stream(
             if not run.cancelled():
                 yield from run.decode(soft)
         finally:
-            run.cache.settle()
+            try:
+                run.cache.settle()
+            finally:
+                run.cache.busy = False
         run.cache.snapshot()
         yield run.finish()
 
@@ -100,6 +104,8 @@ def _checked_cache(cache: PromptCache | None, model) -> PromptCache:
         return PromptCache(model, snapshot_bytes=0)  # nobody will come back to it
     if cache.model is not model:
         raise GenerationError("The cache belongs to another model.")
+    if cache.busy:
+        raise GenerationError("The cache is in use by another generation.")
     return cache
 
 

