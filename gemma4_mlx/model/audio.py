@@ -27,7 +27,7 @@ from ..errors import ConfigError
 from .clipped import ClippedLinear
 from .exponential import silu
 from .layers import RMSNorm
-from .rows import by_rows
+from .rows import by_rows, settled
 
 #: Tokens subsampled at once.
 _TOKENS = 128
@@ -88,7 +88,8 @@ class Subsampling(nn.Module):
             before = 1 if first else 0
             block = x[:, 4 * (first - before) : 4 * (first + _TOKENS)]
             block = self.layer1(self.layer0(block))[0, before:]  # (tokens, bins / 4, channels)
-            tokens.append(self.input_proj_linear(block.reshape(block.shape[0], -1)))
+            block = self.input_proj_linear(block.reshape(block.shape[0], -1))
+            tokens.append(settled(block))
         return mx.concatenate(tokens)
 
 

@@ -10,6 +10,8 @@ and keeps its own functions.
 import mlx.core as mx
 import mlx.nn as nn
 
+from .rows import settled
+
 #: 1.5 * 2^23: adding it rounds a float32 to a whole number, left in the low bits of the sum.
 _ROUNDER = 12_582_912.0
 _LOG2_E = 1.4426950408889634
@@ -89,6 +91,6 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, scores: int) 
             x = q[i : i + rows] @ k
             weights = _compiled_exp2(mx.maximum(x - x.max(axis=-1, keepdims=True), _LOWEST))
             y = weights @ v
-            parts.append(y[:, :-1] / y[:, -1:])
+            parts.append(settled(y[:, :-1] / y[:, -1:]))
         out.append(mx.concatenate(parts))
     return mx.stack(out)

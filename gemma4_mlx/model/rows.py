@@ -14,6 +14,20 @@ ROWS_CPU = 256
 ROWS_GPU = 4096
 
 
+def settled(x):
+    """``x``, on the CPU backend computed now.
+
+    That backend claims memory for everything it has been asked for before it begins to compute:
+    blocks that are not waited for need as much as no blocks. A GPU's command buffers are bounded.
+    """
+    if mx.default_device() == mx.cpu:
+        try:
+            mx.eval(x)
+        except (RuntimeError, ValueError):  # inside mx.compile or mx.vmap, where nothing can be
+            pass
+    return x
+
+
 def by_rows(function: Callable, *arrays: mx.array) -> mx.array | tuple[mx.array, ...]:
     """``function(*arrays)``, computed in blocks of rows and joined.
 
@@ -24,7 +38,7 @@ def by_rows(function: Callable, *arrays: mx.array) -> mx.array | tuple[mx.array,
     rows = ROWS_CPU if mx.default_device() == mx.cpu else ROWS_GPU
     if n <= rows:
         return function(*arrays)
-    parts = [function(*(a[i : i + rows] for a in arrays)) for i in range(0, n, rows)]
+    parts = [settled(function(*(a[i : i + rows] for a in arrays))) for i in range(0, n, rows)]
     if isinstance(parts[0], mx.array):
         return mx.concatenate(parts)
     return tuple(mx.concatenate(part) for part in zip(*parts))
