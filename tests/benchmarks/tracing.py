@@ -153,7 +153,7 @@ def run_routing(tokens):
 
     model, ids = loaded(tokens)
     times = {name: [] for name in ("prefill", "prefill traced", "decode", "decode traced")}
-    steps = 64
+    steps = 48
 
     def decode(cache):
         token = mx.array([[ids[0]]])
@@ -277,8 +277,8 @@ def worker(name: str, tokens: int) -> dict:
 
 
 def report_routing(tokens, line):
-    r = worker("routing", 2048)
-    for part, of in (("prefill", "2048 tokens"), ("decode", f"{r['steps']} tokens")):
+    r = worker("routing", 1024)
+    for part, of in (("prefill", "1024 tokens"), ("decode", f"{r['steps']} tokens")):
         ratio = r[f"{part} traced"] / r[part]
         line(f"routing on / off, {part}", f"{r[part]:.2f} s for {of}", f"{ratio:.3f}", "1.05")
 
