@@ -36,6 +36,9 @@ def run_steps(
     cancel = how.get("cancel") or threading.Event()
     how = {**how, "cancel": cancel}
     steps: list[Reply] = []
+    waiting = pending_calls(chat.messages)
+    if waiting and message[0] is None:
+        yield from _run_calls(chat, waiting, timeout, approve, cancel)
     for number in range(1, max_steps + 1):
         yield Step(number, max_steps)
         reply = None

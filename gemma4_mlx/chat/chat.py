@@ -203,7 +203,8 @@ class Chat:
         """Say something, run the tools the model asks for, and go on until it answers.
 
         Args:
-            text, images, audio, videos: as in :meth:`stream`.
+            text, images, audio, videos: as in :meth:`stream`. Without any of them, calls that
+                still wait for their results are made first.
             on_event: called with every event.
             how: the further arguments of :meth:`run_stream`.
 
@@ -326,7 +327,7 @@ class Chat:
         """Trace the conversation so far, media included; see :func:`gemma4_mlx.trace`."""
         from ..tracing import trace
 
-        return trace(self.model, self, **plan)
+        return trace(self.model, self, **{"media_features": self._features, **plan})
 
     # Keeping it
 
@@ -376,7 +377,7 @@ class Chat:
     def _generate(self, inputs, options, constraint, guides, alternatives, *, cancel):
         """Runs on the engine."""
         if self.cache is None:
-            self.cache = PromptCache(self.model, kv_bits=self.kv_bits)
+            self.cache = PromptCache.sharing(self.model, inputs, kv_bits=self.kv_bits)
         yield from stream(
             self.model, inputs, options=options, cache=self.cache, constraint=constraint,
             guides=guides, alternatives=alternatives, cancel=cancel,
@@ -388,8 +389,8 @@ class Chat:
         if messages and messages[-1].role == "user" and open_calls:
             names = ", ".join(c.name for c in open_calls)
             raise ChatError(
-                f"the model waits for the results of its calls to {names}: use chat.run(), or "
-                "append a tool message with a ToolResult for each call."
+                f"the model waits for the results of its calls to {names}: chat.run() without a "
+                "text makes them, or append a tool message with a ToolResult for each."
             )
         check_history(messages)
         if not messages or messages[-1].role not in ("user", "tool"):

@@ -198,6 +198,13 @@ def test_calls_can_be_answered_by_hand(chat, script):
     assert chat.send().text == "5"
 
 
+def test_calls_that_wait_are_made_by_run(chat, script):
+    script.replies = [ADD + STOP, "5<turn|>"]
+    chat.send("2 + 3?")
+    assert chat.run().text == "5"
+    assert chat.messages[2].parts[0].result == 5
+
+
 def test_strict_and_required_tools(actor, script):
     chat = Chat(actor, tools=[add], strict_tools=True)
     script.replies = ["a<turn|>", ADD + STOP, "5<turn|>"]
