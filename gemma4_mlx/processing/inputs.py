@@ -28,7 +28,7 @@ from .video import VideoInput, timestamp
 
 TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3
 
-Medium = ImageInput | AudioInput | VideoInput
+Medium = ImageInput | AudioInput | VideoInput | list[AudioInput]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +158,8 @@ def expand(
 
     Args:
         tokens: ids with exactly one placeholder for each of ``media``.
-        media: pictures, clips and videos in the order of their placeholders.
+        media: pictures, clips and videos in the order of their placeholders. A list of clips, as
+            ``load_audio(..., split=True)`` gives, stands in one place, clip after clip.
         config: the model's configuration, for the ids of placeholders and markers.
         encode: text to ids, for a video's times; only needed where there is one.
 
@@ -200,29 +201,36 @@ def expand(
             text([int(token)])
             continue
         medium, (expected, kind) = media[number], kinds[token]
-        if not isinstance(medium, expected):
-            raise MediaError(
-                f"place {number} of the prompt is for {kind}, a {type(medium).__name__} was given"
-            )
-        _check_taken(medium, kind, config)
+        several = list(medium) if isinstance(medium, list | tuple) and medium else [medium]
+        for one in several:
+            if not isinstance(one, expected):
+                raise MediaError(
+                    f"place {number} of the prompt is for {kind}, a {type(one).__name__} was given"
+                )
+            _check_taken(one, kind, config)
         if kind == "image":
             around = (config.boi_token_id, config.eoi_token_id)
-            soft(medium, kind, token, number, around, medium.name)
+            for one in several:
+                soft(one, kind, token, number, around, one.name)
         elif kind == "audio":
             around = (config.boa_token_id, config.eoa_token_id)
-            soft(medium, kind, token, number, around, medium.name)
+            for one in several:
+                soft(one, kind, token, number, around, one.name)
         else:
             if encode is None:
                 raise MediaError("a video needs `encode`, the tokenizer, for its times")
             around = (config.boi_token_id, config.eoi_token_id)
-            for i, (frame, seconds) in enumerate(zip(medium.frames, medium.times)):
+            frames = [pair for video in several for pair in zip(video.frames, video.times)]
+            for i, (frame, seconds) in enumerate(frames):
                 text(encode(f"{' ' if i else ''}{timestamp(seconds)} "))
                 soft(frame, kind, token, number, around, frame.name, float(seconds))
         number += 1
     return ModelInputs(out, np.asarray(types, np.uint8), spans)
 
 
-def _check_taken(medium: Medium, kind: str, config: Gemma4Config) -> None:
+def _check_taken(
+    medium: ImageInput | AudioInput | VideoInput, kind: str, config: Gemma4Config
+) -> None:
     """Raise MediaError if the model lacks the tower or cuts such media differently."""
     settings = MediaSettings.of(config)
     if kind == "audio":

@@ -61,6 +61,15 @@ def test_video_frames_stand_behind_their_times():
         expand([VIDEO], [video], CONFIG)
 
 
+def test_a_split_recording_stands_in_one_place():
+    clips = load_audio(clip(480_100), CONFIG, rate=16_000, split=True)
+    inputs = expand([2, AUDIO, 8], [clips], CONFIG)
+    a, b = (c.n_soft for c in clips)
+    assert inputs.tokens == [2, BOA, *[AUDIO] * a, EOA, BOA, *[AUDIO] * b, EOA, 8]
+    assert [span.medium for span in inputs.media] == [0, 0]
+    assert inputs.media[1].times[0, 0] == pytest.approx(clips[0].seconds)
+
+
 def test_places_and_media_must_match():
     sound = load_audio(clip(16_000), CONFIG, rate=16_000)
     with pytest.raises(MediaError, match="1 places for media, 0"):
