@@ -55,6 +55,8 @@ class LiveRouting:
         self._k, self._count = text.top_k_experts, text.num_experts
         self._lock = threading.Lock()
         self._views: list[weakref.WeakMethod] = []
+        self._shown = self._reader = None  # the last tokens given out, and what decodes them
+        self._read, self._read_ids = [], np.zeros(0, np.int32)
         self._calls: list[dict] = []  # {"start", "tokens", tap: {layer: array}}
         self._clear()
         self._flusher = Flusher(self._tell, rate=RATE)
@@ -160,19 +162,32 @@ class LiveRouting:
 
         with self._lock:
             ids = self._ids
-        tokenizer = self._model.tokenizer if self._model is not None else None
-        kinds = np.zeros(len(ids), np.uint8)
-        if tokenizer is None:
-            return Tokens(ids, [f"<{i}>" for i in ids], kinds)
-        special = np.array(sorted(tokenizer.special_ids.values()), np.int32)
-        kinds[np.isin(ids, special)] = KINDS.index("special")
-        for kind in ("image", "video", "audio"):
-            kinds[ids == getattr(self._model.config, f"{kind}_token_id")] = KINDS.index(kind)
-        reader = tokenizer.detokenizer()
-        texts = [reader.add(int(i)) for i in ids]
-        if texts:
-            texts[-1] += reader.finish()
-        return Tokens(ids, texts, kinds, roles_of(texts, kinds == KINDS.index("special")))
+            if self._shown is not None and self._shown.ids is ids:
+                return self._shown
+            kinds = np.zeros(len(ids), np.uint8)
+            tokenizer = self._model.tokenizer if self._model is not None else None
+            if tokenizer is None:
+                self._shown = Tokens(ids, [f"<{i}>" for i in ids], kinds)
+                return self._shown
+            special = np.array(sorted(tokenizer.special_ids.values()), np.int32)
+            kinds[np.isin(ids, special)] = KINDS.index("special")
+            for kind in ("image", "video", "audio"):
+                kinds[ids == getattr(self._model.config, f"{kind}_token_id")] = KINDS.index(kind)
+            texts = list(self._texts(tokenizer, ids))
+            roles = roles_of(texts, kinds == KINDS.index("special"))
+            self._shown = Tokens(ids, texts, kinds, roles)
+            return self._shown
+
+    def _texts(self, tokenizer, ids) -> list[str]:
+        """Texts of ``ids``; those known from the last call are not decoded again."""
+        known = len(self._read)
+        if known > len(ids) or not np.array_equal(self._read_ids, ids[:known]):
+            self._reader, self._read = tokenizer.detokenizer(), []
+        elif self._reader is None:
+            self._reader = tokenizer.detokenizer()
+        self._read += [self._reader.add(int(i)) for i in ids[len(self._read) :]]
+        self._read_ids = ids
+        return self._read
 
     @property
     def routing(self):

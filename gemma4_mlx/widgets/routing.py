@@ -27,7 +27,8 @@ from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
 
 TOP_TOKENS = 24
 SNAPSHOT_LAYER_BYTES = 700_000  # routing of whole layers that a snapshot keeps
-SNAPSHOT_PATHS = 400  # paths of tokens that a snapshot keeps
+SNAPSHOT_CHOICES = 8_000  # (token, layer, expert) choices in the paths that a snapshot keeps
+SNAPSHOT_EXPERTS = 64  # experts of the chosen layer that a snapshot keeps, busiest first
 
 
 class Routing(TraceView):
@@ -159,7 +160,7 @@ class Routing(TraceView):
                 {
                     "layer": int(layer),
                     "experts": routing.experts[i, token].tolist(),
-                    "weights": [float(w) for w in routing.weights[i, token]],
+                    "weights": [round(float(w), 5) for w in routing.weights[i, token]],
                 }
                 for i, layer in enumerate(routing.layers)
             ]
@@ -289,7 +290,8 @@ class Routing(TraceView):
         layers = [now["layer"], *(i for i in self.meta["layers"] if i != now["layer"])]
         for layer in layers[: max(1, room)]:
             wanted.append({"type": "layer", "layer": layer, "which": "a"})
-        for expert in range(routing.num_experts):
+        busy = np.argsort(-routing.load(now["layer"]), kind="stable")[:SNAPSHOT_EXPERTS].tolist()
+        for expert in dict.fromkeys([*busy, now["expert"]]):
             wanted.append({"type": "expert", "layer": now["layer"], "expert": expert, "which": "a"})
         first = [now["token"]] if now["token"] is not None else []
         for token in first:  # the experts on its path
@@ -298,7 +300,8 @@ class Routing(TraceView):
                     wanted.append(
                         {"type": "expert", "layer": layer, "expert": expert, "which": "a"}
                     )
-        for token in list(dict.fromkeys([*first, *range(self.n)]))[:SNAPSHOT_PATHS]:
+        paths = max(1, SNAPSHOT_CHOICES // (len(self.meta["layers"]) * routing.k))
+        for token in list(dict.fromkeys([*first, *range(self.n)]))[:paths]:
             wanted.append({"type": "path", "token": token, "which": "a"})
         if self.other is not None:
             wanted += [{"type": "load", "which": which} for which in ("b", "b-a")]

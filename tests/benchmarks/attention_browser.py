@@ -81,13 +81,16 @@ def random_trace(n: int, seed: int = 0) -> Trace:
             low = 0 if window is None else max(0, start - window) // width * width
             w = q[0, start:stop] @ k[0, low:stop].T
             i, j = np.arange(start, stop)[:, None], np.arange(low, stop)[None]
-            w[(j > i) | (j <= i - (window or n))] = -1e30
+            if window is None:  # only the last square has a future to hide
+                w[:, start - low :][j[:, start - low :] > i] = -1e30
+            else:
+                w[(j > i) | (j <= i - window)] = -1e30
             top = w.max(1, keepdims=True)
             w -= top
             np.exp(w, out=w)
             total = w.sum(1, keepdims=True)
             normaliser[0, start:stop] = (top + np.log(total))[:, 0]
-            w /= total
+            w *= 1 / total
             columns = np.arange(0, stop - low, width)
             where = slice(low // width, low // width + len(columns))
             for row in range(start // width, (stop - 1) // width + 1):

@@ -82,16 +82,16 @@ export function loadMap(o) {
     if (!path) return;
     const at = (step, e) => [left + (e + 0.5) * w, top + (data.layers.indexOf(step.layer) + 0.5) * hh];
     for (const pass of [0, 1]) {
-      context.strokeStyle = pass ? ink.text : ink.halo; context.lineWidth = pass ? 1.5 : 4;
+      context.strokeStyle = pass ? ink.text : ink.halo; context.lineWidth = (pass ? 1.5 : 4) * (w < 8 ? 0.7 : 1);
       context.beginPath();
       path.forEach((step, k) => { const [x, y] = at(step, step.experts[0]); if (k) context.lineTo(x, y); else context.moveTo(x, y); });
       context.stroke();
     }
     for (const step of path) step.experts.forEach((e, k) => {
-      const [x, y] = at(step, e), radius = 2.5 + 4.5 * Math.sqrt(Math.min(1, step.weights[k]));
-      context.beginPath(); context.arc(x, y, Math.min(radius, hh / 2 - 0.5), 0, 2 * Math.PI);
+      const [x, y] = at(step, e), most = Math.min(hh / 2 - 0.5, Math.max(2.5, 1.2 * w));
+      context.beginPath(); context.arc(x, y, most * (0.35 + 0.65 * Math.sqrt(Math.min(1, step.weights[k]))), 0, 2 * Math.PI);
       context.fillStyle = k === 0 ? ink.text : ink.panel; context.fill();
-      context.lineWidth = 2; context.strokeStyle = k === 0 ? ink.halo : ink.text; context.stroke();
+      context.lineWidth = w < 8 ? 1 : 2; context.strokeStyle = k === 0 ? ink.halo : ink.text; context.stroke();
     });
   }
 
