@@ -12,29 +12,33 @@ the thread that asks for them.
 """
 
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import ChatError
 from ..generation.caches import PromptCache
-from ..generation.constrained import Constraint
 from ..generation.engine import engine
 from ..generation.guides import ThinkingBudget
 from ..generation.sampling import SamplingOptions
 from ..generation.stream import resolve_options, stream
-from ..processing.inputs import MediaCache, ModelInputs, expand
-from ..processing.template import Rendered, render
+from ..processing.inputs import MediaCache, ModelInputs
+from ..processing.template import Rendered
 from . import history
 from .agent import Approve, run_steps
 from .events import Done, Reply
-from .loading import MediaLoader, as_parts
-from .messages import Audio, Image, Message, Text, Video, check_history, pending_calls
-from .parser import ReplyParser
-from .rendering import media_of, to_template
+from .loading import MediaLoader
+from .messages import Message, Text, check_history
+from .prompting import (
+    Prompting,
+    answer_constraint,
+    answer_options,
+    check_can_be_answered,
+    checked_text,
+    checked_thinking,
+    continued,
+    user_message,
+)
 from .tools import Tool, as_tools
 from .turn import ChatEvent, Turn
 
@@ -82,7 +86,7 @@ class Chat:
             raise ChatError("this model has no tokenizer: load it from a folder that holds one.")
         self.model = model
         self.tools = as_tools(tools)
-        self.thinking = _checked_thinking(thinking)
+        self.thinking = checked_thinking(thinking)
         self.options = resolve_options(model, options)
         self.strict_tools = strict_tools
         self.kv_bits = kv_bits
@@ -90,13 +94,13 @@ class Chat:
         if system is not None:
             if self.messages and self.messages[0].role == "system":
                 raise ChatError("the history already begins with a system message.")
-            self.messages.insert(0, Message("system", (Text(_checked_text(system)),)))
+            self.messages.insert(0, Message("system", (Text(checked_text(system)),)))
         check_history(self.messages)
         self.cache: PromptCache | None = None
-        self._template = template if template is not None else model.chat_template
         self._media = MediaLoader(model)
+        template = template if template is not None else model.chat_template
+        self._prompting = Prompting(model, template, self._media)
         self._features = MediaCache()
-        self._encoded: dict[str, list[int]] = {}
         self._lock = threading.Lock()
         self._cancel: threading.Event | None = None
 
@@ -149,17 +153,21 @@ class Chat:
             MediaError: media that cannot be read, or that the model cannot take.
             ContextError: the conversation is longer than the context, or memory.
         """
-        thinking = self.thinking if thinking is None else _checked_thinking(thinking)
-        options = self._options(sampling)
-        constraint = self._constraint(schema, bool(thinking), require_tool)
-        message = self._user_message(text, images, audio, videos)
+        thinking = self.thinking if thinking is None else checked_thinking(thinking)
+        options = answer_options(self.model, self.options, sampling)
+        constraint = answer_constraint(
+            self.model.tokenizer, self.tools, schema,
+            thinking=bool(thinking), strict=self.strict_tools, require=require_tool,
+        )  # fmt: skip
+        message = user_message(text, images, audio, videos)
         if not self._lock.acquire(blocking=False):
             raise ChatError("this chat is answering already: wait for it, or call chat.stop().")
         try:
             messages = [*self.messages, message] if message is not None else self.messages
-            inputs = self._prompt(messages, thinking)
-            parser = self._parser(inputs)
-            inputs = _continued(inputs, begin)
+            check_can_be_answered(messages)
+            inputs = self._prompting.inputs(messages, self.tools, thinking, True)
+            parser = self._prompting.parser(inputs)
+            inputs = continued(inputs, begin)
             turn = Turn(parser, options.stop, constraint, wants_value=schema is not None)
             self._cancel = cancel if cancel is not None else threading.Event()
             guides = []
@@ -177,6 +185,7 @@ class Chat:
                 for event in job.events():
                     yield from turn.take(event)
             except (KeyboardInterrupt, GeneratorExit):
+                job.cancel()
                 self._keep_what_was_said(turn, before)
                 raise
             except BaseException:
@@ -265,7 +274,7 @@ class Chat:
         if old.role == "tool":
             raise ChatError(f"message {i} holds tool results, which have no words to edit.")
         others = [p for p in old.parts if not isinstance(p, Text)] if old.role == "user" else []
-        words = Text(_checked_text(text))
+        words = Text(checked_text(text))
         place = next((k for k, p in enumerate(old.parts) if isinstance(p, Text)), len(others))
         changed = Message(old.role, (*others[:place], words, *others[place:]))
         before = list(self.messages)
@@ -306,7 +315,7 @@ class Chat:
             messages=self.messages[:i],
             kv_bits=self.kv_bits,
             strict_tools=self.strict_tools,
-            template=self._template,
+            template=self._prompting.template,
         )
         if self.cache is not None:
             other.cache = engine().run(self.cache.fork)
@@ -317,11 +326,15 @@ class Chat:
     def rendered(self, add_generation_prompt: bool | None = None) -> Rendered:
         """The conversation as its template writes it; by default the model's turn is opened
         where it is its turn."""
-        return self._render(self.messages, self.thinking, add_generation_prompt)
+        return self._prompting.rendered(
+            self.messages, self.tools, self.thinking, add_generation_prompt
+        )
 
     def inputs(self, add_generation_prompt: bool | None = None) -> ModelInputs:
         """The conversation as the model reads it, media included."""
-        return self._inputs(self.messages, self.thinking, add_generation_prompt)
+        return self._prompting.inputs(
+            self.messages, self.tools, self.thinking, add_generation_prompt
+        )
 
     def trace(self, **plan: Any):
         """Trace the conversation so far, media included; see :func:`gemma4_mlx.trace`."""
@@ -384,99 +397,6 @@ class Chat:
             media_features=self._features,
         )  # fmt: skip
 
-    def _prompt(self, messages: list[Message], thinking: bool | int) -> ModelInputs:
-        open_calls = pending_calls(messages[:-1] if messages[-1:] else [])
-        if messages and messages[-1].role == "user" and open_calls:
-            names = ", ".join(c.name for c in open_calls)
-            raise ChatError(
-                f"the model waits for the results of its calls to {names}: chat.run() without a "
-                "text makes them, or append a tool message with a ToolResult for each."
-            )
-        check_history(messages)
-        if not messages or messages[-1].role not in ("user", "tool"):
-            raise ChatError("there is nothing to answer: the last message is not the user's.")
-        return self._inputs(messages, thinking, True)
-
-    def _render(self, messages, thinking, add_generation_prompt=None) -> Rendered:
-        if add_generation_prompt is None:
-            add_generation_prompt = not messages or messages[-1].role != "assistant"
-        variables = {}
-        if self._template is None:
-            # The models without per-layer embeddings are those that expect it (12B and up).
-            large = self.model.config.text.hidden_size_per_layer_input == 0
-            variables["empty_thought_block"] = large
-        return render(
-            to_template(messages),
-            [tool.declaration for tool in self.tools.values()],
-            bool(thinking),
-            add_generation_prompt,
-            self._template,
-            **variables,
-        )
-
-    def _inputs(self, messages, thinking, add_generation_prompt=None) -> ModelInputs:
-        rendered = self._render(messages, thinking, add_generation_prompt)
-        ids = rendered.encode(self.model.tokenizer, self._encoded)
-        media = [self._media.load(part) for part in media_of(messages)]
-        return expand(ids, media, self.model.config, self.model.tokenizer.encode)
-
-    def _parser(self, inputs: ModelInputs) -> ReplyParser:
-        special = self.model.tokenizer.special_ids
-        opens, closes = special.get("<|channel>"), special.get("<channel|>")
-        channel = [t for t in inputs.tokens if t in (opens, closes)]
-        return ReplyParser(
-            self.model.tokenizer,
-            thinking_open=bool(channel) and channel[-1] == opens,
-            new_id=lambda: f"call_{uuid.uuid4().hex[:12]}",
-        )
-
-    def _options(self, sampling: Mapping[str, Any]) -> SamplingOptions:
-        """The message's options: no media placeholder is ever sampled, and the token after which
-        tools answer always stops."""
-        options = self.options.override(**sampling)
-        special = self.model.tokenizer.special_ids
-        media = (
-            "<|image>",
-            "<image|>",
-            "<|audio>",
-            "<audio|>",
-            "<|image|>",
-            "<|audio|>",
-            "<|video|>",
-        )
-        vocabulary = self.model.config.text.vocab_size
-        banned = [special[t] for t in media if special.get(t, vocabulary) < vocabulary]
-        stops = [special[t] for t in ("<turn|>", "<|tool_response>") if t in special]
-        return options.override(
-            suppress_tokens=tuple(dict.fromkeys([*options.suppress_tokens, *banned])),
-            stop_tokens=tuple(dict.fromkeys([*options.stop_tokens, *stops])),
-        )
-
-    def _constraint(self, schema, thinking: bool, require_tool: bool) -> Constraint | None:
-        tokenizer = self.model.tokenizer
-        if schema is not None:
-            if require_tool:
-                raise ChatError("schema and require_tool exclude one another.")
-            return Constraint.of(schema, tokenizer, thinking=thinking)
-        if require_tool and not self.tools:
-            raise ChatError("require_tool needs a chat with tools.")
-        if not (require_tool or (self.strict_tools and self.tools)):
-            return None
-        schemas = {name: tool.schema for name, tool in self.tools.items()}
-        return Constraint.from_tools(schemas, tokenizer, required=require_tool, thinking=thinking)
-
-    def _user_message(self, text, images, audio, videos) -> Message | None:
-        """Pictures, films, words, sounds: the order the models were trained with."""
-        before = [*as_parts(images, Image), *as_parts(videos, Video)]
-        after = as_parts(audio, Audio)
-        if text is None and not before and not after:
-            return None
-        words = [] if text is None else [Text(_checked_text(text))]
-        message = Message("user", (*before, *words, *after))
-        if not before and not after and not text.strip():
-            raise ChatError("the message is empty: say something, or pass an image or a sound.")
-        return message
-
     def _keep_what_was_said(self, turn: Turn, before: list[Message]) -> None:
         for _ in turn.close(complete=False):
             pass
@@ -512,38 +432,9 @@ class Chat:
         raise ChatError(f"there is nothing to {what}: the user has not said anything yet.")
 
 
-def _continued(inputs: ModelInputs, begin: Sequence[int]) -> ModelInputs:
-    """The inputs with the first tokens of the answer at their end."""
-    if not begin:
-        return inputs
-    types = np.concatenate([inputs.token_types, np.zeros(len(begin), np.uint8)])
-    return ModelInputs([*inputs.tokens, *begin], types, inputs.media)
-
-
 def _last(events: Iterator) -> Reply:
     reply = None
     for event in events:
         if isinstance(event, Done):
             reply = event.reply
     return reply
-
-
-def _checked_text(text: Any) -> str:
-    if not isinstance(text, str):
-        raise ChatError(f"a message's words are a string, not {type(text).__name__}.")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ChatError(
-            f"character {error.start} of the text is half of a surrogate pair and cannot be "
-            "encoded; repair the text first."
-        ) from None
-    return text
-
-
-def _checked_thinking(thinking: Any) -> bool | int:
-    if isinstance(thinking, bool):
-        return thinking
-    if isinstance(thinking, int) and thinking >= 0:
-        return thinking or False
-    raise ChatError(f"thinking is True, False or a number of tokens, not {thinking!r}.")
