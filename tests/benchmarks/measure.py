@@ -66,12 +66,17 @@ def fill(model, cache: list, tokens: int, chunk: int) -> None:
             mx.eval(entry.state)
 
 
+def vocabulary(folder: str) -> int:
+    config = json.loads((Path(folder) / "config.json").read_text())
+    return config.get("text_config", config)["vocab_size"]
+
+
 def run(model, options: argparse.Namespace, prefill: int) -> dict:
     """Prefill in chunks with the cache alone evaluated, then greedy decoding."""
     import mlx.core as mx
 
     decode, chunk, ours = options.decode, options.chunk, options.library == "ours"
-    tokens = mx.arange(prefill)[None] * 7919 % 30_000 + 3
+    tokens = mx.arange(prefill)[None] * 7919 % (vocabulary(options.folder) - 3) + 3
     cache = model.make_cache(kv_bits=options.kv_bits) if options.kv_bits else model.make_cache()
     if options.behind:
         fill(model, cache, options.behind, chunk)
