@@ -257,15 +257,16 @@ def _other_reader(data, name: str, limit: float, first_error: Exception) -> tupl
             if not container.streams.audio:
                 raise MediaError(f"{name} holds no sound")
             rate = container.streams.audio[0].rate
-            to_mono = av.AudioResampler(format="flt", layout="mono", rate=rate)
+            # Channels are averaged here: FFmpeg's own way to mono is louder by half.
+            to_float = av.AudioResampler(format="fltp", rate=rate)
             parts, total = [], 0
             for frame in container.decode(audio=0):
-                for piece in to_mono.resample(frame):
-                    parts.append(piece.to_ndarray().reshape(-1))
+                for piece in to_float.resample(frame):
+                    parts.append(piece.to_ndarray().mean(axis=0))
                     total += len(parts[-1])
                 if total > (limit + 1) * rate:
                     break
-            parts += [piece.to_ndarray().reshape(-1) for piece in to_mono.resample(None)]
+            parts += [piece.to_ndarray().mean(axis=0) for piece in to_float.resample(None)]
             return parts, rate
     except MediaError:
         raise

@@ -2,6 +2,7 @@
 
 import io
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
@@ -94,6 +95,36 @@ def test_file_formats(options):
     assert np.abs(audio.samples).max() == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.parametrize(
+    "container, codec, rate", [("webm", "libopus", 48_000), ("mp4", "aac", 44_100)]
+)
+def test_what_browsers_and_phones_record(container, codec, rate):
+    """WebM and M4A, which libsndfile does not read, through PyAV."""
+    av = pytest.importorskip("av")
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.layout = "stereo"
+        frame = av.AudioFrame.from_ndarray(np.stack([tone, tone]), format="fltp", layout="stereo")
+        frame.sample_rate = rate
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    audio = load_audio(file.getvalue())
+    assert audio.seconds == pytest.approx(1, abs=0.1)
+    spectrum = np.abs(np.fft.rfft(audio.samples))
+    assert np.argmax(spectrum) * 16_000 / len(audio.samples) == pytest.approx(440, abs=3)
+    assert np.abs(audio.samples).max() == pytest.approx(0.5, abs=0.1)
+
+
+def test_formats_beyond_libsndfile_name_what_is_missing(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MediaError, match=r"gemma4-mlx\[video\]"):
+        load_audio(b"\x1aE\xdf\xa3 no libsndfile format")
+
+
 def test_stereo_is_mixed():
     left, right = clip(16_000), clip(16_000, seed=9)
     stereo = np.stack([left, right], axis=-1)
@@ -112,6 +143,7 @@ def test_integer_arrays():
     ):
         assert np.abs(load_audio(array, rate=16_000).samples - samples).max() < tolerance
     assert load_audio(samples.tolist(), rate=16_000).n_soft == 25
+    assert load_audio(mx.array(samples), rate=16_000).key == load_audio(samples, rate=16_000).key
 
 
 def test_every_source_gives_the_same(tmp_path):
