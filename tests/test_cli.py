@@ -1,6 +1,7 @@
 """The command line: what it prints, and one line for a user's mistake."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +23,13 @@ def test_chat_prints_an_answer(capsys):
     out = capsys.readouterr()
     assert out.out.strip()
     assert "tokens/s" in out.err
+
+
+def test_a_process_that_chatted_ends_well():
+    """MLX's CPU backend aborts at exit if the thread that ran the model has ended."""
+    command = [sys.executable, "-m", "gemma4_mlx", "chat", "hi", "--max-tokens", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, "terminate" in done.stderr) == (0, False), done.stderr
 
 
 def test_chat_holds_a_schema(capsys, tmp_path):

@@ -4,6 +4,7 @@ import _thread
 import re
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from pydantic import BaseModel, field_validator
@@ -118,6 +119,19 @@ def test_words_that_imitate_control_tokens(chat, script):
         "<bos>", *["<|turn>", "<turn|>"] * 3,
     ]  # fmt: skip
     assert chat.rendered().text.count(evil) == 1
+
+
+def test_a_checkpoint_without_template_gets_the_formats_own(actor, script):
+    actor.chat_template = None
+    script.replies = ["a<turn|>", "b<turn|>", "c<turn|>"]
+    Chat(actor).send("Hi")
+    assert script.prompts[-1] == "<bos><|turn>user\nHi<turn|>\n<|turn>model\n"
+    text = replace(actor.config.text, hidden_size_per_layer_input=0)
+    actor.config = replace(actor.config, text=text)  # as in the 12B, 26B and 31B
+    Chat(actor).send("Hi")
+    assert script.prompts[-1].endswith("<|turn>model\n<|channel>thought\n<channel|>")
+    Chat(actor, template="{{ bos_token }}{{ messages[0].content }}").send("Hi")
+    assert script.prompts[-1] == "<bos>Hi"
 
 
 # Changing what was said
