@@ -1,6 +1,6 @@
 """``Attention(trace)``: every head small, one head as a map, one token over the text.
 
-The map works like a street map: the view asks for tiles of 256 x 256 cells of 2^level tokens as it
+The map works like a street map: the view asks for tiles of 128 x 128 cells of 2^level tokens as it
 shows them. A tile is recomputed exactly from the trace's queries and keys while that means at most
 :data:`TILE_WEIGHTS` weights; wider ones are merged, exactly as well, from the trace's overview,
 whose bins may be coarser than the screen. The answer says which edges its cells have.
@@ -16,8 +16,8 @@ import numpy as np
 from gemma4_mlx.widgets.attention_picture import attention_drawing
 from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
 
-TILE = 256  # cells of a tile along each side; tilemap.js cuts the context in the same way
-TILE_WEIGHTS = 1 << 24  # weights recomputed for one tile at most: 4096 x 4096
+TILE = 128  # cells of a tile along each side; tilemap.js cuts the context in the same way
+TILE_WEIGHTS = 1 << 23  # weights recomputed for one tile at most, 2896 x 2896: about 100 ms
 THUMBNAIL = 48  # cells of a head's small picture along each side
 SNAPSHOT_BYTES = 800_000  # tiles and rows a snapshot keeps
 
@@ -169,10 +169,15 @@ class Attention(TraceView):
         keys = slice(column * span, min(data.n, (column + 1) * span))
         if queries.start >= data.n or keys.start >= data.n:
             raise ValueError(f"no tile ({row}, {column}) at level {level} in {data.n:,} tokens")
+        return self._cells(layer, head, queries, keys, 1 << level, stat)
+
+    def _cells(self, layer, head, queries, keys, cell: int, stat: str) -> tuple[dict, bytes]:
+        """A rectangle in cells of ``cell`` tokens, or of the overview's bins where it is large."""
+        data = self.trace.attention
         part, statistic = data.layer(layer), "max" if stat == "max" else "mass"
         if part.queries is None or _visible_weights(queries, keys, part.window) > TILE_WEIGHTS:
-            return self._from_overview(layer, head, queries, keys, 1 << level, stat)
-        shape = tuple(-(-(s.stop - s.start) // (1 << level)) for s in (queries, keys))
+            return self._from_overview(layer, head, queries, keys, cell, stat)
+        shape = tuple(-(-(s.stop - s.start) // cell) for s in (queries, keys))
         values = data.tile(layer, head, queries, keys, shape, statistic).values
         content = {
             "rows": shape[0],
@@ -183,6 +188,13 @@ class Attention(TraceView):
             "columnCell": (keys.stop - keys.start) / shape[1],
         }
         return content, np.ascontiguousarray(values, "<f4").tobytes()
+
+    def whole_map(self, layer: int, head: int) -> tuple[dict, np.ndarray]:
+        """The head's map over the whole context in at most 256 x 256 cells, as for a tile."""
+        n = self.trace.attention.n
+        everything = slice(0, n)
+        facts, bulk = self._cells(layer, head, everything, everything, -(-n // 256), "mean")
+        return facts, np.frombuffer(bulk, "<f4").reshape(facts["rows"], facts["columns"])
 
     def _from_overview(self, layer, head, queries, keys, cell, stat) -> tuple[dict, bytes]:
         """A tile merged from overview bins, its edges moved outwards to multiples of them."""

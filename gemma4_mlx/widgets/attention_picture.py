@@ -64,10 +64,7 @@ def attention_drawing(view) -> Drawing:
             out.rect(x - 1, y - 1, small + 2, small + 2, stroke="#2558c9")
     # the chosen head
     x, y, part = left + 60, 88, data.layer(now["layer"])
-    facts, values = view.answer_tile(
-        now["layer"], now["head"], max(0, int(np.ceil(np.log2(data.n / 256)))), 0, 0
-    )
-    values = np.frombuffer(values, "<f4").reshape(facts["rows"], facts["columns"])
+    facts, values = view.whole_map(now["layer"], now["head"])
     q = facts["query"] + np.arange(facts["rows"] + 1) * facts["rowCell"]
     k = facts["key"] + np.arange(facts["columns"] + 1) * facts["columnCell"]
     visible = k[None, :-1] <= q[1:, None] - 1

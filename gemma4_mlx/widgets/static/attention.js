@@ -2,7 +2,7 @@
 
 import { bytesOf, barCell, chip, exportPicker, floats, headline, largest, partColor, picker, pixelTable, readInk, segmented, table, tokensHolding } from "./pieces.js";
 import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, request, sizeCanvas } from "./shared.js";
-import { tileMap } from "./tilemap.js";
+import { TILE, tileMap } from "./tilemap.js";
 import { tokenView } from "./tokenview.js";
 
 const SCALES = [["log", "log", "Logarithmic: small weights stay visible"], ["linear", "linear", "Proportional to the weight"], ["rank", "rank", "By rank among the weights in view"]];
@@ -151,11 +151,11 @@ function render({ model, el }) {
       const wanted = { layer: now.layer, head: now.head, stat: now.stat, level: tile.level, row: tile.row, column: tile.column };
       for (;;) {
         try {
-          const { content, buffer } = (await request(model, "tile", wanted, { signal: abort, slot: `tile${slot++ % 6}` })) ?? stale();
+          const { content, buffer } = (await request(model, "tile", wanted, { signal: abort, slot: `tile${slot++ % 8}` })) ?? stale();
           return { ...content, values: floats(buffer) };
         } catch (error) { // a snapshot holds some heads only as their small picture
           if (!view.isStatic || !heads) throw error;
-          if (256 * 2 ** wanted.level >= meta().n) return smallPicture();
+          if (TILE * 2 ** wanted.level >= meta().n) return smallPicture();
           Object.assign(wanted, { level: wanted.level + 1, row: wanted.row >> 1, column: wanted.column >> 1 });
         }
       }

@@ -1,15 +1,16 @@
 /* A zoomable map of one attention head over the whole context, drawn from tiles like a street map.
  *
- * Coordinates are tokens: x is the key, y the query. A tile at level z covers 256 x 256 cells of
+ * Coordinates are tokens: x is the key, y the query. A tile at level z covers 128 x 128 cells of
  * 2^z tokens each; the view asks for the tiles it shows, nearest to the middle first, keeps the
- * last 192 it got, and draws the nearest coarser picture until one arrives. What no query may see
+ * last 512 it got, and draws the nearest coarser picture until one arrives. What no query may see
  * (the future, and beyond a sliding window) is drawn in its own tone, apart from a small mass.
  */
 
+import { shorten, ticks } from "./axes.js";
 import { h } from "./shared.js";
 
-const TILE = 256;
-const TILES_KEPT = 192;
+export const TILE = 128; // cells along each side; widgets/attention.py has the same
+const TILES_KEPT = 512;
 const MAX_SCALE = 40; // css pixels per token, closest zoom
 
 /**
@@ -37,6 +38,7 @@ export function tileMap(o) {
   let cursor = null, mark = { query: null, key: null };
   let tiles = new Map(), pending = new Map(), generation = 0;
   let timer = 0, frame = 0, rangeFor = "", parts = [], hideFirst = false;
+  let byBits = { stamp: "", table: new Uint32Array(0), zero: 0 };
   const painted = { visible: 0, missing: 0, level: 0, cell: 1 };
 
   const plot = () => ({
@@ -88,7 +90,7 @@ export function tileMap(o) {
     const cy = (view.y + p.height / view.scale / 2) / span - 0.5;
     want.sort((a, b) => Math.hypot(a[1] - cy, a[2] - cx) - Math.hypot(b[1] - cy, b[2] - cx));
     for (const [a, i, j] of want) {
-      if (pending.size >= 4) break;
+      if (pending.size >= 6) break;
       const key = keyOf(a, i, j);
       if (pending.has(key)) continue;
       const controller = new AbortController(), mine = generation;
@@ -116,7 +118,7 @@ export function tileMap(o) {
     for (const [z, i, j] of list) {
       const tile = tiles.get(keyOf(z, i, j));
       if (!tile) continue;
-      const step = Math.max(1, Math.floor(tile.values.length / 4096));
+      const step = Math.max(1, Math.floor(tile.values.length / 2048));
       for (let at = 0; at < tile.values.length; at += step) {
         const column = at % tile.columns;
         if (hideFirst && j === 0 && column === 0) continue;
@@ -125,10 +127,13 @@ export function tileMap(o) {
     }
     if (sample.length < 2) return;
     sample.sort((a, b) => a - b);
-    const high = sample[Math.min(sample.length - 1, Math.floor(sample.length * 0.998))];
-    colour.high = Math.min(1, high);
-    colour.low = Math.max(sample[Math.floor(sample.length * 0.05)], colour.high * 1e-5);
-    if (colour.low >= colour.high) colour.low = colour.high / 10;
+    const high = Math.min(1, sample[Math.min(sample.length - 1, Math.floor(sample.length * 0.998))]);
+    let low = Math.max(sample[Math.floor(sample.length * 0.05)], high * 1e-5);
+    if (low >= high) low = high / 10;
+    const near = (a, b, by) => a < b * by && b < a * by;
+    if (rangeFor && near(high, colour.high, 1.3) && near(low, colour.low, 3)) return; // steady colours
+    colour.high = high;
+    colour.low = low;
     colour.thresholds = Array.from({ length: 64 }, (_, k) => sample[Math.floor((k / 64) * sample.length)]);
   }
 
@@ -151,24 +156,44 @@ export function tileMap(o) {
       tile.columns * tile.columnCell * view.scale, tile.rows * tile.rowCell * view.scale);
   }
 
+  /** Pixels of every float32 by its upper 16 bits (under 1 % apart), so that colouring a tile is
+   * one look-up per cell. */
+  function pixelsByBits() {
+    const stamp = `${colour.scale} ${colour.low} ${colour.high} ${o.palette().name}`;
+    if (byBits.stamp === stamp) return byBits;
+    const { lut, zero } = o.palette(), table = new Uint32Array(0x7f80), bits = new Uint32Array(1);
+    const value = new Float32Array(bits.buffer);
+    for (let i = 0; i < table.length; i++) {
+      bits[0] = (i << 16) | 0x8000;
+      table[i] = lut[Math.round(place(value[0]) * 255)];
+    }
+    table[0] = zero;
+    byBits = { stamp, table, zero };
+    return byBits;
+  }
+
   /** @param {number} j the tile's column: the first one holds the sink */
   function picture(tile, j) {
-    const stamp = `${colour.scale} ${colour.low} ${colour.high} ${o.palette().name} ${hideFirst}`;
-    if (tile.colours === stamp) return tile.picture;
-    const { lut, zero } = o.palette();
+    const { stamp, table, zero } = pixelsByBits(), whole = `${stamp} ${hideFirst}`;
+    if (tile.colours === whole) return tile.picture;
     const image = new ImageData(tile.columns, tile.rows), data = new Uint32Array(image.data.buffer);
+    const bits = new Uint32Array(tile.values.buffer, tile.values.byteOffset, tile.values.length);
+    const right = edge(tile.key, tile.columns, tile.columnCell), bottom = edge(tile.query, tile.rows, tile.rowCell);
+    const allSeen = right - 1 <= tile.query && (!geometry.window || tile.key > bottom - 1 - geometry.window);
     for (let r = 0; r < tile.rows; r++) {
       const q0 = edge(tile.query, r, tile.rowCell), q1 = Math.min(n, edge(tile.query, r + 1, tile.rowCell));
-      for (let c = 0; c < tile.columns; c++) {
-        const k0 = edge(tile.key, c, tile.columnCell), k1 = Math.min(n, edge(tile.key, c + 1, tile.columnCell)), at = r * tile.columns + c;
-        if (masked(q0, q1, k0, k1)) data[at] = 0;
-        else if (hideFirst && j === 0 && c === 0) data[at] = zero;
-        else data[at] = tile.values[at] > 0 ? lut[Math.round(place(tile.values[at]) * 255)] : zero;
+      for (let c = 0, at = r * tile.columns; c < tile.columns; c++, at++) {
+        if (!allSeen) {
+          const k0 = edge(tile.key, c, tile.columnCell), k1 = Math.min(n, edge(tile.key, c + 1, tile.columnCell));
+          if (masked(q0, q1, k0, k1)) { data[at] = 0; continue; }
+        }
+        data[at] = table[bits[at] >>> 16];
       }
     }
+    if (hideFirst && j === 0) for (let at = 0; at < data.length; at += tile.columns) if (data[at]) data[at] = zero;
     const off = tile.picture ?? Object.assign(document.createElement("canvas"), { width: tile.columns, height: tile.rows });
     off.getContext("2d").putImageData(image, 0, 0);
-    tile.picture = off; tile.colours = stamp;
+    tile.picture = off; tile.colours = whole;
     return off;
   }
 
@@ -474,19 +499,3 @@ const cellIndex = (token, start, cell) => {
   while (edge(start, index, cell) > token) index--;
   return index;
 };
-
-/** Round numbers between two token positions, about `count` of them. */
-function ticks(from, to, count) {
-  const raw = (to - from) / Math.max(1, count), power = 10 ** Math.floor(Math.log10(Math.max(raw, 1e-9)));
-  const step = Math.max(1, [1, 2, 5, 10].map((k) => k * power).find((s) => s >= raw) ?? 10 * power);
-  const out = [];
-  for (let at = Math.ceil(from / step) * step; at < to; at += step) out.push(at);
-  return out;
-}
-
-/** A token's text for an axis: one line, blanks visible, at most `length` characters. */
-function shorten(text, length) {
-  const line = text.replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/^ +| +$/g, (blank) => "·".repeat(blank.length));
-  const letters = [...line];
-  return letters.length > length ? letters.slice(0, length - 1).join("") + "…" : line;
-}
