@@ -4,9 +4,10 @@
 
 ``dense`` has per-layer embeddings, shared keys and values and double-wide MLPs, like E2B; ``moe``
 routes to 4 of 32 experts beside a dense MLP, with k = v, like 26B-A4B. float32, and 4 bits with
-float32 scales, which is what mlx-lm computes fastest on a CPU. Every run is a process of its own.
-Speeds are tokens per CPU-second (all threads), because wall time follows whatever else a machine
-does; the best of the repeats counts. A ratio above 1 means that ours is faster, or needs less.
+float32 scales, which is what mlx-lm computes fastest on a CPU. Memory, import and load are
+measured in a process of each library's own, speeds in one process in which both alternate; they
+are tokens per CPU-second (all threads), because wall time follows whatever else a machine does,
+and the best of the repeats counts. A ratio above 1 means that ours is faster, or needs less.
 """
 
 import argparse
@@ -71,43 +72,36 @@ CASES = {
 }
 
 
-def measure(folder: Path, library: str, lengths: tuple[int, ...], decode: int) -> dict:
-    command = [sys.executable, str(HERE / "measure.py"), str(folder), "--library", library]
-    command += ["--decode", str(decode), "--chunk", "2048", "--prefill", *map(str, lengths)]
+def child(script: str, folder: Path, *arguments: object) -> dict:
+    command = [sys.executable, str(HERE / script), str(folder), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{library}: {done.stderr[-3000:]}")
+        raise SystemExit(f"{' '.join(command)}: {done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def figures(result: dict) -> dict[str, tuple[float, bool]]:
-    """Name -> (figure, is more better?)."""
-    found = {
-        "import CPU s": (result["import_cpu"], False),
-        "load CPU s": (result["load_cpu"], False),
+def footprint(folder: Path, library: str, length: int) -> dict[str, float]:
+    """Import and load in CPU seconds, peak memory in GB: in a process of its own."""
+    result = child(
+        "measure.py", folder, "--library", library, "--decode", 4, "--chunk", 2048,
+        "--prefill", length,
+    )  # fmt: skip
+    return {
+        "import CPU s": result["import_cpu"],
+        "load CPU s": result["load_cpu"],
+        f"peak GB at {length}": result["runs"][0]["peak"] / 1e9,
     }
-    for run in result["runs"]:
-        found[f"prefill {run['prefill']}"] = (run["prefill"] / run["prefill_cpu"], True)
-    run = result["runs"][0]
-    found["decode"] = (run["decode"] / run["decode_cpu"], True)
-    for run in result["runs"]:
-        found[f"peak GB at {run['prefill']}"] = (run["peak"] / 1e9, False)
-    return found
 
 
-def best(results: list[dict]) -> dict[str, float]:
-    table: dict[str, float] = {}
-    for result in results:
-        for name, (figure, more) in figures(result).items():
-            table[name] = (max if more else min)(figure, table.get(name, figure))
-    return table
+def show(name: str, ours: float, theirs: float, ratio: float) -> None:
+    print(f"  {name:<18}{ours:>9.3f}{theirs:>9.3f}   ratio {ratio:.2f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=list(CASES), help=" ".join(CASES))
-    parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--decode", type=int, default=32)
+    parser.add_argument("cases", nargs="*", help=" ".join(CASES))
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--decode", type=int, default=16)
     options = parser.parse_args()
     for case in options.cases or CASES:
         text, packing, lengths = CASES[case]
@@ -115,19 +109,20 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp(prefix="gemma4-bench-"))
         try:
             random_checkpoints.write(folder, config, packing, "F32")
-            results = {"ours": [], "mlx-lm": []}
-            for _ in range(options.repeat):
-                for library, found in results.items():
-                    found.append(measure(folder, library, lengths, options.decode))
+            print(f"\n{case}: {count(config)['text'] / 1e6:.0f} million parameters; ours, mlx-lm")
+            ours, theirs = (footprint(folder, name, lengths[-1]) for name in ("ours", "mlx-lm"))
+            for name, figure in ours.items():
+                show(name, figure, theirs[name], theirs[name] / figure)
+            times = child(
+                "paired.py", folder, "--decode", options.decode, "--repeat", options.repeat,
+                "--prefill", *lengths,
+            )  # fmt: skip
         finally:
             shutil.rmtree(folder)
-        print(f"\n{case}: {count(config)['text'] / 1e6:.0f} million parameters")
-        ours, theirs = best(results["ours"]), best(results["mlx-lm"])
-        more_is_better = {n: more for n, (_, more) in figures(results["ours"][0]).items()}
-        for name, figure in ours.items():
-            ratio = figure / theirs[name] if more_is_better[name] else theirs[name] / figure
-            print(f"  {name:<18}{figure:>9.3f}{theirs[name]:>9.3f}   ratio {ratio:.2f}")
-        sys.stdout.flush()
+        for part, seconds in times["ours"].items():
+            tokens = options.decode if part == "decode" else int(part.split()[1])
+            other = times["mlx-lm"][part]
+            show(part + " /CPU s", tokens / seconds, tokens / other, other / seconds)
 
 
 if __name__ == "__main__":
