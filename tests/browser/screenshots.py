@@ -21,24 +21,24 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 
 import gemma4_mlx as g4  # noqa: E402
 
-WIDTH, SCALE = 900, 1.5  # CSS pixels, device pixels per CSS pixel
+WIDTH, SCALE = 1080, 1.25  # CSS pixels, device pixels per CSS pixel
 CODE = "Write a Python function that adds apple and pear.\n"
 
 
 def prompt(model, page):
     """A short conversation, the token view of its last answer open."""
     widget = g4.widgets.Prompt(model, options={"temperature": 0})
-    for text in ("Hello", "Please count from 3 to 9.", "What is 12 + 30?"):
+    for text in ("Hello", "Please count from 3 to 9.", "Count from 1 to 5 in Spanish."):
         widget.say(text)
         widget.wait()
     last = len(widget.turns) - 1
     tokens = widget.answer_tokens(last)
     state = {n: getattr(widget, n) for n in ("turns", "about", "options", "stats", "busy", "error")}
     front = FrontEnd(page, "prompt", state, {"tokens": {"content": tokens}})
-    page.set_viewport_size({"width": WIDTH, "height": 900})
+    page.set_viewport_size({"width": 860, "height": 900})
     front.root.get_by_role("button", name="Show the tokens").last.click()
-    words = front.root.locator(".g4-tok")
-    words.nth(min(4, words.count() - 1)).hover()
+    least = min(range(len(tokens)), key=lambda i: tokens[i][1])
+    front.root.locator(".g4-tok").nth(least).hover()
     front.root.locator(".g4-choice").first.wait_for()
     return front.root
 
@@ -53,10 +53,11 @@ def routing(model, page):
 
 def attention(model, page):
     chat = g4.Chat(model, options={"temperature": 0})
-    facts = "".join(f"The note for key {k} is {v}. " for k, v in zip("abcdefgh", range(11, 99, 11)))
-    chat.send(facts + "What is the note for key c?")
+    filler = "The tower is old. The river is wide. We walk to the market. "
+    facts = [f"The note for key {k} is {v}." for k, v in zip("abcdefgh", range(111, 999, 111))]
+    text = " ".join(filler + fact for fact in facts)
+    chat.send(f"{text} What is the note for key c?")
     trace = chat.trace(routing=None)
-    trace.selection.update(layer=4, head=0, token=len(trace.tokens) - 4)
     return snapshot(g4.widgets.Attention(trace), page)
 
 
@@ -104,7 +105,7 @@ def main() -> None:
             # 256 colours are plenty for flat surfaces, and a third of the bytes.
             picture = Image.open(target).convert("RGB")
             picture = picture.crop((0, 0, picture.width, min(picture.height, int(760 * SCALE))))
-            picture.quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
+            picture.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(target, optimize=True)
             print(f"{target.name}: {picture.width} x {picture.height}, {target.stat().st_size:,} B")
         browser.close()
 

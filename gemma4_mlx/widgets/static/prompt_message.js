@@ -106,6 +106,7 @@ export function makeMessage(context, turn, index) {
     if (wanted) {
       tokens = makeTokens(context, turn, index);
       node.insertBefore(tokens.node, actions);
+      tokens.ready.then(() => actions.scrollIntoView({ block: "nearest" }));
     } else {
       tokens.node.remove();
       tokens = null;

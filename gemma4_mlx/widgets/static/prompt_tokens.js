@@ -121,6 +121,5 @@ export function makeTokens({ view, ask, act, isBusy }, turn, index) {
     choices.hidden = true;
   }
 
-  refresh(turn);
-  return { node, refresh };
+  return { node, refresh, ready: refresh(turn) };
 }
