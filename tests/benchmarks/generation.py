@@ -10,12 +10,15 @@ new text, and against reading everything again.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+# One BLAS thread: others wait by spinning, and that would count as CPU time.
+os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 
 import gemma4_mlx as g4
 
