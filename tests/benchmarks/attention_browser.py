@@ -233,7 +233,16 @@ def run(lab, playwright, path: Path, seconds: float) -> None:
             flush=True,
         )
         page.evaluate(SETTLE, "PageDown")
-    settled = [page.evaluate(SETTLE, key) for key in ["0", *["+"] * 12, *["PageUp"] * 4]]
+    # another statistic: no tile of it is there yet
+    page.evaluate(SETTLE, "0")
+    page.locator('.g4-attention button[data-value="max"]').click()
+    page.wait_for_timeout(300)
+    page.locator('.g4-attention[data-missing="0"]').wait_for()
+    settled = []
+    for key in [*["+"] * 12, *["PageDown"] * 4]:
+        settled.append(page.evaluate(SETTLE, key))
+        shown = page.locator(".g4-mapfoot .g4-chip").inner_text()
+        print(f"  {key}: {settled[-1]['wanted']} tiles, {settled[-1]['all']:.0f} ms, {shown}")
     settled = [s for s in settled if s["wanted"]]
     first = sorted(s["first"] for s in settled)
     everything = sorted(s["all"] for s in settled)

@@ -1,5 +1,4 @@
 /* A zoomable map of one attention head over the whole context, drawn from tiles like a street map.
- *
  * Coordinates are tokens: x is the key, y the query. A tile at level z covers 128 x 128 cells of
  * 2^z tokens each; the view asks for the tiles it shows, nearest to the middle first, keeps the
  * last 512 it got, and draws the nearest coarser picture until one arrives. What no query may see
