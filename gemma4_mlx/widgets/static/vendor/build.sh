@@ -7,7 +7,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp "$here/package.json" "$here/package-lock.json" "$here/entry.js" "$work"
 cd "$work"
-npm ci --silent --no-audit --no-fund --ignore-scripts || exit 77  # no registry within reach
+npm ci --silent --no-audit --no-fund --ignore-scripts --fetch-retries=0 --fetch-timeout=30000 \
+  || exit 77  # no registry within reach
 node node_modules/esbuild/bin/esbuild entry.js --bundle --minify --charset=utf8 --target=es2022 \
   --format=iife --global-name=g4Vendor --legal-comments=none --outfile=bundle.js --log-level=warning
 {
