@@ -6,7 +6,7 @@ const CONTROLS = [
   { name: "top_p", label: "Top p", min: 0.05, max: 1, step: 0.05, help: "Keep the likeliest tokens that share this much probability" },
   { name: "top_k", label: "Top k", min: 0, max: 128, step: 1, help: "Keep this many of the likeliest tokens; 0 keeps all" },
   { name: "min_p", label: "Min p", min: 0, max: 0.5, step: 0.01, help: "Drop tokens less likely than this share of the likeliest" },
-  { name: "repetition_penalty", label: "Repetition penalty", min: 1, max: 2, step: 0.05, help: "1 is none" },
+  { name: "repetition_penalty", label: "Repetition", min: 1, max: 2, step: 0.05, help: "Repetition penalty: divides the logits of recent tokens; 1 is none" },
 ];
 
 /** @returns {{ node: HTMLElement, toggle: HTMLElement }} */
