@@ -1,4 +1,4 @@
-/* What stands on the axes of a map of tokens: positions, or the tokens' texts. */
+/* Cells and axes of a map of tokens: which tokens a cell holds, and what stands on its axes. */
 
 /** Round numbers between two token positions, about `count` of them. */
 export function ticks(from, to, count) {
@@ -15,3 +15,12 @@ export function shorten(text, length) {
   const letters = [...line];
   return letters.length > length ? letters.slice(0, length - 1).join("") + "…" : line;
 }
+
+/** First token of a tile's cell; tiles whose length no power of two divides have uneven cells. */
+export const edge = (start, index, cell) => start + Math.floor(index * cell + 1e-6);
+export const cellIndex = (token, start, cell) => {
+  let index = Math.floor((token - start) / cell + 1e-6);
+  while (edge(start, index + 1, cell) <= token) index++;
+  while (edge(start, index, cell) > token) index--;
+  return index;
+};

@@ -5,7 +5,7 @@
  * (the future, and beyond a sliding window) is drawn in its own tone, apart from a small mass.
  */
 
-import { shorten, ticks } from "./axes.js";
+import { cellIndex, edge, shorten, ticks } from "./axes.js";
 import { h } from "./shared.js";
 
 export const TILE = 128; // cells along each side; widgets/attention.py has the same
@@ -348,7 +348,7 @@ export function tileMap(o) {
     context.lineWidth = 1;
   }
 
-  // ---- what the pointer and the keys do ------------------------------------------------------
+  // ---- pointer and keys
   function cellAt(px, py) {
     const x = view.x + (px - margin.left) / view.scale, y = view.y + (py - margin.top) / view.scale;
     if (px < margin.left || py < margin.top || x < 0 || y < 0 || x >= n || y >= n) return null;
@@ -373,7 +373,13 @@ export function tileMap(o) {
     return out;
   }
 
-  function zoom(factor, px = margin.left + plot().width / 2, py = margin.top + plot().height / 2) {
+  /** About a point of the canvas; without one about the marked token, or the middle of the map. */
+  function zoom(factor, px, py) {
+    const p = plot(), shown = [Math.min(p.width, n * view.scale), Math.min(p.height, n * view.scale)];
+    const marked = [(mark.key ?? mark.query ?? n) - view.x, (mark.query ?? mark.key ?? n) - view.y].map((t) => t * view.scale);
+    const inside = marked.every((at, axis) => at >= 0 && at <= shown[axis]);
+    px ??= margin.left + (inside ? marked[0] : shown[0] / 2);
+    py ??= margin.top + (inside ? marked[1] : shown[1] / 2);
     const x = view.x + (px - margin.left) / view.scale, y = view.y + (py - margin.top) / view.scale;
     view.scale = Math.max(fitScale(), Math.min(MAX_SCALE, view.scale * factor));
     view.x = x - (px - margin.left) / view.scale;
@@ -489,12 +495,3 @@ export function tileMap(o) {
     destroy() { abort.abort(); observer.disconnect(); clearTimeout(timer); cancelAnimationFrame(frame); for (const c of pending.values()) c.abort(); },
   };
 }
-
-/** First token of a tile's cell; tiles whose length no power of two divides have uneven cells. */
-const edge = (start, index, cell) => start + Math.floor(index * cell + 1e-6);
-const cellIndex = (token, start, cell) => {
-  let index = Math.floor((token - start) / cell + 1e-6);
-  while (edge(start, index + 1, cell) <= token) index++;
-  while (edge(start, index, cell) > token) index--;
-  return index;
-};
