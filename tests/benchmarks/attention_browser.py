@@ -235,6 +235,7 @@ def run(lab, playwright, path: Path, seconds: float) -> None:
         page.evaluate(SETTLE, "PageDown")
     # another statistic: no tile of it is there yet
     page.evaluate(SETTLE, "0")
+    page.evaluate(SETTLE, "Escape")  # zoom about the selected token, not about the cursor
     page.locator('.g4-attention button[data-value="max"]').click()
     page.wait_for_timeout(300)
     page.locator('.g4-attention[data-missing="0"]').wait_for()

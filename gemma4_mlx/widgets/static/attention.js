@@ -362,8 +362,13 @@ function render({ model, el }) {
   view.onTheme(() => { ink = readInk(root); buildGrid(); map.draw(); text.repaint(); });
   map.setParts(m.parts.map((p) => ({ ...p, colour: partColor(p.role) })));
   map.start();
-  headChanged(); loadHeads(); buildSpans(); buildFacts();
   const selected = link.get();
+  if (layerOf(selected.layer)) {
+    now.layer = selected.layer;
+    const there = layerOf(now.layer).heads;
+    now.head = there.includes(selected.head) ? selected.head : there.includes(now.head) ? now.head : there[0];
+  }
+  headChanged(); loadHeads(); buildSpans(); buildFacts();
   text.show(0).then(() => { if (Number.isInteger(selected.token)) tokenChanged(selected.token); else if (Number.isInteger(m.start.token)) tokenChanged(m.start.token); });
   signal.addEventListener("abort", () => { map.destroy(); text.destroy(); });
   return view.cleanup;
