@@ -20,6 +20,7 @@ import mlx.nn as nn
 
 from ..config import TextConfig
 from .layers import RMSNorm, RotaryEmbedding, rms_norm
+from .rows import settled
 from .taps import Tap
 
 #: Attention scores are materialised where MLX has no fused kernel (head size 512); queries are
@@ -111,19 +112,9 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
                 part, k[:, :, first:last], v[:, :, first:last], scale=1.0, mask=mask
             )
         )
-        if large:
-            _evaluate(outputs[-1])
+        if large:  # one block of scores at a time; left lazy they would be held all at once
+            settled(outputs[-1], everywhere=True)
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
-
-
-def _evaluate(block: mx.array) -> None:
-    """Compute a block now. MLX allocates when it schedules, so blocks left lazy would hold their
-    scores all at once. Inside a compiled or vectorised function nothing can be evaluated."""
-    try:
-        mx.eval(block)
-    except (ValueError, RuntimeError) as error:
-        if "transformations" not in str(error):
-            raise
 
 
 def dequantized(cached: mx.array | tuple, cache, dtype: mx.Dtype) -> mx.array:

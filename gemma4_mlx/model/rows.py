@@ -1,4 +1,4 @@
-"""Doing a tower's work a few rows at a time, so that what lies between stays small.
+"""Doing work a few rows at a time, so that what lies between stays small.
 
 Linear layers, norms and activations treat each row (patch or audio token) by itself. In blocks of
 rows their results are the same, and the wide intermediates of a 10,080-patch picture need a few
@@ -14,17 +14,19 @@ ROWS_CPU = 256
 ROWS_GPU = 4096
 
 
-def settled(x):
-    """``x``, on the CPU backend computed now.
+def settled(x, everywhere: bool = False):
+    """``x``, on the CPU backend (or ``everywhere``) computed now.
 
     That backend claims memory for everything it has been asked for before it begins to compute:
-    blocks that are not waited for need as much as no blocks. A GPU's command buffers are bounded.
+    blocks that are not waited for need as much as no blocks. A GPU's command buffers are bounded,
+    though not small.
     """
-    if mx.default_device() == mx.cpu:
+    if everywhere or mx.default_device() == mx.cpu:
         try:
             mx.eval(x)
-        except (RuntimeError, ValueError):  # inside mx.compile or mx.vmap, where nothing can be
-            pass
+        except (RuntimeError, ValueError) as error:  # in mx.compile or mx.vmap nothing can be
+            if "transformations" not in str(error):
+                raise
     return x
 
 
