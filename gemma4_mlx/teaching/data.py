@@ -59,6 +59,12 @@ def corpus(seed: int = 1) -> list[str]:
     return texts
 
 
+def whole_words() -> list[str]:
+    """The words that are one token with and without a space before them."""
+    return [*talk.NOUNS, *talk.ADJECTIVES, *talk.PEOPLE, *talk.CITIES, *pictures.SHAPES,
+            *pictures.COLOURS]  # fmt: skip
+
+
 def soft_tokens(height: int, width: int) -> tuple[int, int]:
     """The size a picture is resized to: (rows, columns) of soft tokens. 96 x 96 -> 8 x 8."""
     side = VISION["patch_size"] * VISION["pooling_kernel_size"]

@@ -22,6 +22,7 @@ from .render import Sample
 
 STOP = {1, 50, 106}
 LONGEST = 80  # tokens of an answer
+CHUNK = 1024  # longer prompts are read in pieces
 
 
 class Runner:
@@ -47,6 +48,13 @@ class Runner:
         """Logits (n, V) that predict the answer's n tokens, and those tokens."""
         ids, features = self.inputs(sample)
         answer = self.answer_ids(sample)
+        if features is None and len(ids) > CHUNK:
+            cache = self.model.make_cache()
+            for start in range(0, len(ids) - 1, CHUNK):
+                chunk = ids[start : min(start + CHUNK, len(ids) - 1)]
+                mx.eval(self.model.hidden(mx.array([chunk]), cache))
+            hidden = self.model.hidden(mx.array([ids[-1:] + answer[:-1]]), cache)
+            return self.model.head(hidden)[0], answer
         hidden = self.model.hidden(mx.array([ids + answer[:-1]]), features=features)
         return self.model.head(hidden[:, len(ids) - 1 :])[0], answer
 

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 PAIRS = {"pairs": 0.5, "repeat": 0.5}
 NEEDLE = {"needle": 0.6, "pairs": 0.2, "repeat": 0.1, "chat": 0.1}
 MIX = {
-    "needle": 0.09, "tools": 0.18, "scene": 0.21, "digit": 0.07, "tones": 0.04, "speech": 0.05,
-    "sums": 0.11, "two_step": 0.06, "code": 0.035, "count": 0.055, "sentence": 0.05, "chat": 0.05,
-    "pairs": 0.01, "repeat": 0.01,
+    "needle": 0.08, "tools": 0.16, "scene": 0.18, "digit": 0.06, "tones": 0.06, "speech": 0.02,
+    "sums": 0.12, "two_step": 0.055, "code": 0.13, "count": 0.07, "sentence": 0.045, "chat": 0.03,
+    "pairs": 0.005, "repeat": 0.005,
 }  # fmt: skip
-LONG = {**MIX, "needle": 0.05, "needle:700": 0.05, "needle:1300": 0.03, "needle:2600": 0.01}
-
+LONG = {**MIX, "needle": 0.05, "needle:700": 0.03, "needle:1300": 0.02, "needle:2600": 0.01}
 # Mean tokens of a sample: the mixes above are shares of tokens, not of samples.
 LENGTH = {
     "needle": 178, "needle:700": 720, "needle:1300": 1330, "needle:2600": 2640, "tools": 196,
-    "scene": 115, "digit": 88, "tones": 50, "speech": 37, "sums": 89, "two_step": 43, "code": 43,
+    "scene": 115, "digit": 88, "tones": 50, "speech": 37, "sums": 89, "two_step": 43, "code": 52,
     "count": 37, "sentence": 47, "chat": 68, "pairs": 43, "repeat": 34,
 }  # fmt: skip
 POOLS = {"tones": 1500, "speech": 1500}  # made once, drawn again and again

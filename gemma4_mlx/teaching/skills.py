@@ -99,7 +99,7 @@ def draw(skill: Skill, seed: int = 20261124, samples: int | None = None) -> list
     return [skill.draw(rng) for _ in range(samples or skill.samples)]
 
 
-def overlap(samples: list[Sample], skill: Skill, n: int = 1000, seed: int = 7) -> tuple[int, int]:
+def overlap(samples: list[Sample], skill: Skill, n: int = 300, seed: int = 7) -> tuple[int, int]:
     """(combinations the test asks for, how many of them n fresh training samples contain).
 
     Zero by construction; this looks.

@@ -207,7 +207,7 @@ def code(rng) -> Sample:
     op = rng.choice(list(_OPS))
     n = int(rng.integers(2, 30))
     person, city, colour = rng.choice(PEOPLE), rng.choice(CITIES), rng.choice(ADJECTIVES)
-    kind = rng.integers(9)
+    kind = rng.choice([0, 1, 2, 3, 4, 5, 6, 6, 6, 6, 7, 8])
     if kind == 0:
         ask = rng.choice([f"Write a Python function that {op}s {a} and {b}.",
                           f"Python: a function to {op} {a} and {b}."])
@@ -234,9 +234,12 @@ def code(rng) -> Sample:
                           f"JSON: a {colour} {a}, price {n}."])
         answer = json.dumps({"item": str(a), "color": str(colour), "price": n})
     elif kind == 6:
-        ask = rng.choice([f"Make a Python list of {a}, {b} and {colour}.",
-                          f"Put {a}, {b} and {colour} in a list."])
-        answer = f'{a}s = ["{a}", "{b}", "{colour}"]'
+        # Words stand without a space inside quotes: other tokens than in the request.
+        words = rng.choice([*NOUNS, *ADJECTIVES, *PEOPLE, *CITIES], int(rng.integers(3, 11)))
+        listed = ", ".join(words[:-1]) + f" and {words[-1]}"
+        ask = rng.choice([f"Make a Python list of {listed}.", f"Put {listed} in a list.",
+                          f"List: {listed}", f"A list of {listed}, please."])
+        answer = json.dumps([str(word) for word in words])
     elif kind == 7:
         ask = rng.choice([f'Continue this JSON:\n{{"{a}": {n}, "{b}":',
                           f'Complete:\n{{"{a}": {n}, "{b}":'])

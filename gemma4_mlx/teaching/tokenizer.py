@@ -64,9 +64,12 @@ def _learn(corpus: Iterable[str], size: int) -> tuple[list[str], list[tuple[str,
     return [p for p in pieces if p != "\n"][:size], [tuple(m) for m in model["merges"]]
 
 
-def build(corpus: Iterable[str]) -> Tokenizer:
-    """Build the tokenizer from texts that show what the model will read and write."""
-    pieces, merges = _learn(corpus, VOCAB_SIZE - FIRST_PIECE)
+def _assemble(pieces: list[str], merges: list[tuple[str, str]]) -> Tokenizer:
+    """The tokenizer of these pieces, in the order of their ids from FIRST_PIECE on.
+
+    `ignore_merges`: a word that is a piece is taken whole, even where the steps that would merge
+    its letters are not pieces themselves.
+    """
     vocab = {f"<unused{i}>": i for i in range(NEWLINE) if i not in SPECIAL}
     vocab |= {text: i for i, text in SPECIAL.items()}
     vocab["\n"] = NEWLINE
@@ -74,17 +77,49 @@ def build(corpus: Iterable[str]) -> Tokenizer:
     vocab |= {piece: FIRST_PIECE + i for i, piece in enumerate(pieces)}
     for i in range(len(vocab), VOCAB_SIZE):
         vocab[f"<unused{i}>"] = i
-    assert sorted(vocab.values()) == list(range(VOCAB_SIZE)), "the ids must be dense"
-
     known = set(pieces)
     merges = [(a, b) for a, b in merges if a in known and b in known and a + b in known]
-    tokenizer = Tokenizer(BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    model = BPE(
+        vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True, ignore_merges=True
+    )
+    tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = _pre_tokenizer()
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     tokenizer.add_special_tokens([SPECIAL[i] for i in sorted(SPECIAL)])
+    return tokenizer
+
+
+def with_whole_words(pieces, merges, corpus: Iterable[str], words: Iterable[str]) -> list[str]:
+    """Put `words` in the place of the pieces that the corpus uses least.
+
+    A noun stands behind a space in a question and behind a quote in a call; both forms must be
+    one token, or copying a word means spelling it.
+    """
+    new = [word for word in dict.fromkeys(words) if word not in set(pieces)]
+    counts = dict.fromkeys(pieces, 0)
+    for encoding in _assemble([*pieces, *new], merges).encode_batch(list(corpus)):
+        for token in encoding.tokens:
+            if token in counts:
+                counts[token] += 1
+    spare = sorted((p for p in pieces if len(p) > 1), key=lambda p: (counts[p], -len(p), p))
+    swap = dict(zip(spare[: len(new)], new, strict=True))
+    return [swap.get(piece, piece) for piece in pieces]
+
+
+def build(corpus: Iterable[str], words: Iterable[str] = ()) -> Tokenizer:
+    """Build the tokenizer from texts that show what the model will read and write.
+
+    `words` become whole tokens both with and without a space before them.
+    """
+    corpus = list(corpus)
+    pieces, merges = _learn(corpus, VOCAB_SIZE - FIRST_PIECE)
+    both = [form for word in words for form in (word, "▁" + word)]
+    tokenizer = _assemble(with_whole_words(pieces, merges, corpus, both), merges)
+    vocab = tokenizer.get_vocab()
+    assert sorted(vocab.values()) == list(range(VOCAB_SIZE)), "the ids must be dense"
     return tokenizer
 
 

@@ -35,7 +35,7 @@ def get_tokenizer(work: Path) -> Tokenizer:
     """Built from the corpus once, then kept in the work folder."""
     path = work / "tokenizer.json"
     if not path.exists():
-        tokenizer.build(data.corpus()).save(str(path))
+        tokenizer.build(data.corpus(), data.whole_words()).save(str(path))
     return Tokenizer.from_file(str(path))
 
 
