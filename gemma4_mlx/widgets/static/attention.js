@@ -1,7 +1,7 @@
 /* Attention over the whole context: every head small, one head as a map, one token over the text. */
 
 import { bytesOf, barCell, chip, exportPicker, floats, headline, largest, partColor, picker, pixelTable, readInk, segmented, table, tokensHolding } from "./pieces.js";
-import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, request, sizeCanvas } from "./shared.js";
+import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, perFrame, request, sizeCanvas } from "./shared.js";
 import { TILE, tileMap } from "./tilemap.js";
 import { tokenView } from "./tokenview.js";
 
@@ -24,7 +24,7 @@ function render({ model, el }) {
   // ---- what is shown ------------------------------------------------------------------------
   const first = meta().start;
   const now = { layer: first.layer, head: first.head, token: null, mode: "row", stat: "mean", scale: "log", sink: false, map: "viridis" };
-  let weights = null, heads = null, peak = 0, rowNote = "", order = "layer", spans = { from: null, to: null };
+  let weights = null, derived = null, heads = null, peak = 0, order = "layer", spans = { from: null, to: null };
   let ink = readInk(root), pixels = pixelTable(now.map), slot = 0;
   const layerOf = (index) => meta().layers.find((l) => l.index === index);
 
@@ -220,9 +220,20 @@ function render({ model, el }) {
   function paintAll() {
     peak = 0;
     if (weights) for (let i = 0; i < weights.length; i++) if (!(now.sink && i === 0) && weights[i] > peak) peak = weights[i];
+    derived = weights && derive();
     text.repaint();
     buildFacts();
   }
+
+  /** What is read off a row or column once, not each time a token's text arrives. */
+  function derive() {
+    let total = 0;
+    for (const v of weights) total += v;
+    const sums = meta().parts.map((part) => { let s = 0; for (let i = part.start; i < part.stop; i++) s += weights[i]; return { ...part, s }; });
+    return { total, sums, holding: tokensHolding(weights, 0.9), top: largest(weights, 10, (i) => now.sink && i === 0) };
+  }
+
+  const factsLater = perFrame(() => buildFacts()); // several pages of text may arrive at once
 
   function buildFacts() {
     const name = h("bdi", {}, `“${(now.token === null ? null : text.nameOf(now.token, () => {})) ?? ""}”`), place = `(${formatCount(now.token ?? 0)})`;
@@ -232,22 +243,18 @@ function render({ model, el }) {
       partBox.replaceChildren(); topBox.replaceChildren();
       return;
     }
-    let total = 0;
-    for (const v of weights) total += v;
-    const row = now.mode === "row";
+    const { total, sums, holding, top } = derived, row = now.mode === "row";
     facts.replaceChildren(...[
       row ? fact("Sink (first token)", formatPercent(weights[0]), now.sink ? "taken out of the colours" : "included in the colours") : fact("Mass received", total.toFixed(2), "sum over all queries; 1.00 is one query's whole attention"),
-      fact("90 % of it on", counted(tokensHolding(weights, 0.9)), `of ${formatCount(row ? now.token + 1 : meta().n - now.token)} ${row ? "visible" : "that could look"}`),
+      fact("90 % of it on", counted(holding), `of ${formatCount(row ? now.token + 1 : meta().n - now.token)} ${row ? "visible" : "that could look"}`),
       row ? fact("Sum of weights", total.toFixed(4), "exact, not pooled") : fact("Largest weight", weightText(peak), "exact, not pooled"),
     ]);
-    const sums = meta().parts.map((part) => { let s = 0; for (let i = part.start; i < part.stop; i++) s += weights[i]; return { ...part, s }; });
     const byName = new Map();
     for (const part of sums) { const e = byName.get(part.name) ?? { role: part.role, s: 0, tokens: 0 }; e.s += part.s; e.tokens += part.stop - part.start; byName.set(part.name, e); }
     partBox.replaceChildren(table("Mass by part of the conversation", ["Part", "#Tokens", "#Mass"], [...byName].map(([part, e]) =>
       h("tr", {}, h("th", { scope: "row" }, h("i", { class: "g4-swatch", style: { background: partColor(e.role) } }), part), h("td", { class: "g4-number" }, formatCount(e.tokens)), barCell(e.s / total, formatPercent(e.s / total), partColor(e.role))))));
-    const top = largest(weights, 10, (i) => now.sink && i === 0);
     topBox.replaceChildren(table(row ? "Strongest keys" : "Strongest queries", [row ? "Looks at" : "Looked at by", "#Position", "#Weight"], top.map(([i, v]) => {
-        const button = h("button", { type: "button", class: "g4-quiet g4-wordlink", title: "Show this pair on the map" }, h("bdi", {}, text.nameOf(i, buildFacts) ?? "…"));
+        const button = h("button", { type: "button", class: "g4-quiet g4-wordlink", title: "Show this pair on the map" }, h("bdi", {}, text.nameOf(i, factsLater) ?? "…"));
         button.addEventListener("click", () => { const q = row ? now.token : i, k = row ? i : now.token; map.show(q, k); map.setMark({ query: q, key: k }); });
         return h("tr", {}, h("th", { scope: "row" }, button), h("td", { class: "g4-number" }, formatCount(i)), barCell(v / (peak || 1), row ? formatPercent(v) : weightText(v)));
       })));
