@@ -4,7 +4,8 @@
    and only when nothing else is in the way);
 2. *needle*: the same circuit inside chat text;
 3. *mix*: every skill, with pairs and needles rehearsed throughout;
-4. *domains*: the same with longer needles, while routing is encouraged to follow the domains.
+4. *domains*: the same with longer needles, while routing is encouraged to follow the domains;
+5. *finish*: a short last stage at a lower rate, mostly for the slow learners, sums and pictures.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,13 @@ MIX = {
     "pairs": 0.005, "repeat": 0.005,
 }  # fmt: skip
 LONG = {**MIX, "needle": 0.05, "needle:700": 0.03, "needle:1300": 0.02, "needle:2600": 0.01}
+FINISH = {
+    "sums": 0.25, "two_step": 0.17, "scene": 0.25, "digit": 0.05, "code": 0.09, "needle": 0.045,
+    "tools": 0.05, "tones": 0.02, "speech": 0.02, "count": 0.025, "sentence": 0.015, "chat": 0.01,
+    "pairs": 0.0025, "repeat": 0.0025,
+}  # fmt: skip
+MAIN = 8 / 9  # the share of all steps before the last stage
+
 # Mean tokens of a sample: the mixes above are shares of tokens, not of samples.
 LENGTH = {
     "needle": 178, "needle:700": 720, "needle:1300": 1330, "needle:2600": 2640, "tools": 196,
@@ -36,10 +44,11 @@ class Stage:
 
 
 STAGES = [
-    Stage("pairs", 0.125, PAIRS),
-    Stage("needle", 0.17, NEEDLE),
-    Stage("mix", 0.60, MIX, balance=0.03),
-    Stage("domains", 1.00, LONG, balance=0.03, domains=0.05),
+    Stage("pairs", 0.125 * MAIN, PAIRS),
+    Stage("needle", 0.17 * MAIN, NEEDLE),
+    Stage("mix", 0.60 * MAIN, MIX, balance=0.03),
+    Stage("domains", MAIN, LONG, balance=0.03, domains=0.05),
+    Stage("finish", 1.0, FINISH, balance=0.03, domains=0.05),
 ]
 
 
@@ -53,7 +62,14 @@ def weights(stage: Stage) -> dict[str, float]:
 
 
 def rate(step: int, total: int) -> float:
-    """Warm-up over 60 steps, flat, and a straight line down from 60% to 4% of the rate."""
-    warm = min(1.0, (step + 1) / 60)
-    done = step / total
-    return warm * (1.0 if done < 0.6 else 1.0 - 0.96 * (done - 0.6) / 0.4)
+    """Warm-up over 60 steps, flat, from 60% a straight line down to 4% of the rate.
+
+    The last stage rises again to 35% over 20 steps, stays there for 40% of itself, and falls.
+    """
+    done = step / total / MAIN
+    if done < 1:
+        warm = min(1.0, (step + 1) / 60)
+        return warm * (1.0 if done < 0.6 else 1.0 - 0.96 * (done - 0.6) / 0.4)
+    warm = min(1.0, (step - MAIN * total + 1) / 20)
+    done = (step / total - MAIN) / (1 - MAIN)
+    return 0.35 * warm * (1.0 if done < 0.4 else max(0.03, 1 - (done - 0.4) / 0.6))

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 from . import CHECKPOINT, data, export, reference, schedule, tokenizer
 from .optimizer import Optimizer
 
-STEPS = 2400
+STEPS = 2700
 TOKENS = 1800  # per step
 MICRO = 1300  # padded tokens per micro-batch
 SMOKE = schedule.Stage("smoke", 1.0, {"code": 0.7, "chat": 0.2, "needle": 0.1}, balance=0.02)
