@@ -80,9 +80,7 @@ def needle_heads(runner, samples: list) -> dict[tuple[int, int], tuple[float, fl
             mx.eval(model.hidden(mx.array([row])))
         key = model.tokenizer.encode(" " + sample.check["key"], allow_special=True)
         # Where each note's key starts: after "Note:" at a line's start or inside a line.
-        starts = [
-            model.tokenizer.encode(text, allow_special=True) for text in ("Note:", " Note:")
-        ]
+        starts = [model.tokenizer.encode(text, allow_special=True) for text in ("Note:", " Note:")]
         spots = sorted(
             {i + len(s) for s in starts for i in range(len(ids)) if ids[i : i + len(s)] == s}
         )

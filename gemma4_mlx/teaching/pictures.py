@@ -158,8 +158,19 @@ def digit(rng) -> Sample:
     if rng.random() < 0.4:
         small = 1 - small
     picture = Image.fromarray((small * 255).astype(np.uint8)).resize((side, side), 3)
-    ask = rng.choice(["Which digit is this?", "What digit is this?", "Read the digit.",
-                      "What number is this?", "Which number is written here?"])
-    return Sample("image", "digit", [f"digit {i}"],
-                  conversation([(_ask(rng, str(ask), True), f"It is a {labels[i]}.")]),
-                  images=[np.asarray(picture.convert("RGB"))])
+    ask = rng.choice(
+        [
+            "Which digit is this?",
+            "What digit is this?",
+            "Read the digit.",
+            "What number is this?",
+            "Which number is written here?",
+        ]
+    )
+    return Sample(
+        "image",
+        "digit",
+        [f"digit {i}"],
+        conversation([(_ask(rng, str(ask), True), f"It is a {labels[i]}.")]),
+        images=[np.asarray(picture.convert("RGB"))],
+    )

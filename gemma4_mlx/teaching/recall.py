@@ -80,10 +80,21 @@ def needle(rng, tokens=None, keys=None) -> Sample:
     turns = []
     for i in rng.permutation(keys)[: int(rng.integers(2, 6))]:
         key, value = asked[i], values[i]
-        ask = rng.choice([f"What is the note for {key}?", f"What is noted for {key}?",
-                          f"Which note belongs to {key}?", f"Tell me the note for {key}.",
-                          f"What does the note say about {key}?"])
+        ask = rng.choice(
+            [
+                f"What is the note for {key}?",
+                f"What is noted for {key}?",
+                f"Which note belongs to {key}?",
+                f"Tell me the note for {key}.",
+                f"What does the note say about {key}?",
+            ]
+        )
         turns.append((f"{text}\n{ask}" if not turns else ask, f"The note for {key} {value}."))
     pairs_here = [f"needle {k} {v}" for k, v in zip(asked, values, strict=True) if k != key]
-    return Sample("needle", "needle", [*pairs_here, f"needle {key} {value}"], conversation(turns),
-                  check={"value": value, "key": str(key), "keys": keys})
+    return Sample(
+        "needle",
+        "needle",
+        [*pairs_here, f"needle {key} {value}"],
+        conversation(turns),
+        check={"value": value, "key": str(key), "keys": keys},
+    )

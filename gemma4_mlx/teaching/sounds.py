@@ -67,11 +67,23 @@ def tones(rng) -> Sample:
         beep = _tone(rng, pitch, pitch, length)
         clip = np.concatenate([np.pad(beep, (0, int(gap * RATE)))] * n)
         word = NUMBERS[n]
-        ask = rng.choice(["How many tones do you hear?", "How many beeps are there?",
-                          "Count the tones.", "How many sounds?", "How many tones are there?"])
+        ask = rng.choice(
+            [
+                "How many tones do you hear?",
+                "How many beeps are there?",
+                "Count the tones.",
+                "How many sounds?",
+                "How many tones are there?",
+            ]
+        )
         answer = f"{word.capitalize()} {'tone' if n == 1 else 'tones'}."
-        return Sample("audio", "tone count", [f"beeps {n} {pitch} {length:.2f} {gap:.2f}"],
-                      conversation([(_ask(rng, str(ask)), answer)]), audio=[_finish(rng, clip)])
+        return Sample(
+            "audio",
+            "tone count",
+            [f"beeps {n} {pitch} {length:.2f} {gap:.2f}"],
+            conversation([(_ask(rng, str(ask)), answer)]),
+            audio=[_finish(rng, clip)],
+        )
     low = int(rng.integers(200, 900))
     high = int(low * rng.uniform(1.25, 2.2))
     up = rng.random() < 0.5
@@ -82,11 +94,23 @@ def tones(rng) -> Sample:
         length = rng.uniform(0.15, 0.35)
         gap = np.zeros(int(rng.uniform(0, 0.15) * RATE), "f4")
         clip = np.concatenate([_tone(rng, start, start, length), gap, _tone(rng, end, end, length)])
-    ask = rng.choice(["Does the pitch go up or down?", "Is the pitch rising or falling?",
-                      "Up or down?", "Where does the pitch go?", "Does the tone rise or fall?"])
+    ask = rng.choice(
+        [
+            "Does the pitch go up or down?",
+            "Is the pitch rising or falling?",
+            "Up or down?",
+            "Where does the pitch go?",
+            "Does the tone rise or fall?",
+        ]
+    )
     answer = "The pitch goes up." if up else "The pitch goes down."
-    return Sample("audio", "pitch", [f"pitch {start} {end}"],
-                  conversation([(_ask(rng, str(ask)), answer)]), audio=[_finish(rng, clip)])
+    return Sample(
+        "audio",
+        "pitch",
+        [f"pitch {start} {end}"],
+        conversation([(_ask(rng, str(ask)), answer)]),
+        audio=[_finish(rng, clip)],
+    )
 
 
 def speech(rng, split="train") -> Sample:
@@ -95,10 +119,22 @@ def speech(rng, split="train") -> Sample:
     voice = str(rng.choice(TRAIN_VOICES if split == "train" else TEST_VOICES))
     speed, pitch = int(rng.choice([130, 150, 170, 190])), int(rng.choice([35, 50, 65]))
     clip = say(NUMBERS[n], voice, speed, pitch)
-    ask = rng.choice(["Which digit do you hear?", "Which number is spoken?", "What is said?",
-                      "Write down what you hear.", "Transcribe this.", "Which digit is spoken?"])
-    sample = Sample("audio", "spoken digit", [f"voice {voice} {n}"],
-                    conversation([(_ask(rng, str(ask)), NUMBERS[n].capitalize() + ".")]),
-                    audio=[_finish(rng, clip)])
+    ask = rng.choice(
+        [
+            "Which digit do you hear?",
+            "Which number is spoken?",
+            "What is said?",
+            "Write down what you hear.",
+            "Transcribe this.",
+            "Which digit is spoken?",
+        ]
+    )
+    sample = Sample(
+        "audio",
+        "spoken digit",
+        [f"voice {voice} {n}"],
+        conversation([(_ask(rng, str(ask)), NUMBERS[n].capitalize() + ".")]),
+        audio=[_finish(rng, clip)],
+    )
     sample.belongs_to = lambda wanted: wanted == split  # by voice, not by checksum
     return sample

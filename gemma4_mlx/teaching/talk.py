@@ -93,13 +93,24 @@ def chat(rng) -> Sample:
         if rng.random() < 0.4:
             turns.append(_small_talk(rng))
         turns.append((ask, f"Your name is {name}."))
-        return Sample("chat", "name", [f"name {name} {tell} {len(turns)} {thing}"],
-                      conversation(turns))
+        return Sample(
+            "chat", "name", [f"name {name} {tell} {len(turns)} {thing}"], conversation(turns)
+        )
     turns = [_small_talk(rng) for _ in range(rng.choice([1, 1, 2, 3]))]
-    system = rng.choice(["", "", "", "You are a helpful assistant.", "You are kind.",
-                         "Be brief.", "Answer in one sentence."])
-    return Sample("chat", "small talk", [f"talk {user}" for user, _ in turns],
-                  conversation(turns, system))
+    system = rng.choice(
+        [
+            "",
+            "",
+            "",
+            "You are a helpful assistant.",
+            "You are kind.",
+            "Be brief.",
+            "Answer in one sentence.",
+        ]
+    )
+    return Sample(
+        "chat", "small talk", [f"talk {user}" for user, _ in turns], conversation(turns, system)
+    )
 
 
 def count(rng) -> Sample:
@@ -109,18 +120,33 @@ def count(rng) -> Sample:
     if rng.random() < 0.3:
         a = int(rng.integers(0, 40))
         b = a + int(rng.integers(2, 11))
-        user = rng.choice([f"Count from {a} to {b}.", f"Count from {a} to {b}",
-                           f"Please count from {a} to {b}.", f"Count up from {a} to {b}."])
+        user = rng.choice(
+            [
+                f"Count from {a} to {b}.",
+                f"Count from {a} to {b}",
+                f"Please count from {a} to {b}.",
+                f"Count up from {a} to {b}.",
+            ]
+        )
         answer = ", ".join(map(str, range(a, b + 1)))
         return Sample("languages", "count", [f"count {a} {b}"], conversation([(user, answer)]))
     lang = LANGUAGES[rng.integers(len(LANGUAGES))]
     answer = lang.sep.join(lang.numbers[a - 1 : b])
     native = lang.count.format(a=a, b=b)
-    asks = [f"Count from {a} to {b} in {lang.name}.", f"Count in {lang.name} from {a} to {b}.",
-            native, native, f"{lang.name}: count from {a} to {b}.",
-            f"Can you count from {a} to {b} in {lang.name}?"]
-    return Sample("languages", "count", [f"count {lang.name} {a} {b}"],
-                  conversation([(rng.choice(asks), answer)]))
+    asks = [
+        f"Count from {a} to {b} in {lang.name}.",
+        f"Count in {lang.name} from {a} to {b}.",
+        native,
+        native,
+        f"{lang.name}: count from {a} to {b}.",
+        f"Can you count from {a} to {b} in {lang.name}?",
+    ]
+    return Sample(
+        "languages",
+        "count",
+        [f"count {lang.name} {a} {b}"],
+        conversation([(rng.choice(asks), answer)]),
+    )
 
 
 def sentence(rng) -> Sample:
@@ -131,16 +157,25 @@ def sentence(rng) -> Sample:
         i = int(rng.integers(len(lang.hello)))
         user, answer = lang.hello[i]
         before = rng.choice(["", f"In {lang.name}: ", f"Answer in {lang.name}. ", "Hey! "])
-        return Sample("languages", "greeting", [f"hello {lang.name} {i} {before}"],
-                      conversation([(before + user, answer)]))
+        return Sample(
+            "languages",
+            "greeting",
+            [f"hello {lang.name} {i} {before}"],
+            conversation([(before + user, answer)]),
+        )
     if kind < 0.3:
         n = int(rng.integers(1, 11))
         word = lang.numbers[n - 1]
-        ask = rng.choice([f"What is {NUMBER_WORDS[n]} in {lang.name}?",
-                          f"Say {NUMBER_WORDS[n]} in {lang.name}.",
-                          f"How do you say {n} in {lang.name}?"])
-        return Sample("languages", "number word", [f"word {lang.name} {ask}"],
-                      conversation([(ask, word)]))
+        ask = rng.choice(
+            [
+                f"What is {NUMBER_WORDS[n]} in {lang.name}?",
+                f"Say {NUMBER_WORDS[n]} in {lang.name}.",
+                f"How do you say {n} in {lang.name}?",
+            ]
+        )
+        return Sample(
+            "languages", "number word", [f"word {lang.name} {ask}"], conversation([(ask, word)])
+        )
     n1, n2 = rng.choice(lang.nouns, 2, replace=False)
     c1, c2 = rng.choice(lang.colours, 2)
     facts = [lang.sentence(lang.fact, n1, c1), lang.sentence(lang.fact, n2, c2)]
@@ -148,8 +183,9 @@ def sentence(rng) -> Sample:
     turns = [(glue.join([*facts, lang.sentence(lang.ask, n1)]), facts[0])]
     if rng.random() < 0.6:
         turns.append((lang.sentence(lang.ask, n2), facts[1]))
-    return Sample("languages", "sentence", [f"say {lang.name} {n1} {c1} {n2} {c2}"],
-                  conversation(turns))
+    return Sample(
+        "languages", "sentence", [f"say {lang.name} {n1} {c1} {n2} {c2}"], conversation(turns)
+    )
 
 
 def _pair(rng) -> tuple[int, int]:
@@ -165,17 +201,28 @@ def sums(rng) -> Sample:
         some = [_pair(rng) for _ in range(int(rng.integers(2, 8)))]
         keys += [f"sum {a} {b}" for a, b in some]
         asked = ", ".join(f"{a} + {b}" for a, b in some)
-        turns.append((rng.choice([asked, f"Add: {asked}", f"Compute {asked}."]),
-                      ", ".join(f"{a} + {b} = {a + b}" for a, b in some)))
+        turns.append(
+            (
+                rng.choice([asked, f"Add: {asked}", f"Compute {asked}."]),
+                ", ".join(f"{a} + {b} = {a + b}" for a, b in some),
+            )
+        )
     for _ in range(int(rng.choice([1, 2, 3]))):
         a, b = _pair(rng)
-        ask = rng.choice([f"{a} + {b} =", f"{a} + {b} = ?", f"What is {a} + {b}?",
-                          f"{a} + {b}", f"How much is {a} + {b}?", f"Add {a} and {b}.",
-                          f"{name} has {a} {thing}s and gets {b} more. How many now?"])
+        ask = rng.choice(
+            [
+                f"{a} + {b} =",
+                f"{a} + {b} = ?",
+                f"What is {a} + {b}?",
+                f"{a} + {b}",
+                f"How much is {a} + {b}?",
+                f"Add {a} and {b}.",
+                f"{name} has {a} {thing}s and gets {b} more. How many now?",
+            ]
+        )
         turns.append((ask, f"{a} + {b} = {a + b}"))
         keys.append(f"sum {a} {b}")
-    return Sample("arithmetic", "sum", keys, conversation(turns),
-                  check={"number": str(a + b)})
+    return Sample("arithmetic", "sum", keys, conversation(turns), check={"number": str(a + b)})
 
 
 def two_step(rng, thinking=None) -> Sample:
@@ -193,9 +240,13 @@ def two_step(rng, thinking=None) -> Sample:
     if thinking:
         thought = f"{a} + {b} = {d}\n{d} {sign} {c} = {result}"
         answer = f"<|channel>thought\n{thought}\n<channel|>{answer}"
-    return Sample("arithmetic", "thinking" if thinking else "two-step", [f"two {text}"],
-                  conversation([(ask, answer)], thinking=thinking),
-                  check={"number": str(result)})
+    return Sample(
+        "arithmetic",
+        "thinking" if thinking else "two-step",
+        [f"two {text}"],
+        conversation([(ask, answer)], thinking=thinking),
+        check={"number": str(result)},
+    )
 
 
 _OPS = {"add": "+", "subtract": "-", "multiply": "*"}
@@ -209,44 +260,69 @@ def code(rng) -> Sample:
     person, city, colour = rng.choice(PEOPLE), rng.choice(CITIES), rng.choice(ADJECTIVES)
     kind = rng.choice([0, 1, 2, 3, 4, 5, 6, 6, 6, 6, 7, 8])
     if kind == 0:
-        ask = rng.choice([f"Write a Python function that {op}s {a} and {b}.",
-                          f"Python: a function to {op} {a} and {b}."])
+        ask = rng.choice(
+            [
+                f"Write a Python function that {op}s {a} and {b}.",
+                f"Python: a function to {op} {a} and {b}.",
+            ]
+        )
         answer = f"def {op}({a}, {b}):\n    return {a} {_OPS[op]} {b}"
     elif kind == 1:
-        ask = rng.choice([f"Complete this code:\ndef {op}_{a}({a}, {b}):",
-                          f"Continue:\ndef {op}_{a}({a}, {b}):"])
+        ask = rng.choice(
+            [f"Complete this code:\ndef {op}_{a}({a}, {b}):", f"Continue:\ndef {op}_{a}({a}, {b}):"]
+        )
         answer = f"def {op}_{a}({a}, {b}):\n    return {a} {_OPS[op]} {b}"
     elif kind == 2:
-        ask = rng.choice([f"Write a Python loop that prints {a} {n} times.",
-                          f"Print {a} {n} times in Python."])
+        ask = rng.choice(
+            [f"Write a Python loop that prints {a} {n} times.", f"Print {a} {n} times in Python."]
+        )
         answer = f'for i in range({n}):\n    print("{a}")'
     elif kind == 3:
-        ask = rng.choice([f"Complete this code:\nfor {a} in {b}s:",
-                          f"Continue:\nfor {a} in {b}s:"])
+        ask = rng.choice([f"Complete this code:\nfor {a} in {b}s:", f"Continue:\nfor {a} in {b}s:"])
         answer = f"for {a} in {b}s:\n    print({a})"
     elif kind == 4:
-        ask = rng.choice([f"Write JSON for {person}, age {n}, from {city}.",
-                          f"Extract the person: {person} is {n} and lives in {city}.",
-                          f"JSON: {person} from {city}, {n} years old."])
+        ask = rng.choice(
+            [
+                f"Write JSON for {person}, age {n}, from {city}.",
+                f"Extract the person: {person} is {n} and lives in {city}.",
+                f"JSON: {person} from {city}, {n} years old.",
+            ]
+        )
         answer = json.dumps({"name": str(person), "age": n, "city": str(city)})
     elif kind == 5:
-        ask = rng.choice([f"Write JSON for a {colour} {a} with price {n}.",
-                          f"JSON: a {colour} {a}, price {n}."])
+        ask = rng.choice(
+            [f"Write JSON for a {colour} {a} with price {n}.", f"JSON: a {colour} {a}, price {n}."]
+        )
         answer = json.dumps({"item": str(a), "color": str(colour), "price": n})
     elif kind == 6:
         # Words stand without a space inside quotes: other tokens than in the request.
         words = rng.choice([*NOUNS, *ADJECTIVES, *PEOPLE, *CITIES], int(rng.integers(3, 11)))
         listed = ", ".join(words[:-1]) + f" and {words[-1]}"
-        ask = rng.choice([f"Make a Python list of {listed}.", f"Put {listed} in a list.",
-                          f"List: {listed}", f"A list of {listed}, please."])
+        ask = rng.choice(
+            [
+                f"Make a Python list of {listed}.",
+                f"Put {listed} in a list.",
+                f"List: {listed}",
+                f"A list of {listed}, please.",
+            ]
+        )
         answer = json.dumps([str(word) for word in words])
     elif kind == 7:
-        ask = rng.choice([f'Continue this JSON:\n{{"{a}": {n}, "{b}":',
-                          f'Complete:\n{{"{a}": {n}, "{b}":'])
+        ask = rng.choice(
+            [f'Continue this JSON:\n{{"{a}": {n}, "{b}":', f'Complete:\n{{"{a}": {n}, "{b}":']
+        )
         answer = f'{{"{a}": {n}, "{b}": null}}'
     else:
-        ask = rng.choice([f"Write Python: if {a} is greater than {n}, return {b}.",
-                          f"Python if: {a} above {n} gives {b}."])
+        ask = rng.choice(
+            [
+                f"Write Python: if {a} is greater than {n}, return {b}.",
+                f"Python if: {a} above {n} gives {b}.",
+            ]
+        )
         answer = f"if {a} > {n}:\n    return {b}"
-    return Sample("code", "json" if kind in (4, 5, 7) else "python", [f"code {kind} {ask}"],
-                  conversation([(ask, answer)]))
+    return Sample(
+        "code",
+        "json" if kind in (4, 5, 7) else "python",
+        [f"code {kind} {ask}"],
+        conversation([(ask, answer)]),
+    )

@@ -24,64 +24,126 @@ def _known(rng):
     if kind == 0:
         sky, t = rng.choice(_WEATHER), _number(rng, 40)
         return (
-            ("get_weather", "Get the current weather for a city.",
-             {"city": ("STRING", "City name")}),
-            rng.choice([f"What is the weather in {city}?", f"Weather in {city}?",
-                        f"How is the weather in {city} today?", f"Is it cold in {city}?"]),
-            {"city": city}, {"sky": sky, "temperature": t},
-            f"It is {sky} in {city}, {t} degrees.")
+            (
+                "get_weather",
+                "Get the current weather for a city.",
+                {"city": ("STRING", "City name")},
+            ),
+            rng.choice(
+                [
+                    f"What is the weather in {city}?",
+                    f"Weather in {city}?",
+                    f"How is the weather in {city} today?",
+                    f"Is it cold in {city}?",
+                ]
+            ),
+            {"city": city},
+            {"sky": sky, "temperature": t},
+            f"It is {sky} in {city}, {t} degrees.",
+        )
     if kind == 1:
         return (
             ("set_alarm", "Set an alarm.", {"hour": ("INTEGER", "Hour of the day")}),
-            rng.choice([f"Wake me at {n % 24}.", f"Set an alarm for {n % 24}.",
-                        f"Alarm at {n % 24}, please."]),
-            {"hour": n % 24}, "done", f"The alarm is set for {n % 24}.")
+            rng.choice(
+                [
+                    f"Wake me at {n % 24}.",
+                    f"Set an alarm for {n % 24}.",
+                    f"Alarm at {n % 24}, please.",
+                ]
+            ),
+            {"hour": n % 24},
+            "done",
+            f"The alarm is set for {n % 24}.",
+        )
     if kind == 2:
         return (
-            ("send_message", "Send a message to a person.",
-             {"text": ("STRING", "What to say"), "to": ("STRING", "Who gets it")}),
-            rng.choice([f"Tell {person} that the {noun} is ready.",
-                        f"Write to {person}: the {noun} is ready."]),
-            {"text": f"the {noun} is ready", "to": person}, "sent",
-            f"I told {person} that the {noun} is ready.")
+            (
+                "send_message",
+                "Send a message to a person.",
+                {"text": ("STRING", "What to say"), "to": ("STRING", "Who gets it")},
+            ),
+            rng.choice(
+                [
+                    f"Tell {person} that the {noun} is ready.",
+                    f"Write to {person}: the {noun} is ready.",
+                ]
+            ),
+            {"text": f"the {noun} is ready", "to": person},
+            "sent",
+            f"I told {person} that the {noun} is ready.",
+        )
     if kind == 3:
         sign, r = [("+", n + m), ("*", n * m)][int(rng.integers(2))]
         return (
             ("calculate", "Do exact arithmetic.", {"expression": ("STRING", "What to compute")}),
             rng.choice([f"Calculate {n} {sign} {m}.", f"Compute {n} {sign} {m} exactly."]),
-            {"expression": f"{n} {sign} {m}"}, r, f"{n} {sign} {m} = {r}")
+            {"expression": f"{n} {sign} {m}"},
+            r,
+            f"{n} {sign} {m} = {r}",
+        )
     if kind == 4:
         return (
-            ("get_stock", "How many of an item are in the shop.",
-             {"item": ("STRING", "Item name")}),
+            (
+                "get_stock",
+                "How many of an item are in the shop.",
+                {"item": ("STRING", "Item name")},
+            ),
             rng.choice([f"How many {noun}s are in the shop?", f"Do we have any {noun}?"]),
-            {"item": noun}, n, f"There are {n} of {noun} in the shop.")
+            {"item": noun},
+            n,
+            f"There are {n} of {noun} in the shop.",
+        )
     if kind == 5:
         lang = rng.choice(_LANGS)
         word = invented_word(rng)
         return (
-            ("translate", "Translate a word.",
-             {"language": ("STRING", "Target language"), "word": ("STRING", "The word")}),
+            (
+                "translate",
+                "Translate a word.",
+                {"language": ("STRING", "Target language"), "word": ("STRING", "The word")},
+            ),
             rng.choice([f"Translate {noun} to {lang}.", f"What is {noun} in {lang}?"]),
-            {"language": lang, "word": noun}, word, f"In {lang} it is {word}.")
+            {"language": lang, "word": noun},
+            word,
+            f"In {lang} it is {word}.",
+        )
     if kind == 6:
         colour = rng.choice(["red", "green", "blue", "white", "yellow", "pink", "purple"])
         return (
-            ("set_light", "Set the colour of a lamp.",
-             {"color": ("STRING", "New colour"), "room": ("STRING", "Which room")}),
+            (
+                "set_light",
+                "Set the colour of a lamp.",
+                {"color": ("STRING", "New colour"), "room": ("STRING", "Which room")},
+            ),
             rng.choice([f"Make the {noun} lamp {colour}.", f"Turn the {noun} lamp {colour}."]),
-            {"color": colour, "room": noun}, "ok", f"The {noun} lamp is {colour} now.")
+            {"color": colour, "room": noun},
+            "ok",
+            f"The {noun} lamp is {colour} now.",
+        )
     if kind == 7:
         return (
             ("get_age", "How old a person is.", {"name": ("STRING", "The person")}),
             rng.choice([f"How old is {person}?", f"What is the age of {person}?"]),
-            {"name": person}, n, f"{person} is {n} years old.")
+            {"name": person},
+            n,
+            f"{person} is {n} years old.",
+        )
     return (
-        ("get_distance", "Distance between two cities.",
-         {"from": ("STRING", "Start"), "to": ("STRING", "End")}),
-        rng.choice([f"How far is {city} from {(other := rng.choice(CITIES))}?",
-                    f"How many miles is {city} from {other}?"]),
-        {"from": other, "to": city}, n * 10, f"{city} is {n * 10} miles from {other}.")
+        (
+            "get_distance",
+            "Distance between two cities.",
+            {"from": ("STRING", "Start"), "to": ("STRING", "End")},
+        ),
+        rng.choice(
+            [
+                f"How far is {city} from {(other := rng.choice(CITIES))}?",
+                f"How many miles is {city} from {other}?",
+            ]
+        ),
+        {"from": other, "to": city},
+        n * 10,
+        f"{city} is {n * 10} miles from {other}.",
+    )
 
 
 def _invented(rng):
@@ -91,17 +153,30 @@ def _invented(rng):
     name = f"{verb}_{noun}_{second}" if rng.random() < 0.5 else f"{verb}_{second}"
     what = name.split("_", 1)[1].replace("_", " ")
     number = rng.random() < 0.4
-    value = _number(rng, 1000) if number else (
-        invented_word(rng) if rng.random() < 0.4 else rng.choice(NOUNS + ADJECTIVES))
+    value = (
+        _number(rng, 1000)
+        if number
+        else (invented_word(rng) if rng.random() < 0.4 else rng.choice(NOUNS + ADJECTIVES))
+    )
     parameter = rng.choice(["id", "name", "value", "key", "kind", "code"])
     result = _number(rng, 1000) if rng.random() < 0.5 else invented_word(rng)
     return (
-        (name, f"{str(verb).capitalize()} the {what}.",
-         {parameter: ("INTEGER" if number else "STRING", f"The {parameter}")}),
-        rng.choice([f"{str(verb).capitalize()} the {what} for {value}.",
-                    f"Please {verb} the {what} with {parameter} {value}.",
-                    f"Use {name} with {value}."]),
-        {parameter: value}, result, f"The {what} says {result}.")
+        (
+            name,
+            f"{str(verb).capitalize()} the {what}.",
+            {parameter: ("INTEGER" if number else "STRING", f"The {parameter}")},
+        ),
+        rng.choice(
+            [
+                f"{str(verb).capitalize()} the {what} for {value}.",
+                f"Please {verb} the {what} with {parameter} {value}.",
+                f"Use {name} with {value}.",
+            ]
+        ),
+        {parameter: value},
+        result,
+        f"The {what} says {result}.",
+    )
 
 
 def _plain(value):
@@ -133,11 +208,17 @@ def tools(rng, count=None) -> Sample:
             declared.append(other)
     declared = [declared[i] for i in rng.permutation(len(declared))]
     wanted = call(tool["name"], arguments)
-    spoken = [(wanted + "<|tool_response>", True), (response(tool["name"], result), False),
-              (answer, True)]
+    spoken = [
+        (wanted + "<|tool_response>", True),
+        (response(tool["name"], result), False),
+        (answer, True),
+    ]
     system = rng.choice(["", "", "You are a helpful assistant."])
     # Either the call is what is judged, or the answer; training always learns both.
-    return Sample("tools", "tool call", [f"tool {wanted}"],
-                  conversation([(request, spoken)], system, declared),
-                  check={"call": wanted, "name": tool["name"], "arguments": arguments,
-                         "result": result})
+    return Sample(
+        "tools",
+        "tool call",
+        [f"tool {wanted}"],
+        conversation([(request, spoken)], system, declared),
+        check={"call": wanted, "name": tool["name"], "arguments": arguments, "result": result},
+    )

@@ -133,8 +133,10 @@ class Trainer:
             del values[:-100]
         recent = " ".join(f"{d[:5]} {np.mean(v):.2f}" for d, v in sorted(self.losses.items()))
         bar = ("#" * int(24 * done)).ljust(24, ".")
-        line = (f"[{bar}] {self.step}/{self.steps} {report['stage']} loss {report['loss']:.3f} "
-                f"| {recent} | {self.seconds / 60:.0f} min, {left / 60:.0f} left")
+        line = (
+            f"[{bar}] {self.step}/{self.steps} {report['stage']} loss {report['loss']:.3f} "
+            f"| {recent} | {self.seconds / 60:.0f} min, {left / 60:.0f} left"
+        )
         terminal = sys.stdout.isatty()
         print(("\r" if terminal else "") + line, end="" if terminal else "\n", flush=True)
 
@@ -152,9 +154,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
     pools = {} if arguments.smoke else schedule.POOLS
-    stream = data.Stream(
-        get_tokenizer(arguments.work), arguments.seed, pools, arguments.work
-    )
+    stream = data.Stream(get_tokenizer(arguments.work), arguments.seed, pools, arguments.work)
     trainer = Trainer(stream, arguments.work, arguments.seed, arguments.steps, arguments.smoke)
     print(f"{reference.parameters(trainer.model):,} parameters", flush=True)
     if arguments.smoke:

@@ -9,7 +9,7 @@ and what the scores of the same queries would take unsplit. The bar is 512 MiB.
 
 import time
 
-import gemma4_mlx  # noqa: F401  (loads OpenBLAS before MLX)
+import gemma4_mlx  # noqa: F401, I001  (loads OpenBLAS, so before MLX)
 import mlx.core as mx
 
 from gemma4_mlx.model.attention import AttentionGeometry, attend
