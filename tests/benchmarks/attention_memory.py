@@ -9,9 +9,9 @@ and what the scores of the same queries would take unsplit. The bar is 512 MiB.
 
 import time
 
-import gemma4_mlx  # noqa: F401, I001  (loads OpenBLAS, so before MLX)
 import mlx.core as mx
 
+import gemma4_mlx  # noqa: F401  (loads OpenBLAS, so before MLX)
 from gemma4_mlx.model.attention import AttentionGeometry, attend
 
 LAYERS = {"E2B": (8, 1), "26B-A4B": (16, 2), "31B": (32, 4)}  # query heads, KV heads
