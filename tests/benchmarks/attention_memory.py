@@ -1,3 +1,4 @@
+# ruff: noqa: I001
 """Memory of attention scores in one true-size full-attention layer at 128K and 256K tokens.
 
     python tests/benchmarks/attention_memory.py
@@ -9,9 +10,9 @@ and what the scores of the same queries would take unsplit. The bar is 512 MiB.
 
 import time
 
+import gemma4_mlx  # noqa: F401  (loads OpenBLAS, so before MLX)
 import mlx.core as mx
 
-import gemma4_mlx  # noqa: F401  (loads OpenBLAS, so before MLX)
 from gemma4_mlx.model.attention import AttentionGeometry, attend
 
 LAYERS = {"E2B": (8, 1), "26B-A4B": (16, 2), "31B": (32, 4)}  # query heads, KV heads
