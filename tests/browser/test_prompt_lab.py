@@ -82,6 +82,7 @@ def test_a_second_prompt_and_its_numbers(prompt):
     assert "from cache" in status, "the first turn is not read again"
 
 
+@pytest.mark.slow  # races with the machine's load
 def test_an_answer_outlives_another_cell_and_an_interrupt(prompt, lab_notebook):
     """A new message waits for the kernel on most versions; what was sent goes on and is shown."""
     page = lab_notebook.page
@@ -102,6 +103,7 @@ def test_an_answer_outlives_another_cell_and_an_interrupt(prompt, lab_notebook):
     prompt.get_by_role("button", name="Send").wait_for()
 
 
+@pytest.mark.slow  # races with the machine's load
 def test_edit_regenerate_and_switch_back(prompt):
     message = prompt.locator(".g4-from-user").last
     message.get_by_role("button", name="Edit").click()
