@@ -158,6 +158,21 @@ _ALLOWED: dict[str, tuple[type, ...]] = {
 }
 
 
+def text_of(parts) -> str:
+    """The words among a message's parts."""
+    return "".join(p.text for p in parts if isinstance(p, Text))
+
+
+def thinking_of(parts) -> str:
+    """The thoughts among a message's parts, a blank line between two."""
+    return "\n\n".join(p.text for p in parts if isinstance(p, Thinking))
+
+
+def calls_of(parts) -> tuple[ToolCall, ...]:
+    """The tool calls among a message's parts."""
+    return tuple(p for p in parts if isinstance(p, ToolCall))
+
+
 @dataclass(frozen=True)
 class Message:
     """One entry of a history."""
@@ -171,17 +186,17 @@ class Message:
     @property
     def text(self) -> str:
         """The words of the message; thinking, calls and media left out."""
-        return "".join(p.text for p in self.parts if isinstance(p, Text))
+        return text_of(self.parts)
 
     @property
     def thinking(self) -> str:
         """What the model thought."""
-        return "\n\n".join(p.text for p in self.parts if isinstance(p, Thinking))
+        return thinking_of(self.parts)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls of an assistant's message."""
-        return tuple(p for p in self.parts if isinstance(p, ToolCall))
+        return calls_of(self.parts)
 
     @property
     def media(self) -> tuple[Media, ...]:

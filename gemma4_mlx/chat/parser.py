@@ -14,7 +14,7 @@ from ..processing.characters import open_suffix
 from ..processing.tokenizer import Tokenizer
 from .calls import QUOTE, CallSyntaxError, read_call
 from .events import TextDelta, ThinkingDelta, ToolCallDelta
-from .messages import Text, Thinking, ToolCall
+from .messages import Text, Thinking, ToolCall, calls_of, text_of, thinking_of
 
 Event = TextDelta | ThinkingDelta | ToolCallDelta | ToolCall
 
@@ -61,17 +61,17 @@ class ReplyParser:
     @property
     def text(self) -> str:
         """The answer so far; the texts of all TextDelta events joined."""
-        return "".join(p.text for p in self.parts if isinstance(p, Text))
+        return text_of(self.parts)
 
     @property
     def thinking(self) -> str:
         """The thinking so far; the texts of all ThinkingDelta events joined."""
-        return "\n\n".join(p.text for p in self.parts if isinstance(p, Thinking))
+        return thinking_of(self.parts)
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
         """The calls so far."""
-        return tuple(p for p in self.parts if isinstance(p, ToolCall))
+        return calls_of(self.parts)
 
     # What comes in
 
