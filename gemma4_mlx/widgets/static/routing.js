@@ -22,7 +22,7 @@ function render({ model, el }) {
 
   const layers = meta().layers, perToken = meta().k;
   const now = { layer: meta().start.layer, expert: null, token: null, colour: "expert", numbers: false, which: "a" };
-  let ink = readInk(root), routed = null, load = null, path = null, pins = new Map(), pinnedBy = null, comparison = null, upTo = 0;
+  let ink = readInk(root), routed = null, load = null, loadOfA = null, path = null, pins = new Map(), pinnedBy = null, comparison = null, upTo = 0;
 
   const link = linkSelection(model, (selection) => {
     const { layer, token, expert } = selection;
@@ -61,17 +61,18 @@ function render({ model, el }) {
       const answer = await ask("load", { which: now.which }, { slot: "load" });
       if (!answer) return;
       load = { layers, experts: meta().experts, values: floats(answer.buffer), signed: now.which === "b-a", ...answer.content };
-      map.draw(); drawNumbers();
+      if (now.which === "a") loadOfA = load;
+      map.draw(); drawNumbers(); what?.draw();
     } catch (error) { show(error); }
   }
 
   async function loadPath() {
-    if (now.token === null) { path = null; map.draw(); return; }
+    if (now.token === null) { path = null; map.draw(); what?.draw(); return; }
     try {
       const answer = await ask("path", { token: now.token, which: side() }, { slot: "path" });
       if (!answer) return;
       path = answer.content.layers;
-      map.draw(); drawPath();
+      map.draw(); drawPath(); what?.draw();
     } catch (error) { show(error); }
   }
 
@@ -201,11 +202,22 @@ function render({ model, el }) {
     drawPins();
   }
 
+  /** Experts of the chosen layer in the first trace: those of the selected token first, then by load. */
+  function expertsOfLayer() {
+    const row = layers.indexOf(now.layer), step = side() === "a" ? path?.find((s) => s.layer === now.layer) : null;
+    const share = (e) => (loadOfA ? loadOfA.values[row * meta().experts + e] : 0);
+    const list = Array.from({ length: meta().experts }, (_, e) => {
+      const k = step ? step.experts.indexOf(e) : -1;
+      return { expert: e, load: share(e), weight: k < 0 ? null : step.weights[k] };
+    });
+    return list.sort((a, b) => (b.weight ?? -1) - (a.weight ?? -1) || b.load - a.load || a.expert - b.expert);
+  }
+
   // ---- changes ----------------------------------------------------------------------------------------
   function layerChanged() {
     layerPicker.select.value = String(now.layer);
     if (pinnedBy === null) autoPin();
-    loadLayer(); loadExpert(); drawPath(); if (load) drawNumbers(); map.draw();
+    loadLayer(); loadExpert(); drawPath(); if (load) drawNumbers(); map.draw(); what?.draw();
     view.announce(`Layer ${now.layer}`);
   }
   function tokenChanged(token) {
@@ -237,7 +249,7 @@ function render({ model, el }) {
       table("Difference of routing", ["Layer", "#Difference (0 to 1)", "#p", "Experts that differ most"], comparison.layers.map((row) => h("tr", {}, h("th", { scope: "row" }, `L${row.layer}`), barCell(row.distance, row.distance.toFixed(3)), h("td", { class: "g4-number" }, row.p === null ? "n/a" : row.p.toFixed(3)), h("td", {}, row.experts.map(([e, d]) => `${e} (${d > 0 ? "+" : ""}${(100 * d).toFixed(1)})`).join(", "))))));
   }
 
-  const what = m.model ? whatIf({ ask, model, meta, view, chosen: () => now, onError: show }) : null;
+  const what = m.model ? whatIf({ ask, meta, view, chosen: () => now, experts: expertsOfLayer, tokenName: () => (path && side() === "a" ? text.nameOf(now.token, () => what?.draw()) : null) }) : null;
   const status = h("span", { class: "g4-chip" });
   const caption = perFrame(() => { status.textContent = `${formatCount(count())} tokens`; });
   root.append(
