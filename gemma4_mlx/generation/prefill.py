@@ -1,8 +1,8 @@
 """Reading the prompt, in chunks.
 
-MLX computes only what is asked for. Evaluating nothing but the cache after a chunk leaves out the
-layers above the last one that owns keys and values (20 of E2B's 35) and the 262,144-wide output
-head; the logits are computed for the prompt's last token alone.
+A chunk is only read into the cache (:meth:`Model.read`): the layers above the last one that owns
+keys and values (20 of E2B's 35) and the 262,144-wide output head are computed for the prompt's
+last token alone.
 """
 
 from collections.abc import Callable, Iterator, MutableMapping
@@ -115,7 +115,7 @@ def prefill(
     while start < prompt.tail and not cancelled():
         stop = prompt.chunk_end(start, chunk)
         tokens = mx.array(prompt.tokens[start:stop])[None]
-        model.hidden(tokens, cache.entries, soft.between(start, stop))
+        model.read(tokens, cache.entries, soft.between(start, stop))
         mx.eval([entry.state for entry in cache.entries])
         cache.commit(prompt.tokens[start:stop], [m for m in prompt.media if m.start < stop])
         cache.snapshot_if_due()

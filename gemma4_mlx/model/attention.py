@@ -19,6 +19,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import TextConfig
+from .exponential import masked_attention, slow_exponential
 from .layers import RMSNorm, RotaryEmbedding, rms_norm
 from .rows import settled
 from .taps import Tap
@@ -26,6 +27,9 @@ from .taps import Tap
 #: Attention scores are materialised where MLX has no fused kernel (head size 512); queries are
 #: split so that one block of scores stays below this.
 SCORE_BYTES = 128 * 2**20
+#: What the CPU backend prefers, because it stays in the processor's cache; never fewer than
+#: CPU_ROWS queries at once.
+CPU_SCORE_BYTES, CPU_ROWS = 4 * 2**20, 64
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,12 @@ class AttentionGeometry:
     window: int | None = None
     blocks: mx.array | None = None
     left_padding: mx.array | None = None
+
+    @property
+    def offset(self) -> int | mx.array:
+        """Position of the first query for the rotary embedding; one per row (B,) with padding,
+        for each row's positions start at its first token."""
+        return self.query_start - (0 if self.left_padding is None else self.left_padding)
 
     def mask(self, rows: slice = slice(None), cols: slice = slice(None)) -> mx.array:
         """Which of the chosen queries see which of the chosen keys: bool (1 or B, 1, r, c).
@@ -92,8 +102,11 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
     behind = geometry.query_start - geometry.key_start
     window = geometry.window or geometry.m
     row_bytes = B * heads * min(geometry.m, 2 * window) * q.itemsize
-    large = n * row_bytes > SCORE_BYTES
     rows = max(1, SCORE_BYTES // row_bytes)
+    by_hand = slow_exponential(q)
+    if by_hand:
+        rows = min(rows, max(CPU_ROWS, CPU_SCORE_BYTES // row_bytes))
+    several = n > rows
     if geometry.window is not None:
         rows = min(rows, max(window, 128))
     outputs = []
@@ -102,17 +115,21 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
         first = max(0, start + behind - window + 1)
         last = stop + behind if geometry.blocks is None else geometry.m
         part = q[:, :, start:stop]
+        keys, values = k[:, :, first:last], v[:, :, first:last]
         causal_alone = plain and (geometry.window is None or stop + behind <= window)
-        if causal_alone:
-            mask = "causal" if stop - start > 1 else None
+        if by_hand:
+            own = slice(start + behind, stop + behind) if causal_alone else slice(first, last)
+            mask = geometry.mask(slice(start, stop), own)
+            outputs.append(masked_attention(part, keys, values, mask))
         else:
-            mask = geometry.mask(slice(start, stop), slice(first, last))
-        outputs.append(
-            mx.fast.scaled_dot_product_attention(
-                part, k[:, :, first:last], v[:, :, first:last], scale=1.0, mask=mask
+            if causal_alone:
+                mask = "causal" if stop - start > 1 else None
+            else:
+                mask = geometry.mask(slice(start, stop), slice(first, last))
+            outputs.append(
+                mx.fast.scaled_dot_product_attention(part, keys, values, scale=1.0, mask=mask)
             )
-        )
-        if large:  # one block of scores at a time; left lazy they would be held all at once
+        if several:  # one block of scores at a time; left lazy they would be held all at once
             settled(outputs[-1], everywhere=True)
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
@@ -179,6 +196,10 @@ class Attention(nn.Module):
         v = rms_norm(v, self.eps).transpose(0, 2, 1, 3)
         return k, v
 
+    def fill(self, x: mx.array, cache, geometry: AttentionGeometry) -> None:
+        """Put the keys and values of x (B, n, H) into the cache, and attend to nothing."""
+        cache.update_and_fetch(*self.keys_values(x, geometry.offset))
+
     def __call__(
         self,
         x: mx.array,  # (B, n, H)
@@ -189,9 +210,7 @@ class Attention(nn.Module):
     ) -> tuple[mx.array, tuple]:
         """Returns the output (B, n, H) and the keys and values used, for layers that share them."""
         B, n, _ = x.shape
-        offset = geometry.query_start
-        if geometry.left_padding is not None:
-            offset = offset - geometry.left_padding  # each row's positions start at its first token
+        offset = geometry.offset
         q = tap("queries", self.queries(x, offset), geometry)
         if self.owns_kv:
             kv = self.keys_values(x, offset)

@@ -56,6 +56,10 @@ class DecoderLayer(nn.Module):
         sparse = tap("moe_output", self.post_feedforward_layernorm_2(sparse))
         return self.post_feedforward_layernorm(dense + sparse)
 
+    def fill(self, x: mx.array, cache, geometry: AttentionGeometry) -> None:
+        """Put the keys and values of x (B, n, H) into the cache."""
+        self.self_attn.fill(self.input_layernorm(x), cache, geometry)
+
     def __call__(
         self,
         x: mx.array,  # (B, n, H)
@@ -148,8 +152,13 @@ class TextDecoder(nn.Module):
         cache: list | None,
         blocks: mx.array | None,
         taps: Taps,
-    ) -> mx.array:
-        """Hidden states after the final norm, (B, n, H)."""
+        cache_only: bool = False,
+    ) -> mx.array | None:
+        """Hidden states after the final norm, (B, n, H).
+
+        With ``cache_only`` the last layer that owns keys and values computes these and is the last
+        one computed; there is no result.
+        """
         config, tap = self.config, taps.at()
         B, n, _ = x.shape
         cache = cache or [None] * config.first_kv_shared_layer
@@ -160,6 +169,9 @@ class TextDecoder(nn.Module):
         kept = {}  # donor layer -> its keys and values
         for i, layer in enumerate(self.layers):
             donor = config.kv_donor(i)
+            if cache_only and i == config.first_kv_shared_layer - 1:
+                layer.fill(x, cache[i], geometries[config.layer_types[i]])
+                return None
             x, kept[i] = layer(
                 x,
                 None if per_layer is None else per_layer[:, :, i],

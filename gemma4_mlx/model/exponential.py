@@ -7,6 +7,8 @@ the product before it. A polynomial written as plain arithmetic is fused and vec
 and keeps its own functions.
 """
 
+import math
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -37,6 +39,17 @@ def _exp2(x: mx.array) -> mx.array:
 
 
 _compiled_exp2 = mx.compile(_exp2)
+
+
+@mx.custom_function
+def exp2(x: mx.array) -> mx.array:
+    """2^x for float32 x up to 127; what lies below -126 counts as -126."""
+    return _compiled_exp2(mx.maximum(x, _LOWEST))
+
+
+@exp2.vjp
+def _exp2_vjp(x, cotangent, y):
+    return cotangent * y * math.log(2)  # bits have no derivative, so it is given here
 
 
 @mx.compile
@@ -89,8 +102,40 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, scores: int) 
         parts = []
         for i in range(0, n, rows):
             x = q[i : i + rows] @ k
-            weights = _compiled_exp2(mx.maximum(x - x.max(axis=-1, keepdims=True), _LOWEST))
+            weights = exp2(x - x.max(axis=-1, keepdims=True))
             y = weights @ v
             parts.append(settled(y[:, :-1] / y[:, -1:]))
         out.append(mx.concatenate(parts))
     return mx.stack(out)
+
+
+def masked_attention(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
+    """softmax(q k^T) v with scale 1 for grouped queries.
+
+    Args:
+        q: (B, heads, n, D). k, v: (B, kv heads, m, D).
+        mask: bool (1 or B, 1, n, c) for the *last* c keys; the m - c before are seen by all
+            queries, so a causal mask is only n wide. None: every key is seen.
+
+    The query heads that share keys are rows of one product. Every query must see some key.
+    """
+    B, heads, n, D = q.shape
+    groups, m = k.shape[1:3]
+    q = (q * _LOG2_E).reshape(B, groups, heads // groups * n, D)
+    k = k.swapaxes(-1, -2)
+    first = m if mask is None else m - mask.shape[-1]  # key from which the mask counts
+    parts = []
+    if first:
+        parts.append((q @ k[..., :first], v[:, :, :first]))
+    if first < m:
+        x = (q @ k[..., first:]).reshape(B, groups, heads // groups, n, m - first)
+        x = mx.where(mask[:, :, None], x, -mx.inf)
+        parts.append((x.reshape(*q.shape[:3], m - first), v[:, :, first:]))
+    peak = parts[0][0].max(axis=-1, keepdims=True)
+    if len(parts) > 1:
+        peak = mx.maximum(peak, parts[1][0].max(axis=-1, keepdims=True))
+    peak = mx.stop_gradient(peak)  # a softmax does not change with it
+    weights = [exp2(x - peak) for x, _ in parts]
+    total = sum(w.sum(axis=-1, keepdims=True) for w in weights)
+    y = sum(w @ values for w, (_, values) in zip(weights, parts))
+    return (y / total).reshape(B, heads, n, D)

@@ -117,6 +117,25 @@ class Model(nn.Module):
         input_embeddings: mx.array | None = None,
     ) -> mx.array:
         """Hidden states after the final norm (B, n, H); arguments as in the call."""
+        return self._decode(tokens, cache, features, input_embeddings)
+
+    def read(self, tokens: mx.array, cache: list, features: mx.array | None = None) -> None:
+        """Put the keys and values of tokens (B, n) into the cache and compute nothing else.
+
+        The layers above the last one that owns keys and values (20 of E2B's 35) are left out, and
+        so is what that one does after its keys and values. Arguments as in the call. Evaluate the
+        cache entries' ``state`` afterwards. While something observes, every layer is shown.
+        """
+        self._decode(tokens, cache, features, None, cache_only=not self._taps.active)
+
+    def _decode(
+        self,
+        tokens: mx.array,
+        cache: list | None,
+        features: mx.array | None,
+        input_embeddings: mx.array | None,
+        cache_only: bool = False,
+    ) -> mx.array | None:
         decoder, config = self.language_model.model, self.config
         tokens = self._taps.at()("tokens", tokens)
         x = decoder.embed(tokens) if input_embeddings is None else input_embeddings
@@ -131,7 +150,7 @@ class Model(nn.Module):
             for placeholder in config.soft_token_ids:
                 soft = soft | (tokens == placeholder)
             tokens = mx.where(soft, config.text.pad_token_id, tokens)
-        return decoder(tokens, x, cache, blocks, self._taps)
+        return decoder(tokens, x, cache, blocks, self._taps, cache_only)
 
     def head(self, hidden: mx.array) -> mx.array:
         """Normed hidden states (..., H) -> capped logits (..., V), float32."""

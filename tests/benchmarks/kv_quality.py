@@ -40,7 +40,7 @@ def distributions(model, tokens: list[int], kv_bits: int | None):
     cache = model.make_cache(kv_bits=kv_bits)
     head, tail = tokens[:-COMPARED], tokens[-COMPARED:]
     for start in range(0, len(head), CHUNK):
-        model.hidden(mx.array(head[start : start + CHUNK])[None], cache)
+        model.read(mx.array(head[start : start + CHUNK])[None], cache)
         mx.eval([entry.state for entry in cache])
     logits = model(mx.array(tail)[None], cache)[0].astype(mx.float32)
     result = logits - mx.logsumexp(logits, axis=-1, keepdims=True)

@@ -83,7 +83,7 @@ def run(model, options: argparse.Namespace, prefill: int) -> dict:
     with Stopwatch() as filling:
         for start in range(0, prefill - 1, chunk):
             part = tokens[:, start : min(start + chunk, prefill - 1)]
-            model.hidden(part, cache) if ours else model(part, cache=cache)
+            model.read(part, cache) if ours else model(part, cache=cache)
             mx.eval([entry.state for entry in cache])
         logits = model(tokens[:, -1:], cache=cache)[:, -1]
         mx.eval(logits)

@@ -37,7 +37,7 @@ def main() -> None:
         model = models[library]
         for start in range(0, tokens.shape[1] - 1, CHUNK):
             part = tokens[:, start : min(start + CHUNK, tokens.shape[1] - 1)]
-            model.hidden(part, cache) if library == "ours" else model(part, cache=cache)
+            model.read(part, cache) if library == "ours" else model(part, cache=cache)
             mx.eval([entry.state for entry in cache])
         mx.eval(model(tokens[:, -1:], cache=cache))
 

@@ -202,6 +202,28 @@ def test_a_cancelled_prefill_goes_on_where_it_stopped(tiny):
     ]
 
 
+@pytest.mark.parametrize("variant", ["shared", "moe"])
+def test_reading_computes_no_layer_that_no_cache_needs(tiny, variant, monkeypatch):
+    """Also where attention waits for each of its blocks, as with long prompts."""
+    from gemma4_mlx.model import attention
+
+    model, calls, attend = tiny(variant), [], attention.attend
+    monkeypatch.setattr(attention, "SCORE_BYTES", 1000)
+    monkeypatch.setattr(attention, "attend", lambda *a: calls.append(1) or attend(*a))
+    tokens = mx.array(PROMPT * 9)[None]
+    read, whole = model.make_cache(), model.make_cache()
+    for part in (tokens[:, :20], tokens[:, 20:]):
+        model.read(part, read)
+    assert len(calls) == 2 * (model.config.text.first_kv_shared_layer - 1)
+    model.hidden(tokens[:, :20], whole), model.hidden(tokens[:, 20:], whole)
+    for a, b in zip(read, whole):
+        assert a.offset == b.offset and all(map(mx.array_equal, a.state, b.state))
+    seen = set()
+    with model.observe(lambda name, layer, *_: seen.add(layer)):
+        model.read(tokens, model.make_cache())
+    assert seen >= set(range(len(model.layers))), "an observer is shown every layer"
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_an_abandoned_stream_leaves_the_cache_consistent(tiny, count):
     model, cache = tiny(), PromptCache(tiny())

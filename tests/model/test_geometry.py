@@ -8,6 +8,7 @@ from gemma4_mlx.config import Rope
 from gemma4_mlx.model import attention
 from gemma4_mlx.model.attention import AttentionGeometry, attend
 from gemma4_mlx.model.decoder import image_blocks
+from gemma4_mlx.model.exponential import masked_attention
 from gemma4_mlx.model.layers import RotaryEmbedding
 
 
@@ -37,8 +38,10 @@ def test_neighbouring_pictures_are_separate_blocks():
 @pytest.mark.parametrize("window", [None, 8])
 @pytest.mark.parametrize("with_blocks", [False, True])
 @pytest.mark.parametrize("cached", [0, 13])
-def test_query_blocks_equal_one_dense_softmax(window, with_blocks, cached, monkeypatch):
-    """Splitting queries and leaving out unseen keys changes nothing."""
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_query_blocks_equal_one_dense_softmax(window, with_blocks, cached, by_hand, monkeypatch):
+    """Splitting queries and leaving out unseen keys changes nothing, nor does MLX's softmax."""
+    monkeypatch.setattr(attention, "slow_exponential", lambda q: by_hand)
     monkeypatch.setattr(attention, "SCORE_BYTES", 4 * 4 * 40 * 6)  # a few rows at a time
     n, D = 150, 16
     first = cached - min(cached, (window or 99) - 1)
@@ -55,6 +58,22 @@ def test_query_blocks_equal_one_dense_softmax(window, with_blocks, cached, monke
     scores = mx.where(geometry.mask(), scores, -mx.inf)
     expected = mx.softmax(scores, axis=-1) @ mx.repeat(v, 2, axis=1)
     assert np.abs(np.array(attend(q, k, v, geometry) - expected)).max() < 1e-5
+
+
+def test_the_softmax_by_hand_has_the_gradient_of_mlxs():
+    mx.random.seed(4)
+    q, k, v = (mx.random.normal((2, h, n, 16)) for h, n in ((4, 10), (2, 25), (2, 25)))
+    mask = AttentionGeometry(15, 10, 0, 25).mask(slice(0, 10), slice(15, 25))
+
+    def by_hand(*x):
+        return (masked_attention(*x, mask) ** 2).sum()
+
+    def fused(*x):
+        return (mx.fast.scaled_dot_product_attention(*x, scale=1.0, mask="causal") ** 2).sum()
+
+    got, expected = (mx.grad(f, argnums=(0, 1, 2))(q, k, v) for f in (by_hand, fused))
+    for a, b in zip(got, expected):
+        assert mx.abs(a - b).max().item() < 1e-5 * mx.abs(b).max().item()
 
 
 def test_full_layers_turn_a_quarter_of_the_angles():
