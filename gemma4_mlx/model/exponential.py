@@ -53,13 +53,14 @@ def _exp2_vjp(x, cotangent, y):
 
 
 @mx.compile
-def _geglu(gate: mx.array, up: mx.array, inner: mx.array) -> mx.array:
-    return gate / (1.0 + _exp2(inner)) * up
+def _geglu(gate: mx.array, up: mx.array) -> mx.array:
+    inner = (-1.5957691216057308 * _LOG2_E) * (gate + 0.044715 * (gate * gate * gate))
+    return gate / (1.0 + _exp2(mx.clip(inner, _LOWEST, _HIGHEST))) * up
 
 
 @mx.compile
-def _silu(x: mx.array, inner: mx.array) -> mx.array:
-    return x / (1.0 + _exp2(inner))
+def _silu(x: mx.array) -> mx.array:
+    return x / (1.0 + _exp2(mx.clip(x * -_LOG2_E, _LOWEST, _HIGHEST)))
 
 
 def slow_exponential(x: mx.array) -> bool:
@@ -74,15 +75,14 @@ def geglu(gate: mx.array, up: mx.array) -> mx.array:
     """
     if not slow_exponential(gate):
         return nn.gelu_approx(gate) * up
-    inner = (-1.5957691216057308 * _LOG2_E) * (gate + 0.044715 * (gate * gate * gate))
-    return _geglu(gate, up, mx.clip(inner, _LOWEST, _HIGHEST))
+    return _geglu(gate, up)
 
 
 def silu(x: mx.array) -> mx.array:
     """x / (1 + exp(-x))."""
     if not slow_exponential(x):
         return nn.silu(x)
-    return _silu(x, mx.clip(x * -_LOG2_E, _LOWEST, _HIGHEST))
+    return _silu(x)
 
 
 def attention(queries: mx.array, keys: mx.array, values: mx.array, scores: int) -> mx.array:
@@ -92,19 +92,19 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, scores: int) 
         queries, keys, values: (H, n, d) and twice (H, m, d).
         scores: how many of the H * n * m scores may exist at once.
     """
-    n, m = queries.shape[1], keys.shape[1]
-    rows = max(1, scores // m)  # of one head
+    n, m, d = queries.shape[1], *values.shape[1:]
+    rows = -(-n // -(-n * m // scores))  # of one head, in blocks of nearly one size
+    # In powers of two; and the softmax's sum comes out of the product as one more column.
+    queries = mx.contiguous(queries * _LOG2_E)
+    keys = mx.contiguous(keys)
+    values = mx.concatenate([values, mx.ones((*values.shape[:2], 1))], axis=-1)
     out = []
-    for head in range(queries.shape[0]):
-        # In powers of two; and the softmax's sum comes out of the product as one more column.
-        q, k = queries[head] * _LOG2_E, keys[head].T
-        v = mx.concatenate([values[head], mx.ones((m, 1))], axis=-1)
+    for q, k, v in zip(queries, keys, values):
         parts = []
         for i in range(0, n, rows):
-            x = q[i : i + rows] @ k
-            weights = exp2(x - x.max(axis=-1, keepdims=True))
-            y = weights @ v
-            parts.append(settled(y[:, :-1] / y[:, -1:]))
+            x = q[i : i + rows] @ k.T
+            y = exp2(x - x.max(axis=-1, keepdims=True)) @ v
+            parts.append(settled(y[:, :d] / y[:, d:]))
         out.append(mx.concatenate(parts))
     return mx.stack(out)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-#: Rows of a block. A GPU wants more work at once.
+#: Rows of a block, about. A GPU wants more work at once.
 ROWS_CPU = 256
 ROWS_GPU = 4096
 
@@ -37,9 +37,11 @@ def by_rows(function: Callable, *arrays: mx.array) -> mx.array | tuple[mx.array,
     array or a tuple.
     """
     n = arrays[0].shape[0]
-    rows = ROWS_CPU if mx.default_device() == mx.cpu else ROWS_GPU
-    if n <= rows:
+    blocks = round(n / (ROWS_CPU if mx.default_device() == mx.cpu else ROWS_GPU))
+    if blocks <= 1:
         return function(*arrays)
+    # All of nearly one size: a last block of a few rows would read every weight for little.
+    rows = -(-n // blocks)
     parts = [settled(function(*(a[i : i + rows] for a in arrays))) for i in range(0, n, rows)]
     if isinstance(parts[0], mx.array):
         return mx.concatenate(parts)
