@@ -223,6 +223,13 @@ class Gemma4Config:
     @classmethod
     def from_dict(cls, data: dict[str, Any], source: str = "config.json") -> "Gemma4Config":
         """Check and convert parsed JSON. ``source`` is named in errors. Raises ConfigError."""
+        try:
+            return cls._from_dict(data, source)
+        except RecursionError:  # showing a value nested hundreds deep
+            raise ConfigError(f"{source}: values are nested too deep") from None
+
+    @classmethod
+    def _from_dict(cls, data: dict[str, Any], source: str) -> "Gemma4Config":
         if not isinstance(data, dict):
             raise ConfigError(f"{source}: expected a JSON object, found {type(data).__name__}")
         kind = data.get("model_type")
@@ -331,7 +338,7 @@ def _optional(cls: type, data: dict, key: str, source: str):
 
 
 def _text_config(data: dict, source: str) -> TextConfig:
-    where = f"{source}, text_config" if data.get("model_type", "").endswith("_text") else source
+    where = f"{source}, text_config" if str(data.get("model_type")).endswith("_text") else source
     values = _read_fields(TextConfig, data, where, skip=("rope",))
     layers = values.get("num_hidden_layers", TextConfig.num_hidden_layers)
 

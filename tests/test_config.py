@@ -2,6 +2,7 @@
 
 import copy
 import json
+from functools import reduce
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,15 @@ TEXT = {
     "num_kv_shared_layers": 3,
     "vocab_size": 256,
 }
+NESTED = reduce(lambda inner, _: [inner], range(3000), 0)
+
+
+def test_a_text_section_with_an_odd_model_type_is_read():
+    """Its place in the multimodal configuration says what it is."""
+    config = Gemma4Config.from_dict(
+        {"model_type": "gemma4", "text_config": {**TEXT, "model_type": 3}}
+    )
+    assert config.text.hidden_size == 64
 
 
 def test_shared_layers_have_donors_of_their_own_type():
@@ -59,6 +69,8 @@ def test_shared_layers_have_donors_of_their_own_type():
         ({"rope_parameters": {FULL: {"rope_type": "yarn"}}}, "yarn"),
         ({"use_bidirectional_attention": "all"}, "'all'"),
         ({"quantization": {"quant_method": "gptq"}}, "gptq"),
+        ({"model_type": ["gemma4"]}, "model_type is"),
+        ({"hidden_size": NESTED}, "nested too deep"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
@@ -86,7 +98,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.sampled_from([*TEXT, "rope_parameters", "per_layer_config", "num_experts"]),
     json_values

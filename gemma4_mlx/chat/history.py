@@ -77,7 +77,7 @@ def load(path: str | Path) -> dict[str, Any]:
         content = json.loads(file.read_text("utf-8", errors="surrogatepass"))
     except OSError as error:
         raise ChatError(f"{file} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ChatError(f"{file} is not a saved conversation: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ChatError(f"{file} is not a conversation saved by Chat.save.")
@@ -85,8 +85,10 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ChatError(
             f"{file} has version {content.get('version')!r}, this release reads {VERSION}."
         )
+    if not isinstance(content.get("messages"), list):
+        raise ChatError(f"{file} is damaged: it holds no list of messages.")
     messages = []
-    for i, entry in enumerate(content.get("messages", ())):
+    for i, entry in enumerate(content["messages"]):
         try:
             parts = [_part_from_json(p, file.parent) for p in entry["parts"]]
             messages.append(Message(entry["role"], tuple(parts)))
@@ -149,14 +151,22 @@ def _part_from_json(entry: Mapping[str, Any], folder: Path):
         return Thinking(str(entry["text"]))
     if kind == "tool_call":
         arguments = dict(entry.get("arguments") or {})
-        return ToolCall(entry["id"], entry["name"], arguments, entry.get("error"))
+        return ToolCall(*_names(entry), arguments, entry.get("error"))
     if kind == "tool_result":
         media = tuple(_media_from_json(m, folder) for m in entry.get("media", ()))
         return ToolResult(
-            entry["id"], entry["name"], entry.get("result"), entry.get("error"), media,
+            *_names(entry), entry.get("result"), entry.get("error"), media,
             bool(entry.get("denied")),
         )  # fmt: skip
     return _media_from_json(entry, folder)
+
+
+def _names(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """A call's id and the tool's name."""
+    found = entry["id"], entry["name"]
+    if not all(isinstance(value, str) for value in found):
+        raise TypeError(f"id and name of a call are {found!r}, expected text")
+    return found
 
 
 def _media_to_json(part: Media, embed: bool) -> dict[str, Any]:

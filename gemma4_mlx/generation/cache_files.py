@@ -99,13 +99,14 @@ def load(path: str | Path, model) -> PromptCache:
             f"{path} was computed by another model ({about.get('source') or 'unknown'}), not by "
             f"{model.source or 'this one'}: keys and values do not carry over."
         )
-    if about["interventions"] != [repr(key) for key in model.interventions]:
+    then = about.get("interventions")
+    if then != [repr(key) for key in model.interventions]:
         raise CheckpointError(
-            f"{path} was computed under the interventions {about['interventions'] or 'none'}, in "
-            f"force now are {[repr(key) for key in model.interventions] or 'none'}."
+            f"{path} was computed under the interventions {then or 'none'}, in force now "
+            f"are {[repr(key) for key in model.interventions] or 'none'}."
         )
-    cache = PromptCache(model, kv_bits=about["kv_bits"], kv_group_size=about["kv_group_size"])
     try:
+        cache = PromptCache(model, kv_bits=about["kv_bits"], kv_group_size=about["kv_group_size"])
         arrays = mx.load(str(path), format="safetensors")
         mx.eval(arrays)
         cache.tokens = arrays["tokens"].tolist()
@@ -143,15 +144,18 @@ def _read_header(path: Path) -> dict:
             header = json.loads(file.read(length) if length < size else b"")
     except FileNotFoundError:
         raise CheckpointError(f"There is no cache file {path}.") from None
-    except (OSError, ValueError, struct.error, UnicodeDecodeError) as error:
+    except (OSError, ValueError, struct.error, RecursionError) as error:
         raise CheckpointError(f"{path} is not a cache file, or cut short: {error}") from error
     try:
         about = json.loads(header.pop("__metadata__")["gemma4_mlx"])
         if about["format"] != _FORMAT:
             raise KeyError
-    except (AttributeError, KeyError, ValueError, TypeError):
+        ends = [int(entry["data_offsets"][1]) for entry in header.values()]
+    except (
+        AttributeError, LookupError, ValueError, TypeError, OverflowError, RecursionError
+    ):  # fmt: skip
         raise CheckpointError(f"{path} is not a prompt cache that this version reads.") from None
-    expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    expected = 8 + length + max(ends, default=0)
     if size != expected:
         raise CheckpointError(
             f"{path} is cut short: {size:,} bytes, {expected:,} expected. Compute it again."

@@ -254,9 +254,11 @@ def _other_reader(data, name: str, limit: float, first_error: Exception) -> tupl
         return _audioread(data, name, limit, first_error)
     try:
         with av.open(io.BytesIO(data) if isinstance(data, bytes) else str(data)) as container:
-            if not container.streams.audio:
+            streams = container.streams.audio
+            # A damaged header may leave a stream that FFmpeg has no decoder for.
+            rate = getattr(streams[0], "rate", 0) if streams else 0
+            if not rate:
                 raise MediaError(f"{name} holds no sound")
-            rate = container.streams.audio[0].rate
             # Channels are averaged here: FFmpeg's own way to mono is louder by half.
             to_float = av.AudioResampler(format="fltp", rate=rate)
             parts, total = [], 0

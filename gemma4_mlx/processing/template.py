@@ -24,6 +24,8 @@ DEFAULT_TEMPLATE = Path(__file__).parents[1] / "teaching" / "checkpoint" / "chat
 
 # Noncharacters: valid in strings, assigned to nothing, so hardly ever in a text.
 _CANDIDATES = [chr(c) for c in range(0xFDD0, 0xFDF0)] + [chr(c) for c in range(0xF8FF, 0xE000, -1)]
+#: Templates write nested values by recursion, several Python calls a level.
+DEEPEST = 100
 _CHANNEL_MARKERS = re.compile(r"<\|channel>|<channel\|>")
 
 
@@ -105,6 +107,7 @@ def render(
     Raises:
         ChatError: the template refuses the conversation, or is itself broken.
     """
+    _check_shapes(messages, tools)
     stand_in = _unused_character(messages, tools)
     context = {
         "messages": [_mark_message(m, stand_in) for m in messages],
@@ -135,6 +138,30 @@ def render(
 def default_template() -> str:
     """The package's own template in the format of the small Gemma 4 models."""
     return DEFAULT_TEMPLATE.read_text("utf-8")
+
+
+def _check_shapes(messages: Any, tools: Any) -> None:
+    """Raise ChatError unless these are lists of dicts that are not nested without end."""
+    for name, value, optional in (("messages", messages, False), ("tools", tools, True)):
+        if value is None and optional:
+            continue
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+            raise ChatError(f"{name} must be a list of dicts, not a {type(value).__name__}.")
+        for i, item in enumerate(value):
+            if not isinstance(item, Mapping):
+                raise ChatError(f"{name}[{i}] must be a dict, not a {type(item).__name__}.")
+            _check_depth(item, f"{name}[{i}]")
+
+
+def _check_depth(value: Any, name: str, depth: int = 0) -> None:
+    if depth > DEEPEST:
+        raise ChatError(f"{name} is nested more than {DEEPEST} deep.")
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
+        return
+    for item in value:
+        _check_depth(item, name, depth + 1)
 
 
 # Marking what the caller wrote

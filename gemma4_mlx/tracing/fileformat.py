@@ -111,7 +111,7 @@ def read(path) -> tuple[dict[str, np.ndarray], dict]:
         # One mapping for all arrays: each mapping would hold a file descriptor.
         whole = np.memmap(path, np.uint8, "r")
         arrays = {name: _view(path, whole, 8 + length, e) for name, e in header.items()}
-    except (KeyError, TypeError, ValueError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, TraceError):
             raise
         raise TraceError(f"{path} is damaged: {type(error).__name__}: {error}") from None

@@ -159,3 +159,30 @@ def test_files_that_cannot_be(actor, tmp_path):
     ]
     with pytest.raises(ChatError, match="cannot be written as JSON"):
         Chat(actor, messages=history).save(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda c: c.update(messages=5), "no list of messages"),
+        (lambda c: c.pop("messages"), "no list of messages"),
+        (lambda c: c["messages"][2]["parts"][2].update(id=[]), "message 2 is damaged"),
+        (lambda c: c["messages"][2]["parts"][2].update(id=0.5), "message 2 is damaged"),
+        (lambda c: c["messages"][3]["parts"][0].update(id={}), "message 3 is damaged"),
+        (lambda c: c["messages"][2]["parts"][2].update(name=None), "message 2 is damaged"),
+    ],
+)
+def test_damage_that_fuzzing_found(actor, tmp_path, change, words):
+    file = tmp_path / "c.json"
+    Chat(actor, messages=messages()).save(file)
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(ChatError, match=words):
+        Chat.load(file, actor)
+
+
+def test_a_file_nested_without_end(actor, tmp_path):
+    (tmp_path / "c.json").write_text("[" * 100_000)
+    with pytest.raises(ChatError, match="not a saved conversation"):
+        Chat.load(tmp_path / "c.json", actor)

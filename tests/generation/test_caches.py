@@ -247,6 +247,39 @@ def test_unusable_files_are_named(tiny, tmp_path):
         PromptCache.load(path, model)
 
 
+def saved_with(whole: bytes, change) -> bytes:
+    """A saved cache after ``change(header, about)``."""
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    about = json.loads(header["__metadata__"]["gemma4_mlx"])
+    change(header, about)
+    header["__metadata__"]["gemma4_mlx"] = json.dumps(about)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + whole[8 + length :]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda header, about: header["tokens"].pop("data_offsets"), "not a prompt cache"),
+        (lambda header, about: header["tokens"].update(data_offsets=""), "not a prompt cache"),
+        (lambda header, about: header.update(tokens=0.5), "not a prompt cache"),
+        (lambda header, about: header["tokens"]["data_offsets"].pop(), "not a prompt cache"),
+        (lambda header, about: header["tokens"].update(data_offsets=[0, 1e999]), "not a prompt"),
+        (lambda header, about: about.pop("interventions"), "interventions"),
+        (lambda header, about: about.pop("kv_bits"), "damaged"),
+        (lambda header, about: about.pop("kv_group_size"), "damaged"),
+        (lambda header, about: about.update(entries=2**31), "damaged"),
+    ],
+)
+def test_damage_that_fuzzing_found(tiny, tmp_path, change, words):
+    model, path = tiny("small"), tmp_path / "cache"
+    PromptCache(model).save(path)
+    path.write_bytes(saved_with(path.read_bytes(), change))
+    with pytest.raises(CheckpointError, match=words):
+        PromptCache.load(path, model)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
     """A process that may write 200 kB to a file stands for a disk that is full."""

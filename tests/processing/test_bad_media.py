@@ -185,6 +185,7 @@ def wav(samples, rate=16_000, **options):
         (wav(np.array([0.0] * 999 + [np.inf], np.float32), subtype="FLOAT"), "NaN"),
         (wav(clip(16_000))[:30], "no sound"),
         (encoded(picture(20, 20)), "no sound"),
+        (wav(clip(2_000))[:20] + b"\0\x80" + wav(clip(2_000))[22:], "no sound"),  # unknown codec
     ],
 )
 def test_files_that_are_no_sound(data, message):

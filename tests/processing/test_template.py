@@ -1,7 +1,7 @@
 """Rendering: the text is the template's, and nothing a user or a tool writes is a control token."""
 
 import itertools
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import pytest
 from conversations import CONVERSATIONS, TOOLS, WEATHER, call, random_conversation
@@ -225,3 +225,19 @@ def test_broken_templates_are_reported():
 
 def test_the_default_template_is_in_the_package():
     assert "<|turn>" in default_template()
+
+
+@pytest.mark.parametrize(
+    "messages, tools, words",
+    [
+        (None, None, "messages must be a list"),
+        ("hello", None, "messages must be a list"),
+        (["hello"], None, r"messages\[0\] must be a dict, not a str"),
+        ([{"role": "user", "content": "x"}], 3, "tools must be a list"),
+        ([{"role": "user", "content": "x"}], [None], r"tools\[0\] must be a dict"),
+        ([{"role": "user", "content": reduce(lambda x, _: [x], range(2000), "")}], None, "nested"),
+    ],
+)
+def test_what_is_no_conversation_is_said(messages, tools, words):
+    with pytest.raises(ChatError, match=words):
+        render(messages, tools)

@@ -138,6 +138,8 @@ def test_newer_versions_are_refused(saved):
         lambda h: h["__metadata__"].update(description="{"),
         lambda h: h["__metadata__"].update(description="{}"),
         lambda h: h["__metadata__"].update(description="[]"),
+        lambda h: h["__metadata__"].update(description="[" * 9000),
+        lambda h: h.pop("attention.2.peak"),
     ],
 )
 def test_damage_is_named(saved, change):
