@@ -385,6 +385,8 @@ class AttentionData:
             }
             values = {k: v for k, v in own.items() if "." not in k}
             facts = {**facts, "heads": tuple(facts["heads"])}
+            if ("mass" in values) != ("peak" in values):
+                raise ValueError(f"half an overview of layer {facts['layer']}")
             layers.append(LayerAttention(**facts, statistics=statistics, **values))
         return cls(meta["n"], meta["width"], layers, arrays.get("blocks"))
 
