@@ -71,6 +71,11 @@ class Answering:
         with self._talk:
             self._talk.notify_all()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the reader has asked it to stop."""
+        return self._cancel.is_set()
+
     def decide(self, call: str, allow: bool) -> None:
         """The reader's word on a tool call."""
         with self._talk:

@@ -17,7 +17,8 @@ from gemma4_mlx.widgets.attention_picture import attention_drawing
 from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
 
 TILE = 128  # cells of a tile along each side; tilemap.js cuts the context in the same way
-TILE_WEIGHTS = 1 << 23  # weights recomputed for one tile at most, 2896 x 2896: about 100 ms
+TILE_WEIGHTS = 1 << 23  # weights recomputed for one tile at most, 2896 x 2896: about 40 ms
+ANSWER_WEIGHTS = 1 << 23  # recomputed for one answer to the map, which then asks for the rest
 THUMBNAIL = 48  # cells of a head's small picture along each side
 SNAPSHOT_BYTES = 800_000  # tiles and rows a snapshot keeps
 
@@ -79,6 +80,7 @@ class Attention(TraceView):
                     "heads": [int(h) for h in part.heads],
                     "kv_heads": part.kv_heads,
                     "retained": index in data.retained,
+                    "exact": _exact_level(data.n, part.window) if index in data.retained else -1,
                 }
             )
         return {
@@ -153,6 +155,27 @@ class Attention(TraceView):
 
     def _overview(self, layer: int, head: int, stat: str) -> np.ndarray:
         return self.trace.attention.overview(layer, head, "max" if stat == "max" else "mass")
+
+    def answer_tiles(
+        self, layer: int, head: int, tiles: list, stat: str = "mean"
+    ) -> tuple[list[dict], bytes]:
+        """The first of ``tiles``, [level, row, column] each, and what more is quickly done.
+
+        One message for many tiles, for a message costs more than most of them; it leaves early
+        when the view has asked for something else meanwhile. The content has for each tile what
+        :meth:`answer_tile` says, and ``level``, ``row``, ``column``; values follow one another.
+        """
+        contents, bulk, done = [], [], 0
+        for level, row, column in tiles:
+            content, values = self.answer_tile(layer, head, level, row, column, stat)
+            contents.append({**content, "level": level, "row": row, "column": column})
+            bulk.append(values)
+            if content["rowCell"] <= 1 << level:  # recomputed rather than read off the overview
+                span = TILE << level
+                done += span * min(span, self.trace.attention.layer(layer).window or span)
+            if done >= ANSWER_WEIGHTS or not self._requests.empty():
+                break
+        return contents, b"".join(bulk)
 
     def answer_tile(
         self, layer: int, head: int, level: int, row: int, column: int, stat: str = "mean"
@@ -311,6 +334,14 @@ class Attention(TraceView):
 
     def snapshot_image(self):
         return self.drawing().pil()
+
+
+def _exact_level(n: int, window: int | None) -> int:
+    """The coarsest level whose tiles are all recomputed."""
+    level, top = 0, max(0, int(np.ceil(np.log2(n / TILE))))
+    while level < top and (span := TILE << (level + 1)) * min(span, window or n) <= TILE_WEIGHTS:
+        level += 1
+    return level
 
 
 def _visible_weights(queries: slice, keys: slice, window: int | None) -> int:

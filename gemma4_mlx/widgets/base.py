@@ -221,11 +221,6 @@ class Flusher:
                 )
                 self._thread.start()
 
-    def flush_now(self) -> None:
-        """Flush in the caller's thread, whatever the rate says (the end of a turn)."""
-        self._dirty.clear()
-        self._flush()
-
     def _run(self) -> None:
         wait = threading.Event()
         while True:

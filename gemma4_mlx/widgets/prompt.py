@@ -338,9 +338,7 @@ class Prompt(Widget):
             answers = [m for m in self.chat.messages[before:] if m.role == "assistant"]
             for message, tokens in zip(answers, now.steps):
                 self._view.remember(message, tokens, now.live.id)
-            with contextlib.suppress(Exception):
-                self._flusher.flush_now()
-            with self.hold_sync():
+            with self.hold_sync():  # the turns hold all of it: no delta has to come before them
                 self._now = None
                 self.stats = now.stats()
                 self._show(now.status)
@@ -349,7 +347,8 @@ class Prompt(Widget):
 
     def _flush(self) -> None:
         now = self._now
-        if now is not None and (pushes := now.pushes()):
+        # After a stop the turns follow at once, and should not queue behind a last delta.
+        if now is not None and not now.stopped and (pushes := now.pushes()):
             self.send({"push": pushes})
 
     def send_push(self, item: dict) -> None:

@@ -75,7 +75,8 @@ def make_attention(
                 normaliser[h, rows] = top + np.log(np.exp(scores - top[:, None]).sum(1))
             rows = partial(np.ndarray.__getitem__, queries[h])
             columns = partial(np.ndarray.__getitem__, k[h // 2])
-            mass[h], peak[h] = pooled_weights(rows, columns, normaliser[h], edges, edges, window)
+            head = (rows, columns, normaliser[h], edges, edges, window)
+            mass[h], peak[h] = pooled_weights(*head), pooled_weights(*head, maximum=True)
             links.append(needle if needle and (i, h) == (2, 1) else (n - 1, n - 2))
         layers.append(
             LayerAttention(

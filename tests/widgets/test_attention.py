@@ -96,6 +96,33 @@ def test_wide_tiles_come_from_the_overview_too(view, trace, monkeypatch):
     np.testing.assert_allclose(values.sum(1), 1, atol=1e-5)
 
 
+def test_many_tiles_in_one_answer(view, trace, monkeypatch):
+    wanted = [[1, 0, 0], [0, 1, 0], [0, 2, 1]]
+    contents, bulk = view.answer_tiles(layer=2, head=1, tiles=wanted, stat="max")
+    assert [[c["level"], c["row"], c["column"]] for c in contents] == wanted
+    one_by_one = [view.answer_tile(2, 1, *place, "max") for place in wanted]
+    assert bulk == b"".join(values for _, values in one_by_one)
+    assert [c["rows"] for c in contents] == [content["rows"] for content, _ in one_by_one]
+    # a lot of work is cut into several answers, and another question ends one early
+    monkeypatch.setattr(module, "ANSWER_WEIGHTS", 2 * 128**2)
+    assert len(view.answer_tiles(layer=2, head=1, tiles=wanted[1:] + wanted[:1])[0]) == 2
+    view._requests.put(({"type": "tokens"}, []))
+    assert len(view.answer_tiles(layer=2, head=1, tiles=wanted)[0]) == 1
+
+
+def test_the_view_knows_which_levels_are_recomputed(trace, monkeypatch):
+    """At and below "exact" every tile has cells of its level; above, cells of the overview."""
+    monkeypatch.setattr(module, "TILE_WEIGHTS", 128**2)
+    view = Attention(trace)
+    facts = {f["index"]: f for f in view.meta["layers"]}
+    assert facts[2]["exact"] == 0 and facts[0]["exact"] == 1  # full; sliding over 64 tokens
+    assert view.answer_tile(2, 0, 0, 1, 0)[0]["rowCell"] == 1
+    assert view.answer_tile(2, 0, 1, 0, 0)[0]["rowCell"] == trace.attention.width
+    assert view.answer_tile(0, 0, 1, 0, 0)[0]["rowCell"] == 2
+    blind = Attention(Trace(trace.tokens, attention=make_attention(N, retain=False)))
+    assert {f["exact"] for f in blind.meta["layers"]} == {-1}
+
+
 def test_weights_of_a_token_both_ways(trace, view):
     weights = dense(trace, 7, 3)
     row = np.frombuffer(view.answer_weights(7, 3, 250, "row")[1], "<f4")

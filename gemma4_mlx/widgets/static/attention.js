@@ -147,25 +147,33 @@ function render({ model, el }) {
   const map = tileMap({
     label: "Attention map of one head. Arrow keys move the cell, plus and minus zoom, 0 shows everything, Enter picks the query token.",
     palette: () => pixels, ink: () => ink, onError: show,
-    fetchTile: async (tile, abort) => {
-      const wanted = { layer: now.layer, head: now.head, stat: now.stat, level: tile.level, row: tile.row, column: tile.column };
-      for (;;) {
-        try {
-          const { content, buffer } = (await request(model, "tile", wanted, { signal: abort, slot: `tile${slot++ % 8}` })) ?? stale();
-          return { ...content, values: floats(buffer) };
-        } catch (error) { // a snapshot holds some heads only as their small picture
-          if (!view.isStatic || !heads) throw error;
-          if (TILE * 2 ** wanted.level >= meta().n) return smallPicture();
-          Object.assign(wanted, { level: wanted.level + 1, row: wanted.row >> 1, column: wanted.column >> 1 });
-        }
-      }
+    fetchTiles: async (tiles, abort) => {
+      if (view.isStatic) return Promise.all(tiles.map(recordedTile));
+      const answer = await request(model, "tiles", { layer: now.layer, head: now.head, stat: now.stat, tiles }, { signal: abort, slot: "tiles" });
+      if (!answer) return []; // a newer request came before this one was begun
+      const values = floats(answer.buffer);
+      let at = 0;
+      return answer.content.map((tile) => ({ ...tile, values: values.subarray(at, (at += tile.rows * tile.columns)) }));
     },
     onCell: (cell) => { readout.textContent = cell ? describe(cell) : "Point at the map, or focus it and use the arrow keys."; if (document.activeElement === map.canvas) view.announce(readout.textContent); },
     onPick: (cell) => { link.set({ token: cell.query }); map.setMark({ query: cell.query, key: cell.key }); },
     onView: drawState,
     words: (start, stop) => text.words(start, stop, () => map.draw()),
   });
-  const stale = () => { throw new Error("replaced by a newer request"); };
+  /** In a snapshot: a tile it holds, or the finest one above it. */
+  async function recordedTile([level, row, column]) {
+    const wanted = { layer: now.layer, head: now.head, stat: now.stat, level, row, column };
+    for (;;) {
+      try {
+        const { content, buffer } = await request(model, "tile", wanted, { signal });
+        return { ...content, values: floats(buffer), level, row, column };
+      } catch (error) { // it holds some heads only as their small picture
+        if (!heads) throw error;
+        if (TILE * 2 ** wanted.level >= meta().n) return { ...smallPicture(), level, row, column };
+        Object.assign(wanted, { level: wanted.level + 1, row: wanted.row >> 1, column: wanted.column >> 1 });
+      }
+    }
+  }
   /** In a snapshot, a head whose tiles it does not hold: its small picture, as a tile. */
   function smallPicture() {
     const index = heads.heads.findIndex((x) => x.layer === now.layer && x.head === now.head), side = heads.side;
@@ -184,17 +192,26 @@ function render({ model, el }) {
     return `${rows} → ${columns}: ${what}`;
   }
 
-  function drawState(s) {
-    const cell = s.cell;
-    state.textContent = s.missing ? `loading ${s.missing} of ${s.visible} tiles` : cell === 1 ? "exact: one cell is one token pair" : `pooled: one cell is ${whole(cell)} × ${whole(cell)} tokens, ${now.stat === "mean" ? "mean" : "maximum"}`;
-    state.className = `g4-chip ${s.missing ? "g4-is-warn" : cell === 1 ? "g4-is-good" : ""}`;
-    root.dataset.missing = String(s.missing);
-    const width = 210, context = sizeCanvas(legend, width, 30);
-    context.clearRect(0, 0, width, 30);
+  let stateShown = "", legendShown = "";
+  function drawState(s) { // 60 times a second while the map moves: touch the page where something changed
+    const cell = s.cell, text_ = s.missing ? `loading ${s.missing} of ${s.visible} tiles` : cell === 1 ? "exact: one cell is one token pair" : `pooled: one cell is ${whole(cell)} × ${whole(cell)} tokens, ${now.stat === "mean" ? "mean" : "maximum"}`;
+    if (text_ !== stateShown) {
+      state.textContent = stateShown = text_;
+      state.className = `g4-chip ${s.missing ? "g4-is-warn" : cell === 1 ? "g4-is-good" : ""}`;
+      root.dataset.missing = String(s.missing);
+    }
+    const low = now.scale === "linear" ? "0" : now.scale === "log" ? shortNumber(s.low) : "lowest", high = now.scale === "rank" ? "highest" : shortNumber(s.high);
+    const legend_ = `${low} ${high} ${pixels.name} ${ink.text}`;
+    if (legend_ !== legendShown) { legendShown = legend_; drawLegend(s, low, high); }
+  }
+
+  function drawLegend(s, low, high) {
+    const context = sizeCanvas(legend, 210, 30);
+    context.clearRect(0, 0, 210, 30);
     for (let x = 0; x < 150; x++) { context.fillStyle = colorAt(pixels.table, x / 149); context.fillRect(x, 0, 1, 10); }
     context.fillStyle = ink.text; context.font = "10.5px " + ink.font; context.textBaseline = "top";
-    context.textAlign = "left"; context.fillText(now.scale === "linear" ? "0" : now.scale === "log" ? shortNumber(s.low) : "lowest", 0, 14);
-    context.textAlign = "right"; context.fillText(now.scale === "rank" ? "highest" : shortNumber(s.high), 150, 14);
+    context.textAlign = "left"; context.fillText(low, 0, 14);
+    context.textAlign = "right"; context.fillText(high, 150, 14);
     context.fillStyle = ink.masked; context.fillRect(162, 0, 12, 10); context.strokeStyle = ink.line; context.strokeRect(162.5, 0.5, 11, 9);
     context.fillStyle = ink.text; context.textAlign = "left"; context.fillText("masked", 160, 14);
     legend.setAttribute("aria-label", `Colour scale, ${now.scale}, from ${shortNumber(s.low)} to ${shortNumber(s.high)}`);
@@ -332,7 +349,7 @@ function render({ model, el }) {
   // ---- changes ------------------------------------------------------------------------------------
   function headChanged() {
     const layer = layerOf(now.layer);
-    map.setHead({ n: meta().n, window: layer.window, blocks: layer.window ? meta().blocks : [] });
+    map.setHead({ n: meta().n, window: layer.window, blocks: layer.window ? meta().blocks : [], exact: layer.exact, bin: meta().bin });
     markHead(); buildSummary(); loadWeights();
     view.announce(`Layer ${now.layer}, head ${now.head}, ${layer.kind} attention`);
   }

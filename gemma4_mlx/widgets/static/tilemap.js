@@ -1,22 +1,28 @@
 /* A zoomable map of one attention head over the whole context, drawn from tiles like a street map.
  * Coordinates are tokens: x is the key, y the query. A tile at level z covers 128 x 128 cells of
  * 2^z tokens each; the view asks for the tiles it shows, nearest to the middle first, keeps the
- * last 512 it got, and draws the nearest coarser picture until one arrives. What no query may see
- * (the future, and beyond a sliding window) is drawn in its own tone, apart from a small mass.
+ * last 512 it got, and draws the nearest coarser picture until one arrives. Between the finest
+ * overview and the coarsest level that can be recomputed there is nothing new to ask for, so those
+ * zooms enlarge the overview's tiles. What no query may see (the future, and beyond a sliding
+ * window) is drawn in its own tone, apart from a small mass.
  */
 
 import { cellIndex, edge, shorten, ticks } from "./axes.js";
-import { h } from "./shared.js";
+import { formatCount, h } from "./shared.js";
 
 export const TILE = 128; // cells along each side; widgets/attention.py has the same
 const TILES_KEPT = 512;
 const MAX_SCALE = 40; // css pixels per token, closest zoom
+const ASK_EVERY = 60; // ms between requests while the view moves
+const SAMPLES = 512; // values of a tile that the colour scale is made from
 
 /**
  * @param {object} o
- * @param {(tile: {level:number,row:number,column:number}, signal: AbortSignal) =>
- *         Promise<{values: Float32Array, rows: number, columns: number, query: number, key: number,
- *         rowCell: number, columnCell: number}>} o.fetchTile
+ * @param {(tiles: Array<[level: number, row: number, column: number]>, signal: AbortSignal) =>
+ *         Promise<Array<{level: number, row: number, column: number, values: Float32Array,
+ *         rows: number, columns: number, query: number, key: number, rowCell: number,
+ *         columnCell: number}>>} o.fetchTiles
+ *         some of the tiles, in order, at least one (or none where a newer request came before);
  *         first query and key, and tokens per cell: 2^level, or coarser from the overview
  * @param {(cell: object|null) => void} o.onCell   the cell under the pointer or the cursor
  * @param {(cell: object) => void} o.onPick        a click, or Enter
@@ -32,10 +38,10 @@ export function tileMap(o) {
   const margin = { left: 92, top: 76 };
   let n = 1, size = { width: 560, height: 560 };
   let view = { x: 0, y: 0, scale: 1 };
-  let geometry = { window: null, blocks: [] };
+  let geometry = { window: null, blocks: [], exact: 0, bin: 1 };
   let colour = { scale: "log", low: 0, high: 1, thresholds: null };
   let cursor = null, mark = { query: null, key: null };
-  let tiles = new Map(), pending = new Map(), generation = 0;
+  let tiles = new Map(), asking = null, asked = 0;
   let timer = 0, frame = 0, rangeFor = "", parts = [], hideFirst = false;
   let byBits = { stamp: "", table: new Uint32Array(0), zero: 0 };
   const painted = { visible: 0, missing: 0, level: 0, cell: 1 };
@@ -45,8 +51,13 @@ export function tileMap(o) {
     height: Math.max(50, size.height - margin.top - 8),
   });
   const fitScale = () => Math.min(plot().width, plot().height) / n;
-  const level = () => Math.max(0, Math.min(topLevel(), Math.ceil(-Math.log2(view.scale * 1.001))));
   const topLevel = () => Math.max(0, Math.ceil(Math.log2(n / TILE)));
+
+  /** The level to draw from: cells of about a pixel, or of the overview where nothing finer is. */
+  function level() {
+    const z = Math.max(0, Math.min(topLevel(), Math.ceil(-Math.log2(view.scale * 1.001))));
+    return z <= geometry.exact ? z : Math.max(z, Math.min(topLevel(), Math.floor(Math.log2(2 * geometry.bin - 1))));
+  }
 
   function clamp() {
     const p = plot();
@@ -80,52 +91,61 @@ export function tileMap(o) {
     return list;
   }
 
+  /** Ask for what is missing, in one message; an answer may hold a part of it, and asks on. */
   function request() {
     const z = level(), want = visibleTiles(z).filter(([a, i, j]) => !tiles.has(keyOf(a, i, j)));
-    const wanted = new Set(want.map((t) => keyOf(...t)));
-    for (const [key, controller] of pending) if (!wanted.has(key)) { controller.abort(); pending.delete(key); }
-    const span = TILE * 2 ** z, p = plot();
+    if (!want.length) return;
+    const span = TILE * 2 ** z, p = plot(), top = topLevel();
     const cx = (view.x + p.width / view.scale / 2) / span - 0.5;
     const cy = (view.y + p.height / view.scale / 2) / span - 0.5;
     want.sort((a, b) => Math.hypot(a[1] - cy, a[2] - cx) - Math.hypot(b[1] - cy, b[2] - cx));
-    for (const [a, i, j] of want) {
-      if (pending.size >= 6) break;
-      const key = keyOf(a, i, j);
-      if (pending.has(key)) continue;
-      const controller = new AbortController(), mine = generation;
-      pending.set(key, controller);
-      o.fetchTile({ level: a, row: i, column: j }, controller.signal)
-        .then((tile) => { if (mine === generation) keep(key, tile); })
-        .catch((error) => { if (!controller.signal.aborted && mine === generation) o.onError(error); })
-        .finally(() => { if (pending.get(key) === controller) pending.delete(key); if (mine === generation) schedule(0); });
-    }
+    if (!tiles.has(keyOf(top, 0, 0)) && z < top) want.unshift([top, 0, 0]); // something to see meanwhile
+    const keys = want.map((t) => keyOf(...t)).join();
+    if (asking?.keys === keys) return; // on its way
+    asking = { keys, controller: asking?.controller ?? new AbortController() };
+    asked = performance.now();
+    const mine = asking;
+    o.fetchTiles(want, mine.controller.signal).then((found) => {
+      if (mine.controller.signal.aborted) return;
+      for (const tile of found) keep(keyOf(tile.level, tile.row, tile.column), tile);
+      draw();
+      if (mine === asking) { asking = { keys: "", controller: mine.controller }; request(); }
+    }).catch((error) => { if (!mine.controller.signal.aborted) o.onError(error); });
   }
 
   function keep(key, tile) {
     tiles.delete(key);
     tiles.set(key, { ...tile, picture: null, colours: "" });
     while (tiles.size > TILES_KEPT) tiles.delete(tiles.keys().next().value);
-    draw();
   }
 
-  function schedule(delay) { clearTimeout(timer); timer = setTimeout(request, delay); }
+  /** Ask at once, but not more often than every 60 ms while the view moves. */
+  function schedule() {
+    clearTimeout(timer);
+    timer = setTimeout(request, Math.max(0, asked + ASK_EVERY - performance.now()));
+  }
 
   // ---- colours -----------------------------------------------------------------------------
+  /** Some of a tile's values that are not zero, apart from its first column and from that alone. */
+  function samplesOf(tile) {
+    if (tile.samples) return tile.samples;
+    const rest = [], first = [], step = Math.floor(tile.values.length / SAMPLES) | 1; // odd: every column has its turn
+    for (let at = 0; at < tile.values.length; at += step) if (tile.values[at] > 0) (at % tile.columns ? rest : first).push(tile.values[at]);
+    return (tile.samples = { rest, first });
+  }
+
   /** Range of the scale, from the tiles in view: the 99.8th percentile of what is not zero. */
   function setRange(list) {
-    const sample = [];
+    const found = [];
     for (const [z, i, j] of list) {
       const tile = tiles.get(keyOf(z, i, j));
       if (!tile) continue;
-      const step = Math.max(1, Math.floor(tile.values.length / 2048));
-      for (let at = 0; at < tile.values.length; at += step) {
-        const column = at % tile.columns;
-        if (hideFirst && j === 0 && column === 0) continue;
-        if (tile.values[at] > 0) sample.push(tile.values[at]);
-      }
+      const { rest, first } = samplesOf(tile);
+      found.push(rest);
+      if (!(hideFirst && j === 0)) found.push(first);
     }
+    const sample = Float32Array.from(found.flat()).sort();
     if (sample.length < 2) return;
-    sample.sort((a, b) => a - b);
     const high = Math.min(1, sample[Math.min(sample.length - 1, Math.floor(sample.length * 0.998))]);
     let low = Math.max(sample[Math.floor(sample.length * 0.05)], high * 1e-5);
     if (low >= high) low = high / 10;
@@ -217,7 +237,7 @@ export function tileMap(o) {
     context.imageSmoothingEnabled = false;
     const z = level(), list = visibleTiles(z), stamp = rangeStamp(z, list);
     if (stamp !== rangeFor) { setRange(list); rangeFor = stamp; }
-    painted.visible = list.length; painted.missing = 0; painted.level = z; painted.cell = 2 ** z;
+    painted.visible = list.length; painted.missing = 0; painted.level = z; painted.cell = 0;
     for (const [a, i, j] of list) {
       let tile = tiles.get(keyOf(a, i, j));
       const span = TILE * 2 ** z;
@@ -244,6 +264,7 @@ export function tileMap(o) {
         break;
       }
     }
+    painted.cell ||= 2 ** z;
     drawMarks(p, ink);
     context.restore();
     drawAxes(p, ink);
@@ -313,13 +334,13 @@ export function tileMap(o) {
       for (const at of ticks(view.x, x1, width / 70)) {
         const px = margin.left + (at - view.x) * s;
         context.textAlign = px > margin.left + width - 18 ? "right" : "center"; context.textBaseline = "bottom";
-        context.fillText(at.toLocaleString("en"), px, margin.top - 10);
+        context.fillText(formatCount(at), px, margin.top - 10);
         context.fillRect(px, margin.top - 9, 1, 3);
       }
       for (const at of ticks(view.y, y1, height / 50)) {
         const py = margin.top + (at - view.y) * s;
         context.textAlign = "right"; context.textBaseline = py > margin.top + height - 8 ? "bottom" : "middle";
-        context.fillText(at.toLocaleString("en"), margin.left - 11, py);
+        context.fillText(formatCount(at), margin.left - 11, py);
         context.fillRect(margin.left - 9, py, 3, 1);
       }
     }
@@ -387,7 +408,7 @@ export function tileMap(o) {
     moved();
   }
 
-  function moved() { clamp(); draw(); schedule(35); }
+  function moved() { clamp(); draw(); schedule(); }
 
   function setCursor(query, key, follow = true) {
     const cell = 2 ** level();
@@ -474,9 +495,9 @@ export function tileMap(o) {
     /** Another head: forget its tiles, keep the place. */
     setHead(next) {
       const first = next.n !== n;
-      n = next.n; geometry = { window: next.window, blocks: next.blocks ?? [] };
-      tiles.clear(); for (const c of pending.values()) c.abort();
-      pending.clear(); generation++; rangeFor = "";
+      n = next.n; geometry = { blocks: [], ...next };
+      tiles.clear(); asking?.controller.abort();
+      asking = null; rangeFor = "";
       if (first) view = { x: 0, y: 0, scale: fitScale() };
       moved();
     },
@@ -492,6 +513,6 @@ export function tileMap(o) {
       view.x = key - p.width / view.scale / 2; view.y = query - p.height / view.scale / 2;
       clamp(); cursor = cellOf(query, key); moved();
     },
-    destroy() { abort.abort(); observer.disconnect(); clearTimeout(timer); cancelAnimationFrame(frame); for (const c of pending.values()) c.abort(); },
+    destroy() { abort.abort(); observer.disconnect(); clearTimeout(timer); cancelAnimationFrame(frame); asking?.controller.abort(); },
   };
 }
