@@ -156,8 +156,8 @@ class AttentionData:
         part, h = self._head(layer, head)
         if part.mass is None:
             raise TraceError("this trace kept no overviews (AttentionPlan(overview=True) does)")
-        total, peak = square(part.mass[h], part.back), square(part.peak[h], part.back)
-        return tiles.statistic_of(total, peak, self.edges, self.edges, statistic)
+        kept = part.peak if statistic == "max" else part.mass
+        return tiles.statistic_of(square(kept[h], part.back), self.edges, self.edges, statistic)
 
     def overview_tile(
         self, layer: int, head: int, shape: tuple[int, int] = (256, 256), statistic: str = "mass"
@@ -252,10 +252,17 @@ class AttentionData:
             return self._from_overview(part, h, queries, keys, shape, statistic)
         load_q, load_k, normaliser = self._vectors(part, h)
         query_edges, key_edges = tiles.edges_of(queries, shape[0]), tiles.edges_of(keys, shape[1])
-        total, peak = tiles.pooled_weights(
-            load_q, load_k, normaliser, query_edges, key_edges, part.window, self._blocks_of(part)
+        pooled = tiles.pooled_weights(
+            load_q,
+            load_k,
+            normaliser,
+            query_edges,
+            key_edges,
+            part.window,
+            self._blocks_of(part),
+            maximum=statistic == "max",
         )
-        values = tiles.statistic_of(total, peak, query_edges, key_edges, statistic)
+        values = tiles.statistic_of(pooled, query_edges, key_edges, statistic)
         return Tile(values, query_edges, key_edges, statistic, "recomputed")
 
     def row(self, layer: int, head: int, query: int) -> np.ndarray:
@@ -351,12 +358,12 @@ class AttentionData:
 
         rows, cols = merged_edges(queries, shape[0]), merged_edges(keys, shape[1])
         grid = (slice(rows[0], rows[-1]), slice(cols[0], cols[-1]))
-        total, peak = square(part.mass[h], part.back)[grid], square(part.peak[h], part.back)[grid]
+        kept, pool = (part.peak, np.maximum) if statistic == "max" else (part.mass, np.add)
+        pooled = square(kept[h], part.back)[grid]
         for axis, edges in ((0, rows), (1, cols)):
-            total = np.add.reduceat(total, edges[:-1] - edges[0], axis=axis)
-            peak = np.maximum.reduceat(peak, edges[:-1] - edges[0], axis=axis)
+            pooled = pool.reduceat(pooled, edges[:-1] - edges[0], axis=axis)
         query_edges, key_edges = self.edges[rows], self.edges[cols]
-        values = tiles.statistic_of(total, peak, query_edges, key_edges, statistic)
+        values = tiles.statistic_of(pooled, query_edges, key_edges, statistic)
         return Tile(values, query_edges, key_edges, statistic, "overview")
 
     # To and from the trace file

