@@ -173,11 +173,12 @@ def expand(
         config.audio_token_id: (AudioInput, "audio"),
         config.video_token_id: (VideoInput, "video"),
     }
-    found = sum(token in kinds for token in tokens)
-    if found != len(media):
+    tokens = list(map(int, tokens))
+    places = [i for i, token in enumerate(tokens) if token in kinds]
+    if len(places) != len(media):
         raise MediaError(
-            f"the prompt has {found} places for media, {len(media)} were given; an image, clip or "
-            "video belongs to exactly one place"
+            f"the prompt has {len(places)} places for media, {len(media)} were given; an image, "
+            "clip or video belongs to exactly one place"
         )
     out: list[int] = []
     types: list[int] = []
@@ -195,12 +196,11 @@ def expand(
         spans.append(MediaSpan(kind, start, len(out), data, data.key, label, number, seconds))
         text([around[1]])
 
-    number = 0
-    for token in tokens:
-        if token not in kinds:
-            text([int(token)])
-            continue
-        medium, (expected, kind) = media[number], kinds[token]
+    start = 0
+    for number, (place, medium) in enumerate(zip(places, media)):
+        text(tokens[start:place])
+        start, token = place + 1, tokens[place]
+        expected, kind = kinds[token]
         several = list(medium) if isinstance(medium, list | tuple) and medium else [medium]
         for one in several:
             if not isinstance(one, expected):
@@ -224,7 +224,7 @@ def expand(
             for i, (frame, seconds) in enumerate(frames):
                 text(encode(f"{' ' if i else ''}{timestamp(seconds)} "))
                 soft(frame, kind, token, number, around, frame.name, float(seconds))
-        number += 1
+    text(tokens[start:])
     return ModelInputs(out, np.asarray(types, np.uint8), spans)
 
 
