@@ -94,12 +94,11 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, scores: int) 
     """
     n, m, d = queries.shape[1], *values.shape[1:]
     rows = -(-n // -(-n * m // scores))  # of one head, in blocks of nearly one size
-    # In powers of two; and the softmax's sum comes out of the product as one more column.
-    queries = mx.contiguous(queries * _LOG2_E)
-    keys = mx.contiguous(keys)
-    values = mx.concatenate([values, mx.ones((*values.shape[:2], 1))], axis=-1)
+    queries, keys, values = (mx.contiguous(x) for x in (queries, keys, values))
     out = []
     for q, k, v in zip(queries, keys, values):
+        # In powers of two; and the softmax's sum comes out of the product as one more column.
+        q, v = q * _LOG2_E, mx.concatenate([v, mx.ones((m, 1))], axis=-1)
         parts = []
         for i in range(0, n, rows):
             x = q[i : i + rows] @ k.T

@@ -30,11 +30,13 @@ def settled(x, everywhere: bool = False):
     return x
 
 
-def by_rows(function: Callable, *arrays: mx.array) -> mx.array | tuple[mx.array, ...]:
+def by_rows(
+    function: Callable, *arrays: mx.array, axis: int = 0
+) -> mx.array | tuple[mx.array, ...]:
     """``function(*arrays)``, computed in blocks of rows and joined.
 
     ``arrays`` have the same number of rows (axis 0), as have the results of ``function``, one
-    array or a tuple.
+    array or a tuple, along ``axis``.
     """
     n = arrays[0].shape[0]
     blocks = round(n / (ROWS_CPU if mx.default_device() == mx.cpu else ROWS_GPU))
@@ -44,5 +46,5 @@ def by_rows(function: Callable, *arrays: mx.array) -> mx.array | tuple[mx.array,
     rows = -(-n // blocks)
     parts = [settled(function(*(a[i : i + rows] for a in arrays))) for i in range(0, n, rows)]
     if isinstance(parts[0], mx.array):
-        return mx.concatenate(parts)
-    return tuple(mx.concatenate(part) for part in zip(*parts))
+        return mx.concatenate(parts, axis)
+    return tuple(mx.concatenate(part, axis) for part in zip(*parts))

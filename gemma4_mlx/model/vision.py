@@ -137,13 +137,19 @@ class EncoderLayer(nn.Module):
         self.post_feedforward_layernorm = RMSNorm(D, eps)
 
     def __call__(self, x: mx.array, rotation: tuple[mx.array, mx.array]) -> mx.array:
-        attention = self.self_attn
-        qkv = by_rows(lambda x, *r: attention.project(self.input_layernorm(x), r), x, *rotation)
-        return by_rows(self.after_attention, x, attention.attend(*qkv))
+        heads = self.self_attn.attend(*by_rows(self.queries_keys_values, x, *rotation, axis=1))
+        x = by_rows(self.add_heads, x, heads)
+        del heads  # its memory serves the feed-forward half
+        return by_rows(self.feed_forward, x)
 
-    def after_attention(self, x: mx.array, heads: mx.array) -> mx.array:
-        """The rest of the layer for x (P, D) and its heads' outputs (P, H*d)."""
-        x = x + self.post_attention_layernorm(self.self_attn.o_proj(heads))
+    def queries_keys_values(self, x: mx.array, *rotation: mx.array) -> tuple[mx.array, ...]:
+        return self.self_attn.project(self.input_layernorm(x), rotation)
+
+    def add_heads(self, x: mx.array, heads: mx.array) -> mx.array:
+        """x (P, D) plus what attention adds, given its heads' outputs (P, H*d)."""
+        return x + self.post_attention_layernorm(self.self_attn.o_proj(heads))
+
+    def feed_forward(self, x: mx.array) -> mx.array:
         return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
 
 
@@ -164,18 +170,18 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(head, self.eps)
 
     def project(self, x: mx.array, rotation: tuple[mx.array, mx.array]) -> tuple[mx.array, ...]:
-        """x (P, D) -> rotated queries and keys and the values, (P, heads, d) each."""
+        """x (P, D) -> rotated queries and keys and the values, (heads, P, d) each."""
         P = x.shape[0]
         queries = self.q_norm(self.q_proj(x).reshape(P, self.heads, -1))
         keys = self.k_norm(self.k_proj(x).reshape(P, self.kv_heads, -1))
         values = rms_norm(self.v_proj(x).reshape(P, self.kv_heads, -1), self.eps)
-        return rotate(queries, rotation), rotate(keys, rotation), values
+        qkv = rotate(queries, rotation), rotate(keys, rotation), values
+        return tuple(y.swapaxes(0, 1) for y in qkv)
 
     @staticmethod
     def attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-        """softmax(q k^T) v for queries (P, H, d) -> (P, H*d), never all scores at once."""
-        P, H, _ = queries.shape
-        queries, keys, values = (x.swapaxes(0, 1) for x in (queries, keys, values))  # (H, P, d)
+        """softmax(q k^T) v for queries (H, P, d) -> (P, H*d), never all scores at once."""
+        H, P, _ = queries.shape
         if slow_exponential(queries):
             repeats = H // keys.shape[0]
             keys, values = (mx.repeat(x, repeats, axis=0) for x in (keys, values))
