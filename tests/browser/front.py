@@ -23,11 +23,15 @@ globalThis.fake = {
   off: (name, f) => listeners.get(name)?.delete(f),
   send(content, callbacks, buffers) {
     sent.push({ ...content, sizes: (buffers ?? []).map((b) => b.byteLength) });
+    const served = globalThis.serve?.(content);
+    if (served) setTimeout(() => emit("msg:custom", { id: content.id, content: served.content },
+      served.buffer ? [new DataView(served.buffer)] : []));
     if (content.type in answers) setTimeout(() =>
       emit("msg:custom", { id: content.id, ...answers[content.type] }, []));
   },
 };
 globalThis.answers = ANSWERS;
+SERVE
 globalThis.emit = emit;
 globalThis.push = (...items) => emit("msg:custom", { push: items });
 globalThis.cleanup = g4Widget.render({ model: fake, el: document.getElementById("root") });
@@ -35,13 +39,17 @@ globalThis.cleanup = g4Widget.render({ model: fake, el: document.getElementById(
 
 
 class FrontEnd:
-    """``FrontEnd(page, "prompt", state)`` draws the widget; ``root`` is its element."""
+    """``FrontEnd(page, "prompt", state)`` draws the widget; ``root`` is its element.
 
-    def __init__(self, page, name: str, state: dict, answers: dict | None = None):
+    ``serve`` is JavaScript that sets ``globalThis.serve``, a function from a request to
+    ``{content, buffer}`` (an ArrayBuffer), or to undefined for what it does not answer.
+    """
+
+    def __init__(self, page, name: str, state: dict, answers: dict | None = None, serve: str = ""):
         self.page = page
         module = join_esm(name).replace("\nexport default ", "\nglobalThis.g4Widget = ", 1)
         model = _MODEL.replace("STATE", json.dumps(state), 1)
-        model = model.replace("ANSWERS", json.dumps(answers or {}), 1)
+        model = model.replace("ANSWERS", json.dumps(answers or {}), 1).replace("SERVE", serve, 1)
         script = (module + model).replace("</script", "<\\/script")
         file = Path(tempfile.mkdtemp()) / f"{name}.html"  # a file may use the microphone
         file.write_text(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "widgets"))
+from front import FrontEnd
 from synthetic import make_media, make_trace
 
 from gemma4_mlx.widgets.attention import Attention
@@ -110,3 +111,84 @@ def test_light_and_dark_differ(opened):
     opened.evaluate("document.documentElement.dataset.g4Theme = 'dark'")
     opened.wait_for_selector('.g4-attention[data-theme="dark"]')
     assert opened.evaluate(read) != light
+
+
+LONG = 131_072
+#: A long context as Python would send it; twelve strong keys stand on pages not yet loaded.
+LONG_CONTEXT = """
+const n = 131072, weights = new Float32Array(n).fill(1e-9);
+for (let k = 1; k <= 12; k++) weights[k * 9000] = 0.08 - 0.001 * k;
+globalThis.asked = [];
+globalThis.serve = ({ type, start, stop, tiles }) => {
+  asked.push(type === "tiles" ? tiles.length : type);
+  if (type === "tokens") return { content: { start, text: Array(stop - start).fill(" word"), kind: Array(stop - start).fill("text") } };
+  if (type === "weights") return { buffer: weights.slice().buffer };
+  if (type === "heads") return { content: { side: 1, heads: [{ layer: 0, head: 0, peak: 1, summary: {} }], names: [] }, buffer: new ArrayBuffer(1) };
+  if (type === "tiles") {
+    const content = tiles.map(([level, row, column]) => ({ level, row, column, rows: 1, columns: 1,
+      query: row * 128 * 2 ** level, key: column * 128 * 2 ** level, rowCell: 128 * 2 ** level, columnCell: 128 * 2 ** level }));
+    return { content, buffer: new Float32Array(tiles.length).fill(0.5).buffer };
+  }
+};
+globalThis.sorts = 0; globalThis.rebuilt = 0;
+const sort = Float32Array.prototype.sort;
+Float32Array.prototype.sort = function (...by) { if (this.length === n) sorts++; return sort.apply(this, by); };
+"""  # noqa: E501
+
+
+@pytest.fixture
+def long_context(page):
+    layer = {"index": 0, "kind": "full", "window": None, "donor": None, "heads": [0]}
+    meta = {
+        "n": LONG,
+        "source": "a long one",
+        "layers": [layer | {"kv_heads": 1, "retained": True, "exact": 4}],
+        "bin": 512,
+        "parts": [{"start": 0, "stop": LONG, "name": "user", "role": "user"}],
+        "media": [],
+        "blocks": [],
+        "start": {"layer": 0, "head": 0, "token": None},
+    }
+    state = {"meta": meta, "selection": {}, "selection_key": "", "error": ""}
+    front = FrontEnd(page, "attention", state, serve=LONG_CONTEXT)
+    page.wait_for_selector('.g4-attention[data-missing="0"]')
+    return front
+
+
+def test_pages_of_names_do_not_multiply_the_work(long_context):
+    """Every name that arrived used to rebuild the facts, and each of those to wait for all names
+    again: at 131,072 tokens the page stood still."""
+    page, root = long_context.page, long_context.root
+    page.evaluate(
+        "new MutationObserver((list) => { rebuilt += list.length; })"
+        ".observe(document.querySelector('.g4-facts'), { childList: true })"
+    )
+    root.locator(".g4-word").nth(5).click()
+    top = root.get_by_role("table", name="Strongest keys")
+    top.locator("tbody tr").nth(9).wait_for()
+    page.wait_for_function("!document.querySelector('.g4-side').textContent.includes('…')")
+    assert top.locator("tbody tr").first.locator("td").first.inner_text() == "9,000"
+    pages = page.evaluate("asked.filter((type) => type === 'tokens').length")
+    assert pages == 11, "the page shown and those of the ten strongest keys"
+    assert page.evaluate("sorts") == 1, "the row is put in order once"
+    assert page.evaluate("rebuilt") <= 3 * (pages + 3)
+
+
+def test_the_overview_is_asked_for_once(long_context):
+    """Zooms between the overview's bins and what can be recomputed draw what is there already."""
+    page, root = long_context.page, long_context.root
+    tiles = "asked.filter((type) => typeof type === 'number')"
+    assert page.evaluate(f"{tiles}.reduce((a, b) => a + b)") == 4, "three at level 9, one above"
+    canvas = root.locator("canvas.g4-map")
+    canvas.focus()
+    page.keyboard.press("Home")
+    for _ in range(4):  # 256, 128, 64 and 32 tokens a pixel: the cells of 512 enlarged
+        page.keyboard.press("+")
+    page.wait_for_timeout(200)
+    assert page.evaluate(f"{tiles}.reduce((a, b) => a + b)") == 4
+    before = page.evaluate(f"{tiles}.length")
+    page.keyboard.press("+")
+    page.wait_for_function(f"{tiles}.length > {before}")
+    page.wait_for_selector('.g4-attention[data-missing="0"]')
+    assert page.evaluate(f"{tiles}.length") == before + 1, "all that is in view, in one message"
+    assert not page.errors, page.errors
