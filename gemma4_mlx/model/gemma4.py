@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config import Gemma4Config, UnifiedVisionConfig
-from ..errors import MediaError
+from ..errors import GenerationError, MediaError
 from .cache import FullKVCache, SlidingKVCache
 from .decoder import LanguageModel, image_blocks
 from .layers import rms_norm
@@ -106,8 +106,24 @@ class Model(nn.Module):
 
         Raises:
             MediaError: ``features`` has another number of rows than there are placeholders.
+            GenerationError: an id is outside the vocabulary. A single token behind a filled cache
+                is not looked at: while decoding that would wait for the accelerator.
         """
+        start = cache[0].offset if cache else 0
+        if tokens.shape[1] > 1 or (isinstance(start, int) and start == 0):
+            self._check_ids(tokens)
         return self.head(self.hidden(tokens, cache, features, input_embeddings))
+
+    def _check_ids(self, tokens: mx.array) -> None:
+        """MLX's gather does not check indices: on the CPU a wrong one ends the process."""
+        try:
+            low, high = mx.min(tokens).item(), mx.max(tokens).item()
+        except ValueError:  # inside mx.compile or mx.vmap, ids have no values yet
+            return
+        size = self.config.text.vocab_size
+        if not 0 <= low <= high < size:
+            wrong = low if low < 0 else high
+            raise GenerationError(f"token {wrong} does not exist: ids go from 0 to {size - 1}")
 
     def hidden(
         self,
@@ -225,11 +241,16 @@ class Model(nn.Module):
         """Change what the model computes for the duration of a ``with`` block.
 
         Each intervention has ``observer(model)``, which checks it against this model and returns
-        an observer, and a hashable ``key``. They apply in the order given.
+        an observer, and a hashable ``key``. At one tap they apply in the order given. An
+        observer's ``looks``, if it has any, is called with what all of them made of the value.
         """
         observers = [intervention.observer(self) for intervention in interventions]
+        looking = [observer.looks for observer in observers if hasattr(observer, "looks")]
         before = self.interventions
-        with self._taps.observing(*observers, first=True):
+        with (
+            self._taps.observing(*observers, first=True),
+            self._taps.observing(*looking),
+        ):
             self.interventions = (*before, *(i.key for i in interventions))
             try:
                 yield self

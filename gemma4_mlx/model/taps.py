@@ -56,7 +56,8 @@ class Taps:
     """The observers of one model, in the order in which they see (and replace) values.
 
     Interventions come before those that only watch, so that a watcher sees what the model really
-    computes with, whichever ``with`` block was entered first.
+    computes with, whichever ``with`` block was entered first. Among interventions those with a
+    true attribute ``late`` come last.
     """
 
     def __init__(self):
@@ -65,7 +66,11 @@ class Taps:
 
     @property
     def _observers(self) -> tuple[Observer, ...]:
-        return self._changing + self._watching
+        late = [observer for observer in self._changing if getattr(observer, "late", False)]
+        if not late:
+            return self._changing + self._watching
+        early = [observer for observer in self._changing if observer not in late]
+        return (*early, *late, *self._watching)
 
     @property
     def active(self) -> bool:

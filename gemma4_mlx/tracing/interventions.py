@@ -4,9 +4,17 @@
         chat.send("...")
 
 An intervention is a small value. ``observer(model)`` checks it against the model and returns the
-observer that carries it out; ``key`` identifies it to caches and traces. They apply in the order
-given, and end with the ``with`` block, also after an exception. ``tokens`` limits one to a span
-of positions: a slice or (start, stop), stop None for open; None means all, generated ones too.
+observer that carries it out; ``key`` identifies it to caches and traces. They end with the
+``with`` block, also after an exception. ``tokens`` limits one to a span of positions: a slice or
+(start, stop), stop None for open; None means all, generated ones too.
+
+Several together: first those on the router's scores (Boost, Swap, Ablate's "route_around"), then
+those on the choice (Force), then those on the weights (Force's ``share``, and last Ablate's
+"contribution"), since that is how the router computes; otherwise in the order given, an outer
+``with`` before an inner one. So an expert both forced and ablated takes its place and says
+nothing, whichever is named first; one that is forced and routed around is chosen; of two Forces
+on one layer the later chooses (name all experts in one). Whoever asks at a later point which
+experts were chosen is told what the model really uses.
 """
 
 from dataclasses import dataclass
@@ -28,6 +36,8 @@ class Intervention:
     """Base class: finds the layer's taps and the positions, and calls :meth:`change` there."""
 
     TAPS: ClassVar[tuple[str, ...]]
+    #: Whether it comes after all others at its taps.
+    late: ClassVar[bool] = False
     layer: int
     tokens: slice | tuple | None
 
@@ -50,13 +60,14 @@ class Intervention:
     def change(self, name: str, value: mx.array, seen: dict, start: int) -> mx.array | None:
         """The value of tap ``name`` as it should be at all positions; None leaves it.
 
-        ``seen``: this call's values of the earlier :meth:`taps`; ``start``: position of the
-        call's first token.
+        ``seen``: this call's values of the earlier :meth:`taps`, as all interventions together
+        left them; ``start``: position of the call's first token.
         """
         raise NotImplementedError
 
     def observer(self, model):
-        """A function for ``model.intervene``. Raises InterventionError."""
+        """A function for ``model.intervene``, which also calls its ``looks`` with the values that
+        all interventions together made. Raises InterventionError."""
         layers = model.config.text.num_hidden_layers
         if not isinstance(self.layer, int) or not 0 <= self.layer < layers:
             raise InterventionError(
@@ -72,9 +83,6 @@ class Intervention:
             if layer != self.layer or name not in taps:
                 return None
             changed = self.change(name, value, seen, start[0])
-            seen[name] = value
-            if name == taps[-1]:
-                seen.clear()
             if changed is None or span is None:
                 return changed
             axis = 2 if name == "head_outputs" else 1
@@ -86,6 +94,13 @@ class Intervention:
             shape[axis] = len(inside)
             return mx.where(mx.array(inside).reshape(shape), changed, value)
 
+        def look(name, layer, value, geometry):
+            if layer == self.layer and name in taps:
+                seen[name] = value
+                if name == taps[-1]:
+                    seen.clear()
+
+        observe.looks, observe.late = look, self.late
         return observe
 
 
@@ -102,6 +117,10 @@ class Ablate(Intervention):
     experts: tuple[int, ...]
     mode: str = "contribution"
     tokens: slice | tuple | None = None
+
+    @property
+    def late(self) -> bool:
+        return self.mode == "contribution"  # nobody else gives the silenced a voice again
 
     def __post_init__(self):
         _as_tuple(self, "experts")
@@ -168,11 +187,9 @@ class Force(Intervention):
         if name == "expert_indices":
             k, p = value.shape[-1], seen["router_probabilities"]
             p = p + _vector(p.shape[-1], self.experts, 2.0)  # above every probability
-            chosen = mx.argpartition(p, kth=-k, axis=-1)[..., -k:].astype(value.dtype)
-            seen["forced"] = chosen
-            return chosen
+            return mx.argpartition(p, kth=-k, axis=-1)[..., -k:].astype(value.dtype)
         if name == "expert_weights" and self.share is not None:
-            forced = _any_of(seen["forced"], self.experts)
+            forced = _any_of(seen["expert_indices"], self.experts)
             total = value.sum(axis=-1, keepdims=True)
             rest = mx.where(forced, mx.array(0, value.dtype), value)
             left = 1 - self.share * len(self.experts)

@@ -182,6 +182,46 @@ def test_they_combine_in_order_and_end(model, ids):
     assert np.array_equal(run(model, ids)[0], plain)
 
 
+FORCE, HALF, SILENCE = g4.Force(LAYER, 5), g4.Force(LAYER, 5, share=0.5), g4.Ablate(LAYER, 5)
+AROUND = g4.Ablate(LAYER, 5, mode="route_around")
+
+
+@pytest.mark.parametrize(
+    "first, second", [(FORCE, SILENCE), (HALF, SILENCE), (HALF, AROUND), (FORCE, AROUND)]
+)
+def test_choice_comes_before_weight_whichever_is_given_first(model, ids, first, second):
+    logits, seen = run(model, ids, first, second)
+    experts, weights = routes(seen)
+    assert (experts == 5).any(-1).all(), "forced, so chosen"
+    if first is HALF and second is AROUND:
+        share = weights / weights.sum(-1, keepdims=True)
+        assert np.abs(share[experts == 5] - 0.5).max() < 1e-5
+    else:
+        assert (weights[experts == 5] == 0).all() and (weights[experts != 5] > 0).all()
+    assert np.array_equal(run(model, ids, second, first)[0], logits)
+    with model.intervene(second):  # nested, the other way round
+        assert np.array_equal(run(model, ids, first)[0], logits)
+
+
+def test_what_an_earlier_intervention_saw_is_what_the_model_uses(model, ids):
+    """Without the forced expert in place, Ablate would silence the one that it replaced."""
+    _, forced = run(model, ids, FORCE)
+    weakest = int(np.bincount(routes(forced)[0].astype(int).ravel()).argmax())
+    _, seen = run(model, ids, g4.Ablate(LAYER, weakest), FORCE)
+    experts, weights = routes(seen)
+    assert np.array_equal(experts, routes(forced)[0])
+    expected = np.where(experts == weakest, 0, routes(forced)[1])
+    assert np.array_equal(weights, expected)
+
+
+def test_of_two_forces_the_later_chooses(model, ids):
+    _, seen = run(model, ids, g4.Force(LAYER, (1, 2, 3, 4)), g4.Force(LAYER, (6, 7, 8, 9), 0.25))
+    experts, weights = routes(seen)
+    assert (np.sort(experts) == [6, 7, 8, 9]).all()
+    share = weights / weights.sum(-1, keepdims=True)
+    assert np.abs(share - 0.25).max() < 1e-5
+
+
 def test_keys_tell_interventions_apart():
     v = np.arange(4.0)
     assert g4.Steer(1, v).key == g4.Steer(1, v.tolist()).key != g4.Steer(1, v + 1).key
