@@ -31,6 +31,11 @@ PENDING = 32
 class Recorder:
     """Records one sequence from its first token on.
 
+    Where the model steps back in its cache (an edited or regenerated turn), a recorder of routing
+    alone forgets what was taken back and follows. Attention is summed over queries as they come,
+    and sums cannot be undone: with any other part in the plan stepping back is an error, and
+    ``chat.trace()`` or ``trace(model, ids)`` records the conversation as it then is.
+
     Parameters
     ----------
     model : the model that will run
@@ -109,11 +114,28 @@ class Recorder:
         self._placed, seen = True, self._n - geometry.n
         if geometry.left_padding is not None:
             raise TraceError("a trace records one sequence without padding")
-        if geometry.query_start != seen:
+        if geometry.query_start == seen:
+            return
+        place = f"the recorder has seen {seen} tokens and the model goes on at "
+        if geometry.query_start > seen:
+            raise TraceError(f"{place}{geometry.query_start}: record from an empty cache on")
+        if self.attention or self.lens or self.activations:
             raise TraceError(
-                f"the recorder has seen {seen} tokens and the model goes on at "
-                f"{geometry.query_start}: record from an empty cache, without stepping back"
+                f"{place}{geometry.query_start}, it stepped back: only a recorder of routing "
+                "alone follows. Trace the conversation as it now is, with chat.trace() or trace()"
             )
+        self._step_back(geometry.query_start, geometry.n)
+
+    def _step_back(self, position: int, n: int) -> None:
+        """Forget the tokens from ``position`` on; ``n`` new ones take their place."""
+        current = self._pending_tokens.pop()
+        self._ids = self._all_ids()[:position]
+        self._pending_tokens = [current]
+        self._n = position + n
+        *earlier, (_, _, now) = self._starts
+        kept = [(a, min(b, position), at) for a, b, at in earlier if a < position]
+        self._starts = [*kept, (position, position + n, now)]
+        self.routing.step_back(position)
 
     def _all_ids(self) -> np.ndarray:
         """Ids of all tokens so far, (n,) int32."""
@@ -277,6 +299,15 @@ class _RoutingRecorder:
             for name, array in arrays.items():
                 self._chunks[name].append(array)
         self._calls = []
+
+    def step_back(self, position: int) -> None:
+        """Forget all but the first ``position`` tokens and the call that has just begun."""
+        current = self._calls.pop()
+        self.settle()
+        for name, parts in self._chunks.items():
+            whole = np.concatenate(parts, axis=1)[:, :position]
+            self._chunks[name] = [whole]
+        self._calls = [current]
 
     def result(self, tokens: Tokens) -> RoutingData:
         joined = {name: np.concatenate(parts, axis=1) for name, parts in self._chunks.items()}

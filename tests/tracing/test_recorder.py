@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import gemma4_mlx as g4
+from gemma4_mlx.model.cache import rewind
 from gemma4_mlx.tracing import (
     ActivationPlan,
     AttentionPlan,
@@ -112,6 +113,43 @@ def test_decode_steps_are_appended_and_timed(everything):
     assert np.array_equal(part.tokens.ids, whole.tokens.ids)
     assert np.array_equal(part.routing.experts, whole.routing.experts)
     assert np.abs(part.routing.weights - whole.routing.weights).max() < 1e-5
+
+
+def test_a_recorder_of_routing_follows_a_cache_that_steps_back(everything):
+    model, reference = everything
+    tokens, cache = mx.array(reference.ids), model.make_cache()
+    recorder = Recorder(model, TracePlan(routing=RoutingPlan(probabilities=True)))
+    with model.observe(recorder):
+        model(tokens[:, 50:70], cache=cache)  # to be replaced, with all its decoded tokens
+        for i in range(5):
+            mx.async_eval(model(tokens[:, i : i + 1], cache=cache))
+        assert rewind(cache, 10)
+        model(tokens[:, 60:100], cache=cache)
+        assert rewind(cache, 40)
+        model(tokens[:, :1], cache=cache)
+        model(tokens[:, 1:12], cache=cache)
+    part = recorder.trace()
+    fresh = mx.concatenate([tokens[:, 50:60], tokens[:, 60:90], tokens[:, :12]], axis=1)
+    whole = Recorder(model, TracePlan(routing=RoutingPlan(probabilities=True)))
+    with model.observe(whole):
+        model(fresh)
+    whole = whole.trace()
+    assert np.array_equal(part.tokens.ids, whole.tokens.ids)
+    assert np.array_equal(part.routing.experts, whole.routing.experts)
+    assert np.abs(part.routing.probabilities - whole.routing.probabilities).max() < 1e-5
+    assert [c[:2] for c in part.timings.chunks] == [(0, 10), (10, 40), (41, 52)]
+    assert len(part.timings.decode) == 1 and min(part.timings.decode) > 0
+
+
+@pytest.mark.parametrize("parts", [{"attention": AttentionPlan(bins=8)}, {"lens": LensPlan()}])
+def test_other_recorders_say_that_they_cannot_step_back(everything, parts):
+    model, reference = everything
+    tokens, cache = mx.array(reference.ids), model.make_cache()
+    with model.observe(Recorder(model, TracePlan(**parts))):
+        model(tokens[:, :20], cache=cache)
+        assert rewind(cache, 10)
+        with pytest.raises(g4.errors.TraceError, match=r"goes on at 10.*chat\.trace"):
+            model(tokens[:, 10:14], cache=cache)
 
 
 def test_lens_is_the_models_own_prediction_at_the_last_layer(everything):
