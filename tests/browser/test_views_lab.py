@@ -1,12 +1,14 @@
 """The four views in a real JupyterLab, as a user opens them, over the teaching model."""
 
+import contextlib
+import json
 import re
 
 import pytest
 
 SETUP = """
 import gemma4_mlx as g4
-from gemma4_mlx.widgets import Anatomy, Attention, Fit, Routing
+from gemma4_mlx.widgets import Anatomy, Attention, Fit, Prompt, Routing
 model = g4.load()
 chat = g4.Chat(model)
 reply = chat.send("Count from one to nine. The code is 471.", max_tokens=12, temperature=0.0)
@@ -20,6 +22,7 @@ CELLS = [
     "live = Routing(model); live",
     "Anatomy(model)",
     "Fit(memory=24)",
+    "Prompt(chat)",
 ]
 SAY = "_ = chat.send('And from nine to one?', max_tokens=20)"
 
@@ -83,6 +86,28 @@ def test_anatomy_and_fit_answer(lab_views):
     fit = shown(lab_views, "fit")
     fit.get_by_role("group", name="Model").get_by_role("button", name="e2b").click()
     fit.locator(".g4-verdict .g4-is-good").wait_for()
+
+
+def test_the_notebook_with_all_five_saves_small(lab_views):
+    """With the widgets' state, which JupyterLab stores on request; under 2 MB."""
+    shown(lab_views, "prompt")
+    file = lab_views.lab.folder / lab_views.name
+    lab_views.execute("@jupyter-widgets/jupyterlab-manager:saveWidgetState")
+    lab_views.page.wait_for_timeout(1000)
+    lab_views.execute("docmanager:save")
+    mime, models = "application/vnd.jupyter.widget-state+json", []
+    for _ in range(300):
+        lab_views.page.wait_for_timeout(100)
+        with contextlib.suppress(ValueError):  # half written
+            widgets = json.loads(file.read_text())["metadata"].get("widgets", {})
+            if mime in widgets:
+                models = widgets[mime]["state"].values()
+                break
+    views = [m for m in models if m["model_module"] == "anywidget"]
+    assert len(views) == 6, "five widgets, and a second Routing that follows the model"
+    assert all(len(m["state"]["_esm"]) > 5000 for m in views)
+    print(f"saved {file.stat().st_size:,} bytes")
+    assert file.stat().st_size < 2_000_000
 
 
 def test_live_routing_fills_in_while_the_model_speaks(lab_views):
