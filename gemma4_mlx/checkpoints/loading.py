@@ -85,6 +85,7 @@ def load(
     model = Model(config)
     _quantize_layers(model, packings | new, on_cpu)
     model.load_weights(list(_read(sources, new, dtype_of)))
+    mx.eval(model.parameters())  # what is left lazy could be computed on this thread alone
     model.eval()
     _attach(model, folder, stored, path_or_repo, packings | new)
     return model

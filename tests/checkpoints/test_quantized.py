@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -285,6 +286,13 @@ class TestWhileReading:
             assert got.keys() == expected.keys()
             for name, value in got.items():
                 assert mx.array_equal(value, expected[name], equal_nan=True).item(), name
+
+    def test_another_thread_can_run_it(self, plain):
+        """Chat and trace compute on the engine's thread; what is lazy belongs to this one."""
+        model = g4.load(plain, bits=4)
+        with ThreadPoolExecutor(1) as thread:
+            other = thread.submit(lambda: np.array(tiny.logits(model))).result()
+        assert np.array_equal(other, np.array(tiny.logits(model)))
 
     def test_rows_that_do_not_divide_stay(self, tmp_path):
         """Groups of 128 fit rows of 128, not of 64 (experts, per-layer projection) or 192."""
