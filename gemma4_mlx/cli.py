@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     from . import __version__
 
     parser = argparse.ArgumentParser(
-        prog="gemma4-mlx", description="Gemma 4 on MLX, made to be looked into."
+        prog="gemma4-mlx",
+        description="Gemma 4 on MLX, made to be looked into.",
+        epilog="Begin with `gemma4-mlx lab`; `gemma4-mlx COMMAND --help` lists what it takes.",
     )
     parser.add_argument("--version", action="version", version=f"gemma4-mlx {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -48,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     lab = commands.add_parser("lab", help="open the course in JupyterLab")
     lab.add_argument("--dir", type=Path, help="folder for the notebooks (copied there if missing)")
     lab.add_argument("--no-browser", action="store_true", help="print the address only")
-    lab.add_argument("--port", type=int, help="port to listen on")
+    lab.add_argument("--port", type=_port, help="port to listen on")
     lab.set_defaults(run=_lab)
 
     chat = commands.add_parser("chat", help="talk to a model")
@@ -65,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     chat.add_argument("--max-tokens", type=int, help="answer in at most so many tokens")
     chat.add_argument("--temperature", type=float, help="0 is greedy")
-    chat.add_argument("--top-p", type=float)
-    chat.add_argument("--top-k", type=int)
+    chat.add_argument("--top-p", type=float, help="choose among the likeliest, of this share")
+    chat.add_argument("--top-k", type=int, help="choose among so many of the likeliest")
     chat.add_argument("--seed", type=int, help="makes the answer reproducible")
     chat.add_argument("--schema", type=Path, metavar="FILE", help="JSON Schema of the answer")
     chat.add_argument("--stats", action="store_true", help="speed and memory, at the end")
@@ -78,17 +80,19 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(trace)
     trace.add_argument(
         "-o", "--out", type=Path, default=Path("trace.html"), metavar="FILE",
-        help="a web page (.html) or a trace to open again (.g4trace)",
+        help="a web page (.html, by default trace.html) or a trace to open again (.g4trace)",
     )  # fmt: skip
     trace.add_argument("--raw", action="store_true", help="the text alone, no chat format")
     trace.set_defaults(run=_trace)
 
     fit = commands.add_parser("fit", help="which model fits this machine")
-    fit.add_argument("model", nargs="?", help="such as 26b-a4b; without it, a table of all")
-    fit.add_argument("--bits", type=int, help="bits per weight")
-    fit.add_argument("--context", type=int, help="tokens of context")
+    fit.add_argument(
+        "model", nargs="?", help="e2b, e4b, 12b, 26b-a4b or 31b; without it, a table of all"
+    )
+    fit.add_argument("--bits", type=int, help="bits per weight; 4 without it, 16 is as released")
+    fit.add_argument("--context", type=int, help="tokens of context; 8192 without it")
     fit.add_argument("--kv-bits", type=int, help="bits of full-attention keys and values (8, 4)")
-    fit.add_argument("--memory", type=float, help="GiB of a Mac; without it, this machine")
+    fit.add_argument("--memory", type=_gib, help="GiB of a Mac; without it, this machine")
     fit.set_defaults(run=_fit)
 
     check = commands.add_parser("check", help="what this machine has, and whether it works")
@@ -97,7 +101,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="hub repository or folder; default: the teaching model")
+    parser.add_argument(
+        "--model",
+        help="hub repository, fetched if it is not there, or folder; by default what "
+        "GEMMA4_MODEL names, or the teaching model",
+    )
     parser.add_argument("--bits", type=int, help="quantize while loading")
 
 
@@ -109,6 +117,21 @@ def _budget(text: str) -> int:
             f"{text!r} is no number of tokens (put the prompt before --thinking, or write "
             "--thinking=256)"
         ) from None
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, a number from 0 to 65535")
+    return int(text)
+
+
+def _gib(text: str) -> float:
+    try:
+        if 0 < float(text) < 1 << 20:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of GiB, such as 24")
 
 
 def _load(options: argparse.Namespace):
@@ -135,8 +158,13 @@ def _lab(options: argparse.Namespace) -> int:
         command.append(f"--port={options.port}")
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container: Jupyter would refuse to start
         command.append("--allow-root")
-    print(f"The notebooks are in {folder}", flush=True)
-    return subprocess.call(command)
+    print(f"The notebooks are in {folder}. Ctrl-C, twice, ends JupyterLab.", flush=True)
+    process = subprocess.Popen(command)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # JupyterLab has it too; it asks, and ends its kernels
+            pass
 
 
 def notebooks_folder(wanted: Path | None = None) -> Path:

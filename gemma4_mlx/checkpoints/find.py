@@ -11,6 +11,7 @@ from pathlib import Path
 from ..config import Gemma4Config
 from ..errors import CheckpointError, Gemma4Error
 from .files import index_map
+from .released import released
 
 TEACHING = Path(__file__).parent.parent / "teaching" / "checkpoint"
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -51,9 +52,17 @@ def find(path_or_repo: str | Path | None, revision: str | None = None) -> Path:
     if not _REPO_ID.fullmatch(path_or_repo):
         raise CheckpointError(
             f"{path_or_repo!r} is no folder here, and not the id of a repository either "
-            "(such as google/gemma-4-E2B-it)"
+            f"(such as {_repository_like(path_or_repo)})"
         )
     return _download(path_or_repo, revision)
+
+
+def _repository_like(name: str) -> str:
+    """The repository that someone may mean who writes "e2b", as in ``fit``."""
+    try:
+        return released(name).repo
+    except Gemma4Error:
+        return "google/gemma-4-E2B-it"
 
 
 def _folder(path: Path) -> Path:

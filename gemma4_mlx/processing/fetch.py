@@ -101,6 +101,8 @@ def locate(source: object) -> tuple[Path | bytes, str]:
                 raise MediaError(f"{path} does not exist")
             if path.stat().st_size == 0:
                 raise MediaError(f"{path} is empty")
+        except MediaError:
+            raise
         except (OSError, ValueError) as error:  # a name no file system takes
             raise MediaError(f"{str(source)[:80]!r} is no path: {error}") from None
         return path, path.name
