@@ -270,7 +270,10 @@ def reference(config, model):
             for i in range(n)
         ]
         out["logits_stepwise"] = torch.cat(steps, 1)
-        model.to(torch.bfloat16)
+        # As from_pretrained(dtype=bfloat16) has it: model.to() would round the rotary embedding's
+        # frequencies as well.
+        for tensor in model.state_dict(keep_vars=True).values():
+            tensor.data = tensor.data.to(torch.bfloat16)
         out["logits_bf16"] = model(input_ids=ids, use_cache=False).logits.float()
         model.float()
     return out

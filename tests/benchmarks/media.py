@@ -4,11 +4,12 @@
     python tests/benchmarks/media.py --layers 4 --budgets 70 280
     python tests/benchmarks/media.py --vlm-python ~/vlm/bin/python   # mlx-vlm's own environment
 
-Random float32 weights; each figure is the best of ``--repeat`` runs in a process of its own, after
-one small encode to warm up. CPU seconds, wall seconds, and how far memory rose above what the
-process held before (weights and libraries not counted). Ratios are theirs over ours: above 1 we
-are faster, or need less. Each gets what its own processor makes of the picture: transformers'
-pads every picture to the budget, and that is part of the cost of using it.
+Random float32 weights, each engine in a process of its own; after one small encode to warm up
+they encode in turns, so that all meet the same machine load, and the best of ``--repeat`` counts.
+CPU seconds, wall seconds, and how far memory rose above what the process held before (weights and
+libraries not counted). Ratios are theirs over ours: above 1 we are faster, or need less. Each
+gets what its own processor makes of the picture: transformers' pads every picture to the budget,
+and that is part of the cost of using it.
 """
 
 import argparse
@@ -171,37 +172,68 @@ def memory(field):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def child(engine, item, layers, repeat):
+def child(engine, item, layers):
+    """Encode once for each line that comes in, and answer with what it took."""
     run = ENGINES[engine](item, {} if layers is None else {"num_hidden_layers": layers})
     try:
         ctypes.CDLL(None).malloc_trim(0)  # give back what the warm-up used
         Path("/proc/self/clear_refs").write_text("5")  # forget the highest use so far
     except (OSError, AttributeError):
         pass
-    before, cpu, wall = memory("VmRSS"), [], []
-    for _ in range(repeat):
-        c, w = time.process_time(), time.perf_counter()
+    before = memory("VmRSS")
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        cpu, wall = time.process_time(), time.perf_counter()
         run()
-        cpu.append(time.process_time() - c)
-        wall.append(time.perf_counter() - w)
-    rise = memory("VmHWM") - before
-    print(json.dumps({"cpu": min(cpu), "wall": min(wall), "rise": rise}))
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        print(json.dumps({"cpu": cpu, "wall": wall, "rise": memory("VmHWM") - before}), flush=True)
 
 
-def measure(python, engine, item, options):
-    threads = str(options.threads)
-    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    environment = os.environ | dict.fromkeys(variables, threads)
-    if engine == "mlx-vlm" and item == "clip":
-        environment["BENCH_MEL"] = str(mel_file())
-    command = [python, __file__, "--child", engine, item, "--repeat", str(options.repeat)]
-    if options.layers is not None:
-        command += ["--layers", str(options.layers)]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if run.returncode:
-        print(f"  {engine} failed on {item}: {run.stderr.strip().splitlines()[-1:]}")
-        return None
-    return json.loads(run.stdout.strip().splitlines()[-1])
+class Child:
+    """An engine with one item, in a process of its own."""
+
+    def __init__(self, python, engine, item, options):
+        threads = str(options.threads)
+        variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        environment = os.environ | dict.fromkeys(variables, threads)
+        if engine == "mlx-vlm" and item == "clip":
+            environment["BENCH_MEL"] = str(mel_file())
+        command = [python, __file__, "--child", engine, item]
+        if options.layers is not None:
+            command += ["--layers", str(options.layers)]
+        self.process = subprocess.Popen(
+            command, text=True, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        while (line := self._line()) != "ready":  # libraries print things of their own
+            if not line:
+                raise SystemExit(f"{engine} failed on {item}")
+
+    def _line(self):
+        return self.process.stdout.readline().strip()
+
+    def encode(self):
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return json.loads(self._line())
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(pythons, item, options):
+    """Least seconds and highest memory of each engine, encoding in turns."""
+    children = {e: Child(python, e, item, options) for e, python in pythons.items()}
+    runs = {engine: [] for engine in children}
+    for turn in range(options.repeat):
+        for engine in list(children)[:: 1 if turn % 2 == 0 else -1]:
+            runs[engine].append(children[engine].encode())
+    for process in children.values():
+        process.end()
+    return {
+        engine: {k: (max if k == "rise" else min)(run[k] for run in found) for k in found[0]}
+        for engine, found in runs.items()
+    }
 
 
 def mel_file():
@@ -221,12 +253,12 @@ def main():
     parser.add_argument("--no-clip", action="store_true")
     parser.add_argument("--layers", type=int, help="layers of a tower; default: all")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--vlm-python", help="a Python that has mlx-vlm")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        return child(*options.child, options.layers, options.repeat)
+        return child(*options.child, options.layers)
 
     pythons = {"ours": sys.executable, "transformers": sys.executable}
     if options.vlm_python:
@@ -236,19 +268,15 @@ def main():
     print(f"E2B's towers, {depth}, float32, {options.threads} threads, best of {options.repeat}")
     print(f"{'':14}{'':8}{'CPU s':>8}{'wall s':>8}{'rise MB':>9}   ratios: CPU, wall, memory")
     for item in items:
-        base = None
-        for engine, python in pythons.items():
-            found = measure(python, engine, item, options)
-            if found is None:
-                continue
+        found = measure(pythons, item, options)
+        ours = found["ours"]
+        for engine, figures in found.items():
             line = (
-                f"{engine:14}{item:>8}{found['cpu']:8.2f}{found['wall']:8.2f}"
-                f"{found['rise'] / 1e6:9.0f}"
+                f"{engine:14}{item:>8}{figures['cpu']:8.2f}{figures['wall']:8.2f}"
+                f"{figures['rise'] / 1e6:9.0f}"
             )
-            if engine == "ours":
-                base = found
-            elif base:
-                ratios = (found[k] / max(base[k], 1e-9) for k in ("cpu", "wall", "rise"))
+            if engine != "ours":
+                ratios = (figures[k] / max(ours[k], 1e-9) for k in ("cpu", "wall", "rise"))
                 line += "   " + ", ".join(f"{r:.2f}" for r in ratios)
             print(line, flush=True)
 

@@ -153,17 +153,14 @@ def test_packed_decoding_equals_unpacking(checkpoint, loaded, monkeypatch):
 
 @pytest.mark.parametrize("name", ["e2b", "moe", "dense31", "everything"])
 def test_bfloat16_is_as_close_as_the_references_own(name, checkpoint):
-    """Ours in bfloat16 is about as far from theirs as theirs is from float32.
-
-    Measured 0.94 to 1.19 times; the largest where random routers turn rounding into other experts.
-    """
+    """Ours in bfloat16 is nearer to theirs than theirs is to float32: 0.49 to 0.74 times."""
     reference = checkpoint(name)
     model = g4.load(reference.folder, dtype=mx.bfloat16)
     assert model.dtype == mx.bfloat16
     got = np.array(model(mx.array(reference.ids)).astype(mx.float32))
     ours = np.abs(got - reference.logits_bf16).mean()
     theirs = np.abs(reference.logits_bf16 - reference.logits).mean()
-    assert ours <= 1.25 * theirs
+    assert ours <= theirs
 
 
 def test_sliding_cache_stays_within_its_window(checkpoint, loaded):
