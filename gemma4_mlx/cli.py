@@ -255,8 +255,9 @@ def _answer(chat, text: str | None, media, schema, stats: bool) -> None:
             print(f"[calls {event.name} {event.arguments}]", flush=True)
         elif isinstance(event, Done):
             print(flush=True)
-            if event.reply.finish_reason == "length":
-                print("[max_tokens reached]", file=sys.stderr)
+            cut = {"length": "max_tokens reached", "memory": "no memory for more"}
+            if event.reply.finish_reason in cut:
+                print(f"[{cut[event.reply.finish_reason]}]", file=sys.stderr)
             if schema is not None:
                 _ = event.reply.parsed  # an answer cut short is an error
             if stats:

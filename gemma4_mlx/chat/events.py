@@ -69,7 +69,8 @@ class Reply:
         tokens: the generated tokens, control tokens included.
         stats: counts and times of the generation, ``stats.tokens_per_second``.
         finish_reason: ``"stop"``, ``"tool_calls"``, ``"length"`` (max_tokens reached),
-            ``"stop_string"``, ``"cancelled"``, or from the agent loop ``"step_limit"``.
+            ``"stop_string"``, ``"memory"`` (no room for more), ``"cancelled"``, or from the agent
+            loop ``"step_limit"``.
         steps: from the agent loop, the replies of all its steps, this one last.
     """
 
@@ -82,6 +83,11 @@ class Reply:
     steps: tuple["Reply", ...] = field(default=(), repr=False)
     _value: Any = field(default=None, repr=False)
     _problem: str | None = field(default=None, repr=False)
+
+    @property
+    def thinking_cut(self) -> bool:
+        """Whether a budget ended the thinking, so that the answer rests on part of it."""
+        return self.stats is not None and self.stats.thinking_cut
 
     @property
     def parsed(self) -> Any:

@@ -109,7 +109,11 @@ class Turn:
             return None, None
         if not self.constraint.complete:
             why = self.stats.reason if self.stats is not None else "cancelled"
-            ended = {"length": "max_tokens was reached", "cancelled": "it was cancelled"}
+            ended = {
+                "length": "max_tokens was reached",
+                "memory": "there was no memory for more",
+                "cancelled": "it was cancelled",
+            }
             return None, (
                 f"the answer is not complete: {ended.get(why, why)} after "
                 f"{len(self.tokens)} tokens; it ends {self.constraint.text[-60:]!r}."

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from ..checkpoints.planner import snapshot_bytes
 from ..model.cache import SlidingKVCache, rewind
 
 #: Tokens between snapshots inside a long prompt or answer.
@@ -196,10 +197,7 @@ class PromptCache:
         """At most what the snapshots of a sequence of this length will take."""
         if self.snapshot_bytes <= 0:
             return 0
-        text = self.model.config.text
-        sliding = [i for i in range(text.first_kv_shared_layer) if not text.is_full(i)]
-        numbers = sum(2 * text.kv_heads_of(i) * text.head_dim_of(i) for i in sliding)
-        one = numbers * self.model.dtype.size * min(tokens, text.sliding_window - 1)
+        one = snapshot_bytes(self.model.config.text, tokens, self.model.dtype.size)
         return min(max(self.snapshot_bytes, one), one * (3 + tokens // self.snapshot_every))
 
     def _thin_out(self, end: int) -> None:

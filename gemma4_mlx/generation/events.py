@@ -64,7 +64,8 @@ class Finish:
 
     Attributes:
         reason: ``"stop"`` (a stop token, or a constraint that is complete), ``"stop_string"``,
-            ``"length"`` (max_tokens or the end of the context), or ``"cancelled"``.
+            ``"length"`` (max_tokens or the end of the context), ``"memory"`` (without max_tokens,
+            where the memory guard saw no more room), or ``"cancelled"``.
         prompt_tokens: length of the prompt.
         reused_tokens: how many of these were in the cache already.
         generated_tokens: Token events that were sent.
@@ -74,6 +75,8 @@ class Finish:
         text: text still held back when a cancellation ended generation, else "".
         stop_string: the stop string that was met, or None.
         complete: False if a constraint was not yet satisfied, so the output is unfinished.
+        thinking_cut: True if a thinking budget closed the thinking channel. The answer after it
+            is an answer like any other, so the reason does not tell.
         seed: seed that makes this very sample again, None if nothing was sampled at random.
     """
 
@@ -87,6 +90,7 @@ class Finish:
     text: str = ""
     stop_string: str | None = None
     complete: bool = True
+    thinking_cut: bool = False
     seed: int | None = None
 
     @property

@@ -124,6 +124,11 @@ class Guides:
     def complete(self) -> bool:
         return all(guide.complete for guide in self._guides)
 
+    @property
+    def thinking_cut(self) -> bool:
+        """A budget ended the thinking."""
+        return any(getattr(guide, "exhausted", False) for guide in self._guides)
+
     def allowed(self) -> Allowed:
         mask = None
         for guide in self._guides:

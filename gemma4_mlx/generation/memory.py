@@ -2,7 +2,8 @@
 
 The estimate is the planner's (:mod:`gemma4_mlx.checkpoints.planner`) and on the safe side: keys and
 values of the whole sequence, snapshots, and the activations of one prefill chunk, less what is in
-memory already, compared with the memory that is free now. Switch it off with
+memory already, compared with the memory that is free now. An answer of open length
+(``max_tokens=None``) may grow as long as there is room. Switch it off with
 ``memory_guard=False`` or ``GEMMA4_MLX_MEMORY_GUARD=0``.
 """
 
@@ -60,39 +61,58 @@ def free_memory() -> int:
 
 def needed(model, cache, tokens: int, chunk: int) -> Need:
     """What computing up to ``tokens`` tokens on this cache will need; see the module."""
-    text = model.config.text
-    itemsize = model.dtype.size
     weights = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+    return _needed(model, cache, tokens, chunk, max(0, weights - mx.get_active_memory()))
+
+
+def _needed(model, cache, tokens: int, chunk: int, weights: int) -> Need:
+    text, itemsize = model.config.text, model.dtype.size
     quantized = (itemsize, cache.kv_bits, cache.kv_group_size, chunk)
     kv = sum(cache_bytes(text, tokens, *quantized).values())
     return Need(
-        weights=max(0, weights - mx.get_active_memory()),
+        weights=weights,
         cache=max(0, kv + cache.snapshot_bytes_at(tokens) - cache.nbytes),
         activations=activation_bytes(text, tokens, itemsize, cache.kv_bits, chunk),
     )
 
 
-def check_memory(model, cache, tokens: int, chunk: int, *, enabled: bool | None = None) -> None:
-    """Raise ContextError if ``tokens`` tokens will not fit in the free memory.
+def check_memory(
+    model, cache, least: int, most: int, chunk: int, *, enabled: bool | None = None
+) -> int:
+    """How many tokens fit in the free memory, ``most`` or fewer.
 
     Args:
-        enabled: False does nothing; None asks ``GEMMA4_MLX_MEMORY_GUARD``.
+        least: tokens that must fit, the prompt and what was asked for after it.
+        most: tokens wanted where there is room for them.
+        enabled: False allows ``most`` unseen; None asks ``GEMMA4_MLX_MEMORY_GUARD``.
+
+    Raises:
+        ContextError: ``least`` tokens will not fit.
     """
     if enabled is None:
         enabled = os.environ.get("GEMMA4_MLX_MEMORY_GUARD", "1").lower() not in (
             "0", "false", "no", "off",
         )  # fmt: skip
     if not enabled:
-        return
-    need, free = needed(model, cache, tokens, chunk), free_memory() - RESERVE
-    if need.total <= free:
-        return
+        return most
+    free = free_memory() - RESERVE
+    need = needed(model, cache, least, chunk)
+    if need.total > free:
+        _refuse(need, free, least, chunk, cache.kv_bits)
+    low, high = least, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = _needed(model, cache, middle, chunk, need.weights).total <= free
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
 
+
+def _refuse(need: Need, free: int, tokens: int, chunk: int, kv_bits: int | None) -> None:
     def gb(number):
         return f"{number / 1e9:.2f} GB"
 
     advice = ["a shorter prompt or a smaller max_tokens"]
-    if cache.kv_bits is None:
+    if kv_bits is None:
         advice.append("kv_bits=8 or 4 for the cache")
     if chunk > 256:
         advice.append("a smaller prefill_chunk")

@@ -40,7 +40,8 @@ class SamplingOptions:
         logit_bias: token id -> number added to its logit.
         suppress_tokens: ids that are never chosen.
         seed: makes sampling reproducible; None draws one and reports it in ``Finish.seed``.
-        max_tokens: stop after this many; None goes on to the end of the context.
+        max_tokens: stop after this many; None goes on to the end of the context, or of the memory
+            that the guard finds free.
         stop: strings that end generation; the text before them is kept.
         stop_tokens: ids that end generation, besides the model's own end-of-turn tokens.
         ignore_eos: go on after the model's own stop tokens (for measurements).

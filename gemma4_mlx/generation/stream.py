@@ -73,7 +73,7 @@ def stream(
     run = _Run(model, inputs, options, constraint, guides, alternatives, sampler, beyond_context)
     run.cancelled = cancel.is_set if cancel is not None else (lambda: False)
     run.cache = _checked_cache(cache, model)
-    check_memory(model, run.cache, run.total, prefill_chunk, enabled=memory_guard)
+    run.make_room(prefill_chunk, memory_guard)
     mx.reset_peak_memory()
     with wired_memory():
         try:
@@ -133,6 +133,7 @@ class _Run:
             raise GenerationError(f"alternatives must be 0 to 1000, not {alternatives!r}.")
         self.alternatives = alternatives
         self.limit = self._limit(text.max_position_embeddings, beyond_context)
+        self.at_limit = "length"  # the reason of an end there
         self.stops = stop_token_ids(model, options)
         self.processors = make_processors(options, self.vocab)
         self.sample, self.seed = make_sampler(options, self.vocab)
@@ -159,10 +160,14 @@ class _Run:
         left = context - n + 1  # the last token need not be read
         return left if asked is None else min(asked, left)
 
-    @property
-    def total(self) -> int:
-        """Tokens the cache will hold at most."""
-        return len(self.prompt) + self.limit - 1
+    def make_room(self, chunk: int, guard: bool | None) -> None:
+        """Ask for memory. An answer of open length ends where memory does."""
+        n = len(self.prompt)
+        most = n + self.limit - 1  # the last token need not be read
+        least = most if self.options.max_tokens is not None else n
+        fits = check_memory(self.model, self.cache, least, most, chunk, enabled=guard)
+        if fits < most:
+            self.limit, self.at_limit = fits - n + 1, "memory"
 
     def seconds(self) -> float:
         return time.perf_counter() - self.started
@@ -241,7 +246,7 @@ class _Run:
         if stop or self.guides.finished:
             ended = "stop"
         elif self.gate.met is None and index + 1 == self.limit:
-            ended = "length"
+            ended = self.at_limit
         if ended:
             text += self.gate.add(self.text.finish())
         if self.gate.met is not None:
@@ -282,6 +287,7 @@ class _Run:
             text=text,
             stop_string=self.gate.met,
             complete=self.guides.complete,
+            thinking_cut=self.guides.thinking_cut,
             seed=self.seed,
         )
 

@@ -27,8 +27,9 @@ from .taps import Tap
 #: Attention scores are materialised where MLX has no fused kernel (head size 512); queries are
 #: split so that one block of scores stays below this.
 SCORE_BYTES = 128 * 2**20
-#: What the CPU backend prefers, because it stays in the processor's cache; never fewer than
-#: CPU_ROWS queries at once.
+#: What the CPU backend prefers, because it stays in the processor's cache. Matrix products want
+#: CPU_ROWS queries at once, as long as their scores stay below a quarter of SCORE_BYTES (that
+#: backend's softmax holds them three times).
 CPU_SCORE_BYTES, CPU_ROWS = 4 * 2**20, 64
 
 
@@ -85,6 +86,15 @@ class AttentionGeometry:
         return seen
 
 
+def block_rows(row_bytes: int, by_hand: bool) -> int:
+    """How many queries attend at once if the scores of one take ``row_bytes`` (all heads);
+    ``by_hand``: the CPU backend's softmax, which prefers blocks that stay in its cache."""
+    if not by_hand:
+        return max(1, SCORE_BYTES // row_bytes)
+    wanted = max(CPU_ROWS, CPU_SCORE_BYTES // row_bytes)
+    return max(1, min(wanted, SCORE_BYTES // 4 // row_bytes))
+
+
 def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -> mx.array:
     """softmax(q k^T) v for the keys each query sees, softmax in float32.
 
@@ -102,10 +112,8 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
     behind = geometry.query_start - geometry.key_start
     window = geometry.window or geometry.m
     row_bytes = B * heads * min(geometry.m, 2 * window) * q.itemsize
-    rows = max(1, SCORE_BYTES // row_bytes)
     by_hand = slow_exponential(q)
-    if by_hand:
-        rows = min(rows, max(CPU_ROWS, CPU_SCORE_BYTES // row_bytes))
+    rows = block_rows(row_bytes, by_hand)
     several = n > rows
     if geometry.window is not None:
         rows = min(rows, max(window, 128))

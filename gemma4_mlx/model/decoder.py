@@ -14,6 +14,7 @@ from ..config import TextConfig
 from .attention import Attention, AttentionGeometry
 from .layers import GatedMLP, RMSNorm, geglu, scaled, soft_cap
 from .moe import Experts, Router
+from .rows import settled
 from .taps import Tap, Taps
 
 
@@ -180,6 +181,8 @@ class TextDecoder(nn.Module):
                 geometries[config.layer_types[i]],
                 taps.at(i),
             )
+            if cache_only:
+                settled(x)  # one layer's intermediates at a time
         return tap("final_hidden", self.norm(x))
 
 

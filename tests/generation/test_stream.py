@@ -208,7 +208,7 @@ def test_reading_computes_no_layer_that_no_cache_needs(tiny, variant, monkeypatc
     from gemma4_mlx.model import attention
 
     model, calls, attend = tiny(variant), [], attention.attend
-    monkeypatch.setattr(attention, "SCORE_BYTES", 1000)
+    monkeypatch.setattr(attention, "SCORE_BYTES", 2**16)  # blocks of a dozen queries
     monkeypatch.setattr(attention, "attend", lambda *a: calls.append(1) or attend(*a))
     tokens = mx.array(PROMPT * 9)[None]
     read, whole = model.make_cache(), model.make_cache()
@@ -322,11 +322,13 @@ def test_a_thinking_budget_closes_the_channel(tiny):
     opens, closes = 100, 101
     prompt = [2, 500, opens, *model.tokenizer.encode("thought\n")]
     guide = ThinkingBudget(model.tokenizer, 5)
-    _, tokens, _ = parts(run(model, prompt, guides=[guide]))
+    _, tokens, (finish,) = parts(run(model, prompt, guides=[guide]))
     ids = [t.id for t in tokens]
+    assert finish.thinking_cut and finish.reason in ("stop", "length")
     assert closes in ids and ids.index(closes) in (5, 6) and guide.exhausted
     assert tokens[ids.index(closes) - 1].text.endswith("\n")
-    assert closes not in [t.id for t in parts(run(model, [2, 500], guides=[guide]))[1]]
+    _, tokens, (finish,) = parts(run(model, [2, 500], guides=[guide]))
+    assert closes not in [t.id for t in tokens] and not finish.thinking_cut
 
 
 def test_the_users_random_numbers_stay_theirs(tiny):
