@@ -104,6 +104,7 @@ def run(model, options: argparse.Namespace, prefill: int) -> dict:
         "cache_bytes": held,
         "finite": finite,
         "peak": peak(),
+        "mlx_peak": mx.get_peak_memory(),
     }
 
 
