@@ -74,12 +74,15 @@ def main() -> None:
 
     import mlx.core as mx
     import mlx_lm
+    import psutil
 
     import gemma4_mlx
 
     device, on_cpu = mx.device_info(), mx.default_device() == mx.cpu
     print(f"{device.get('device_name', platform.processor())}, {platform.platform()}, ", end="")
-    print(f"{device.get('memory_size', 0) / 2**30:.0f} GiB, {'CPU' if on_cpu else 'GPU'}; ", end="")
+    print(
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {'CPU' if on_cpu else 'GPU'}; ", end=""
+    )
     print(
         f"gemma4-mlx {gemma4_mlx.__version__}, MLX {mx.__version__}, mlx-lm {mlx_lm.__version__}\n"
     )
