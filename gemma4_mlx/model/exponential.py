@@ -12,7 +12,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from .rows import settled
+from .rows import known, settled
 
 #: 1.5 * 2^23: adding it rounds a float32 to a whole number, left in the low bits of the sum.
 _ROUNDER = 12_582_912.0
@@ -25,6 +25,9 @@ _POLYNOMIAL = (
 )  # fmt: skip
 #: 2 to the power of anything further out is no normal float32, and its exponent bits would spill.
 _LOWEST, _HIGHEST = -126.0, 127.0
+#: While no score, as a power of two, is further from 0, thousands of them times a value can be
+#: summed in float32 as they are: a softmax then needs no row's maximum.
+_SAFE = 100.0
 
 
 def _exp2(x: mx.array) -> mx.array:
@@ -95,17 +98,29 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, scores: int) 
     n, m, d = queries.shape[1], *values.shape[1:]
     rows = -(-n // -(-n * m // scores))  # of one head, in blocks of nearly one size
     queries, keys, values = (mx.contiguous(x) for x in (queries, keys, values))
+    # In powers of two. No score is larger than |q| |k|, which norms keep small.
+    largest = _LOG2_E * _longest(queries) * _longest(keys)  # (H,)
+    safe = known(largest < _SAFE) or [False] * len(queries)
     out = []
-    for q, k, v in zip(queries, keys, values):
-        # In powers of two; and the softmax's sum comes out of the product as one more column.
+    for q, k, v, in_range in zip(queries, keys, values, safe):
+        # The softmax's sum comes out of the product as one more column.
         q, v = q * _LOG2_E, mx.concatenate([v, mx.ones((m, 1))], axis=-1)
         parts = []
         for i in range(0, n, rows):
             x = q[i : i + rows] @ k.T
-            y = exp2(x - x.max(axis=-1, keepdims=True)) @ v
+            if in_range:
+                weights = _compiled_exp2(x)
+            else:
+                weights = exp2(x - x.max(axis=-1, keepdims=True))
+            y = weights @ v
             parts.append(settled(y[:, :d] / y[:, d:]))
         out.append(mx.concatenate(parts))
     return mx.stack(out)
+
+
+def _longest(x: mx.array) -> mx.array:
+    """(H, n, d) -> (H,): the length of each head's longest vector."""
+    return mx.sqrt((x * x).sum(axis=-1).max(axis=-1))
 
 
 def masked_attention(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:

@@ -22,12 +22,23 @@ def settled(x, everywhere: bool = False):
     though not small.
     """
     if everywhere or mx.default_device() == mx.cpu:
-        try:
-            mx.eval(x)
-        except (RuntimeError, ValueError) as error:  # in mx.compile or mx.vmap nothing can be
-            if "transformations" not in str(error):
-                raise
+        _evaluated(x)
     return x
+
+
+def known(x: mx.array) -> list | None:
+    """The values of ``x``; None inside mx.compile and mx.vmap, where there are none yet."""
+    return x.tolist() if _evaluated(x) else None
+
+
+def _evaluated(x) -> bool:
+    try:
+        mx.eval(x)
+    except (RuntimeError, ValueError) as error:
+        if "transformations" not in str(error):
+            raise
+        return False
+    return True
 
 
 def by_rows(
