@@ -1,18 +1,22 @@
-"""Tools of an MCP server (Model Context Protocol), run as a process beside this one.
+"""Tools of an MCP server (Model Context Protocol), a process beside this one or behind a URL.
 
     with MCPServer("python", "weather_server.py") as server:
         chat = Chat(model, tools=[*server.tools, my_own_function])
         chat.run("How warm is it in Paris?")
 
+    MCPServer("http://127.0.0.1:8000/mcp", headers={"Authorization": "Bearer ..."})
+
 The official client (``pip install "gemma4-mlx[mcp]"``) speaks over the process's standard input and
-output, in a thread of its own. Nothing a server says is trusted: names are checked, descriptions
-and results are plain text to the model.
+output, or with a URL over streamable HTTP, in a thread of its own. The older HTTP+SSE transport,
+which the protocol has replaced, and signing in (OAuth) are not supported. Nothing a server says is
+trusted: names are checked, descriptions and results are plain text to the model.
 """
 
 import asyncio
 import base64
 import threading
 from collections.abc import Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,9 @@ class MCPServer:
     """A running MCP server.
 
     Args:
-        command: the program, and `args` its arguments.
+        command: the program, and `args` its arguments; or the http(s) URL of a server that runs
+            already.
+        headers: HTTP headers to send, for a URL.
         env: environment variables to add; the rest of the environment is not passed on, but for
             the few that programs need.
         cwd: the folder it runs in.
@@ -36,13 +42,15 @@ class MCPServer:
         tools: what it offers, ready for ``Chat(tools=...)``.
 
     Raises:
-        ToolError: the `mcp` package is missing, the program does not start or does not answer.
+        ToolError: the `mcp` package is missing, the program does not start, the server does not
+            answer, or arguments of the one kind of server are given for the other.
     """
 
     def __init__(
         self,
         command: str,
         *args: str,
+        headers: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
         prefix: str = "",
@@ -55,12 +63,21 @@ class MCPServer:
                 'MCP servers need the official client: pip install "gemma4-mlx[mcp]"'
             ) from error
         self._timeout = timeout
-        self._parameters = mcp.StdioServerParameters(
-            command=command,
-            args=[str(a) for a in args],
-            env=dict(env) if env is not None else None,
-            cwd=str(cwd) if cwd is not None else None,
-        )
+        remote = command.startswith(("http://", "https://"))
+        if remote and (args or env is not None or cwd is not None):
+            raise ToolError("a server behind a URL takes no arguments, env or cwd.")
+        if headers is not None and not remote:
+            raise ToolError("headers are for a server behind a URL, not for a program.")
+        if remote:
+            self._connect = lambda: _over_http(command, headers)
+        else:
+            parameters = mcp.StdioServerParameters(
+                command=command,
+                args=[str(a) for a in args],
+                env=dict(env) if env is not None else None,
+                cwd=str(cwd) if cwd is not None else None,
+            )
+            self._connect = lambda: mcp.stdio_client(parameters)
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._problem: BaseException | None = None
@@ -102,11 +119,11 @@ class MCPServer:
             self._loop.close()
 
     async def _serve(self) -> None:
-        from mcp import ClientSession, stdio_client
+        from mcp import ClientSession
 
         self._stop = asyncio.Event()
         async with (
-            stdio_client(self._parameters) as (reader, writer),
+            self._connect() as (reader, writer, *_),
             ClientSession(reader, writer) as session,
         ):
             await session.initialize()
@@ -142,6 +159,23 @@ class MCPServer:
         except TimeoutError:
             future.cancel()
             raise ToolError(f"the MCP server gave no result within {self._timeout:g} s") from None
+
+
+@asynccontextmanager
+async def _over_http(url: str, headers: Mapping[str, str] | None):
+    """The streams of a connection, under the name that each version of the client has for it."""
+    from mcp.client import streamable_http
+
+    headers = dict(headers or {})
+    if hasattr(streamable_http, "streamable_http_client"):
+        async with (
+            streamable_http.create_mcp_http_client(headers=headers) as client,
+            streamable_http.streamable_http_client(url, http_client=client) as streams,
+        ):
+            yield streams
+    else:
+        async with streamable_http.streamablehttp_client(url, headers=headers) as streams:
+            yield streams
 
 
 async def _every_tool(session: Any) -> list[Any]:

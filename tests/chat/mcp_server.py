@@ -1,4 +1,7 @@
-"""A small MCP server for the tests: run as a process, speaks over standard input and output."""
+"""A small MCP server for the tests, run as a process.
+
+It speaks over standard input and output, or with ``--http PORT`` over streamable HTTP.
+"""
 
 import base64
 import sys
@@ -53,4 +56,10 @@ def picture() -> list:
 if __name__ == "__main__":
     if "--silent" in sys.argv:
         time.sleep(60)
-    server.run("stdio")
+    if "--http" not in sys.argv:
+        server.run("stdio")
+    elif hasattr(server, "settings") and hasattr(server.settings, "port"):  # version 1
+        server.settings.port = int(sys.argv[-1])
+        server.run("streamable-http")
+    else:
+        server.run("streamable-http", port=int(sys.argv[-1]))
