@@ -268,6 +268,8 @@ class Chat:
         What follows a user's or the model's message is dropped; a changed system message leaves
         the rest alone. After a user's message the model answers anew, unless ``reply=False``
         (then :meth:`stream` without text does it). Media of the message stay.
+
+        Raises ChatError for a message that does not exist or holds tool results.
         """
         i = self._index(i)
         old = self.messages[i]
@@ -302,7 +304,10 @@ class Chat:
 
     def branch(self, i: int | None = None) -> "Chat":
         """A new chat that begins with the first `i` messages (all, without `i`) and goes its own
-        way. What is cached is shared, so it need not be computed again."""
+        way. What is cached is shared, so it need not be computed again.
+
+        Raises ChatError if there are fewer messages.
+        """
         if i is not None:
             i = i + len(self.messages) if i < 0 else i
             if not 0 <= i <= len(self.messages):
@@ -375,7 +380,10 @@ class Chat:
 
     def save_cache(self, path: str | Path) -> None:
         """Write the keys and values to a file, so that the conversation need not be read again
-        after a restart."""
+        after a restart.
+
+        Raises ChatError if nothing is cached yet, CheckpointError if the file cannot be written.
+        """
         if self.cache is None:
             raise ChatError("nothing is cached yet.")
         engine().run(self.cache.save, path)

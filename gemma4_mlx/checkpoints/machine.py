@@ -32,6 +32,8 @@ class Machine:
         macOS lets the GPU have two thirds of the memory, from 36 GiB on three quarters
         (``recommendedMaxWorkingSetSize`` as Macs report it: 16 GiB of 24, 27 of 36). It can be
         raised: ``sudo sysctl iogpu.wired_limit_mb=...``.
+
+        Raises ValueError for what is no number of GiB.
         """
         if not 0 < gib < 1 << 20 or math.isnan(gib):
             raise ValueError(f"memory is {gib!r}; expected a number of GiB, such as 24")

@@ -16,7 +16,10 @@ _AFFINE_GROUPS = (32, 64, 128)
 
 @dataclass(frozen=True)
 class Packing:
-    """``bits`` a weight, one scale (affine: and one bias) for every ``group_size`` of a row."""
+    """``bits`` a weight, one scale (affine: and one bias) for every ``group_size`` of a row.
+
+    Raises CheckpointError for bits or a group size that the mode does not have.
+    """
 
     bits: int
     group_size: int
@@ -64,7 +67,10 @@ ROUTER = Packing(8, 64)
 
 
 def asked_for(bits: int | None, group_size: int | None, mode: str) -> Packing | None:
-    """The packing that ``load``'s arguments ask for, None for none."""
+    """The packing that ``load``'s arguments ask for, None for none.
+
+    Raises CheckpointError for a mode, bits or group size that MLX does not have.
+    """
     if bits is None and mode == "affine":
         return None
     if mode not in MODES:

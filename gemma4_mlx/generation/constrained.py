@@ -84,7 +84,10 @@ class Constraint:
     @classmethod
     def of(cls, what, tokenizer, *, thinking: bool = False) -> "Constraint":
         """From a pydantic class, a JSON Schema (dict, bool or JSON text), a compiled regular
-        expression (``re.compile(...)``) or a Lark grammar (text with a ``start:`` rule)."""
+        expression (``re.compile(...)``) or a Lark grammar (text with a ``start:`` rule).
+
+        Raises SchemaError for a text that is neither, or a schema that cannot be honoured.
+        """
         if isinstance(what, Constraint):
             return what
         if isinstance(what, re.Pattern):

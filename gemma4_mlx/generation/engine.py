@@ -158,7 +158,10 @@ class Engine:
 
     def submit(self, fn: Callable, *args, **kwargs) -> Job:
         """Queue ``fn(*args, **kwargs)``; from the engine's own thread, run it at once instead (a
-        generator then advances as its events are read), for waiting would never end."""
+        generator then advances as its events are read), for waiting would never end.
+
+        Raises GenerationError while the interpreter shuts down.
+        """
         job = Job(fn, args, kwargs)
         if self.on_engine_thread():
             steps = job._steps()

@@ -92,7 +92,10 @@ class SamplingOptions:
         return cls(**values).override(**overrides)
 
     def override(self, **changes) -> "SamplingOptions":
-        """A copy with changes; an unknown name is an error that lists the known ones."""
+        """A copy with changes; an unknown name is an error that lists the known ones.
+
+        Raises GenerationError for that, and for values that make no sense.
+        """
         known = [f.name for f in fields(self)]
         for name in changes:
             if name not in known:
@@ -196,6 +199,8 @@ def make_processors(options: SamplingOptions, vocab_size: int) -> list[Callable]
     """mlx-lm's logits processors ``(tokens (n,), logits (1, V)) -> logits`` for the options.
 
     mlx_lm is imported only if a penalty or bias is set (the import takes seconds).
+
+    Raises GenerationError for a token outside the vocabulary.
     """
     for name in ("suppress_tokens", "stop_tokens"):
         for token in getattr(options, name):

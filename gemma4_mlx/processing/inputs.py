@@ -117,6 +117,8 @@ class ModelInputs:
 
         A chunk never ends inside a picture: it is made shorter, or longer where the picture
         alone is longer than ``size``.
+
+        Raises ValueError for a size below 1.
         """
         if size < 1:
             raise ValueError(f"a chunk holds at least one token, got {size}")

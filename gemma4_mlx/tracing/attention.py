@@ -124,7 +124,10 @@ class AttentionData:
         return np.minimum(np.arange(0, self.n + self.width, self.width), self.n)
 
     def layer(self, layer: int) -> LayerAttention:
-        """One layer's arrays and facts: type, window, donor, heads, KV heads."""
+        """One layer's arrays and facts: type, window, donor, heads, KV heads.
+
+        Raises TraceError for a layer that was not traced.
+        """
         if layer not in self._layers:
             raise TraceError(
                 f"layer {layer} has no attention in this trace; traced: {_ranges(self.layers)}"
@@ -151,6 +154,9 @@ class AttentionData:
 
         ``statistic``: "mass" sums over a cell's keys and averages over its queries, so a row
         sums to 1; "mean" is the mean weight; "max" the largest, in which one needle survives.
+
+        Raises TraceError for a layer, head or statistic that does not exist, and if the plan kept
+        no overviews.
         """
         tiles.check_statistic(statistic)
         part, h = self._head(layer, head)
@@ -174,14 +180,20 @@ class AttentionData:
         return np.asarray(part.normaliser[h])
 
     def column_sums(self, layer: int, head: int) -> np.ndarray:
-        """How much each token is looked at: weights summed over all queries, (n,)."""
+        """How much each token is looked at: weights summed over all queries, (n,).
+
+        Raises TraceError for a layer or head that was not traced, and if the plan kept no sums.
+        """
         part, h = self._head(layer, head)
         if part.columns is None:
             raise TraceError("this trace kept no column sums (AttentionPlan(columns=True) does)")
         return np.asarray(part.columns[h])
 
     def summary(self, name: str, layer: int, head: int, by_bin: bool = False):
-        """A head summary (see :data:`SUMMARIES`): mean over all tokens, or (R,) over each bin's."""
+        """A head summary (see :data:`SUMMARIES`): mean over all tokens, or (R,) over each bin's.
+
+        Raises TraceError for a layer, head or summary that this trace does not have.
+        """
         part, h = self._head(layer, head)
         if name not in part.statistics:
             known = ", ".join(part.statistics) or "none, see AttentionPlan(summaries=True)"
@@ -210,6 +222,8 @@ class AttentionData:
         """The strongest weights, leaving out each token itself and the context's first token.
 
         At most one link for a query; strongest first.
+
+        Raises TraceError for a layer or head that was not traced, and if the plan kept no links.
         """
         part, h = self._head(layer, head)
         if part.link_weights is None:
@@ -266,7 +280,11 @@ class AttentionData:
         return Tile(values, query_edges, key_edges, statistic, "recomputed")
 
     def row(self, layer: int, head: int, query: int) -> np.ndarray:
-        """One query's weights over all tokens: (n,) float32, summing to 1."""
+        """One query's weights over all tokens: (n,) float32, summing to 1.
+
+        Raises TraceError for a layer, head or query that does not exist, and for a layer that was
+        not retained.
+        """
         part, h = self._head(layer, head)
         query = checked_span(query, self.n, "query")
         if query.stop - query.start != 1:
@@ -285,6 +303,8 @@ class AttentionData:
 
         "Which head carries the needle?": ``source`` is the answer's span, ``target`` the
         needle's. Searches the retained layers, all of their traced heads, largest mass first.
+
+        Raises TraceError for spans that do not exist, and if no layer was retained.
         """
         source, target = (
             checked_span(source, self.n, "source"),

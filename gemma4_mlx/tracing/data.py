@@ -38,7 +38,7 @@ class Activations:
     dtype: str = "float32"
 
     def at(self, tap: str, layer: int, tokens: slice = slice(None)) -> np.ndarray:
-        """float32 (tokens, H) of one tap and layer."""
+        """float32 (tokens, H) of one tap and layer. Raises TraceError if they were not kept."""
         if tap not in self.values:
             raise TraceError(f"no activations of {tap!r} were kept; kept: {list(self.values)}")
         if layer not in self.layers:
@@ -105,6 +105,8 @@ class Trace:
         """Which experts differ between this trace and another of the same model.
 
         Options as in :func:`.comparison.compare_routing`.
+
+        Raises TraceError if one has no routing, or they are of different models.
         """
         from .comparison import compare_routing
 

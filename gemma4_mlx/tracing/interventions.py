@@ -33,7 +33,12 @@ NEVER = -1e30
 
 
 class Intervention:
-    """Base class: finds the layer's taps and the positions, and calls :meth:`change` there."""
+    """Base class: finds the layer's taps and the positions, and calls :meth:`change` there.
+
+    Each raises InterventionError for values that are none in any model when it is made, and for
+    layers, heads, experts, shapes and spans that the model does not have when ``model.intervene``
+    gets it.
+    """
 
     TAPS: ClassVar[tuple[str, ...]]
     #: Whether it comes after all others at its taps.

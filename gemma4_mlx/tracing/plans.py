@@ -71,7 +71,10 @@ def _itemsize(model) -> int:
 
 @dataclass(frozen=True)
 class RoutingPlan:
-    """Which experts each token went to. ``layers`` None: all; ``probabilities``: keep all E."""
+    """Which experts each token went to. ``layers`` None: all; ``probabilities``: keep all E.
+
+    A model without experts, or without these layers, is a TraceError when tracing begins.
+    """
 
     layers: tuple[int, ...] | None = None
     probabilities: bool = False
@@ -115,6 +118,9 @@ class AttentionPlan:
     Queries and keys are kept as the model computed them (16-bit models: the same 16 bits), after
     norm and rotation. That is exact whatever the weights' quantization, which recomputing them
     from hidden states outside the model would not be.
+
+    Raises TraceError for numbers, a storage or a choice of layers to retain that make no sense;
+    layers and heads that the model does not have are one when tracing begins.
     """
 
     layers: tuple[int, ...] | None = None
@@ -202,6 +208,8 @@ class LensPlan:
     """Logit lens: each layer's guess for the next token, through the final norm and the head.
 
     ``layers`` None: all; ``top``: guesses kept; ``positions``: token positions, None for all.
+
+    Raises TraceError if no guess is kept; layers that the model lacks are one when tracing begins.
     """
 
     layers: tuple[int, ...] | None = None
@@ -241,6 +249,8 @@ class ActivationPlan:
     """Keep whole activations of named taps, to patch into another run.
 
     ``taps``: some of :data:`KEEPABLE`; ``layers`` None: all.
+
+    Raises TraceError for other taps; layers that the model lacks are one when tracing begins.
     """
 
     taps: tuple[str, ...] = ("layer_output",)
@@ -274,7 +284,10 @@ class TracePlan:
         return [part for part in every if part is not None]
 
     def cost(self, model, n_tokens: int) -> PlanCost:
-        """Bytes and extra work for a prompt of ``n_tokens``, before anything runs."""
+        """Bytes and extra work for a prompt of ``n_tokens``, before anything runs.
+
+        Raises TraceError for no tokens, and for what the model does not have.
+        """
         if n_tokens < 1:
             raise TraceError("an empty prompt has nothing to trace")
         return sum((part.cost(model, n_tokens) for part in self.parts), PlanCost())

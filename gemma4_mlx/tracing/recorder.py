@@ -42,6 +42,10 @@ class Recorder:
     plan : what to record; by default the routing of a model with experts, else attention
     expected : number of tokens, if it is known; saves regrouping of overviews
     inputs : the prompt's ``ModelInputs``, for the places of soft tokens in their media
+
+    Raises TraceError, here or while the model runs: no plan for a model without experts, a plan for
+    what the model does not have, batches, padding, and a cache that was not empty when recording
+    began.
     """
 
     def __init__(self, model, plan: TracePlan | None = None, expected: int = 0, inputs=None):

@@ -57,6 +57,8 @@ class RoutingData:
         """Share of tokens that each expert worked on: (layers, E), or (E,) for one layer.
 
         A row sums to k, for every token goes to k experts. ``tokens``: a bool mask or indices.
+
+        Raises TraceError for a layer that was not traced, and if ``tokens`` chooses none.
         """
         chosen = self.experts if layer is None else self.experts[self._at(layer)][None]
         chosen = chosen if tokens is None else chosen[:, _mask(tokens, self.n)]
@@ -130,6 +132,8 @@ class RoutingData:
         such as ``trace.tokens.roles``; or of the tokens chosen by ``tokens`` only. The value is
         at most log2 of the smaller number of labels or experts, and 0 for independence; a few
         tokens give a positive value by chance (about (labels - 1)(E - 1) / (2 n k ln 2) bits).
+
+        Raises TraceError if there are not as many labels as tokens.
         """
         rows = np.arange(self.n) if tokens is None else np.arange(self.n)[_mask(tokens, self.n)]
         labels = np.asarray(labels)
@@ -150,7 +154,10 @@ class RoutingData:
         return float((joint[seen] * np.log2(joint[seen] / independent[seen])).sum())
 
     def to_dataframe(self, library: str = "pandas"):
-        """One row for each (layer, token, rank): see :func:`.frames.routing_frame`."""
+        """One row for each (layer, token, rank): see :func:`.frames.routing_frame`.
+
+        Raises TraceError if that library is not installed or not known.
+        """
         from .frames import routing_frame
 
         return routing_frame(self, library)

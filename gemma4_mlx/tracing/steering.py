@@ -18,6 +18,9 @@ def steering_vector(model, prompts_a, prompts_b, layer: int, tokens: str = "last
     ``prompts_a``, ``prompts_b``: what :func:`.run.trace` takes, several of each. ``tokens``:
     "last" takes each prompt's last token, "mean" the mean over its tokens. Use it as
     ``Steer(layer, vector)``.
+
+    Raises InterventionError for an empty list or another word for ``tokens``, TraceError for a
+    layer that does not exist.
     """
     if tokens not in ("last", "mean"):
         raise InterventionError(f"tokens {tokens!r}; there are 'last' and 'mean'")

@@ -61,7 +61,10 @@ def edges_of(span: slice, cells: int) -> np.ndarray:
 
 
 def checked_span(span, n: int, what: str) -> slice:
-    """A slice, (start, stop) pair or single index as a slice with bounds inside 0..n."""
+    """A slice, (start, stop) pair or single index as a slice with bounds inside 0..n.
+
+    Raises TraceError if it lies outside, is empty or has a step.
+    """
     if isinstance(span, int | np.integer):
         if not -n <= span < n:
             raise TraceError(f"{what} {span} does not exist: the trace has {n} tokens")

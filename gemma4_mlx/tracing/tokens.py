@@ -98,7 +98,7 @@ class Tokens(Sequence):
         )
 
     def of_kind(self, kind: str) -> np.ndarray:
-        """Which tokens are of a kind: bool (n,)."""
+        """Which tokens are of a kind: bool (n,). Raises TraceError for an unknown kind."""
         if kind not in KINDS:
             raise TraceError(f"no token kind {kind!r}; there are {', '.join(KINDS)}")
         return self.kinds == KINDS.index(kind)
@@ -109,7 +109,10 @@ class Tokens(Sequence):
         return "".join(self.texts)
 
     def find(self, text: str) -> list[slice]:
-        """Spans of tokens that together hold ``text``, one for each occurrence."""
+        """Spans of tokens that together hold ``text``, one for each occurrence.
+
+        Raises TraceError for an empty text.
+        """
         if not text:
             raise TraceError("an empty text has no span")
         ends = np.cumsum([len(t) for t in self.texts])
