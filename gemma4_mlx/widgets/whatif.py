@@ -69,9 +69,11 @@ def what_if(
     changes = [_change(action, layer, e, other, factor) for e in (expert, control)]
     for change in changes:
         change.observer(model)  # raises here, before anything runs
-    return engine().run(
-        _run, model, prompt, changes, (expert, control), action, max_tokens, everywhere
-    )
+    done, says = _SAYS[action]
+    names = (f"Expert {expert} {done}", f"Control: expert {control} {done}")
+    says = says.format(other=other, factor=factor)
+    notes = (says, f"a random expert that this trace uses; {says}")
+    return engine().run(_run, model, prompt, changes, names, notes, max_tokens, everywhere)
 
 
 def _prompt(model, trace, inputs):
@@ -117,10 +119,16 @@ def _change(action: str, layer: int, expert: int, other: int, factor: float):
     raise TraceError(f"action {action!r}; there are 'drop', 'around', 'swap' and 'boost'")
 
 
-_DONE = {"drop": "dropped", "around": "routed around", "swap": "swapped", "boost": "boosted"}
+#: What a reader is told about a change: what was done, and what that means.
+_SAYS = {
+    "drop": ("dropped", "its output counts as zero"),
+    "around": ("routed around", "the router chooses among the others, whose weights renormalise"),
+    "swap": ("swapped", "expert {other} computes in its place, and it in expert {other}'s"),
+    "boost": ("boosted", "{factor:g} added to its router score"),
+}
 
 
-def _run(model, prompt, changes, experts, action, max_tokens, everywhere) -> dict:
+def _run(model, prompt, changes, names, notes, max_tokens, everywhere) -> dict:
     """On the engine's thread: the answers and their divergences."""
     from gemma4_mlx.generation import PromptCache
 
@@ -128,7 +136,7 @@ def _run(model, prompt, changes, experts, action, max_tokens, everywhere) -> dic
     cache = PromptCache(model)
     base = _generate(model, prompt, cache, max_tokens, features)
     answers = [_answer("As it is", "the model unchanged", base, base, [])]
-    for change, expert, kind in zip(changes, experts, ("", "Control: ")):
+    for change, name, note in zip(changes, names, notes):
         with model.intervene(change):
             changed = PromptCache(model) if everywhere else _adopted(cache)
             tokens = _generate(model, prompt, changed, max_tokens, features)
@@ -136,9 +144,7 @@ def _run(model, prompt, changes, experts, action, max_tokens, everywhere) -> dic
             p = _log_probabilities(model, prompt, changed, ids, features)
         q = _log_probabilities(model, prompt, cache.fork(), ids, features)
         divergence = (np.exp(p) * (p - q)).sum(axis=-1).clip(0).tolist() if ids else []
-        name = f"{kind}expert {expert} {_DONE[action]}"
-        note = change.key if not kind else "a random expert that this trace uses"
-        answers.append(_answer(name[0].upper() + name[1:], note, tokens, base, divergence))
+        answers.append(_answer(name, note, tokens, base, divergence))
     where = (
         "reading the prompt and answering" if everywhere else "answering, from one cached prompt"
     )

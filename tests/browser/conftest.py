@@ -265,6 +265,9 @@ def picture():
     def take(target, name: str, notebook: Notebook | None = None):
         ARTIFACTS.mkdir(exist_ok=True)
         page = target.page
+        size = page.viewport_size
+        if notebook is not None:  # a cell taller than the window is drawn only where it shows
+            page.set_viewport_size({"width": size["width"], "height": 2600})
         for theme in THEMES:
             if notebook is not None:
                 notebook.theme(theme)
@@ -274,6 +277,7 @@ def picture():
             target.screenshot(path=ARTIFACTS / f"{name}-{theme}.png", animations="disabled")
         if notebook is not None:
             notebook.theme("light")
+            page.set_viewport_size(size)
 
     return take
 

@@ -1,7 +1,7 @@
 """The README's pictures: the five widgets on the teaching model, drawn by Chromium.
 
     python tests/browser/screenshots.py                # into notebooks/images/
-    python tests/browser/screenshots.py --out FOLDER --only prompt,routing
+    python tests/browser/screenshots.py --out FOLDER --only prompt,routing --theme dark --whole
 
 Each widget answers a real prompt here and now; its own front end draws it from a snapshot.
 """
@@ -22,13 +22,21 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 import gemma4_mlx as g4  # noqa: E402
 
 WIDTH, SCALE = 1080, 1.25  # CSS pixels, device pixels per CSS pixel
-CODE = "Write a Python function that adds apple and pear.\n"
+#: Height of a picture at most, CSS pixels.
+HEIGHTS = {"prompt": 760, "routing": 900, "attention": 1120, "anatomy": 760, "fit": 760}
+NOTES = (("apple", "417"), ("mirror", "582"), ("tower", "936"))
+FILLER = (
+    "A moon finds a quiet garden. The night is long and the palace is old.",
+    "In the morning the owl sleeps near a green hill. A mouse carries a small nest.",
+    "The mountain is cold. Paper and orange paint lie on the table near the door.",
+)
+ASKED, VALUE = NOTES[1]
 
 
 def prompt(model, page):
     """A short conversation, the token view of its last answer open."""
     widget = g4.widgets.Prompt(model, options={"temperature": 0})
-    for text in ("Hello", "Please count from 3 to 9.", "Count from 1 to 5 in Spanish."):
+    for text in ("Please count from 3 to 9.", "Count from 1 to 5 in Spanish."):
         widget.say(text)
         widget.wait()
     last = len(widget.turns) - 1
@@ -43,22 +51,39 @@ def prompt(model, page):
     return front.root
 
 
-def routing(model, page):
+def needle(model, **plans):
+    """Three notes hidden in other sentences, one asked for; and where the answer begins."""
+    text = " ".join(f"{f} Note: {key} {value}." for f, (key, value) in zip(FILLER, NOTES))
     chat = g4.Chat(model, options={"temperature": 0})
-    chat.send(CODE)
-    trace = chat.trace(attention=None)
-    trace.selection.update(layer=1, token=min(20, len(trace.tokens) - 1))
-    return snapshot(g4.widgets.Routing(trace), page)
+    reply = chat.send(f"{text}\nWhat is the note for {ASKED}?")
+    print(f"asked for {VALUE}, answered: {reply.text.strip()}")
+    trace = chat.trace(**plans)
+    found = trace.tokens.find(VALUE)
+    start = found[-1].start if len(found) > 1 else len(trace.tokens) - 1
+    return trace, found[0], start
+
+
+def routing(model, page):
+    trace, note, _ = needle(model, attention=None)
+    layer = int(trace.routing.entropy().argmin())
+    experts = trace.routing.at(trace.routing.layers[layer])[0]
+    trace.selection.update(
+        layer=int(trace.routing.layers[layer]), token=note.start, expert=int(experts[note.start, 0])
+    )
+    return snapshot(g4.widgets.Routing(trace, model=model), page)
 
 
 def attention(model, page):
-    chat = g4.Chat(model, options={"temperature": 0})
-    filler = "The tower is old. The river is wide. We walk to the market. "
-    facts = [f"The note for key {k} is {v}." for k, v in zip("abcdefgh", range(111, 999, 111))]
-    text = " ".join(filler + fact for fact in facts)
-    chat.send(f"{text} What is the note for key c?")
-    trace = chat.trace(routing=None)
-    return snapshot(g4.widgets.Attention(trace), page)
+    """The head that looks from the word before the answer's value back to the note."""
+    plan = g4.AttentionPlan(retain="all")
+    trace, note, start = needle(model, routing=None, attention=plan)
+    best = trace.attention.find((start - 1, start), (note.start, note.stop), top=1)[0]
+    trace.selection.update(layer=best.layer, head=best.head, token=start - 1)
+    root = snapshot(g4.widgets.Attention(trace), page)
+    root.get_by_role("button", name="Zoom to token").click()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)
+    return root
 
 
 def anatomy(model, page):
@@ -85,6 +110,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "notebooks" / "images")
     parser.add_argument("--only", default=",".join(PICTURES))
+    parser.add_argument("--theme", choices=("light", "dark"), default="light")
+    parser.add_argument("--whole", action="store_true", help="not only the upper part")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     model = g4.load()
@@ -94,7 +121,7 @@ def main() -> None:
         context = browser.new_context(
             viewport={"width": WIDTH, "height": 1000},
             device_scale_factor=SCALE,
-            color_scheme="light",
+            color_scheme=options.theme,
             reduced_motion="reduce",
         )
         for name in options.only.split(","):
@@ -104,7 +131,9 @@ def main() -> None:
             page.close()
             # 256 colours are plenty for flat surfaces, and a third of the bytes.
             picture = Image.open(target).convert("RGB")
-            picture = picture.crop((0, 0, picture.width, min(picture.height, int(760 * SCALE))))
+            if not options.whole:
+                height = min(picture.height, int(HEIGHTS[name] * SCALE))
+                picture = picture.crop((0, 0, picture.width, height))
             picture.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(target, optimize=True)
             print(f"{target.name}: {picture.width} x {picture.height}, {target.stat().st_size:,} B")
         browser.close()

@@ -185,7 +185,8 @@ function render({ model, el }) {
 
   function describe(cell) {
     const single = cell.queryStop - cell.query === 1;
-    const name = (i) => { const w = text.nameOf(i, () => {}); return w ? `“${w}” (${formatCount(i)})` : formatCount(i); };
+    // The isolates keep a right-to-left token from turning the sentence around.
+    const name = (i) => { const w = text.nameOf(i, () => {}); return w ? `“\u2068${w}\u2069” (${formatCount(i)})` : formatCount(i); };
     const rows = single ? name(cell.query) : `tokens ${formatCount(cell.query)} to ${formatCount(cell.queryStop - 1)}`;
     const columns = single ? name(cell.key) : `tokens ${formatCount(cell.key)} to ${formatCount(cell.keyStop - 1)}`;
     const what = cell.masked ? "not visible from there" : cell.value === null ? "on its way" : single ? `weight ${weightText(cell.value)}` : `${now.stat === "mean" ? "mean mass" : "largest weight"} ${weightText(cell.value)}`;
@@ -375,7 +376,7 @@ function render({ model, el }) {
   root.append(
     headline("Attention", [chip(`${formatCount(m.n)} tokens`), chip(`${m.layers.length} layers × ${m.layers[0].heads.length} heads`), chip(m.source)], [exportPicker(model, "attention", show)]),
     problem,
-    h("section", { class: "g4-panel g4-section", "aria-label": "Every head" }, h("div", { class: "g4-toolbar" }, sorter.node, stat.node, gridNote, h("span", { class: "g4-grow" }), colours.node), h("div", { class: "g4-overview" }, h("div", { class: "g4-scroll" }, grid), summaryBox)),
+    h("section", { class: "g4-panel g4-section", "aria-label": "Every head" }, h("div", { class: "g4-toolbar" }, sorter.node, stat.node, h("span", { class: "g4-grow" }), colours.node), h("div", { class: "g4-overview" }, h("div", { class: "g4-scroll" }, grid, gridNote), summaryBox)),
     h("div", { class: "g4-columns" },
       h("section", { class: "g4-panel g4-section g4-mapbox", "aria-label": "One head" }, mapTitle,
         h("div", { class: "g4-toolbar" }, scale.node, zoomers, showPair, h("label", {}, sink, "Take the sink out")),

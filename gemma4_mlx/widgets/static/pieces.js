@@ -72,7 +72,7 @@ export const fold = (summary, ...children) => h("details", { class: "g4-fold" },
 
 /** The title line of a widget. @param {string} title @param {Node[]} chips @param {Node[]} tools */
 export const headline = (title, chips, tools) =>
-  h("header", { class: "g4-headline" }, h("h3", { class: "g4-title" }, title), ...chips, h("span", { class: "g4-grow" }), ...tools);
+  h("header", { class: "g4-headline" }, h("h3", { class: "g4-title" }, title), h("div", { class: "g4-chips" }, ...chips), ...tools);
 
 export const chip = (/** @type {string} */ text, kind = "") => h("span", { class: `g4-chip ${kind}` }, text);
 

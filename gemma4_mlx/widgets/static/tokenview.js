@@ -98,6 +98,8 @@ export function tokenView(o) {
     back.disabled = page === 0;
     next.disabled = (page + 1) * PAGE >= o.n();
     back.hidden = next.hidden = o.n() <= PAGE;
+    text.classList.remove("g4-short"); // a short text takes no more room than it needs
+    text.classList.toggle("g4-short", text.scrollHeight <= text.clientHeight);
     mark();
   }
 

@@ -13,6 +13,8 @@ const ACTIONS = [
   ["boost", "Boost", (e, o) => `Boost expert ${e}: add ${o.factor} to its router score`, "boosted"],
 ];
 
+const nats = (v) => (v >= 0.001 || v === 0 ? v.toFixed(3) : v.toExponential(1));
+
 /**
  * @param {{ask: Function, meta: () => any, chosen: () => any, view: any,
  *   experts: () => Array<{expert: number, load: number, weight: number|null}>,
@@ -25,7 +27,7 @@ export function whatIf(o) {
   const factor = number({ min: -20, max: 20, step: 0.5, value: 3, "aria-label": "Amount that a boost adds to the router's score" });
   const tokens = number({ min: 1, max: 400, value: 40 });
   const everywhere = h("input", { type: "checkbox" });
-  const title = h("h4", { class: "g4-subtitle" }), list = h("div", { class: "g4-switches" }), result = h("div", { "aria-live": "off" });
+  const title = h("h4", { class: "g4-subtitle" }), list = h("div", { class: "g4-switches" }), result = h("div", { class: "g4-result" });
   const more = h("button", { type: "button", class: "g4-quiet", onclick: () => { all = !all; draw(); } });
   let on = null, all = false, run = 0, focus = "", drawn = "";
 
@@ -45,7 +47,7 @@ export function whatIf(o) {
     more.textContent = all ? "Fewer experts" : `All ${experts.length} experts`;
     more.hidden = experts.length <= shown.length && !all;
     const hadFocus = list.contains(document.activeElement);
-    const heads = ["Expert", name === null ? "#Weight" : `#Weight for ${name}`, "#Load of the layer", "Change it and generate again"];
+    const heads = ["Expert", name === null ? "#Weight" : `#Weight for “${name}”`, "#Load of the layer", "Change it and generate again"];
     list.replaceChildren(table("Experts of the layer, each with its switches", heads, shown.map((e) => h("tr", { class: e.expert === o.chosen().expert ? "g4-chosen" : null },
       h("th", { scope: "row" }, `expert ${e.expert}`), e.weight === null ? h("td", { class: "g4-number g4-note" }, "not chosen") : barCell(e.weight, formatPercent(e.weight)),
       h("td", { class: "g4-number" }, formatPercent(e.load)), h("td", {}, switches(layer, e.expert, now))))));
@@ -104,7 +106,7 @@ export function whatIf(o) {
         const node = h("span", { class: a.parts !== null && i >= a.parts ? "g4-word g4-changed" : "g4-word" }, h("bdi", {}, word));
         if (i === a.parts) node.classList.add("g4-first");
         const kl = a.divergence[i];
-        if (kl !== undefined) { node.title = `divergence ${kl.toFixed(3)} nats`; node.style.setProperty("--kl", `${Math.min(1, kl / high) * 14}px`); node.classList.add("g4-kl"); }
+        if (kl !== undefined) { node.title = `divergence ${nats(kl)} nats`; node.style.setProperty("--kl", `${Math.min(1, kl / high) * 14}px`); node.classList.add("g4-kl"); }
         box.append(node);
       });
       if (!a.tokens.length) box.append(h("em", { class: "g4-note" }, "(no token)"));
@@ -114,7 +116,7 @@ export function whatIf(o) {
     const done = ACTIONS.find(([action]) => action === asked.action)[3];
     result.replaceChildren(h("h4", { class: "g4-subtitle" }, `Expert ${asked.expert} of layer ${asked.layer} ${done}`),
       h("div", { class: "g4-answers" }, ...r.answers.map(column)), h("p", { class: "g4-note" }, r.note),
-      table("Answers compared", ["Answer", "#First token that differs", "#Mean divergence per token (nats)"], changed.map((a) => h("tr", {}, h("th", { scope: "row" }, a.name), h("td", { class: "g4-number" }, parted(a)), barCell(a.mean / most, a.mean.toFixed(4))))),
+      table("Answers compared", ["Answer", "#First token that differs", "#Mean divergence per token (nats)"], changed.map((a) => h("tr", {}, h("th", { scope: "row" }, a.name), h("td", { class: "g4-number" }, parted(a)), barCell(a.mean / most, nats(a.mean))))),
       fold("Divergence of every token, as a table", perToken(changed, high)));
     o.view.announce(changed.map((a) => `${a.name}: ${a.parts === null ? "same answer" : `differs from token ${a.parts}`}`).join("; "));
   }
@@ -124,7 +126,7 @@ export function whatIf(o) {
     const longest = Math.max(0, ...answers.map((a) => a.tokens.length));
     return table("Divergence of every token", ["#Token", ...answers.flatMap((a) => [a.name, "#Nats"])], Array.from({ length: longest }, (_, i) => h("tr", {}, h("th", { scope: "row", class: "g4-number" }, formatCount(i)), ...answers.flatMap((a) => {
       const kl = a.divergence[i], word = a.tokens[i];
-      return [h("td", { class: i === a.parts ? "g4-first" : null }, word === undefined ? "" : h("bdi", {}, visibleToken(word))), kl === undefined ? h("td") : barCell(kl / high, kl.toFixed(3))];
+      return [h("td", { class: i === a.parts ? "g4-first" : null }, word === undefined ? "" : h("bdi", {}, visibleToken(word))), kl === undefined ? h("td") : barCell(kl / high, nats(kl))];
     }))));
   }
 
