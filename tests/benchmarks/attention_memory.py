@@ -1,13 +1,15 @@
 # ruff: noqa: I001
 """Memory of attention scores in one true-size full-attention layer at 128K and 256K tokens.
 
-    python tests/benchmarks/attention_memory.py
+    python tests/benchmarks/attention_memory.py             all; up to 5 GB, minutes on a CPU
+    python tests/benchmarks/attention_memory.py 31B --context 262144
 
 Head size 512 has no fused kernel in MLX, so scores are materialised; the model splits queries so
 that they stay bounded whatever the context. Prints the peak above keys, values and the output,
 and what the scores of the same queries would take unsplit. The bar is 512 MiB.
 """
 
+import argparse
 import time
 
 import gemma4_mlx  # noqa: F401  (loads OpenBLAS, so before MLX)
@@ -33,9 +35,14 @@ def measure(heads: int, kv_heads: int, context: int) -> tuple[int, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("layers", nargs="*", default=list(LAYERS), help=" ".join(LAYERS))
+    parser.add_argument("--context", type=int, nargs="+", default=[131_072, 262_144])
+    options = parser.parse_args()
     print(f"{'layer':10}{'context':>10}{'peak above':>14}{'unsplit':>14}{'s':>8}")
-    for name, (heads, kv_heads) in LAYERS.items():
-        for context in (131_072, 262_144):
+    for name in options.layers:
+        heads, kv_heads = LAYERS[name]
+        for context in options.context:
             if name == "E2B" and context > 131_072:
                 continue  # beyond its context
             peak, seconds = measure(heads, kv_heads, context)
