@@ -5,8 +5,10 @@
     python tests/benchmarks/real_sizes.py 26b-a4b --behind 7680      memory at 8K context: the first
                                                                      tokens' keys are random
     python tests/benchmarks/real_sizes.py 26b-a4b --peer            also mlx-lm
+    python tests/benchmarks/real_sizes.py e4b --keep FOLDER         write once, measure again
 
-The text decoders as released; what is written lies in a temporary folder and is deleted.
+The text decoders as released; what is written lies in a temporary folder and is deleted, unless
+``--keep`` names a folder: a checkpoint that lies complete in it is not written again.
 Every measurement is a process of its own. The last column is the planner's total for the same
 model, context and machine: it should be within 5% of the measured peak.
 """
@@ -74,6 +76,7 @@ def main() -> None:
     parser.add_argument("--scales", choices=["BF16", "F32"], default="BF16")
     parser.add_argument("--peer", action="store_true", help="measure mlx-lm as well")
     parser.add_argument("--folder", help="where to write (default: the temporary folder)")
+    parser.add_argument("--keep", help="a folder where checkpoints stay")
     options = parser.parse_args()
     print(
         f"{'model':<8} {'library':<7}{'load s':>8} {'loaded':>8} {'peak GB':>8}"
@@ -87,17 +90,29 @@ def main() -> None:
         if plan.total > free:
             print(f"{name:<8} needs {plan.total / GB:.1f} GB, {free / GB:.1f} are free: left out")
             continue
-        folder = Path(tempfile.mkdtemp(prefix=f"gemma4-{name}-", dir=options.folder))
+        if options.keep:
+            folder = Path(options.keep) / f"{name}-{options.bits}bit-{options.scales}"
+        else:
+            folder = Path(tempfile.mkdtemp(prefix=f"gemma4-{name}-", dir=options.folder))
         try:
-            start = time.perf_counter()
-            size = random_checkpoints.write(
-                folder, config, Packing(options.bits, 64), options.scales
-            )
-            print(f"{name:<8} {size / GB:.2f} GB written in {time.perf_counter() - start:.0f} s")
+            write(name, folder, config, options)
             for library in ["ours", *(["mlx-lm"] if options.peer else [])]:
                 print(row(name, measure(folder, library, options), plan.total), flush=True)
         finally:
-            shutil.rmtree(folder)
+            if not options.keep:
+                shutil.rmtree(folder)
+
+
+def write(name: str, folder: Path, config, options: argparse.Namespace) -> None:
+    """The checkpoint, unless it is there already."""
+    complete = folder / "complete"
+    if complete.exists():
+        return
+    start = time.perf_counter()
+    size = random_checkpoints.write(folder, config, Packing(options.bits, 64), options.scales)
+    complete.touch()
+    seconds = time.perf_counter() - start
+    print(f"{name:<8} {size / GB:.2f} GB written in {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
