@@ -1,5 +1,6 @@
 """The course runs from top to bottom, and is kept without outputs."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -36,6 +37,26 @@ def test_opens_with_what_and_why_and_links_lead_somewhere(path):
     for cell in cells:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", cell.source):
             assert (FOLDER / target).exists(), target
+
+
+def test_a_page_of_the_site_fetches_nothing():
+    """The hook of notebooks/mkdocs.yml takes out what nbconvert adds for live widgets."""
+    from nbconvert import HTMLExporter
+
+    spec = importlib.util.spec_from_file_location("site_hook", FOLDER / "site_hook.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    state = {"version_major": 2, "version_minor": 0, "state": {"a": {"model_name": "X"}}}
+    frame = nbformat.v4.new_output("display_data", {"text/html": '<iframe srcdoc="x"></iframe>'})
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("1", outputs=[frame])],
+        metadata={"widgets": {"application/vnd.jupyter.widget-state+json": state}},
+    )
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert "html-manager" in page and "widget-state+json" in page, "nbconvert does so no more"
+    kept = hook.on_post_page(page, None, None)
+    assert "html-manager" not in kept and "widget-state+json" not in kept
+    assert '<iframe srcdoc="x">' in kept and kept.rstrip().endswith("</html>")
 
 
 @pytest.mark.notebook
