@@ -27,7 +27,7 @@ from ..errors import ConfigError
 from .clipped import ClippedLinear
 from .exponential import silu
 from .layers import RMSNorm
-from .rows import by_rows, settled
+from .rows import by_rows, few_spare_buffers, settled
 
 #: Tokens subsampled at once.
 _TOKENS = 128
@@ -55,6 +55,7 @@ class AudioTower(nn.Module):
         self.layers = [ConformerLayer(config) for _ in range(config.num_hidden_layers)]
         self.output_proj = nn.Linear(config.hidden_size, config.output_proj_dims, bias=True)
 
+    @few_spare_buffers()
     def __call__(self, mel: mx.array, keys: int | None = None) -> mx.array:
         keys = self.config.attention_context_left if keys is None else keys
         if not 1 <= keys <= self.config.attention_context_left:

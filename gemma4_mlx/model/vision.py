@@ -21,7 +21,7 @@ from ..config import VisionConfig
 from .clipped import ClippedLinear
 from .exponential import attention, geglu, slow_exponential
 from .layers import RMSNorm, rms_norm
-from .rows import by_rows
+from .rows import by_rows, few_spare_buffers
 
 #: Attention scores made at once, in elements. The largest picture has 10,080 patches: all scores
 #: of a 12-head layer would take 4.9 GB. Fewer on the CPU backend, which works several blocks
@@ -47,6 +47,7 @@ class VisionTower(nn.Module):
             self.std_bias = mx.zeros((config.hidden_size,))
             self.std_scale = mx.ones((config.hidden_size,))
 
+    @few_spare_buffers()
     def __call__(self, patches: mx.array, positions: np.ndarray | mx.array) -> mx.array:
         positions = np.asarray(positions)
         real = (positions >= 0).all(axis=-1)  # (P,)

@@ -97,6 +97,14 @@ def test_the_cpu_functions_equal_mlx_own(scale):
         assert relative(ours, np.array(expected)) < 1e-5
 
 
+def test_a_tower_leaves_the_limit_of_spare_buffers_as_it_was():
+    before = mx.set_cache_limit(123_456_789)
+    try:
+        mx.eval(VisionTower(small())(mx.zeros((54, 48)), positions(6, 9)))
+    finally:
+        assert mx.set_cache_limit(before) == 123_456_789
+
+
 def test_scores_stay_bounded():
     """Memory grows with the patches, not with their square."""
     tower = VisionTower(small(num_hidden_layers=1, position_embedding_size=512))
