@@ -219,7 +219,10 @@ def _conversation(chat, media, schema, stats: bool) -> int:
     """Lines from standard input until it ends."""
     interactive = sys.stdin.isatty()
     if interactive:
-        print(f"{chat.model.source}. Ctrl-C stops an answer, Ctrl-D ends.", file=sys.stderr)
+        print(
+            f"{chat.model.source}. Ctrl-C stops an answer, or here ends; so does Ctrl-D.",
+            file=sys.stderr,
+        )
     while True:
         try:
             text = input("> " if interactive else "")
