@@ -56,6 +56,7 @@ class Chat:
         messages: a history to go on from.
         kv_bits: quantize the cache of the full-attention layers to so many bits.
         strict_tools: let the model write only calls that name a declared tool and fit it.
+        beyond_context: go on past the context that the model was made for; answers get worse.
         template: a chat template in place of the checkpoint's.
 
     Attributes:
@@ -80,6 +81,7 @@ class Chat:
         messages: Iterable[Message] = (),
         kv_bits: int | None = None,
         strict_tools: bool = False,
+        beyond_context: bool = False,
         template: str | None = None,
     ):
         if getattr(model, "tokenizer", None) is None:
@@ -89,6 +91,7 @@ class Chat:
         self.thinking = checked_thinking(thinking)
         self.options = resolve_options(model, options)
         self.strict_tools = strict_tools
+        self.beyond_context = beyond_context
         self.kv_bits = kv_bits
         self.messages = list(messages)
         if system is not None:
@@ -320,6 +323,7 @@ class Chat:
             messages=self.messages[:i],
             kv_bits=self.kv_bits,
             strict_tools=self.strict_tools,
+            beyond_context=self.beyond_context,
             template=self._prompting.template,
         )
         if self.cache is not None:
@@ -402,7 +406,7 @@ class Chat:
         yield from stream(
             self.model, inputs, options=options, cache=self.cache, constraint=constraint,
             guides=guides, alternatives=alternatives, cancel=cancel,
-            media_features=self._features,
+            media_features=self._features, beyond_context=self.beyond_context,
         )  # fmt: skip
 
     def _keep_what_was_said(self, turn: Turn, before: list[Message]) -> None:

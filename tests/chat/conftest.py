@@ -34,7 +34,7 @@ class Script:
         self.pause = 0.0
 
     def stream(self, model, inputs, *, options, cache, constraint, guides, alternatives, cancel,
-               media_features):  # fmt: skip
+               media_features, beyond_context):  # fmt: skip
         """In place of ``generation.stream``."""
         self.prompts.append(self.tokenizer.decode(inputs.tokens))
         self.options.append(options)

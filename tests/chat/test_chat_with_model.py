@@ -189,13 +189,6 @@ def test_a_tool_may_return_a_picture(chat):
     assert chat.send().stats.prompt_tokens > 20
 
 
-def test_a_conversation_longer_than_the_context(chat):
-    limit = chat.model.config.text.max_position_embeddings
-    with pytest.raises(ContextError):
-        chat.send("word " * (limit + 10))
-    assert chat.messages == []
-
-
 # Structured answers
 
 
@@ -285,3 +278,18 @@ def test_deltas_join_to_the_reply(chat):
     assert reply.text == chat.model.tokenizer.decode(
         [t.id for t in reply.tokens if not t.stop and not chat.model.tokenizer.is_special(t.id)]
     ) or any(chat.model.tokenizer.is_special(t.id) for t in reply.tokens)
+
+
+def test_a_conversation_longer_than_the_context(teaching):
+    """Refused with the switch's name, and nothing is kept of it; the switch lets it go on."""
+    object.__setattr__(text := teaching.config.text, "max_position_embeddings", 60)
+    try:
+        long, few = "stone " * 60, {"max_tokens": 2}
+        chat = Chat(teaching, options=few)
+        with pytest.raises(ContextError, match=r"context is 60.*beyond_context=True"):
+            chat.send(long)
+        assert chat.messages == []
+        reply = Chat(teaching, options=few, beyond_context=True).branch().send(long)
+        assert reply.stats.prompt_tokens > 60 and len(reply.tokens) == 2
+    finally:
+        object.__setattr__(text, "max_position_embeddings", 131_072)
