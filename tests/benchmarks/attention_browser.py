@@ -148,13 +148,24 @@ def tile_times(trace: Trace, repeats: int = 3) -> None:
         print(f"{level:5}  {cell:11g}  {size * size:9.2g}  {wall:6.1f}  {cpu:6.1f}", flush=True)
 
 
-def browser_seconds() -> float:
-    """CPU seconds of the browser's processes so far; says more than the clock on a busy machine."""
+def cpu_seconds() -> dict[str, float]:
+    """CPU seconds of browser, server and kernel so far; on a busy machine these say more than the
+    clock, which counts the time that other work took as well."""
     import psutil
 
-    found = psutil.Process().children(recursive=True)
-    times = (p.cpu_times() for p in found if "chrom" in p.name())
-    return sum(t.user + t.system for t in times)
+    found = {"browser": 0.0, "server": 0.0, "kernel": 0.0}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            name, command = process.name(), " ".join(process.cmdline())
+            times = process.cpu_times()
+        except psutil.Error:  # it has ended meanwhile
+            continue
+        kinds = {"browser": "chrom" in name, "kernel": "ipykernel" in command}
+        kinds["server"] = "jupyterlab" in command
+        kind = next((k for k, it_is in kinds.items() if it_is), None)
+        if kind is not None:
+            found[kind] += times.user + times.system
+    return found
 
 
 def main() -> None:
@@ -222,9 +233,9 @@ def run(lab, playwright, path: Path, seconds: float) -> None:
     for title, keys in (("whole context", 0), ("zoomed in 16 times", 4), ("single tokens", 9)):
         for _ in range(keys):
             page.evaluate(SETTLE, "+")
-        used = browser_seconds()
+        used = cpu_seconds()["browser"]
         frames = page.evaluate(DRAG, seconds)
-        used = 1000 * (browser_seconds() - used) / len(frames)
+        used = 1000 * (cpu_seconds()["browser"] - used) / len(frames)
         rate = 1000 / statistics.mean(frames)
         slow = sorted(frames)[int(0.95 * len(frames))]
         print(
@@ -239,11 +250,13 @@ def run(lab, playwright, path: Path, seconds: float) -> None:
     page.locator('.g4-attention button[data-value="max"]').click()
     page.wait_for_timeout(300)
     page.locator('.g4-attention[data-missing="0"]').wait_for()
-    settled = []
+    settled, used = [], cpu_seconds()
     for key in [*["+"] * 12, *["PageDown"] * 4]:
         settled.append(page.evaluate(SETTLE, key))
         shown = page.locator(".g4-mapfoot .g4-chip").inner_text()
         print(f"  {key}: {settled[-1]['wanted']} tiles, {settled[-1]['all']:.0f} ms, {shown}")
+    used = {k: 1000 * (v - used[k]) / len(settled) for k, v in cpu_seconds().items()}
+    print("CPU ms a movement:", ", ".join(f"{k} {v:.0f}" for k, v in used.items()))
     settled = [s for s in settled if s["wanted"]]
     first = sorted(s["first"] for s in settled)
     everything = sorted(s["all"] for s in settled)

@@ -209,7 +209,7 @@ function render({ model, el }) {
   function drawLegend(s, low, high) {
     const context = sizeCanvas(legend, 210, 30);
     context.clearRect(0, 0, 210, 30);
-    for (let x = 0; x < 150; x++) { context.fillStyle = colorAt(pixels.table, x / 149); context.fillRect(x, 0, 1, 10); }
+    for (let x = 0; x < 150; x++) { context.fillStyle = colorAt(pixels.table, x / 149); context.fillRect(x, 0, 150 - x, 10); } // the rest is drawn over: no seams
     context.fillStyle = ink.text; context.font = "10.5px " + ink.font; context.textBaseline = "top";
     context.textAlign = "left"; context.fillText(low, 0, 14);
     context.textAlign = "right"; context.fillText(high, 150, 14);

@@ -98,7 +98,7 @@ export function loadMap(o) {
   function drawLegend(data, limit, map, ink) {
     const context = sizeCanvas(legend, 400, 28);
     context.clearRect(0, 0, 400, 28);
-    for (let x = 0; x < 130; x++) { context.fillStyle = colorAt(map, x / 129); context.fillRect(x, 0, 1, 10); }
+    for (let x = 0; x < 130; x++) { context.fillStyle = colorAt(map, x / 129); context.fillRect(x, 0, 130 - x, 10); } // the rest is drawn over: no seams
     context.fillStyle = ink.text; context.font = "10.5px " + ink.font; context.textBaseline = "top";
     context.textAlign = "left"; context.fillText(data.signed ? `A more, −${formatPercent(limit)}` : "0 %", 0, 14);
     context.textAlign = "right"; context.fillText(data.signed ? `B more` : formatPercent(limit), 130, 14);

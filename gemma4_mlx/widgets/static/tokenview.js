@@ -207,9 +207,9 @@ export function tokenView(o) {
     const context = strip.getContext("2d"), ink = o.ink();
     context.scale(ratio, ratio);
     context.fillStyle = ink.zero; context.fillRect(0, 5, width, 13);
-    for (let x = 0; x < width; x++) {
-      const from = Math.floor((x / width) * n), colour = o.strip(from, Math.max(from + 1, Math.floor(((x + 1) / width) * n)));
-      if (colour) { context.fillStyle = colour; context.fillRect(x, 5, 1, 13); }
+    for (let x = 0; x < strip.width; x++) { // whole pixels of the screen, so that no seams show
+      const from = Math.floor((x / strip.width) * n), colour = o.strip(from, Math.max(from + 1, Math.floor(((x + 1) / strip.width) * n)));
+      if (colour) { context.fillStyle = colour; context.fillRect(x / ratio, 5, 1 / ratio, 13); }
     }
     for (const part of o.parts()) { context.fillStyle = part.colour; context.fillRect((part.start / n) * width, 0, Math.max(1, ((part.stop - part.start) / n) * width - 0.5), 3); }
     for (const at of hits) { context.fillStyle = ink.text; context.fillRect((at / n) * width - 0.5, 18, 1.5, 4); }
