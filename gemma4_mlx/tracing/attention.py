@@ -412,10 +412,36 @@ class AttentionData:
             }
             values = {k: v for k, v in own.items() if "." not in k}
             facts = {**facts, "heads": tuple(facts["heads"])}
-            if ("mass" in values) != ("peak" in values):
-                raise ValueError(f"half an overview of layer {facts['layer']}")
             layers.append(LayerAttention(**facts, statistics=statistics, **values))
+            _check_shapes(layers[-1], meta["n"], meta["width"])
         return cls(meta["n"], meta["width"], layers, arrays.get("blocks"))
+
+
+def _check_shapes(part: LayerAttention, n: int, width: int) -> None:
+    """Raise ValueError unless a layer's arrays belong together."""
+    H, R = len(part.heads), -(-n // width)
+    if not all(0 <= head < part.all_heads for head in part.heads):
+        raise ValueError(f"heads {part.heads} of {part.all_heads} in layer {part.layer}")
+    columns = (R,) if part.back is None else np.shape(part.mass)[2:]
+    links = np.shape(part.link_weights)[1:]
+    wanted = {
+        "normaliser": (H, n), "columns": (H, n),
+        "mass": (H, R, *columns), "peak": (H, R, *columns),
+        "link_weights": (H, *links), "link_queries": (H, *links), "link_keys": (H, *links),
+        "queries": (H, n, part.queries.shape[-1] if part.queries is not None else 0),
+        "keys": (part.kv_heads, n, part.keys.shape[-1] if part.keys is not None else 0),
+    }  # fmt: skip
+    found = {name: getattr(part, name) for name in wanted}
+    for names in (("mass", "peak"), ("link_weights", "link_queries", "link_keys")):
+        if len({found[name] is None for name in names}) > 1:
+            raise ValueError(f"not all of {', '.join(names)} are there for layer {part.layer}")
+    found |= part.statistics
+    wanted |= dict.fromkeys(part.statistics, (H, R))
+    for name, array in found.items():
+        if array is not None and array.shape != wanted[name]:
+            raise ValueError(
+                f"{name} of layer {part.layer} has the shape {array.shape}, expected {wanted[name]}"
+            )
 
 
 def _ranges(indices) -> str:
