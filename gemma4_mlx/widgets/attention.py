@@ -165,14 +165,15 @@ class Attention(TraceView):
         when the view has asked for something else meanwhile. The content has for each tile what
         :meth:`answer_tile` says, and ``level``, ``row``, ``column``; values follow one another.
         """
+        facts = next(f for f in self.meta["layers"] if f["index"] == layer)
         contents, bulk, done = [], [], 0
         for level, row, column in tiles:
             content, values = self.answer_tile(layer, head, level, row, column, stat)
             contents.append({**content, "level": level, "row": row, "column": column})
             bulk.append(values)
-            if content["rowCell"] <= 1 << level:  # recomputed rather than read off the overview
+            if level <= facts["exact"]:  # recomputed rather than read off the overview
                 span = TILE << level
-                done += span * min(span, self.trace.attention.layer(layer).window or span)
+                done += span * min(span, facts["window"] or span)
             if done >= ANSWER_WEIGHTS or not self._requests.empty():
                 break
         return contents, b"".join(bulk)

@@ -106,6 +106,8 @@ def test_many_tiles_in_one_answer(view, trace, monkeypatch):
     # a lot of work is cut into several answers, and another question ends one early
     monkeypatch.setattr(module, "ANSWER_WEIGHTS", 2 * 128**2)
     assert len(view.answer_tiles(layer=2, head=1, tiles=wanted[1:] + wanted[:1])[0]) == 2
+    blind = Attention(Trace(trace.tokens, attention=make_attention(N, retain=False)))
+    assert len(blind.answer_tiles(layer=2, head=1, tiles=wanted)[0]) == 3, "the overview is free"
     view._requests.put(({"type": "tokens"}, []))
     assert len(view.answer_tiles(layer=2, head=1, tiles=wanted)[0]) == 1
 

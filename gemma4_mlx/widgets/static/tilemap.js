@@ -13,7 +13,7 @@ import { formatCount, h } from "./shared.js";
 export const TILE = 128; // cells along each side; widgets/attention.py has the same
 const TILES_KEPT = 512;
 const MAX_SCALE = 40; // css pixels per token, closest zoom
-const ASK_EVERY = 60; // ms between requests while the view moves
+const ASK_EVERY = 60, PATIENCE = 5000; // ms between requests while the view moves; ms before asking again
 const SAMPLES = 512; // values of a tile that the colour scale is made from
 
 /**
@@ -42,7 +42,7 @@ export function tileMap(o) {
   let colour = { scale: "log", low: 0, high: 1, thresholds: null };
   let cursor = null, mark = { query: null, key: null };
   let tiles = new Map(), asking = null, asked = 0;
-  let timer = 0, frame = 0, rangeFor = "", parts = [], hideFirst = false;
+  let timer = 0, watchdog = 0, frame = 0, rangeFor = "", parts = [], hideFirst = false;
   let byBits = { stamp: "", table: new Uint32Array(0), zero: 0 };
   const painted = { visible: 0, missing: 0, level: 0, cell: 1 };
 
@@ -101,16 +101,17 @@ export function tileMap(o) {
     want.sort((a, b) => Math.hypot(a[1] - cy, a[2] - cx) - Math.hypot(b[1] - cy, b[2] - cx));
     if (!tiles.has(keyOf(top, 0, 0)) && z < top) want.unshift([top, 0, 0]); // something to see meanwhile
     const keys = want.map((t) => keyOf(...t)).join();
-    if (asking?.keys === keys) return; // on its way
+    if (asking?.keys === keys && performance.now() - asked < PATIENCE) return; // on its way
     asking = { keys, controller: asking?.controller ?? new AbortController() };
     asked = performance.now();
     const mine = asking;
+    clearTimeout(watchdog); watchdog = setTimeout(request, PATIENCE + 100); // a message can get lost
     o.fetchTiles(want, mine.controller.signal).then((found) => {
       if (mine.controller.signal.aborted) return;
       for (const tile of found) keep(keyOf(tile.level, tile.row, tile.column), tile);
       draw();
       if (mine === asking) { asking = { keys: "", controller: mine.controller }; request(); }
-    }).catch((error) => { if (!mine.controller.signal.aborted) o.onError(error); });
+    }).catch((error) => { if (!mine.controller.signal.aborted) { clearTimeout(watchdog); o.onError(error); } });
   }
 
   function keep(key, tile) {
@@ -513,6 +514,6 @@ export function tileMap(o) {
       view.x = key - p.width / view.scale / 2; view.y = query - p.height / view.scale / 2;
       clamp(); cursor = cellOf(query, key); moved();
     },
-    destroy() { abort.abort(); observer.disconnect(); clearTimeout(timer); cancelAnimationFrame(frame); asking?.controller.abort(); },
+    destroy() { abort.abort(); observer.disconnect(); clearTimeout(timer); clearTimeout(watchdog); cancelAnimationFrame(frame); asking?.controller.abort(); },
   };
 }
