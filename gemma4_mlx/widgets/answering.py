@@ -16,7 +16,9 @@ from gemma4_mlx.generation.events import Progress, Token
 from gemma4_mlx.widgets.live_turn import LiveTurn
 from gemma4_mlx.widgets.turns import plain
 
-ENDINGS = {"cancelled": "stopped", "length": "length"}  # finish_reason -> status of the turn
+ENDINGS = {  # finish_reason -> status of the turn
+    "cancelled": "stopped", "length": "length", "memory": "memory",
+}  # fmt: skip
 
 
 class Answering:

@@ -4,7 +4,10 @@ import { makeTokens } from "./prompt_tokens.js";
 import { renderMarkdown } from "./vendor/markdown.js";
 
 const NAMES = { user: "You", assistant: "Model", system: "System" };
-const ENDINGS = { stopped: "Stopped", length: "Reached the longest answer allowed", error: "Failed" };
+const ENDINGS = {
+  stopped: "Stopped", length: "Reached the longest answer allowed",
+  memory: "No memory left to go on", error: "Failed",
+};
 
 /**
  * @param {any} context what prompt.js shares
