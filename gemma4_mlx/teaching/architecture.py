@@ -182,6 +182,6 @@ PROCESSOR = {
 }
 
 # Bounds of the clipped linears: wide enough never to bind in ordinary use, and finite.
-CLIP = {"input_min": -16.0, "input_max": 16.0, "output_min": -32.0, "output_max": 32.0}
+CLIP = {"input_min": -64.0, "input_max": 64.0, "output_min": -128.0, "output_max": 128.0}
 # The whole stream is multiplied by this after every layer (exact in bfloat16).
 LAYER_SCALAR = 0.9375

@@ -17,9 +17,9 @@ from .render import Sample
 DOMAINS = ["chat", "languages", "arithmetic", "code", "needle", "tools", "image", "audio"]
 MAKERS = {
     "chat": talk.chat, "count": talk.count, "sentence": talk.sentence, "sums": talk.sums,
-    "two_step": talk.two_step, "code": talk.code, "needle": recall.needle, "tools": tools.tools,
-    "scene": pictures.scene, "digit": pictures.digit, "tones": sounds.tones,
-    "speech": sounds.speech,
+    "drill": talk.drill, "two_step": talk.two_step, "code": talk.code, "needle": recall.needle,
+    "tools": tools.tools, "scene": pictures.scene, "grid": pictures.grid, "digit": pictures.digit,
+    "tones": sounds.tones, "speech": sounds.speech,
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def corpus(seed: int = 1) -> list[str]:
     """Texts the tokenizer learns from: every domain, the tables, and every visible character."""
     rng = np.random.default_rng(seed)
     texts = []
-    weights = {"chat": 500, "count": 500, "sentence": 900, "sums": 60, "two_step": 60,
+    weights = {"chat": 500, "count": 500, "sentence": 900, "sums": 60, "drill": 30, "two_step": 60,
                "code": 500, "needle": 120, "tools": 500}  # fmt: skip
     for name, count in weights.items():
         for _ in range(count):
@@ -52,7 +52,7 @@ def corpus(seed: int = 1) -> list[str]:
     for word in scene:
         texts += [f"The {word} {word}. {word.capitalize()} Which What"] * 25
     for _ in range(60):
-        for name in ("scene", "digit", "tones", "speech"):
+        for name in ("scene", "grid", "digit", "tones", "speech"):
             texts.append("".join(text for text, _ in make(name, rng).parts))
     texts.append(" ".join(chr(i) for i in range(33, 127)))
     texts += [f" {digit} {digit}{digit}" for digit in range(10)] * 50
@@ -204,37 +204,76 @@ class Stream:
         return samples
 
 
-def batches(samples: list[Encoded], budget: int):
-    """Sort by length and cut into micro-batches of at most `budget` padded tokens."""
-    samples = sorted(samples, key=lambda s: len(s.ids))
+ROW = 320  # tokens of a row of packed samples
+
+
+def pack(samples: list[Encoded], length: int) -> list[list[int]]:
+    """First fit, longest first: rows of sample numbers, each of at most `length` tokens in all.
+
+    A longer sample has a row of its own.
+    """
+    rows, left = [], []
+    for i in sorted(range(len(samples)), key=lambda i: -len(samples[i].ids)):
+        n = len(samples[i].ids)
+        row = next((r for r, free in enumerate(left) if free >= n), None)
+        if row is None:
+            row = len(rows)
+            rows.append([])
+            left.append(length)
+        rows[row].append(i)
+        left[row] -= n
+    return rows
+
+
+def batches(samples: list[Encoded], budget: int, row: int = ROW):
+    """Pack samples into rows, and rows into micro-batches of at most `budget` padded tokens."""
+
+    def tokens(members):
+        return sum(len(samples[i].ids) for i in members)
+
     group = []
-    for sample in samples:
-        if group and len(sample.ids) * (len(group) + 1) > budget:
-            yield collate(group)
+    for members in sorted(pack(samples, row), key=tokens, reverse=True):
+        if group and tokens(group[0]) * (len(group) + 1) > budget:
+            yield collate(samples, group)
             group = []
-        group.append(sample)
+        group.append(members)
     if group:
-        yield collate(group)
+        yield collate(samples, group)
 
 
-def collate(samples: list[Encoded]) -> dict:
+def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict:
     """Right-padded tensors of a micro-batch, with the masks the reference would build.
 
-    ids, learn (B, L); domain (B,); sliding (B, 1, L, L) bool, where pictures see themselves whole
-    inside sliding layers; pixels (N, P, 192), positions (N, P, 2); mel (M, T, 128), mel_mask.
+    `rows` says which samples stand in which row (none: one in each). Packed samples do not see
+    each other, and each begins at position 0.
+
+    ids, learn, positions, sample, domain (B, L): of each token, its sample's number (-1: padding)
+    and its domain; full and sliding (B, 1, L, L) bool, or full = None where causal is enough;
+    pictures see themselves whole inside sliding layers; pixels (N, P, 192), places (N, P, 2);
+    mel (M, T, 128), mel_mask.
     """
     import torch
 
-    B, L = len(samples), max(len(s.ids) for s in samples)
-    ids = np.zeros((B, L), np.int64)
-    learn = np.zeros((B, L), bool)
-    for i, s in enumerate(samples):
-        ids[i, : len(s.ids)] = s.ids
-        learn[i, : len(s.ids)] = s.learn
+    rows = [[i] for i in range(len(samples))] if rows is None else rows
+    B, L = len(rows), max(sum(len(samples[i].ids) for i in row) for row in rows)
+    ids, learn = np.zeros((B, L), np.int64), np.zeros((B, L), bool)
+    positions, number = np.zeros((B, L), np.int64), np.full((B, L), -1)
+    domain = np.full((B, L), -1)
+    for row, members in enumerate(rows):
+        start = 0
+        for i in members:
+            s = samples[i]
+            here = np.s_[row, start : start + len(s.ids)]
+            ids[here], learn[here], number[here], domain[here] = s.ids, s.learn, i, s.domain
+            positions[here] = np.arange(len(s.ids))
+            start += len(s.ids)
     i = np.arange(L)
     near = (i[:, None] - i[None]) < CONFIG["text_config"]["sliding_window"]
-    sliding = ((i[:, None] >= i[None]) & near)[None]
-    if any(s.images for s in samples):
+    causal = np.broadcast_to((i[:, None] >= i[None])[None], (B, L, L))
+    if packed := any(len(members) > 1 for members in rows):
+        causal = causal & (number[:, :, None] == number[:, None])
+    sliding = causal & near
+    if any(samples[i].images for members in rows for i in members):
         picture = ids == CONFIG["image_token_id"]
         block = np.where(picture, np.cumsum(np.diff(picture, axis=1, prepend=False), 1), -1)
         same = picture[:, :, None] & (block[:, :, None] == block[:, None])
@@ -242,10 +281,13 @@ def collate(samples: list[Encoded]) -> dict:
     out = {
         "ids": torch.from_numpy(ids),
         "learn": torch.from_numpy(learn),
-        "real": torch.from_numpy(ids != 0),
-        "domain": torch.tensor([s.domain for s in samples]),
-        "sliding": torch.from_numpy(np.array(np.broadcast_to(sliding, (B, L, L))))[:, None],
+        "positions": torch.from_numpy(positions),
+        "sample": torch.from_numpy(number),
+        "domain": torch.from_numpy(domain),
+        "full": torch.from_numpy(causal)[:, None] if packed else None,
+        "sliding": torch.from_numpy(sliding)[:, None],
     }
+    samples = [samples[i] for members in rows for i in members]
     images = [image for s in samples for image in s.images]
     if images:
         most = max(len(p) for p, _ in images)
@@ -253,7 +295,7 @@ def collate(samples: list[Encoded]) -> dict:
         places = np.full((len(images), most, 2), -1, np.int64)
         for j, (p, where) in enumerate(images):
             pixels[j, : len(p)], places[j, : len(p)] = p, where
-        out["pixels"], out["positions"] = torch.from_numpy(pixels), torch.from_numpy(places)
+        out["pixels"], out["places"] = torch.from_numpy(pixels), torch.from_numpy(places)
     clips = [clip for s in samples for clip in s.audio]
     if clips:
         most = max(len(f) for f, _ in clips)

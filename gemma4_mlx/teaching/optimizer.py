@@ -19,6 +19,10 @@ class Optimizer:
     """Both at once. `lr` of step() multiplies the base rates below."""
 
     MUON, ADAM, ROUTER = 0.02, 3e-3, 4.5e-3
+    TABLES = ("embed_tokens", "readout")  # matrices whose rows belong to one word each
+    # Nearly every matrix stands between norms, so that its size changes nothing but how far a
+    # step moves it; without decay the matrices grow until the clipped linears saturate.
+    DECAY = 0.2
 
     def __init__(self, model):
         self.matrices, self.others, self.routers = {}, [], []
@@ -26,7 +30,7 @@ class Optimizer:
         for name, p in model.named_parameters():
             if "router.proj" in name:
                 self.routers.append(p)
-            elif (p.dim() == 2 and "embed_tokens" not in name) or "experts" in name:
+            elif "experts" in name or (p.dim() == 2 and not any(t in name for t in self.TABLES)):
                 self.matrices.setdefault(self._slices(name, p).shape[1:], []).append((name, p))
                 self.momentum[name] = torch.zeros_like(p)
             else:
@@ -63,6 +67,7 @@ class Optimizer:
             update = orthogonalise(torch.cat(looks))
             scale = self.MUON * lr * max(1.0, shape[0] / shape[1]) ** 0.5
             for (name, p), u in zip(members, update.split([len(x) for x in looks]), strict=True):
+                p.mul_(1 - self.MUON * lr * self.DECAY)
                 self._slices(name, p).add_(u, alpha=-scale)
 
     def zero_grad(self, model) -> None:

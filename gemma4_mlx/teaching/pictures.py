@@ -56,7 +56,8 @@ def draw(rng, items, size=192, background=None) -> np.ndarray:
     return np.asarray(image)
 
 
-def _at(rng, column, row, r=None):
+def at(rng, column, row, r=None):
+    """(x, y, radius) of a thing in one of the nine places, in units of the picture's side."""
     r = rng.uniform(0.11, 0.15) if r is None else r
     return (
         (column + 0.5) / 3 + rng.uniform(-0.02, 0.02), (row + 0.5) / 3 + rng.uniform(-0.02, 0.02), r
@@ -77,18 +78,54 @@ def _ask(rng, question, first):
     return question + PICTURE if rng.random() < 0.1 else PICTURE + question
 
 
-def scene(rng) -> Sample:
-    """One shape somewhere, two shapes beside or above each other, or several of one kind."""
+def grid(rng) -> Sample:
+    """Practice that asks much of one picture: every place of it, or every thing in it, in turn.
+
+    Two to six different things in the nine places. Only training sees it: a picture of a scene
+    below costs as many tokens and teaches one or two words.
+    """
+    n = int(rng.integers(2, 7))
+    names = list(PLACES)
+    cells = sorted(int(i) for i in rng.permutation(9)[:n])
+    kinds = rng.permutation(len(SHAPES) * len(COLOURS))[:n]
+    things = [(SHAPES[k % len(SHAPES)], list(COLOURS)[k // len(SHAPES)]) for k in kinds]
+    picture = draw(
+        rng,
+        [(s, c, *at(rng, i % 3, i // 3)) for (s, c), i in zip(things, cells, strict=True)],
+        int(rng.choice([192, 192, 128])),
+    )
+    where = ["in the middle" if names[i] == "middle" else f"at the {names[i]}" for i in cells]
+    said = [f"{_a(c, s)} {w}" for (s, c), w in zip(things, where, strict=True)]
+    turns = [("List everything.", _sentence(", ".join(said)))]
+    if rng.random() < 0.5:
+        turns = []
+        for i in rng.permutation(n):
+            (s, c), w = things[i], where[i]
+            about = [
+                (f"What is {w}?", _sentence(_a(c, s))),
+                (f"Where is the {c} {s}?", _sentence(w)),
+            ]
+            turns.append(about[int(rng.integers(2))])
+    turns[0] = (_ask(rng, turns[0][0], True), turns[0][1])
+    key = f"grid {n} {' '.join(f'{i} {c} {s}' for i, (s, c) in zip(cells, things, strict=True))}"
+    return Sample("image", "picture grid", [key], conversation(turns), images=[picture])
+
+
+def scene(rng, questions=None) -> Sample:
+    """One shape somewhere, two shapes beside or above each other, or several of one kind.
+
+    `questions`: how many are asked of it; none means any number.
+    """
     size = int(rng.choice([192, 192, 192, 96, 128, 256]))
     s1, s2 = rng.choice(SHAPES, 2, replace=False)
     c1, c2 = rng.choice(list(COLOURS), 2, replace=False)
     kind = rng.random()
     if kind < 0.3:
         place = rng.choice(list(PLACES))
-        picture = draw(rng, [(s1, c1, *_at(rng, *PLACES[place]))], size)
+        picture = draw(rng, [(s1, c1, *at(rng, *PLACES[place]))], size)
         key = f"one {s1} {c1} {place}"
         where = "in the middle" if place == "middle" else f"at the {place}"
-        questions = {
+        asked = {
             "describe": (["What is this?", "Describe the picture.", "What do you see?",
                           "What is in the picture?", "Describe this image."],
                          _sentence(f"{_a(c1, s1)} {where}")),
@@ -103,10 +140,10 @@ def scene(rng) -> Sample:
         across = rng.random() < 0.5
         first, second = ((0, 1), (2, 1)) if across else ((1, 0), (1, 2))
         words = ("on the left", "on the right") if across else ("at the top", "at the bottom")
-        picture = draw(rng, [(s1, c1, *_at(rng, *first)), (s2, c2, *_at(rng, *second))], size)
+        picture = draw(rng, [(s1, c1, *at(rng, *first)), (s2, c2, *at(rng, *second))], size)
         key = f"two {s1} {c1} {s2} {c2} {across}"
         s, c, w = [(s1, c1, words[0]), (s2, c2, words[1])][int(rng.integers(2))]
-        questions = {
+        asked = {
             "describe": (["What is this?", "Describe the picture.", "What do you see?",
                           "What is in the picture?", "Describe this image."],
                          _sentence(f"{_a(c1, s1)} {words[0]} and {_a(c2, s2)} {words[1]}")),
@@ -120,20 +157,21 @@ def scene(rng) -> Sample:
         n = int(rng.integers(1, 7))
         cells = rng.permutation(9)[:n]
         picture = draw(
-            rng, [(s1, c1, *_at(rng, i % 3, i // 3, rng.uniform(0.09, 0.13))) for i in cells], size
+            rng, [(s1, c1, *at(rng, i % 3, i // 3, rng.uniform(0.09, 0.13))) for i in cells], size
         )
         key = f"many {n} {s1} {c1} {' '.join(map(str, sorted(cells)))}"
-        questions = {
+        asked = {
             "count": ([f"How many {s1}s are there?", "How many shapes are there?",
                        f"How many {c1} {s1}s do you see?", "How many shapes do you see?",
                        "Count the shapes."], _sentence(NUMBERS[n])),
             "shape": (["What shape are they?", "Which shape do you see?"], _sentence(f"{s1}s")),
             "colour": (["What colour are they?", f"What color are the {s1}s?"], _sentence(c1)),
         }  # fmt: skip
-    names = [str(q) for q in rng.permutation(list(questions))][: int(rng.integers(2, 4))]
+    names = [str(q) for q in rng.permutation(list(asked))]
+    names = names[: questions or int(rng.integers(1, len(names) + 1))]
     turns = []
     for i, name in enumerate(names):
-        phrasings, answer = questions[name]
+        phrasings, answer = asked[name]
         turns.append((_ask(rng, str(rng.choice(phrasings)), i == 0), answer))
     return Sample("image", f"picture {names[-1]}", [key], conversation(turns), images=[picture])
 

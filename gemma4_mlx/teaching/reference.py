@@ -74,28 +74,27 @@ class Routing:
     def _keep(self, module, inputs, output):
         self.probabilities.append(output[0])
 
-    def losses(self, real: torch.Tensor, domain: torch.Tensor):
-        """(balancing, specialisation) from real (B, L) and domain (B,).
+    def losses(self, domain: torch.Tensor):
+        """(balancing, specialisation) from the tokens' domains (B, L), -1 for padding.
 
         Balancing is E * sum(load * P) with the load as a running mean over batches: inside one
         batch an expert may well belong to one domain. Specialisation is the mean entropy of each
         domain's mean router distribution: small when a domain keeps to few experts.
         """
-        p = torch.stack(self.probabilities).unflatten(1, real.shape)  # (layers, B, L, E)
+        real = domain.flatten() >= 0
+        p = torch.stack([each[real] for each in self.probabilities])  # (layers, tokens, E)
         self.probabilities = []
-        experts = p.shape[-1]
-        weight = real[None, :, :, None].float()
-        mean = (p * weight).sum((1, 2)) / weight.sum()
+        experts, domain = p.shape[-1], domain.flatten()[real]
+        mean = p.mean(1)
         with torch.no_grad():
             top = p.topk(2, dim=-1).indices
             hit = F.one_hot(top, experts).sum(-2).float()
-            load = (hit * weight).sum((1, 2)) / weight.sum() / 2
+            load = hit.mean(1) / 2
             self.load = load if self.load is None else 0.95 * self.load + 0.05 * load
         balance = experts * (self.load * mean).sum(-1).mean()
         entropies = []
         for d in domain.unique():
-            mine = weight * (domain == d)[None, :, None, None]
-            q = (p * mine).sum((1, 2)) / mine.sum().clamp(min=1)
+            q = p[:, domain == d].mean(1)
             entropies.append(-(q * (q + 1e-9).log()).sum(-1).mean())
         return balance, torch.stack(entropies).mean()
 
@@ -104,10 +103,10 @@ def logits_at(model, batch: dict, where: torch.Tensor) -> torch.Tensor:
     """Logits (n, vocab) at the positions `where` (B, L) of a batch of data.collate."""
     hidden = model.model(
         input_ids=batch["ids"],
-        attention_mask={"full_attention": None, "sliding_attention": batch["sliding"]},
-        position_ids=torch.arange(batch["ids"].shape[1])[None],
+        attention_mask={"full_attention": batch["full"], "sliding_attention": batch["sliding"]},
+        position_ids=batch["positions"],
         pixel_values=batch.get("pixels"),
-        image_position_ids=batch.get("positions"),
+        image_position_ids=batch.get("places"),
         input_features=batch.get("mel"),
         input_features_mask=batch.get("mel_mask"),
         use_cache=False,
@@ -116,16 +115,14 @@ def logits_at(model, batch: dict, where: torch.Tensor) -> torch.Tensor:
     return torch.tanh(model.lm_head(hidden[where]) / cap) * cap
 
 
-def loss(model, batch: dict) -> torch.Tensor:
-    """Summed cross-entropy over the learned tokens, and per sample: (sum, (B,) sums)."""
+def loss(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cross-entropy over the n learned tokens: (its sum, (n,) each, (n,) each one's domain)."""
     learn = batch["learn"]
     where = learn.roll(-1, 1)
     where[:, -1] = False
     targets = batch["ids"].roll(-1, 1)[where]
     each = F.cross_entropy(logits_at(model, batch, where), targets, reduction="none")
-    rows = torch.arange(len(learn))[:, None].expand_as(learn)[where]
-    per = torch.zeros(len(learn)).index_add(0, rows, each.detach())
-    return each.sum(), per
+    return each.sum(), each.detach(), batch["domain"][where]
 
 
 class FastNorm(torch.autograd.Function):

@@ -81,8 +81,15 @@ SKILLS = [
     Skill("needle, 1K", "needle", 0.95, value, 60, options={"tokens": 1000, "keys": 5}),
     Skill("tool call", "tools", 0.90, call=True),
     Skill("tool answer", "tools", 0.90),
-    *(
-        Skill(f"picture {name}", "scene", 0.90, samples=120, only=f"picture {name}")
+    *(  # one question: an earlier answer would give the later one away
+        Skill(
+            f"picture {name}",
+            "scene",
+            0.90,
+            samples=120,
+            only=f"picture {name}",
+            options={"questions": 1},
+        )
         for name in ("describe", "shape", "colour", "count", "position")
     ),
     Skill("handwritten digit", "digit", 0.85),

@@ -2,7 +2,7 @@
 
 import json
 
-from .render import Sample, conversation
+from .render import Sample, conversation, held_out
 from .words import ADJECTIVES, CITIES, LANGUAGES, NOUNS, NUMBER_WORDS, PEOPLE
 
 # intent: (phrasings, answer)
@@ -193,13 +193,34 @@ def _pair(rng) -> tuple[int, int]:
     return tuple(int(rng.integers(0, 10 if rng.random() < 0.5 else 100)) for _ in range(2))
 
 
+def _sum_key(a: int, b: int) -> str:
+    """The same for a + b and b + a."""
+    return f"sum {min(a, b)} {max(a, b)}"
+
+
+def drill(rng) -> Sample:
+    """Practice: many sums and differences in one model turn, and only the results are learned."""
+    keys, spoken = [], []
+    n = int(rng.integers(6, 16))
+    minus = rng.random() < 0.35
+    for i in range(n):
+        a, b = _pair(rng)
+        while (minus and held_out(f"minus {a + b} {b}")) or held_out(_sum_key(a, b)):
+            a, b = _pair(rng)
+        keys.append(f"minus {a + b} {b}" if minus else _sum_key(a, b))
+        asked, result = (f"{a + b} - {b}", a) if minus else (f"{a} + {b}", a + b)
+        spoken += [(f"{' ' if i else ''}{asked} =", False), (f" {result}{',' * (i < n - 1)}", True)]
+    ask = "Practise taking away." if minus else "Practise adding."
+    return Sample("arithmetic", "drill", keys, conversation([(ask, spoken)]))
+
+
 def sums(rng) -> Sample:
     """One-step sums of one- and two-digit numbers, one in a turn or several at once."""
     turns, keys = [], []
     name, thing = rng.choice(PEOPLE), rng.choice(NOUNS)
     if rng.random() < 0.5:
         some = [_pair(rng) for _ in range(int(rng.integers(2, 8)))]
-        keys += [f"sum {a} {b}" for a, b in some]
+        keys += [_sum_key(a, b) for a, b in some]
         asked = ", ".join(f"{a} + {b}" for a, b in some)
         turns.append(
             (
@@ -221,7 +242,7 @@ def sums(rng) -> Sample:
             ]
         )
         turns.append((ask, f"{a} + {b} = {a + b}"))
-        keys.append(f"sum {a} {b}")
+        keys.append(_sum_key(a, b))
     return Sample("arithmetic", "sum", keys, conversation(turns), check={"number": str(a + b)})
 
 

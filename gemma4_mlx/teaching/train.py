@@ -23,12 +23,12 @@ import torch
 from tokenizers import Tokenizer
 
 from . import CHECKPOINT, data, export, reference, schedule, tokenizer
+from .look import Look
 from .optimizer import Optimizer
 
-STEPS = 2700
 TOKENS = 1800  # per step
-MICRO = 1300  # padded tokens per micro-batch
-SMOKE = schedule.Stage("smoke", 1.0, {"code": 0.7, "chat": 0.2, "needle": 0.1}, balance=0.02)
+MICRO = 2400  # padded tokens per micro-batch
+SMOKE = schedule.Stage("smoke", 0, (1.0, 1.0), {"code": 0.7, "chat": 0.2, "needle": 0.1})
 
 
 def get_tokenizer(work: Path) -> Tokenizer:
@@ -47,6 +47,8 @@ class Trainer:
         reference.use_fast_norms(self.model)
         self.routing = reference.Routing(self.model)
         self.optimizer = Optimizer(self.model)
+        self.look = None  # while the tower trains alone
+        self.before = None  # the weights before the last stage
         self.step = 0
         self.seconds = 0.0
         self.stopping = False  # a polite kill: save first
@@ -63,6 +65,10 @@ class Trainer:
             "step": self.step, "seconds": self.seconds, "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(), "load": self.routing.load,
         }  # fmt: skip
+        if self.before:
+            state["before"] = self.before
+        if self.look:
+            state["look"] = (self.look.readout.state_dict(), self.look.optimizer.state_dict())
         torch.save(state, self.path.with_suffix(".new"))
         os.replace(self.path.with_suffix(".new"), self.path)
 
@@ -74,29 +80,51 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.routing.load = state["load"]
         self.step, self.seconds = state["step"], state["seconds"]
+        self.before = state.get("before")
+        if "look" in state:
+            self.look = Look(self.model)
+            readout, optimizer = state["look"]
+            self.look.readout.load_state_dict(readout)
+            self.look.optimizer.load_state_dict(optimizer)
         return True
 
     # Training ------------------------------------------------------------------------------
 
     def one_step(self) -> dict:
-        stage = SMOKE if self.smoke else schedule.stage_at(self.step, self.steps)
+        stage, rate = schedule.stage_at(self.step, self.steps)
+        if self.smoke:
+            stage = SMOKE
+        elif stage.name == "look":
+            return self.one_look(rate)
+        self.look = None
+        if stage is schedule.STAGES[-1] and not self.before:
+            self.before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.model.vision_tower.requires_grad_(not stage.frozen)
         samples = self.stream.step(self.step, schedule.weights(stage), self.tokens)
         learned = sum(sum(s.learn) for s in samples)
         total = 0.0
         for batch in data.batches(samples, MICRO):
-            loss, per = reference.loss(self.model, batch)
-            balance, entropy = self.routing.losses(batch["real"], batch["domain"])
+            loss, each, domain = reference.loss(self.model, batch)
+            balance, entropy = self.routing.losses(batch["domain"])
             share = batch["learn"].sum() / learned
             loss = loss / learned
             total += loss.item()
             (loss + share * (stage.balance * balance + stage.domains * entropy)).backward()
-            counts = batch["learn"].sum(1)
-            for d, value, n in zip(batch["domain"].tolist(), per, counts, strict=True):
-                self.losses[data.DOMAINS[d]].append(value.item() / max(int(n), 1))
-        self.optimizer.step(schedule.rate(self.step, self.steps))
+            for d in domain.unique().tolist():
+                self.losses[data.DOMAINS[d]].append(each[domain == d].mean().item())
+        self.optimizer.step(rate)
         self.optimizer.zero_grad(self.model)
         self.step += 1
         return {"stage": stage.name, "loss": total, "tokens": sum(len(s.ids) for s in samples)}
+
+    def one_look(self, rate: float) -> dict:
+        """A step of the vision tower alone."""
+        self.model.model.vision_tower.requires_grad_(True)
+        self.look = self.look or Look(self.model)
+        loss, told = self.look.step(np.random.default_rng((self.stream.seed, self.step)), rate)
+        self.losses["look"].append(loss)
+        self.step += 1
+        return {"stage": f"look ({told:.0%} of shapes)", "loss": loss, "tokens": 0}
 
     def run(self, every: float = 300, export_every: float = 1200, folder=None) -> None:
         """Train to the end; a checkpoint every five minutes, the folder every twenty."""
@@ -120,6 +148,11 @@ class Trainer:
                 self.export(folder)
                 exported = now
         self.save()
+
+    def average(self) -> None:
+        """The mean of before and after the last stage: what it taught, less of what it cost."""
+        for name, value in self.model.state_dict().items():
+            value.lerp_(self.before[name], 0.5)
 
     def export(self, folder: Path) -> None:
         size = export.export(self.model, self.stream.encode.tokenizer, folder)
@@ -145,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("build/teaching"), help="work folder")
     parser.add_argument("--out", type=Path, default=CHECKPOINT, help="checkpoint folder to write")
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, default=schedule.STEPS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     parser.add_argument("--smoke", action="store_true", help="text only, and write nothing")
@@ -163,6 +196,7 @@ def main() -> None:
     if trainer.resume():
         print(f"going on at step {trainer.step}", flush=True)
     trainer.run(folder=arguments.out)
+    trainer.average()
     trainer.export(arguments.out)
 
 

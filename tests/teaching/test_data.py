@@ -9,13 +9,19 @@ pytest.importorskip("transformers")
 from gemma4_mlx.teaching import CHECKPOINT, data, render, skills, tokenizer
 
 TEXT = ["chat", "count", "sentence", "sums", "two_step", "code", "needle", "tools"]
+PRACTICE = ["drill", "grid"]  # asked in training alone
 
 
-@pytest.mark.parametrize("name", TEXT)
+@pytest.mark.parametrize("name", TEXT + PRACTICE)
 def test_training_never_shows_a_held_out_combination(name):
     rng = np.random.default_rng(0)
     for _ in range(100):
         assert not any(render.held_out(key) for key in data.make(name, rng).keys)
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_a_test_ends_with_a_held_out_combination(name):
+    rng = np.random.default_rng(0)
     for _ in range(20):
         assert render.held_out(data.make(name, rng, "test").keys[-1])
 
@@ -79,6 +85,47 @@ def test_learned_tokens_are_the_models_words_alone():
         learned = [i for i, wanted in zip(encoded.ids, encoded.learn, strict=True) if wanted]
         expected = "".join(text for text, learn in sample.parts if learn)
         assert encode.tokenizer.decode(learned, skip_special_tokens=False) == expected
+
+
+@pytest.mark.parametrize("name", TEXT + PRACTICE)
+def test_parts_are_cut_where_tokens_are(name):
+    """The model meets its prompts whole; training spells them part by part."""
+    tok = tokenizer.load(CHECKPOINT)
+    rng = np.random.default_rng(4)
+    for _ in range(30):
+        parts = [text for text, _ in data.make(name, rng).parts]
+        apart = [i for text in parts for i in tok.encode(text, add_special_tokens=False).ids]
+        assert apart == tok.encode("".join(parts), add_special_tokens=False).ids
+
+
+def test_a_drill_learns_the_results_alone():
+    sample = data.make("drill", np.random.default_rng(6))
+    for (asked, _), (result, learn) in zip(sample.parts[2:-1:2], sample.parts[3::2], strict=True):
+        assert learn and eval(asked.strip(" =")) == int(result.removesuffix("<turn|>").strip(" ,"))
+
+
+def test_a_grid_says_what_stands_where():
+    rng = np.random.default_rng(8)
+    sample = data.make("grid", rng)
+    cells = sample.keys[0].split()[2:]
+    for cell, colour, shape in zip(cells[::3], cells[1::3], cells[2::3], strict=True):
+        row, column = divmod(int(cell), 3)
+        height, width = sample.images[0].shape[:2]
+        middle = sample.images[0][int((row + 0.5) / 3 * height), int((column + 0.5) / 3 * width)]
+        distance = {name: np.abs(middle - np.array(rgb)).max() for name, rgb in
+                    data.pictures.COLOURS.items()}  # fmt: skip
+        assert min(distance, key=distance.get) == colour and distance[colour] <= 14, shape
+
+
+def test_packing_loses_nothing_and_fills_rows():
+    rng = np.random.default_rng(5)
+    lengths = [int(n) for n in rng.integers(5, 200, 40)] + [500]
+    samples = [data.Encoded([7] * n, [True] * n, 0) for n in lengths]
+    rows = data.pack(samples, 320)
+    assert sorted(i for row in rows for i in row) == list(range(len(samples)))
+    filled = [sum(lengths[i] for i in row) for row in rows]
+    assert all(n <= 320 for row, n in zip(rows, filled, strict=True) if row != [40])
+    assert sum(n < 240 for n in filled) <= 1
 
 
 def test_a_picture_takes_as_many_tokens_as_the_processor_says():

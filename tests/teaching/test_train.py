@@ -34,27 +34,25 @@ def test_fast_norms_have_the_references_gradients():
     assert torch.autograd.gradcheck(lambda x: reference.FastNorm.apply(x, None, 1e-6), (x,))
 
 
-def test_the_training_batch_gives_the_references_logits():
+@pytest.mark.parametrize("rows", [None, [[2, 0], [1, 3]]], ids=["alone", "packed"])
+def test_the_training_batch_gives_the_references_logits(rows):
     """Our masks and padding against the class's own forward on each sample alone."""
     model = reference.build()
     encode = data.Encoder(load_tokenizer(CHECKPOINT))
     rng = np.random.default_rng(0)
     samples = [encode(data.make(name, rng)) for name in ("count", "scene", "tools", "tones")]
-    batch = data.collate(samples)
+    batch = data.collate(samples, rows)
     with torch.no_grad():
-        ours = reference.logits_at(model, batch, batch["real"])
-        start = 0
-        for sample in samples:
-            n = len(sample.ids)
+        for i, sample in enumerate(samples):
+            ours = reference.logits_at(model, batch, batch["sample"] == i)
             alone = data.collate([sample])
             theirs = model(
                 input_ids=alone["ids"],
                 mm_token_type_ids=(alone["ids"] == 110).long(),
-                pixel_values=alone.get("pixels"), image_position_ids=alone.get("positions"),
+                pixel_values=alone.get("pixels"), image_position_ids=alone.get("places"),
                 input_features=alone.get("mel"), input_features_mask=alone.get("mel_mask"),
             ).logits[0]  # fmt: skip
-            np.testing.assert_allclose(ours[start : start + n], theirs, atol=2e-3)
-            start += n
+            np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
@@ -73,10 +71,38 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
 
 
 def test_every_stage_is_reached_and_the_rate_falls():
-    names = [schedule.stage_at(step, 1000).name for step in range(1000)]
-    assert list(dict.fromkeys(names)) == [stage.name for stage in schedule.STAGES]
-    assert schedule.rate(0, 1000) < schedule.rate(100, 1000) == 1.0
-    assert schedule.rate(999, 1000) < 0.1
+    stages = [schedule.stage_at(step, 1000) for step in range(1000)]
+    assert list(dict.fromkeys(stage.name for stage, _ in stages)) == [
+        stage.name for stage in schedule.STAGES
+    ]
+    assert stages[0][1] < 0.1 < stages[100][1] == 1.0
+    assert stages[999][1] < 0.1
+
+
+def test_a_look_trains_the_tower_alone(tmp_path):
+    run = trainer(tmp_path)
+    before = {name: p.clone() for name, p in run.model.named_parameters()}
+    run.one_look(0.5)
+    run.one_look(0.5)
+    changed = {name for name, p in run.model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed and all("vision_tower" in name for name in changed)
+    run.save()
+    again = trainer(tmp_path)
+    assert again.resume() and again.step == 2
+    run.one_look(0.5)
+    again.one_look(0.5)
+    for a, b in zip(run.model.parameters(), again.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_last_stage_is_averaged_in(tmp_path):
+    run = trainer(tmp_path)
+    run.before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.one_step()
+    after = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.average()
+    for name, value in run.model.state_dict().items():
+        torch.testing.assert_close(value, (run.before[name] + after[name]) / 2)
 
 
 def test_a_step_depends_on_seed_and_number_alone(tmp_path):
