@@ -149,9 +149,10 @@ class Trainer:
                 exported = now
         self.save()
 
+    @torch.no_grad()
     def average(self) -> None:
         """The mean of before and after the last stage: what it taught, less of what it cost."""
-        for name, value in self.model.state_dict().items():
+        for name, value in self.model.named_parameters():
             value.lerp_(self.before[name], 0.5)
 
     def export(self, folder: Path) -> None:
