@@ -36,7 +36,7 @@ ASKED, VALUE = NOTES[1]
 def prompt(model, page):
     """A short conversation, the token view of its last answer open."""
     widget = g4.widgets.Prompt(model, options={"temperature": 0})
-    for text in ("Please count from 3 to 9.", "Count from 1 to 5 in Spanish."):
+    for text in ("Please count from 3 to 9.", "What is 27 + 15?"):
         widget.say(text)
         widget.wait()
     last = len(widget.turns) - 1
