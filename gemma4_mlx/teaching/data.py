@@ -255,6 +255,7 @@ def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict
     import torch
 
     rows = [[i] for i in range(len(samples))] if rows is None else rows
+    inside = [samples[i] for members in rows for i in members]
     B, L = len(rows), max(sum(len(samples[i].ids) for i in row) for row in rows)
     ids, learn = np.zeros((B, L), np.int64), np.zeros((B, L), bool)
     positions, number = np.zeros((B, L), np.int64), np.full((B, L), -1)
@@ -273,7 +274,7 @@ def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict
     if packed := any(len(members) > 1 for members in rows):
         causal = causal & (number[:, :, None] == number[:, None])
     sliding = causal & near
-    if any(samples[i].images for members in rows for i in members):
+    if any(s.images for s in inside):
         picture = ids == CONFIG["image_token_id"]
         block = np.where(picture, np.cumsum(np.diff(picture, axis=1, prepend=False), 1), -1)
         same = picture[:, :, None] & (block[:, :, None] == block[:, None])
@@ -287,8 +288,7 @@ def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict
         "full": torch.from_numpy(causal)[:, None] if packed else None,
         "sliding": torch.from_numpy(sliding)[:, None],
     }
-    samples = [samples[i] for members in rows for i in members]
-    images = [image for s in samples for image in s.images]
+    images = [image for s in inside for image in s.images]
     if images:
         most = max(len(p) for p, _ in images)
         pixels = np.zeros((len(images), most, images[0][0].shape[1]), np.float32)
@@ -296,7 +296,7 @@ def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict
         for j, (p, where) in enumerate(images):
             pixels[j, : len(p)], places[j, : len(p)] = p, where
         out["pixels"], out["places"] = torch.from_numpy(pixels), torch.from_numpy(places)
-    clips = [clip for s in samples for clip in s.audio]
+    clips = [clip for s in inside for clip in s.audio]
     if clips:
         most = max(len(f) for f, _ in clips)
         mel = np.zeros((len(clips), most, clips[0][0].shape[1]), np.float32)

@@ -115,12 +115,16 @@ def logits_at(model, batch: dict, where: torch.Tensor) -> torch.Tensor:
     return torch.tanh(model.lm_head(hidden[where]) / cap) * cap
 
 
+def learned(batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the learned tokens are predicted, (B, L) bool, and those n tokens."""
+    where = batch["learn"].roll(-1, 1)
+    where[:, -1] = False
+    return where, batch["ids"].roll(-1, 1)[where]
+
+
 def loss(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Cross-entropy over the n learned tokens: (its sum, (n,) each, (n,) each one's domain)."""
-    learn = batch["learn"]
-    where = learn.roll(-1, 1)
-    where[:, -1] = False
-    targets = batch["ids"].roll(-1, 1)[where]
+    where, targets = learned(batch)
     each = F.cross_entropy(logits_at(model, batch, where), targets, reduction="none")
     return each.sum(), each.detach(), batch["domain"][where]
 

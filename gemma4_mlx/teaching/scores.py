@@ -35,10 +35,8 @@ def exact(model, encoded: list[data.Encoded], budget: int = 6000) -> list[bool]:
     """Whether greedy decoding gives each sample's last learned part."""
     right = np.ones(len(encoded), bool)
     for batch in data.batches([last_part_only(each) for each in encoded], budget):
-        where = batch["learn"].roll(-1, 1)
-        where[:, -1] = False
-        likeliest = reference.logits_at(model, batch, where).argmax(-1)
-        wrong = likeliest != batch["ids"].roll(-1, 1)[where]
+        where, tokens = reference.learned(batch)
+        wrong = reference.logits_at(model, batch, where).argmax(-1) != tokens
         right[batch["sample"][where][wrong].numpy()] = False
     return right.tolist()
 
