@@ -28,6 +28,14 @@ def full_plan(model):
     )
 
 
+def recorded(model, tokens, routing):
+    """What a recorder of routing makes of one run."""
+    recorder = Recorder(model, TracePlan(routing=routing))
+    with model.observe(recorder):
+        model(tokens)
+    return recorder.trace()
+
+
 @pytest.fixture(scope="module")
 def everything(checkpoint):
     reference = checkpoint("everything")
@@ -106,10 +114,7 @@ def test_decode_steps_are_appended_and_timed(everything):
         part = recorder.trace()
     assert len(part) == 100 and len(part.timings.decode) == 40
     assert part.timings.chunks[0][:2] == (0, 60) and min(part.timings.decode) > 0
-    whole = Recorder(model, TracePlan(routing=RoutingPlan()))
-    with model.observe(whole):
-        model(tokens)
-    whole = whole.trace()
+    whole = recorded(model, tokens, RoutingPlan())
     assert np.array_equal(part.tokens.ids, whole.tokens.ids)
     assert np.array_equal(part.routing.experts, whole.routing.experts)
     assert np.abs(part.routing.weights - whole.routing.weights).max() < 1e-5
@@ -130,10 +135,7 @@ def test_a_recorder_of_routing_follows_a_cache_that_steps_back(everything):
         model(tokens[:, 1:12], cache=cache)
     part = recorder.trace()
     fresh = mx.concatenate([tokens[:, 50:60], tokens[:, 60:90], tokens[:, :12]], axis=1)
-    whole = Recorder(model, TracePlan(routing=RoutingPlan(probabilities=True)))
-    with model.observe(whole):
-        model(fresh)
-    whole = whole.trace()
+    whole = recorded(model, fresh, RoutingPlan(probabilities=True))
     assert np.array_equal(part.tokens.ids, whole.tokens.ids)
     assert np.array_equal(part.routing.experts, whole.routing.experts)
     assert np.abs(part.routing.probabilities - whole.routing.probabilities).max() < 1e-5
