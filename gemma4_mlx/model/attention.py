@@ -44,6 +44,8 @@ class AttentionGeometry:
         blocks: (B, n) int32 number of the image block each *query position* belongs to, -1 for
             none; None where attention is causal. A block never reaches back before query_start.
         left_padding: (B,) positions in front of each row that are no tokens; None without padding.
+        turns: the rotary embedding's cosines and sines of the queries' positions; None where each
+            layer computes its own.
     """
 
     query_start: int
@@ -53,6 +55,7 @@ class AttentionGeometry:
     window: int | None = None
     blocks: mx.array | None = None
     left_padding: mx.array | None = None
+    turns: tuple[mx.array, mx.array] | None = None
 
     @property
     def offset(self) -> int | mx.array:
@@ -189,24 +192,25 @@ class Attention(nn.Module):
                 self.v_proj = nn.Linear(H, self.kv_heads * self.head_dim, bias=False)
         self.o_proj = nn.Linear(self.heads * self.head_dim, H, bias=False)
 
-    def queries(self, x: mx.array, offset: int | mx.array) -> mx.array:
+    def queries(self, x: mx.array, geometry: AttentionGeometry) -> mx.array:
         """x (B, n, H) -> normed, rotated queries (B, heads, n, D)."""
         B, n, _ = x.shape
         q = self.q_norm(self.q_proj(x).reshape(B, n, self.heads, self.head_dim))
-        return self.rope(q.transpose(0, 2, 1, 3), offset)
+        return self.rope(q.transpose(0, 2, 1, 3), geometry.offset, geometry.turns)
 
-    def keys_values(self, x: mx.array, offset: int | mx.array) -> tuple[mx.array, mx.array]:
+    def keys_values(self, x: mx.array, geometry: AttentionGeometry) -> tuple[mx.array, mx.array]:
         """x (B, n, H) -> normed, rotated keys and normed values, each (B, kv heads, n, D)."""
         B, n, _ = x.shape
         k = self.k_proj(x).reshape(B, n, self.kv_heads, self.head_dim)
         v = k if self.k_eq_v else self.v_proj(x).reshape(B, n, self.kv_heads, self.head_dim)
-        k = self.rope(self.k_norm(k).transpose(0, 2, 1, 3), offset)
+        k = self.k_norm(k).transpose(0, 2, 1, 3)
+        k = self.rope(k, geometry.offset, geometry.turns)
         v = rms_norm(v, self.eps).transpose(0, 2, 1, 3)
         return k, v
 
     def fill(self, x: mx.array, cache, geometry: AttentionGeometry) -> None:
         """Put the keys and values of x (B, n, H) into the cache, and attend to nothing."""
-        cache.update_and_fetch(*self.keys_values(x, geometry.offset))
+        cache.update_and_fetch(*self.keys_values(x, geometry))
 
     def __call__(
         self,
@@ -218,10 +222,9 @@ class Attention(nn.Module):
     ) -> tuple[mx.array, tuple]:
         """Returns the output (B, n, H) and the keys and values used, for layers that share them."""
         B, n, _ = x.shape
-        offset = geometry.offset
-        q = tap("queries", self.queries(x, offset), geometry)
+        q = tap("queries", self.queries(x, geometry), geometry)
         if self.owns_kv:
-            kv = self.keys_values(x, offset)
+            kv = self.keys_values(x, geometry)
             if cache is not None:
                 kv = cache.update_and_fetch(*kv)
         else:

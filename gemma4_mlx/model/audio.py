@@ -38,6 +38,9 @@ class AudioTower(nn.Module):
     gives (n, output_proj_dims) with n = ceil(ceil(T / 2) / 2).
 
     ``keys``: how many tokens a token sees, itself included; None: the design's 13.
+
+    Raises ConfigError for a configuration with other attention than the released models', and
+    ValueError, when called, for ``keys`` below 1 or above the design's.
     """
 
     def __init__(self, config: AudioConfig):

@@ -5,6 +5,7 @@ transformers' ``modeling_gemma4.py``.
 """
 
 import math
+from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,7 +13,7 @@ import numpy as np
 
 from ..config import TextConfig
 from .attention import Attention, AttentionGeometry
-from .layers import GatedMLP, RMSNorm, geglu, scaled, soft_cap
+from .layers import GatedMLP, RMSNorm, few, geglu, scaled, soft_cap
 from .moe import Experts, Router
 from .rows import settled
 from .taps import Tap, Taps
@@ -119,11 +120,11 @@ class TextDecoder(nn.Module):
         return scaled(projected + looked_up, mx.array(2**-0.5))
 
     def geometries(
-        self, B: int, n: int, cache: list, blocks: mx.array | None
+        self, x: mx.array, cache: list, blocks: mx.array | None
     ) -> dict[str, AttentionGeometry]:
-        """One geometry for all sliding layers and one for all full layers of a call."""
-        found = {}
-        for kind, entry in zip(self.config.layer_types, cache):
+        """One geometry for all sliding and one for all full layers of a call on x (B, n, H)."""
+        found, n = {}, x.shape[1]
+        for layer, (kind, entry) in enumerate(zip(self.config.layer_types, cache)):
             if kind in found:
                 continue
             start, first, padding = 0, 0, None
@@ -135,7 +136,7 @@ class TextDecoder(nn.Module):
                 window = self.config.sliding_window
                 held = entry.size() if entry is not None else 0
                 first = start - min(held, window - 1)
-            found[kind] = AttentionGeometry(
+            geometry = AttentionGeometry(
                 query_start=start,
                 n=n,
                 key_start=first,
@@ -144,6 +145,10 @@ class TextDecoder(nn.Module):
                 blocks=blocks if window else None,
                 left_padding=padding,
             )
+            if few(x):
+                rope = self.layers[layer].self_attn.rope
+                geometry = replace(geometry, turns=rope.turns(geometry.offset, n))
+            found[kind] = geometry
         return found
 
     def __call__(
@@ -161,12 +166,11 @@ class TextDecoder(nn.Module):
         one computed; there is no result.
         """
         config, tap = self.config, taps.at()
-        B, n, _ = x.shape
         cache = cache or [None] * config.first_kv_shared_layer
         per_layer = None
         if config.hidden_size_per_layer_input:
             per_layer = tap("per_layer_inputs", self.per_layer_inputs(tokens, x))
-        geometries = self.geometries(B, n, cache, blocks)
+        geometries = self.geometries(x, cache, blocks)
         kept = {}  # donor layer -> its keys and values
         for i, layer in enumerate(self.layers):
             donor = config.kv_donor(i)

@@ -39,6 +39,9 @@ class Model(nn.Module):
         tokenizer, generation_config, chat_template, processor_config, source, fingerprint: what
             the checkpoint brings beside its weights; set by :func:`gemma4_mlx.load`.
         interventions: keys of the interventions in force, innermost last.
+
+    Raises:
+        ConfigError: an audio tower with other attention than the released models'.
     """
 
     def __init__(self, config: Gemma4Config):
@@ -132,7 +135,10 @@ class Model(nn.Module):
         features: mx.array | None = None,
         input_embeddings: mx.array | None = None,
     ) -> mx.array:
-        """Hidden states after the final norm (B, n, H); arguments as in the call."""
+        """Hidden states after the final norm (B, n, H); arguments as in the call.
+
+        Raises MediaError for another number of ``features`` than placeholders.
+        """
         return self._decode(tokens, cache, features, input_embeddings)
 
     def read(self, tokens: mx.array, cache: list, features: mx.array | None = None) -> None:
@@ -141,6 +147,8 @@ class Model(nn.Module):
         The layers above the last one that owns keys and values (20 of E2B's 35) are left out, and
         so is what that one does after its keys and values. Arguments as in the call. Evaluate the
         cache entries' ``state`` afterwards. While something observes, every layer is shown.
+
+        Raises MediaError for another number of ``features`` than placeholders.
         """
         self._decode(tokens, cache, features, None, cache_only=not self._taps.active)
 

@@ -7,9 +7,30 @@ import mlx.nn as nn
 
 from ..config import Rope
 
+#: MLX's CPU backend composes norms and rotary embeddings of a dozen small operations each, and up
+#: to about so many elements (a decoded token's) scheduling them takes longer than computing them.
+FEW = 2**14
+
+
+def few(x: mx.array) -> bool:
+    """Whether x is float32 on the CPU backend and so small that fewer operations save time."""
+    return x.size <= FEW and x.dtype == mx.float32 and mx.default_device() == mx.cpu
+
+
+@partial(mx.compile, shapeless=True)
+def _fused_norm(x: mx.array, size: int, eps: float) -> mx.array:
+    return x * mx.rsqrt((x * x).sum(-1, keepdims=True) * (1 / size) + eps)
+
+
+@partial(mx.compile, shapeless=True)
+def _fused_weighted_norm(x: mx.array, weight: mx.array, size: int, eps: float) -> mx.array:
+    return x * mx.rsqrt((x * x).sum(-1, keepdims=True) * (1 / size) + eps) * weight
+
 
 def rms_norm(x: mx.array, eps: float) -> mx.array:
     """Root-mean-square norm without a weight, computed in float32."""
+    if few(x):
+        return _fused_norm(x, x.shape[-1], eps)
     return mx.fast.rms_norm(x, None, eps)
 
 
@@ -22,6 +43,8 @@ class RMSNorm(nn.RMSNorm):
     """
 
     def __call__(self, x: mx.array) -> mx.array:
+        if few(x):
+            return _fused_weighted_norm(x, self["weight"], x.shape[-1], self.eps)
         if x.dtype == mx.float32 or mx.default_device() != mx.cpu:
             return mx.fast.rms_norm(x, self["weight"], self.eps)
         wide = mx.fast.rms_norm(x.astype(mx.float32), self["weight"].astype(mx.float32), self.eps)
@@ -62,6 +85,11 @@ class GatedMLP(nn.Module):
         return self.down_proj(geglu(self.gate_proj(x), self.up_proj(x)))
 
 
+@partial(mx.compile, shapeless=True)
+def _turn(x: mx.array, partner: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
+    return x * cos + partner * sin
+
+
 class RotaryEmbedding:
     """Rotary position embedding, element j paired with j + D/2.
 
@@ -84,11 +112,30 @@ class RotaryEmbedding:
             self._periods = mx.concatenate([periods, still])
             mx.eval(self._periods)  # used from any thread
 
-    def __call__(self, x: mx.array, offset: int | mx.array) -> mx.array:
+    def turns(self, offset: int | mx.array, n: int) -> tuple[mx.array, mx.array]:
+        """Cosines and signed sines (1 or B, 1, n, D) for :meth:`__call__`."""
+        half = self.head_dim // 2
+        periods = self._periods
+        if periods is None:
+            periods = mx.power(self.theta, mx.arange(half, dtype=mx.float32) / half)
+        start = offset.reshape(-1, 1, 1, 1) if isinstance(offset, mx.array) else offset
+        angle = (mx.arange(n, dtype=mx.float32)[:, None] + start)[..., :, :] / periods
+        cos, sin = mx.cos(angle), mx.sin(angle)
+        return mx.concatenate([cos, cos], -1), mx.concatenate([-sin, sin], -1)
+
+    def __call__(
+        self,
+        x: mx.array,
+        offset: int | mx.array,
+        turns: tuple[mx.array, mx.array] | None = None,
+    ) -> mx.array:
         """Rotate x (B, heads, n, D) at positions offset, offset + 1, ...
 
-        ``offset`` is one number, or one per row (B,).
+        ``offset`` is one number, or one per row (B,). ``turns``: :meth:`turns` of these positions,
+        worked out once for all layers of a kind where that saves time.
         """
+        if turns is not None:
+            return _turn(x, mx.roll(x, self.head_dim // 2, -1), *turns)
         base = self.theta if self._periods is None else None
         return mx.fast.rope(
             x,

@@ -122,19 +122,20 @@ class SwitchGLU(nn.Module):
         self.up_proj = SwitchLinear(hidden_size, intermediate_size, num_experts)
         self.down_proj = SwitchLinear(intermediate_size, hidden_size, num_experts)
 
+    def glu(self, x: mx.array, experts: mx.array, ordered: bool) -> mx.array:
+        """x (..., 1, H) through one expert each."""
+        gate, up = self.gate_proj(x, experts, ordered), self.up_proj(x, experts, ordered)
+        return self.down_proj(geglu(gate, up), experts, ordered)
+
     def __call__(self, x: mx.array, indices: mx.array) -> mx.array:
         """x (B, n, H), indices (B, n, k) -> each chosen expert's output (B, n, k, H)."""
+        if indices.size < SORT_FROM:
+            return self.glu(x[..., None, None, :], indices, ordered=False).squeeze(-2)
         k, H = indices.shape[-1], x.shape[-1]
         pairs = indices.reshape(-1)
-        ordered = pairs.size >= SORT_FROM
-        order = mx.argsort(pairs) if ordered else mx.arange(pairs.size)
+        order = mx.argsort(pairs)
         rows = x.reshape(-1, 1, H)[order // k]  # (B * n * k, 1, H)
-        experts = pairs[order] if ordered else pairs
-        gate = self.gate_proj(rows, experts, ordered)
-        up = self.up_proj(rows, experts, ordered)
-        y = self.down_proj(geglu(gate, up), experts, ordered)
-        if ordered:
-            y = y[mx.argsort(order)]
+        y = self.glu(rows, pairs[order], ordered=True)[mx.argsort(order)]
         return y.reshape(*indices.shape, H)
 
 

@@ -20,6 +20,8 @@ class VisionEmbedder(nn.Module):
     """Call with ``patches`` (n, 3*s*s), pixel values in [0, 1], s = patch_size *
     pooling_kernel_size, and ``positions`` (n, 2), the (column, row) of each; gives
     (n, mm_embed_dim). Rows with position (-1, -1) are padding and dropped.
+
+    The call raises ValueError for a picture with more columns or rows than positions are known.
     """
 
     def __init__(self, config: UnifiedVisionConfig):

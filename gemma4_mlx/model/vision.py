@@ -36,6 +36,8 @@ class VisionTower(nn.Module):
 
     The patches are a whole grid in row order, its sides multiples of ``pooling_kernel_size``.
     Padding rows with position (-1, -1), as transformers' image processor makes, are dropped.
+
+    The call raises ValueError for positions that are no such grid, or one larger than the model's.
     """
 
     def __init__(self, config: VisionConfig):
