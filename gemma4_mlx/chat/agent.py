@@ -28,7 +28,10 @@ def run_steps(
     approve: Approve | None,
     how: Mapping[str, Any],
 ) -> Iterator[Any]:
-    """Generator behind ``Chat.run_stream``; see there."""
+    """Generator behind ``Chat.run_stream``; see there.
+
+    Raises ChatError for ``max_steps`` below 1, and for a ``timeout`` that is not above 0.
+    """
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
         raise ChatError(f"max_steps must be at least 1, not {max_steps!r}.")
     if timeout is not None and not timeout > 0:

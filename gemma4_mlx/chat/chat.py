@@ -113,7 +113,7 @@ class Chat:
     # Saying something
 
     def send(self, text: str | None = None, images=(), audio=(), videos=(), **how: Any) -> Reply:
-        """Say something and wait for the answer. The arguments are those of :meth:`stream`."""
+        """Say something and wait for the answer. Arguments and errors are :meth:`stream`'s."""
         return _last(self.stream(text, images, audio, videos, **how))
 
     def stream(
@@ -155,6 +155,7 @@ class Chat:
             SchemaError: a schema that cannot be enforced.
             MediaError: media that cannot be read, or that the model cannot take.
             ContextError: the conversation is longer than the context, or memory.
+            GenerationError: sampling options that make no sense.
         """
         thinking = self.thinking if thinking is None else checked_thinking(thinking)
         options = answer_options(self.model, self.options, sampling)
@@ -222,6 +223,8 @@ class Chat:
 
         Returns:
             The last reply; ``reply.steps`` are all of them.
+
+        Raises what :meth:`run_stream` raises.
         """
         reply = None
         for event in self.run_stream(text, images, audio, videos, **how):
@@ -251,6 +254,10 @@ class Chat:
             approve: asked before each call; False or a reason in words keeps the tool from
                 running, and the model is told.
             how: further arguments of :meth:`stream`, for every step.
+
+        Raises:
+            ChatError: ``max_steps`` below 1, or a ``timeout`` that is not above 0; and what
+                :meth:`stream` raises. What a tool raises is told to the model.
         """
         return run_steps(
             self, (text, images, audio, videos), max_steps=max_steps, timeout=timeout,
@@ -292,6 +299,9 @@ class Chat:
 
         With ``reply=False`` the answer is only dropped. Sampling options, ``thinking`` and
         ``schema`` may be given as in :meth:`stream`.
+
+        Raises ChatError if the user has not said anything yet, or the chat is answering, and what
+        :meth:`stream` raises; the history is then as before.
         """
         last = self._last_user("regenerate")
         before = list(self.messages)
@@ -299,7 +309,10 @@ class Chat:
         return self._reply_or_restore(before, **how) if reply else None
 
     def undo(self) -> list[Message]:
-        """Remove the last user message and everything after it; returns what was removed."""
+        """Remove the last user message and everything after it; returns what was removed.
+
+        Raises ChatError if there is none, or while the chat is answering.
+        """
         last = self._last_user("undo")
         removed = self.messages[last:]
         self._replace(self.messages[:last])
@@ -334,19 +347,26 @@ class Chat:
 
     def rendered(self, add_generation_prompt: bool | None = None) -> Rendered:
         """The conversation as its template writes it; by default the model's turn is opened
-        where it is its turn."""
+        where it is its turn. Raises ChatError for a history the template refuses."""
         return self._prompting.rendered(
             self.messages, self.tools, self.thinking, add_generation_prompt
         )
 
     def inputs(self, add_generation_prompt: bool | None = None) -> ModelInputs:
-        """The conversation as the model reads it, media included."""
+        """The conversation as the model reads it, media included.
+
+        Raises ChatError for a history the template refuses, MediaError for media that cannot be
+        read or that the model cannot take.
+        """
         return self._prompting.inputs(
             self.messages, self.tools, self.thinking, add_generation_prompt
         )
 
     def trace(self, **plan: Any):
-        """Trace the conversation so far, media included; see :func:`gemma4_mlx.trace`."""
+        """Trace the conversation so far, media included.
+
+        Arguments and errors as of :func:`gemma4_mlx.trace`.
+        """
         from ..tracing import trace
 
         return trace(self.model, self, **{"media_features": self._features, **plan})
@@ -360,6 +380,9 @@ class Chat:
             path: where to.
             media: "embed" puts pictures and sounds into the file, "reference" only where they
                 are.
+
+        Raises:
+            ChatError: something in it is not plain data, or the file cannot be written.
         """
         history.save(
             path,
@@ -377,6 +400,10 @@ class Chat:
             path: what :meth:`save` wrote.
             model: any model; functions cannot be saved, so pass ``tools=`` again.
             settings: further arguments of :class:`Chat`.
+
+        Raises:
+            ChatError: not such a file, a damaged one, a conversation that is none, or a picture or
+                sound that it refers to is gone.
         """
         content = history.load(path)
         settings.setdefault("thinking", content.get("thinking", False))
@@ -394,7 +421,10 @@ class Chat:
 
     def load_cache(self, path: str | Path) -> None:
         """Read what :meth:`save_cache` wrote, for the same model. What it has in common with the
-        conversation is used."""
+        conversation is used.
+
+        Raises CheckpointError for a file that is missing, damaged, cut short, or of another model.
+        """
         self.cache = engine().run(PromptCache.load, path, self.model)
 
     # Inside

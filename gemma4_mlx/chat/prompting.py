@@ -42,7 +42,10 @@ class Prompting:
         thinking: bool | int,
         add_generation_prompt: bool | None = None,
     ) -> Rendered:
-        """The template's text; by default with the model's turn opened where it is its turn."""
+        """The template's text; by default with the model's turn opened where it is its turn.
+
+        Raises ChatError for a history the template refuses.
+        """
         if add_generation_prompt is None:
             add_generation_prompt = not messages or messages[-1].role != "assistant"
         variables = {}
@@ -66,7 +69,11 @@ class Prompting:
         thinking: bool | int,
         add_generation_prompt: bool | None = None,
     ) -> ModelInputs:
-        """Token ids with the soft tokens of all media in their places."""
+        """Token ids with the soft tokens of all media in their places.
+
+        Raises ChatError for a history the template refuses, MediaError for media that cannot be
+        read or that the model cannot take.
+        """
         rendered = self.rendered(messages, tools, thinking, add_generation_prompt)
         ids = rendered.encode(self.model.tokenizer, self._encoded)
         media = [self._media.load(part) for part in media_of(messages)]
@@ -143,7 +150,10 @@ def answer_constraint(
 
 
 def user_message(text: Any, images: Any, audio: Any, videos: Any) -> Message | None:
-    """Pictures, films, words, sounds: the order the models were trained with. None for nothing."""
+    """Pictures, films, words, sounds: the order the models were trained with. None for nothing.
+
+    Raises ChatError for words that are no text, and for an empty message.
+    """
     before = [*as_parts(images, Image), *as_parts(videos, Video)]
     after = as_parts(audio, Audio)
     if text is None and not before and not after:

@@ -116,7 +116,10 @@ def _read_sharded(folder: Path, index: Path) -> dict[str, Stored]:
 
 
 def index_map(index: Path) -> dict[str, str]:
-    """``weight_map`` of an index file: tensor name -> name of a file beside the index."""
+    """``weight_map`` of an index file: tensor name -> name of a file beside the index.
+
+    Raises CheckpointError if the file is no such index, or names a file that is not beside it.
+    """
     data = read_json(index)
     weight_map = data.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:

@@ -134,7 +134,11 @@ def fit(
         chunk: prompt tokens computed at once.
 
     Raises:
-        ConfigError: no such model. ContextError: the context is not within the model's.
+        ConfigError: no such model.
+        CheckpointError: bits, group size and mode that do not go together, or a folder that cannot
+            be read.
+        ContextError: the context is not within the model's.
+        ValueError: ``memory`` is no number of GiB.
     """
     machine = this_machine() if memory is None else Machine.mac(memory)
     name, config, packings = _describe(model)
@@ -348,7 +352,10 @@ def fit_table(
     contexts: Sequence[int] = CONTEXTS,
     kv_bits: int | None = None,
 ) -> FitTable:
-    """Every released model at every bit width and context, for ``memory`` GiB or this machine."""
+    """Every released model at every bit width and context, for ``memory`` GiB or this machine.
+
+    Raises what :func:`fit` raises, except that a context longer than a model's is a None.
+    """
     fits = {}
     for name in models:
         longest = released(name).config.text.max_position_embeddings

@@ -27,7 +27,10 @@ def read_as_stored(
     sources: dict[str, Source], dtype_of: Callable[[str], mx.Dtype | None]
 ) -> Iterator[tuple[str, mx.array]]:
     """Name and evaluated array of every source; floats become ``dtype_of(name)`` (None: as
-    stored)."""
+    stored).
+
+    Raises CheckpointError for a file that cannot be read, or ends too early.
+    """
     files: dict[Path, dict[str, mx.array]] = {}
     batch: list[tuple[str, mx.array]] = []
     size = 0
@@ -80,6 +83,8 @@ def read_quantized(source: Source, packing: Packing, dtype: mx.Dtype | None) -> 
     """Read a matrix in blocks of rows and quantize each: ``weight``, ``scales``, ``biases``.
 
     Scales and biases of the affine mode get ``dtype`` (None: the matrix's own).
+
+    Raises CheckpointError for a file that ends too early.
     """
     shape = source.shape
     rows, width = math.prod(shape[:-1]), shape[-1]

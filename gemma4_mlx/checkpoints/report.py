@@ -23,7 +23,7 @@ def print_fit(
 ) -> None:
     """Print what one model needs, or without a name the table of all models and contexts.
 
-    Args as in :func:`~gemma4_mlx.checkpoints.planner.fit`.
+    Arguments and errors as of :func:`~gemma4_mlx.checkpoints.planner.fit`.
     """
     if model is None:
         contexts = {} if context is None else {"contexts": (context,)}

@@ -294,14 +294,20 @@ class PromptCache:
     # On disk
 
     def save(self, path, *, snapshots: bool = True) -> None:
-        """Write the cache to a ``.safetensors`` file, atomically. See :mod:`.cache_files`."""
+        """Write the cache to a ``.safetensors`` file, atomically. See :mod:`.cache_files`.
+
+        Raises CheckpointError if the file cannot be written.
+        """
         from .cache_files import save
 
         save(self, path, snapshots=snapshots)
 
     @classmethod
     def load(cls, path, model) -> "PromptCache":
-        """Read what :meth:`save` wrote, for the same model. See :mod:`.cache_files`."""
+        """Read what :meth:`save` wrote, for the same model. See :mod:`.cache_files`.
+
+        Raises CheckpointError for a file that is missing, damaged, cut short, or of another model.
+        """
         from .cache_files import load
 
         return load(path, model)

@@ -144,7 +144,10 @@ class Constraint:
         cls, tools: Mapping[str, Any], tokenizer, *, required: bool = False, thinking: bool = False
     ) -> "Constraint":
         """Text and calls of declared tools, or with ``required`` nothing but calls; see
-        :func:`.calls.tool_call_grammar`."""
+        :func:`.calls.tool_call_grammar`.
+
+        Raises SchemaError for no tools, and for arguments that cannot be held to their schema.
+        """
         from .calls import tool_call_grammar
 
         grammar = tool_call_grammar(tools, required=required)
@@ -153,6 +156,7 @@ class Constraint:
     # As a guide
 
     def start(self, prompt: list[int], vocab_size: int, stops: frozenset[int]) -> None:
+        """An answer begins. Raises GenerationError for a grammar that llguidance cannot start."""
         from llguidance import LLMatcher
 
         self._stops = stops or frozenset(self.tokenizer.eos_token_ids)
@@ -169,7 +173,7 @@ class Constraint:
         self._thought_mask: np.ndarray | None = None
 
     def allowed(self) -> Allowed:
-        """Which tokens may come next: bool (V,)."""
+        """Which tokens may come next: bool (V,). Raises GenerationError if llguidance gave up."""
         if self._thinking:
             return self._thought()
         from llguidance.numpy import fill_next_token_bitmask
@@ -196,6 +200,10 @@ class Constraint:
         return self._thought_mask
 
     def accept(self, token: int) -> None:
+        """The answer went on with this token.
+
+        Raises GenerationError for a token that was not allowed.
+        """
         if self._thinking:
             self._thinking = token != self._closes
             return

@@ -182,7 +182,10 @@ class Engine:
         return job
 
     def run(self, fn: Callable, *args, **kwargs) -> Any:
-        """Submit and wait for the result."""
+        """Submit and wait for the result.
+
+        Raises GenerationError while the interpreter shuts down, and whatever the function raises.
+        """
         return self.submit(fn, *args, **kwargs).result()
 
     def on_engine_thread(self) -> bool:

@@ -11,6 +11,8 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from ..errors import GenerationError
+
 Allowed = None | int | np.ndarray
 
 
@@ -42,11 +44,13 @@ class ThinkingBudget:
     ``<channel|>``; when the budget is used up, a newline, unless one was just written, and
     ``<channel|>`` are forced, and the model answers with what it has thought so far. The two
     closing tokens are not counted; a budget of 0 closes the channel right after its name line.
+
+    Raises GenerationError for a budget below 0.
     """
 
     def __init__(self, tokenizer, budget: int):
         if budget < 0:
-            raise ValueError(f"A thinking budget is 0 or more tokens, not {budget}.")
+            raise GenerationError(f"A thinking budget is 0 or more tokens, not {budget}.")
         self.budget = budget
         self._opens = tokenizer.id("<|channel>")
         self._closes = tokenizer.id("<channel|>")

@@ -45,6 +45,9 @@ class SamplingOptions:
         stop: strings that end generation; the text before them is kept.
         stop_tokens: ids that end generation, besides the model's own end-of-turn tokens.
         ignore_eos: go on after the model's own stop tokens (for measurements).
+
+    Raises:
+        GenerationError: a value outside its range.
     """
 
     temperature: float = 0.0

@@ -221,6 +221,8 @@ def read_file(data: Path | bytes, name: str, limit: float) -> tuple[np.ndarray, 
 
     libsndfile reads WAV, FLAC, OGG, Opus, MP3 and more; what it cannot read (M4A, WebM) is tried
     with PyAV where installed (the ``video`` extra), then with librosa's own fallback.
+
+    Raises MediaError for what no reader can decode, and for a sound longer than ``limit``.
     """
     import soundfile
 

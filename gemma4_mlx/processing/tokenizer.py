@@ -136,6 +136,9 @@ class Tokenizer:
             allow_special: read control tokens written in the text (``"<|turn>user"``) as such.
                 Only for text the program itself wrote, never for a user's or a tool's.
             add_special_tokens: put ``<bos>`` in front (the name other libraries use).
+
+        Raises:
+            ChatError: the text holds half of a surrogate pair.
         """
         ids = [self.bos_token_id] if add_special_tokens and self.bos_token_id is not None else []
         if not allow_special:

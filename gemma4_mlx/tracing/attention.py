@@ -135,7 +135,7 @@ class AttentionData:
         return self._layers[layer]
 
     def heads(self, layer: int) -> tuple[int, ...]:
-        """Traced heads of a layer."""
+        """Traced heads of a layer. Raises TraceError for a layer that was not traced."""
         return self.layer(layer).heads
 
     def _head(self, layer: int, head: int) -> tuple[LayerAttention, int]:
@@ -168,14 +168,21 @@ class AttentionData:
     def overview_tile(
         self, layer: int, head: int, shape: tuple[int, int] = (256, 256), statistic: str = "mass"
     ) -> Tile:
-        """The overview with cells merged, exactly, until at most ``shape`` are left."""
+        """The overview with cells merged, exactly, until at most ``shape`` are left.
+
+        Raises TraceError for a layer, head or statistic that does not exist, and if the plan kept
+        no overview.
+        """
         self.overview(layer, head, statistic)  # checks
         part, h = self._head(layer, head)
         whole = slice(0, self.n)
         return self._from_overview(part, h, whole, whole, shape, statistic)
 
     def normaliser(self, layer: int, head: int) -> np.ndarray:
-        """Log-sum-exp of every query's scores, in nats: (n,)."""
+        """Log-sum-exp of every query's scores, in nats: (n,).
+
+        Raises TraceError for a layer or head that was not traced.
+        """
         part, h = self._head(layer, head)
         return np.asarray(part.normaliser[h])
 
@@ -213,7 +220,10 @@ class AttentionData:
         ]
 
     def to_dataframe(self, library: str = "pandas"):
-        """One row for each traced head with its summaries: see :func:`.frames.heads_frame`."""
+        """One row for each traced head with its summaries: see :func:`.frames.heads_frame`.
+
+        Raises TraceError if that library is not installed or not known.
+        """
         from .frames import heads_frame
 
         return heads_frame(self, library)
@@ -403,6 +413,10 @@ class AttentionData:
 
     @classmethod
     def from_arrays(cls, arrays, meta) -> "AttentionData":
+        """From what a trace's file holds.
+
+        Raises ValueError if the arrays do not belong together.
+        """
         layers = []
         for facts in meta["layers"]:
             prefix = f"{facts['layer']}."

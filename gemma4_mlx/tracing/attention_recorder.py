@@ -53,7 +53,10 @@ class AttentionRecorder:
         self._queries = None
 
     def observe(self, name, layer, value, geometry, tokens, marks) -> None:
-        """Taps ``queries`` and then ``keys`` of one layer. ``tokens`` (n,): all ids so far."""
+        """Taps ``queries`` and then ``keys`` of one layer. ``tokens`` (n,): all ids so far.
+
+        Raises TraceError for a call with more than one sequence.
+        """
         if layer not in self.parts:
             return
         if name == "queries":

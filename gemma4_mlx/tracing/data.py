@@ -147,6 +147,8 @@ class Trace:
 
         ``resolution``: cells along each side of an attention map in the page; maps finer than
         that are merged, exactly.
+
+        Raises TraceError for a resolution below 1.
         """
         from .html import page
 

@@ -7,7 +7,10 @@ from .tokens import KINDS
 
 
 def to_frame(columns: dict, library: str):
-    """Equal-length columns as a frame of "pandas", "polars" or "arrow"."""
+    """Equal-length columns as a frame of "pandas", "polars" or "arrow".
+
+    Raises TraceError if that library is not installed or not known.
+    """
     try:
         if library == "pandas":
             import pandas
@@ -32,6 +35,8 @@ def routing_frame(routing, library: str = "pandas"):
     """One row for each (layer, token, rank).
 
     Columns: layer, token, rank (0 the strongest), expert, weight, id, text, kind, role.
+
+    Raises TraceError if that library is not installed or not known.
     """
     layers, n, k = routing.experts.shape
     tokens = routing.tokens
@@ -53,6 +58,9 @@ def routing_frame(routing, library: str = "pandas"):
 
 
 def heads_frame(attention, library: str = "pandas"):
-    """One row for each traced head: layer, head, type and the summaries."""
+    """One row for each traced head: layer, head, type and the summaries.
+
+    Raises TraceError if that library is not installed or not known.
+    """
     rows = attention.summaries()
     return to_frame({name: [row[name] for row in rows] for name in rows[0]}, library)

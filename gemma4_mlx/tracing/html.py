@@ -18,7 +18,10 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def page(trace, resolution: int = 128) -> str:
-    """The page's HTML. ``resolution``: cells along each side of an attention map, at most."""
+    """The page's HTML. ``resolution``: cells along each side of an attention map, at most.
+
+    Raises TraceError for a resolution below 1.
+    """
     if resolution < 1:
         raise TraceError(f"a page with {resolution} cells along a map shows nothing")
     tokens = trace.tokens

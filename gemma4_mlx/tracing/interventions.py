@@ -116,6 +116,9 @@ class Ablate(Intervention):
     ``mode`` "contribution": the router chooses as before, and what the experts say counts
     nothing. "route_around": the router cannot choose them; others take their place and the
     weights are renormalised.
+
+    Raises InterventionError for another mode, for experts that the model lacks, and for routing
+    around so many that too few are left.
     """
 
     layer: int
@@ -165,6 +168,9 @@ class Force(Intervention):
     ``share``: each forced expert's part of the token's total weight, the others sharing the rest
     as before. None leaves the weight that the router's own probability gives, which for an expert
     it would not have chosen is small.
+
+    Raises InterventionError for experts that the model lacks, for more than a token goes to, and
+    for shares above the whole.
     """
 
     layer: int
@@ -205,7 +211,10 @@ class Force(Intervention):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Boost(Intervention):
-    """Add ``amount`` to the router's scores of some experts, before its softmax."""
+    """Add ``amount`` to the router's scores of some experts, before its softmax.
+
+    Raises InterventionError for an amount that is not finite, and for experts that the model lacks.
+    """
 
     layer: int
     experts: tuple[int, ...]
@@ -228,7 +237,10 @@ class Boost(Intervention):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Swap(Intervention):
-    """Exchange two experts: where the router would choose one, it chooses the other."""
+    """Exchange two experts: where the router would choose one, it chooses the other.
+
+    Raises InterventionError for experts that the model lacks.
+    """
 
     layer: int
     a: int
@@ -252,7 +264,10 @@ class Swap(Intervention):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ScaleHeads(Intervention):
-    """Multiply what some attention heads say by ``factor``; 0 silences them."""
+    """Multiply what some attention heads say by ``factor``; 0 silences them.
+
+    Raises InterventionError for a factor that is not finite, and for heads that the model lacks.
+    """
 
     layer: int
     heads: tuple[int, ...]
@@ -280,6 +295,9 @@ class Steer(Intervention):
     """Add ``scale`` times a vector (H,) to the residual stream that leaves a layer.
 
     See :func:`.steering.steering_vector` for one made of two sets of prompts.
+
+    Raises InterventionError for a vector that is not finite or of another size than the model's
+    stream.
     """
 
     layer: int
@@ -311,6 +329,9 @@ class Patch(Intervention):
     ``source``: a trace recorded with an ActivationPlan, its activations, or an array (n, H).
     ``tokens``: positions to replace, by default all that the source has; ``source_tokens``: the
     span they come from if it is another one (of the same length).
+
+    Raises InterventionError for a tap that cannot be kept, a source without these activations, of
+    another size or too short, and spans that differ in length.
     """
 
     layer: int

@@ -24,7 +24,10 @@ class LensData:
         self.texts = {int(i): text for i, text in texts.items()}
 
     def guesses(self, position: int) -> list[dict]:
-        """For one token position, each layer's guesses: ``layer`` and (text, probability) pairs."""
+        """For one token position, each layer's guesses: ``layer`` and (text, probability) pairs.
+
+        Raises TraceError for a position the lens did not look at.
+        """
         p = self._position(position)
         return [
             {
@@ -38,7 +41,10 @@ class LensData:
         ]
 
     def rises_at(self, position: int, level: float = 0.5) -> int | None:
-        """First layer that gives the token which follows at least this probability, or None."""
+        """First layer that gives the token which follows at least this probability, or None.
+
+        Raises TraceError for a position the lens did not look at.
+        """
         probable = self.next_probability[:, self._position(position)] >= level
         return self.layers[int(probable.argmax())] if probable.any() else None
 

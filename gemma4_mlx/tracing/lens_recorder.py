@@ -73,6 +73,10 @@ class LensRecorder:
             )
 
     def result(self, model) -> LensData:
+        """What was found so far.
+
+        Raises TraceError if the run reached none of the plan's positions.
+        """
         found = {layer: list(parts) for layer, parts in self._found.items()}
         for layer, hidden in self._waiting.items():
             self._guess(layer, hidden, self._seen - 1, None)

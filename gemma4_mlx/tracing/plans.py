@@ -53,7 +53,10 @@ def text_config(model):
 
 
 def checked_indices(wanted, count: int, what: str) -> tuple[int, ...]:
-    """None (all), an index or several, checked against ``count``; sorted, without repeats."""
+    """None (all), an index or several, checked against ``count``; sorted, without repeats.
+
+    Raises TraceError for one that is not there, and for an empty choice.
+    """
     if wanted is None:
         return tuple(range(count))
     wanted = (wanted,) if isinstance(wanted, int) else tuple(wanted)
@@ -80,6 +83,10 @@ class RoutingPlan:
     probabilities: bool = False
 
     def chosen_layers(self, model) -> tuple[int, ...]:
+        """The traced layers.
+
+        Raises TraceError for layers that the model lacks, and for a model without experts.
+        """
         text = text_config(model)
         if not text.enable_moe_block:
             raise TraceError(
@@ -88,6 +95,10 @@ class RoutingPlan:
         return checked_indices(self.layers, text.num_hidden_layers, "layer")
 
     def cost(self, model, n_tokens: int) -> PlanCost:
+        """Bytes that this plan keeps for ``n_tokens``.
+
+        Raises TraceError for layers that the model lacks, and for a model without experts.
+        """
         text, layers = text_config(model), self.chosen_layers(model)
         id_bytes = 1 if text.num_experts <= 256 else 2
         size = len(layers) * n_tokens * text.top_k_experts * (id_bytes + 4)
@@ -145,13 +156,18 @@ class AttentionPlan:
             )
 
     def chosen_layers(self, model) -> tuple[int, ...]:
+        """The traced layers. Raises TraceError for layers that the model lacks."""
         return checked_indices(self.layers, text_config(model).num_hidden_layers, "layer")
 
     def chosen_heads(self, model) -> tuple[int, ...]:
+        """The traced heads of each layer. Raises TraceError for heads that the model lacks."""
         return checked_indices(self.heads, text_config(model).num_attention_heads, "head")
 
     def retained_layers(self, model, n_tokens: int) -> tuple[int, ...]:
-        """The layers whose queries and keys are kept for a prompt of ``n_tokens``."""
+        """The layers whose queries and keys are kept for a prompt of ``n_tokens``.
+
+        Raises TraceError for layers that the model lacks or the plan does not trace.
+        """
         text, layers = text_config(model), self.chosen_layers(model)
         full = tuple(i for i in layers if text.is_full(i))
         if not isinstance(self.retain, str):
@@ -178,6 +194,10 @@ class AttentionPlan:
         return numbers * n_tokens * _itemsize(model)
 
     def cost(self, model, n_tokens: int) -> PlanCost:
+        """Bytes by part, and additional operations, of tracing ``n_tokens``.
+
+        Raises TraceError for layers or heads that the model lacks.
+        """
         text, heads = text_config(model), len(self.chosen_heads(model))
         bins = min(self.bins, n_tokens)
         width = -(-n_tokens // bins)
@@ -221,9 +241,14 @@ class LensPlan:
             raise TraceError(f"a logit lens that keeps {self.top} guesses keeps nothing")
 
     def chosen_layers(self, model) -> tuple[int, ...]:
+        """The layers looked at. Raises TraceError for layers that the model lacks."""
         return checked_indices(self.layers, text_config(model).num_hidden_layers, "layer")
 
     def cost(self, model, n_tokens: int) -> PlanCost:
+        """Bytes kept, and additional operations, for ``n_tokens``.
+
+        Raises TraceError for layers that the model lacks.
+        """
         text, layers = text_config(model), len(self.chosen_layers(model))
         n = n_tokens if self.positions is None else len(self.positions)
         flops = layers * n * text.vocab_size * (2 * text.hidden_size + 6)
@@ -261,9 +286,14 @@ class ActivationPlan:
             raise TraceError(f"activations {wrong}; those that can be kept: {', '.join(KEEPABLE)}")
 
     def chosen_layers(self, model) -> tuple[int, ...]:
+        """The layers whose values are kept. Raises TraceError for layers that the model lacks."""
         return checked_indices(self.layers, text_config(model).num_hidden_layers, "layer")
 
     def cost(self, model, n_tokens: int) -> PlanCost:
+        """Bytes that this plan keeps for ``n_tokens``.
+
+        Raises TraceError for layers that the model lacks.
+        """
         text, layers = text_config(model), len(self.chosen_layers(model))
         numbers = len(self.taps) * text.hidden_size
         return PlanCost({"activations": layers * n_tokens * numbers * _itemsize(model)})

@@ -49,7 +49,10 @@ class RoutingData:
         return int(expert)
 
     def at(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        """One layer's experts and weights, both (n, k)."""
+        """One layer's experts and weights, both (n, k).
+
+        Raises TraceError for a layer that was not traced.
+        """
         i = self._at(layer)
         return self.experts[i], self.weights[i]
 
@@ -69,7 +72,10 @@ class RoutingData:
         return share if layer is None else share[0]
 
     def entropy(self, layer: int | None = None):
-        """Entropy of the load in bits: log2(E) if all experts work alike. (layers,) or float."""
+        """Entropy of the load in bits: log2(E) if all experts work alike. (layers,) or float.
+
+        Raises TraceError for a layer that was not traced.
+        """
         p = self.load(layer) / self.k
         bits = -(p * np.log2(np.where(p > 0, p, 1))).sum(axis=-1)
         return bits if layer is None else float(bits)
@@ -78,6 +84,8 @@ class RoutingData:
         """How undecided the router was at every token, in bits: (n,).
 
         Over all experts if the probabilities were kept, else over the chosen k alone.
+
+        Raises TraceError for a layer that was not traced.
         """
         i = self._at(layer)
         p = self.weights[i] if self.probabilities is None else self.probabilities[i]
@@ -85,11 +93,17 @@ class RoutingData:
         return -(p * np.log2(np.where(p > 0, p, 1))).sum(axis=-1)
 
     def unused(self, layer: int) -> list[int]:
-        """Experts that no token of this trace went to."""
+        """Experts that no token of this trace went to.
+
+        Raises TraceError for a layer that was not traced.
+        """
         return np.flatnonzero(self.load(layer) == 0).tolist()
 
     def coactivation(self, layer: int) -> np.ndarray:
-        """Number of tokens that two experts worked on together: (E, E), the diagonal their own."""
+        """Number of tokens that two experts worked on together: (E, E), the diagonal their own.
+
+        Raises TraceError for a layer that was not traced.
+        """
         chosen = self.experts[self._at(layer)].astype(np.int64)
         E, together = self.num_experts, np.zeros(self.num_experts**2, np.int64)
         for a in range(self.k):
@@ -99,7 +113,10 @@ class RoutingData:
 
     def top_tokens(self, layer: int, expert: int, top: int = 10) -> list[dict]:
         """The texts an expert works on most: ``text``, ``count``, and ``share`` of that text's
-        occurrences which went to the expert; by count, then share."""
+        occurrences which went to the expert; by count, then share.
+
+        Raises TraceError for a layer that was not traced or an expert that does not exist.
+        """
         expert = self._expert(expert)
         here = (self.experts[self._at(layer)] == expert).any(axis=-1)
         ids, first, inverse, total = np.unique(
@@ -119,7 +136,10 @@ class RoutingData:
         ]
 
     def share_by_kind(self, layer: int) -> dict[str, np.ndarray]:
-        """The load among the tokens of each kind (text, image, ...) in the trace: (E,) each."""
+        """The load among the tokens of each kind (text, image, ...) in the trace: (E,) each.
+
+        Raises TraceError for a layer that was not traced.
+        """
         from .tokens import KINDS
 
         masks = {kind: self.tokens.of_kind(kind) for kind in KINDS}

@@ -53,6 +53,8 @@ def trace(
         TraceError: the plan names layers or heads the model lacks, asks for routing from a model
             without experts, or does not fit.
         ContextError: the prompt is empty, or longer than the model's context.
+        GenerationError: a token id outside the vocabulary.
+        ChatError: messages that the chat template refuses.
     """
     given = (attention, routing, lens, activations)
     if plan is None:
@@ -82,7 +84,11 @@ def trace(
 
 
 def inputs_of(model, prompt):
-    """Messages or a chat as ``ModelInputs`` or ids; text, ids and inputs as they are."""
+    """Messages or a chat as ``ModelInputs`` or ids; text, ids and inputs as they are.
+
+    Raises TraceError for text or messages if the model has no tokenizer, ChatError for messages the
+    template refuses.
+    """
     if hasattr(prompt, "inputs") and callable(prompt.inputs):
         return prompt.inputs()
     if isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], dict):

@@ -18,6 +18,8 @@ class Selection:
     Assigning a field, or :meth:`update` for several at once, calls every observer with a dict
     ``{field: (old, new)}`` of what really changed. An observer that sets a field during its own
     call is told again for that change only, so two views that copy each other come to rest.
+
+    Other fields are an AttributeError.
     """
 
     __slots__ = ("_observers", "_values")
@@ -28,7 +30,10 @@ class Selection:
         self.update(token=token, layer=layer, head=head, expert=expert)
 
     def update(self, **fields: int | None) -> dict:
-        """Set several fields; returns ``{field: (old, new)}`` of those that changed."""
+        """Set several fields; returns ``{field: (old, new)}`` of those that changed.
+
+        Raises AttributeError for a field that no selection has.
+        """
         unknown = set(fields) - set(FIELDS)
         if unknown:
             raise AttributeError(f"a selection has {', '.join(FIELDS)}; not {sorted(unknown)}")

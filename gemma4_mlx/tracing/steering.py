@@ -20,7 +20,7 @@ def steering_vector(model, prompts_a, prompts_b, layer: int, tokens: str = "last
     ``Steer(layer, vector)``.
 
     Raises InterventionError for an empty list or another word for ``tokens``, TraceError for a
-    layer that does not exist.
+    layer that does not exist, and what :func:`.run.trace` raises for a prompt.
     """
     if tokens not in ("last", "mean"):
         raise InterventionError(f"tokens {tokens!r}; there are 'last' and 'mean'")

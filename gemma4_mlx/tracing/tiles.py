@@ -167,5 +167,6 @@ def statistic_of(pooled, query_edges, key_edges, statistic: str) -> np.ndarray:
 
 
 def check_statistic(statistic: str) -> None:
+    """Raises TraceError for a word that is none of :data:`STATISTICS`."""
     if statistic not in STATISTICS:
         raise TraceError(f"statistic {statistic!r}; there are {', '.join(STATISTICS)}")

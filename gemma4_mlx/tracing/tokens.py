@@ -47,6 +47,8 @@ class Tokens(Sequence):
     times : (n, 2) float32 seconds, nan rows where there is none, or None
     media : (n,) number of the token's picture or clip, -1 for none, or None
     media_labels : a name for each medium
+
+    Raises TraceError if they are not equally many.
     """
 
     def __init__(
@@ -78,6 +80,10 @@ class Tokens(Sequence):
         return len(self.ids)
 
     def __getitem__(self, index):
+        """One token as :class:`TokenInfo`, a slice as a list of them.
+
+        Raises IndexError for a token outside the trace.
+        """
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         n = len(self)

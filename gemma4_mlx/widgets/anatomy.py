@@ -82,7 +82,10 @@ class Anatomy(Widget):
         }
 
     def answer_part(self, block: str, part: str) -> dict:
-        """A part in detail: formula, taps with shapes, tensors, and the code that computes it."""
+        """A part in detail: formula, taps with shapes, tensors, and the code that computes it.
+
+        Raises ValueError for a part that this model lacks.
+        """
         found = self._blocks.get(block)
         if found is None or part not in found.parts:
             raise ValueError(f"there is no part {part!r} in block {block!r} of this model")
@@ -102,7 +105,7 @@ class Anatomy(Widget):
         }
 
     def answer_export(self, format: str) -> tuple[None, bytes]:
-        """The view as a PNG, SVG or HTML file."""
+        """The view as a PNG, SVG or HTML file. Raises ValueError for another format."""
         return None, export(self, format)
 
     def snapshot_requests(self) -> list[dict]:

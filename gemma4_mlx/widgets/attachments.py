@@ -100,7 +100,10 @@ class Uploads:
         return attachment
 
     def read(self, data: bytes, name: str, mime: str = "") -> Attachment:
-        """Read a whole file as the model will; the name's ending decides if ``mime`` is empty."""
+        """Read a whole file as the model will; the name's ending decides if ``mime`` is empty.
+
+        Raises MediaError for what is none of the three, cannot be read, or the model cannot take.
+        """
         name = PurePosixPath(name.replace("\\", "/")).name or "file"
         mime = mime or mimetypes.guess_type(name)[0] or ""
         kind = mime.split("/")[0]

@@ -164,6 +164,9 @@ class Attention(TraceView):
         One message for many tiles, for a message costs more than most of them; it leaves early
         when the view has asked for something else meanwhile. The content has for each tile what
         :meth:`answer_tile` says, and ``level``, ``row``, ``column``; values follow one another.
+
+        Raises TraceError for a head or ``stat`` that does not exist, ValueError for a tile outside
+        the text.
         """
         facts = next(f for f in self.meta["layers"] if f["index"] == layer)
         contents, bulk, done = [], [], 0
@@ -186,6 +189,9 @@ class Attention(TraceView):
         ``stat``: "mean" is the mass on a cell's keys, averaged over its queries; "max" the largest
         single weight. The content has ``query`` and ``key``, the first tokens, and ``rowCell`` and
         ``columnCell``, tokens per cell.
+
+        Raises TraceError for a layer, head or ``stat`` that does not exist, ValueError for a tile
+        outside the text.
         """
         data = self.trace.attention
         span = TILE << level

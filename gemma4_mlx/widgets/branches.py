@@ -49,7 +49,10 @@ class Branches:
             del self._places[key]
 
     def switch(self, at: int, version: int) -> None:
-        """Show another version of what stands from message ``at`` on."""
+        """Show another version of what stands from message ``at`` on.
+
+        Raises IndexError for a version that does not exist.
+        """
         place = self._places.get(self._key(at))
         if place is None or not 0 <= version < len(place.tails):
             raise IndexError(f"there is no version {version} of message {at}")

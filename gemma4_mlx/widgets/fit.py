@@ -50,6 +50,8 @@ class Fit(Widget):
 
     All four can be changed in the view and read or set here: ``view.memory``, ``view.model``, ...
     ``view.plan()`` is the :class:`~gemma4_mlx.checkpoints.planner.Fit` that is shown.
+
+    Raises what :func:`~gemma4_mlx.checkpoints.planner.fit` raises for such settings.
     """
 
     front = "fit"
@@ -87,7 +89,7 @@ class Fit(Widget):
         }
 
     def plan(self):
-        """The plan for what is chosen now."""
+        """The plan for what is chosen now. Raises what ``fit`` raises for it."""
         from gemma4_mlx import fit
 
         kv_bits = self.kv_bits if self.kv_bits < 16 else None
@@ -99,6 +101,8 @@ class Fit(Widget):
 
         A plan does not depend on the memory; ``usable`` gives the bytes that a model may take of
         each Mac's, and ``most`` the longest context of each, by width and memory.
+
+        Raises ConfigError for a model that was not released.
         """
         from gemma4_mlx.checkpoints.machine import Machine
         from gemma4_mlx.checkpoints.released import released
@@ -119,7 +123,7 @@ class Fit(Widget):
         return {"plans": plans, "most": most, "usable": usable, "longest": longest}
 
     def answer_export(self, format: str) -> tuple[None, bytes]:
-        """The view as a PNG, SVG or HTML file."""
+        """The view as a PNG, SVG or HTML file. Raises ValueError for another format."""
         return None, export(self, format)
 
     def snapshot_requests(self) -> list[dict]:

@@ -35,7 +35,10 @@ class LiveRouting:
     @classmethod
     def follow(cls, source: Any, changed) -> LiveRouting:
         """The instance for a model, a chat or a ``Prompt`` widget; ``changed()`` is called after
-        updates, at most :data:`RATE` times a second, as long as its owner lives."""
+        updates, at most :data:`RATE` times a second, as long as its owner lives.
+
+        Raises TypeError for anything else.
+        """
         model = model_of(source)
         live = _followed.get(id(model))
         if live is None or live.closed:

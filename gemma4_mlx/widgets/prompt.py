@@ -60,6 +60,9 @@ class Prompt(Widget):
             ``used`` and ``context`` (tokens), ``reused``, ``memory`` (bytes).
         busy: an answer is being written.
 
+    Raises:
+        ChatError: options beside a ``Chat``; and what ``Chat`` raises for its options.
+
     Example:
         >>> prompt = Prompt(g4.load(), system="Answer briefly.")   # doctest: +SKIP
         >>> prompt.say("hello"); prompt.wait(); prompt.chat.messages[-1].text   # doctest: +SKIP
@@ -120,7 +123,10 @@ class Prompt(Widget):
     # -- from Python ----------------------------------------------------------------------------
 
     def say(self, text: str, *, images=(), audio=(), videos=()) -> None:
-        """Send a message as the reader would. Returns at once; :meth:`wait` for the answer."""
+        """Send a message as the reader would. Returns at once; :meth:`wait` for the answer.
+
+        Raises ChatError for an empty message, and while the model answers.
+        """
         given = {
             "images": as_parts(images, Image),
             "audio": as_parts(audio, Audio),
@@ -147,6 +153,11 @@ class Prompt(Widget):
     # -- what the view asks for -----------------------------------------------------------------
 
     def answer_send(self, text: str, attachments: list[str] = ()) -> bool:
+        """What the composer holds, as :meth:`say`.
+
+        Raises ChatError for an empty message, an attachment that is gone, and while the model
+        answers.
+        """
         media: dict[str, list] = {"images": [], "audio": [], "videos": []}
         place = {"image": "images", "audio": "audio", "video": "videos"}
         for key in attachments:
@@ -203,7 +214,10 @@ class Prompt(Widget):
         ]
 
     def answer_edit(self, turn: int, text: str) -> bool:
-        """Other words: after the reader's the model answers again, its own just stand."""
+        """Other words: after the reader's the model answers again, its own just stand.
+
+        Raises ChatError while the model answers, and for a turn that is gone.
+        """
         first, stop = self._view.span(turn)
         messages = self.chat.messages[first:stop]
         if messages[0].role == "user":
@@ -222,11 +236,20 @@ class Prompt(Widget):
         return True
 
     def answer_regenerate(self, turn: int) -> bool:
+        """Answer again; the old answer stays as another version.
+
+        Raises ChatError while the model answers, and for a turn that is gone.
+        """
         first, _ = self._view.span(turn)
         self._start(first, instead=True)
         return True
 
     def answer_branch(self, turn: int, branch: int) -> bool:
+        """Show another version of a turn and what followed it.
+
+        Raises ChatError while the model answers, and for a turn that is gone, IndexError for a
+        version that does not exist.
+        """
         first, _ = self._view.span(turn)
         with self._lock:
             self._check_idle()
@@ -235,7 +258,10 @@ class Prompt(Widget):
         return True
 
     def answer_continue_from(self, turn: int, token: int, alternative: int) -> bool:
-        """A new version that is the same up to ``token`` and goes on from another one there."""
+        """A new version that is the same up to ``token`` and goes on from another one there.
+
+        Raises ChatError while the model answers, and for a turn, token or alternative that is gone.
+        """
         first, _ = self._view.span(turn)
         i, written, token = self._view.find_token(turn, token)
         old = written[token]
@@ -257,7 +283,10 @@ class Prompt(Widget):
         return True
 
     def answer_export(self, format: str) -> tuple[None, bytes]:
-        """A file: "json" is what ``Chat.save`` writes, media embedded; "png", "svg", "html"."""
+        """A file: "json" is what ``Chat.save`` writes, media embedded; "png", "svg", "html".
+
+        Raises ValueError for another format.
+        """
         if format != "json":
             return None, export(self, format)
         with tempfile.TemporaryDirectory() as folder:
@@ -265,6 +294,10 @@ class Prompt(Widget):
             return None, (Path(folder) / "chat.json").read_bytes()
 
     def answer_load(self, text: str) -> bool:
+        """The conversation of a file takes the place of this one.
+
+        Raises ChatError while the model answers, and for a file that holds none.
+        """
         with self._lock, tempfile.TemporaryDirectory() as folder:
             self._check_idle()
             path = Path(folder) / "conversation.json"

@@ -43,6 +43,9 @@ class Routing(TraceView):
     inputs : the traced ``ModelInputs`` or chat, needed for "what if" on prompts with media
 
     The selected token, layer and expert are ``trace.selection``'s, both ways.
+
+    Raises TypeError for another ``source``, TraceError for traces that cannot be compared: one
+    without routing, or of different models.
     """
 
     front = "routing"
@@ -151,7 +154,10 @@ class Routing(TraceView):
         return {"n": len(experts)}, bulk
 
     def answer_path(self, token: int, which: str = "a") -> dict:
-        """The experts and weights of one token in every layer."""
+        """The experts and weights of one token in every layer.
+
+        Raises TraceError for a token outside the trace.
+        """
         routing = self.trace_of(which).routing
         if not 0 <= token < routing.n:
             raise TraceError(f"token {token}: the trace has {routing.n}")
@@ -167,7 +173,10 @@ class Routing(TraceView):
         }
 
     def answer_expert(self, layer: int, expert: int, which: str = "a") -> dict:
-        """An expert's load, its top tokens, its share of each part, and its usual partners."""
+        """An expert's load, its top tokens, its share of each part, and its usual partners.
+
+        Raises TraceError for a layer that was not traced or an expert that does not exist.
+        """
         trace = self.trace_of(which)
         routing = trace.routing
         experts, weights = routing.at(layer)
@@ -194,7 +203,10 @@ class Routing(TraceView):
         }
 
     def answer_compare(self) -> dict:
-        """The two traces' routing compared, layer by layer, with a permutation test."""
+        """The two traces' routing compared, layer by layer, with a permutation test.
+
+        Raises TraceError if there is only one trace.
+        """
         from gemma4_mlx.tracing import compare_routing
 
         if self.other is None:
@@ -231,7 +243,11 @@ class Routing(TraceView):
         tokens: int = 40,
         everywhere: bool = False,
     ) -> dict:
-        """Generate again with one expert changed, and with a random one as control."""
+        """Generate again with one expert changed, and with a random one as control.
+
+        Raises TraceError if the view has no model, or no inputs for a prompt with media,
+        InterventionError for experts or layers that do not exist.
+        """
         from gemma4_mlx.widgets.whatif import what_if
 
         if self.model is None:

@@ -129,7 +129,10 @@ class Snapshot:
         return out.getvalue()
 
     def save(self, path: str | Path) -> Path:
-        """Write ``.html`` (the live page) or ``.png`` (the picture), by the name's ending."""
+        """Write ``.html`` (the live page) or ``.png`` (the picture), by the name's ending.
+
+        Raises ValueError for another ending.
+        """
         path = Path(path)
         if path.suffix.lower() == ".png":
             path.write_bytes(self.png())

@@ -213,7 +213,10 @@ class TraceView(LinkedWidget):
         return content, bulk
 
     def answer_export(self, format: str) -> tuple[None, bytes]:
-        """What the view shows as the bytes of a PNG, SVG or HTML file."""
+        """What the view shows as the bytes of a PNG, SVG or HTML file.
+
+        Raises ValueError for another format.
+        """
         return None, export(self, format)
 
     def page_requests(self, around: int | None, which: str = "a", pages: int = 4) -> list[dict]:
@@ -230,7 +233,10 @@ class TraceView(LinkedWidget):
 
 
 def export(widget, format: str) -> bytes:
-    """A widget as a file: "png" and "svg" from its drawing, "html" from its snapshot."""
+    """A widget as a file: "png" and "svg" from its drawing, "html" from its snapshot.
+
+    Raises ValueError for another format.
+    """
     if format == "html":
         return widget.snapshot().page.encode()
     if format == "svg":

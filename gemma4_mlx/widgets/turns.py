@@ -68,13 +68,19 @@ class ChatView:
         self._written[id(message)] = (message, tokens, turn_id)
 
     def tokens_of(self, turn: int) -> list:
-        """The tokens of a turn's messages, one after another."""
+        """The tokens of a turn's messages, one after another.
+
+        Raises ChatError if there is no such turn.
+        """
         first, stop = self.span(turn)
         found = [self._written.get(id(m)) for m in self.chat.messages[first:stop]]
         return [token for entry in found if entry for token in entry[1]]
 
     def find_token(self, turn: int, token: int) -> tuple[int, list, int]:
-        """(message, its tokens, which of them) of a turn's ``token``-th token."""
+        """(message, its tokens, which of them) of a turn's ``token``-th token.
+
+        Raises ChatError if it is not known any more.
+        """
         first, stop = self.span(turn)
         for i in range(first, stop):
             _, tokens, _ = self._written.get(id(self.chat.messages[i]), (None, [], ""))
@@ -95,7 +101,10 @@ class ChatView:
         return known[1]
 
     def playable(self, key: str) -> tuple[str, bytes]:
-        """(mime type, bytes) of a shown sound, as the model hears it, or video, as given."""
+        """(mime type, bytes) of a shown sound, as the model hears it, or video, as given.
+
+        Raises ChatError if there is none.
+        """
         for part, view in self._shown.values():
             if view["key"] == key:
                 if part.kind == "audio":

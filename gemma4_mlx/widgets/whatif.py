@@ -59,8 +59,8 @@ def what_if(
     Returns ``{"answers": [{name, note, tokens, parts, divergence, mean}, ...], "note"}``, where
     ``parts`` is the first token that differs from the unchanged answer, or None.
 
-    Raises TraceError for a prompt with media without ``inputs``; InterventionError for experts or
-    layers that do not exist.
+    Raises TraceError for a prompt with media without ``inputs``, InterventionError for experts or
+    layers that do not exist, ContextError for a prompt longer than the model's context.
     """
     from gemma4_mlx.generation import engine
 
