@@ -17,8 +17,9 @@ from .render import Sample
 DOMAINS = ["chat", "languages", "arithmetic", "code", "needle", "tools", "image", "audio"]
 MAKERS = {
     "chat": talk.chat, "count": talk.count, "sentence": talk.sentence, "sums": talk.sums,
-    "drill": talk.drill, "two_step": talk.two_step, "code": talk.code, "needle": recall.needle,
-    "tools": tools.tools, "scene": pictures.scene, "grid": pictures.grid, "digit": pictures.digit,
+    "drill": talk.drill, "chain": talk.chain, "two_step": talk.two_step, "code": talk.code,
+    "needle": recall.needle, "tools": tools.tools, "toolbox": tools.toolbox,
+    "scene": pictures.scene, "grid": pictures.grid, "digit": pictures.digit,
     "tones": sounds.tones, "speech": sounds.speech,
 }  # fmt: skip
 
@@ -106,6 +107,11 @@ class Encoder:
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def spoken_digit(self, sample: "Encoded") -> int:
+        """What a sample of sounds.speech says."""
+        words = np.array(sample.ids)[sample.learn].tolist()
+        return sounds.NUMBERS.index(self.tokenizer.decode(words).strip(". ").lower())
 
     def features(self, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mel frames (t, 128) and their mask (t,), as the product's front end makes them."""
@@ -298,10 +304,15 @@ def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict
         out["pixels"], out["places"] = torch.from_numpy(pixels), torch.from_numpy(places)
     clips = [clip for s in inside for clip in s.audio]
     if clips:
-        most = max(len(f) for f, _ in clips)
-        mel = np.zeros((len(clips), most, clips[0][0].shape[1]), np.float32)
-        mask = np.zeros((len(clips), most), bool)
-        for j, (f, m) in enumerate(clips):
-            mel[j, : len(f)], mask[j, : len(m)] = f, m
-        out["mel"], out["mel_mask"] = torch.from_numpy(mel), torch.from_numpy(mask)
+        out["mel"], out["mel_mask"] = map(torch.from_numpy, pad_clips(clips))
     return out
+
+
+def pad_clips(clips: list) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and masks of M clips, padded: float32 (M, T, 128), bool (M, T)."""
+    most = max(len(f) for f, _ in clips)
+    mel = np.zeros((len(clips), most, clips[0][0].shape[1]), np.float32)
+    mask = np.zeros((len(clips), most), bool)
+    for j, (f, m) in enumerate(clips):
+        mel[j, : len(f)], mask[j, : len(m)] = f, m
+    return mel, mask

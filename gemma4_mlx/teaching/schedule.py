@@ -1,16 +1,14 @@
 """What is trained when: the stages of the teaching model's curriculum.
 
 1. *pairs*: random key-value pairs and repeated lists, until looking up forms (it does so suddenly,
-   and only when nothing else is in the way);
+   at a high rate, and only when nothing else is in the way);
 2. *needle*: the same circuit inside chat text;
-3. *mix*: every skill, with pairs and needles rehearsed throughout; then *slower*, at half the rate:
-   look-ups form at a high one, and everything else learns faster at a lower one;
-4. *look*: the vision tower on its own (look.py); from here on it is frozen, and the mix goes on,
-   *joined* to it;
-5. *domains* and *finish*: the same with longer needles and more pictures, at a falling rate, while
-   routing is encouraged to follow the domains;
-6. *last*: some hundred steps of what was behind: tones above all, pictures, tools. The
-   weights before and after it are averaged.
+3. *look* and *listen*: the vision and the audio tower on their own (look.py, listen.py); from here
+   on they are frozen;
+4. *mix*: every skill, with pairs and needles rehearsed throughout, at half the rate: all but
+   look-ups is learned faster so;
+5. *finish*: the same with longer needles, at a falling rate, while routing is encouraged more to
+   follow the domains.
 """
 
 from dataclasses import dataclass
@@ -18,28 +16,21 @@ from dataclasses import dataclass
 PAIRS = {"pairs": 0.5, "repeat": 0.5}
 NEEDLE = {"needle": 0.6, "pairs": 0.2, "repeat": 0.1, "chat": 0.1}
 MIX = {
-    "scene": 0.12, "grid": 0.15, "digit": 0.05, "tones": 0.05, "speech": 0.025, "sums": 0.06,
-    "drill": 0.10, "two_step": 0.06, "code": 0.08, "tools": 0.12, "needle": 0.07, "count": 0.05,
-    "sentence": 0.04, "chat": 0.03, "pairs": 0.005, "repeat": 0.005,
+    "scene": 0.13, "grid": 0.13, "digit": 0.05, "tones": 0.06, "speech": 0.02, "sums": 0.05,
+    "drill": 0.07, "chain": 0.06, "two_step": 0.06, "code": 0.07, "tools": 0.06, "toolbox": 0.08,
+    "needle": 0.07, "count": 0.05, "sentence": 0.05, "chat": 0.03, "pairs": 0.005, "repeat": 0.005,
 }  # fmt: skip
-LONG = {  # more pictures as well: the last to be learned
-    **MIX, "scene": 0.20, "grid": 0.20, "digit": 0.06, "drill": 0.08, "code": 0.05, "chat": 0.02,
-    "sentence": 0.03, "needle": 0.04, "needle:700": 0.015, "needle:1300": 0.015,
-    "needle:2600": 0.015, "needle:5000": 0.015,
-}  # fmt: skip
-
-LAST = {
-    "tones": 0.28, "scene": 0.20, "digit": 0.10, "tools": 0.12, "two_step": 0.08, "sentence": 0.05,
-    "needle": 0.04, "grid": 0.03, "count": 0.03, "drill": 0.03, "sums": 0.02, "code": 0.02,
-    "chat": 0.02, "speech": 0.02,
+LONG = {
+    **MIX, "needle": 0.04, "needle:700": 0.015, "needle:1300": 0.015, "needle:2600": 0.015,
+    "needle:5000": 0.015,
 }  # fmt: skip
 
 # Mean tokens of a sample: the mixes above are shares of tokens, not of samples.
 LENGTH = {
     "needle": 205, "needle:700": 720, "needle:1300": 1330, "needle:2600": 2640,
-    "needle:5000": 5050, "tools": 198, "scene": 118, "grid": 141, "digit": 89, "tones": 58,
-    "speech": 52, "sums": 67, "drill": 106, "two_step": 43, "code": 50, "count": 36,
-    "sentence": 53, "chat": 69, "pairs": 43, "repeat": 34,
+    "needle:5000": 5050, "tools": 198, "toolbox": 350, "scene": 118, "grid": 141, "digit": 89,
+    "tones": 58, "speech": 52, "sums": 67, "drill": 106, "chain": 88, "two_step": 43, "code": 50,
+    "count": 36, "sentence": 53, "chat": 69, "pairs": 43, "repeat": 34,
 }  # fmt: skip
 POOLS = {"tones": 4000, "speech": 2000}  # made once, drawn again and again
 
@@ -49,22 +40,19 @@ class Stage:
     name: str
     steps: int  # of a run of STEPS
     rate: tuple[float, float]  # of the optimizers' base rates: a straight line from, to
-    mix: dict[str, float]
+    mix: dict[str, float]  # empty: a tower trains alone
     balance: float = 0.02  # weight of the balancing loss
     domains: float = 0.0  # weight of the specialisation loss
-    frozen: bool = False  # the vision tower stays as it is
+    frozen: bool = False  # the towers stay as they are
 
 
 STAGES = [
     Stage("pairs", 320, (1.0, 1.0), PAIRS),
-    Stage("needle", 120, (1.0, 1.0), NEEDLE),
-    Stage("mix", 732, (1.0, 1.0), MIX, balance=0.03),
-    Stage("slower", 528, (0.5, 0.412), MIX, balance=0.03),
-    Stage("look", 600, (0.7, 0.03), {}),
-    Stage("joined", 400, (0.4, 0.3), MIX, balance=0.03, frozen=True),
-    Stage("domains", 200, (0.3, 0.2585), LONG, balance=0.03, domains=0.05, frozen=True),
-    Stage("finish", 800, (0.2585, 0.02), LONG, balance=0.03, domains=0.05, frozen=True),
-    Stage("last", 350, (0.2, 0.02), LAST, balance=0.03, domains=0.05, frozen=True),
+    Stage("needle", 160, (1.0, 1.0), NEEDLE),
+    Stage("look", 800, (0.7, 0.03), {}),
+    Stage("listen", 350, (0.7, 0.03), {}),
+    Stage("mix", 1600, (0.5, 0.35), MIX, balance=0.03, domains=0.05, frozen=True),
+    Stage("finish", 2600, (0.35, 0.02), LONG, balance=0.03, domains=0.12, frozen=True),
 ]
 STEPS = sum(stage.steps for stage in STAGES)
 WARM = 60  # steps

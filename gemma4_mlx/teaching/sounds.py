@@ -38,7 +38,7 @@ def say(text: str, voice: str, speed: int, pitch: int) -> np.ndarray:
     return np.interp(np.arange(n) * rate / RATE, np.arange(len(samples)), samples).astype("f4")
 
 
-def _tone(rng, start, end, seconds) -> np.ndarray:
+def tone(rng, start, end, seconds) -> np.ndarray:
     """A tone that glides from one frequency to another, faded at both ends."""
     t = np.arange(int(seconds * RATE)) / RATE
     phase = 2 * np.pi * (start * t + (end - start) * t**2 / (2 * seconds))
@@ -47,11 +47,16 @@ def _tone(rng, start, end, seconds) -> np.ndarray:
     return (0.3 * fade * wave_).astype("f4")
 
 
-def _finish(rng, clip) -> np.ndarray:
-    """A little silence around it, another loudness, a little noise."""
-    before, after = (rng.uniform(0.02, 0.12, 2) * RATE).astype(int)
-    clip = np.pad(clip, (before, after)) * rng.uniform(0.5, 1.4)
+def recorded(rng, clip) -> np.ndarray:
+    """Another loudness, a little noise."""
+    clip = clip * rng.uniform(0.5, 1.4)
     return (clip + rng.normal(0, rng.choice([0, 0.001, 0.003]), len(clip))).astype("f4")
+
+
+def _finish(rng, clip) -> np.ndarray:
+    """A little silence around it, as it would be recorded."""
+    before, after = (rng.uniform(0.02, 0.12, 2) * RATE).astype(int)
+    return recorded(rng, np.pad(clip, (before, after)))
 
 
 def _ask(rng, question):
@@ -64,7 +69,7 @@ def tones(rng) -> Sample:
         n = int(rng.integers(1, 6))
         pitch = int(rng.choice([300, 400, 500, 600, 800, 1000, 1300]))
         length, gap = rng.uniform(0.08, 0.18), rng.uniform(0.08, 0.16)
-        beep = _tone(rng, pitch, pitch, length)
+        beep = tone(rng, pitch, pitch, length)
         clip = np.concatenate([np.pad(beep, (0, int(gap * RATE)))] * n)
         word = NUMBERS[n]
         ask = rng.choice(
@@ -89,11 +94,11 @@ def tones(rng) -> Sample:
     up = rng.random() < 0.5
     start, end = (low, high) if up else (high, low)
     if rng.random() < 0.5:
-        clip = _tone(rng, start, end, rng.uniform(0.3, 0.8))
+        clip = tone(rng, start, end, rng.uniform(0.3, 0.8))
     else:
         length = rng.uniform(0.15, 0.35)
         gap = np.zeros(int(rng.uniform(0, 0.15) * RATE), "f4")
-        clip = np.concatenate([_tone(rng, start, start, length), gap, _tone(rng, end, end, length)])
+        clip = np.concatenate([tone(rng, start, start, length), gap, tone(rng, end, end, length)])
     ask = rng.choice(
         [
             "Does the pitch go up or down?",

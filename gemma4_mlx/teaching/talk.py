@@ -214,6 +214,26 @@ def drill(rng) -> Sample:
     return Sample("arithmetic", "drill", keys, conversation([(ask, spoken)]))
 
 
+def chain(rng) -> Sample:
+    """Practice for sums of several steps: each goes on from the result before it."""
+    a, b = _pair(rng)
+    while held_out(_sum_key(a, b)):
+        a, b = _pair(rng)
+    total = a + b
+    spoken, keys = [(f"{a} + {b} =", False), (f" {total}", True)], [_sum_key(a, b)]
+    for _ in range(int(rng.integers(4, 10))):
+        plus = rng.random() < (0.3 if total < 160 else 0)
+        c = int(rng.integers(0, 40)) if plus else int(rng.integers(0, min(100, total + 1)))
+        if not plus and total < 20:
+            plus, c = True, int(rng.integers(20, 100))
+        if plus and held_out(_sum_key(total, c)):
+            continue
+        after = total + c if plus else total - c
+        spoken += [(f"\n{total} {'+' if plus else '-'} {c} =", False), (f" {after}", True)]
+        total = after
+    return Sample("arithmetic", "chain", keys, conversation([("Practise in steps.", spoken)]))
+
+
 def sums(rng) -> Sample:
     """One-step sums of one- and two-digit numbers, one in a turn or several at once."""
     turns, keys = [], []

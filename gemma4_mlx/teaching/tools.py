@@ -195,6 +195,16 @@ def _draw(rng):
     return tool, str(request), _plain(arguments), _plain(result), answer
 
 
+def _spoken(tool, arguments, result, answer):
+    """(the call, the model's turn: call, result, answer)."""
+    wanted = call(tool["name"], arguments)
+    return wanted, [
+        (wanted + "<|tool_response>", True),
+        (response(tool["name"], result), False),
+        (answer, True),
+    ]
+
+
 def tools(rng, count=None) -> Sample:
     """One to three tools declared; one is called; its result is told."""
     count = int(rng.choice([1, 2, 2, 3])) if count is None else count
@@ -207,12 +217,7 @@ def tools(rng, count=None) -> Sample:
         if other["name"] not in [t["name"] for t in declared]:
             declared.append(other)
     declared = [declared[i] for i in rng.permutation(len(declared))]
-    wanted = call(tool["name"], arguments)
-    spoken = [
-        (wanted + "<|tool_response>", True),
-        (response(tool["name"], result), False),
-        (answer, True),
-    ]
+    wanted, spoken = _spoken(tool, arguments, result, answer)
     system = rng.choice(["", "", "You are a helpful assistant."])
     # Either the call is what is judged, or the answer; training always learns both.
     return Sample(
@@ -222,3 +227,22 @@ def tools(rng, count=None) -> Sample:
         conversation([(request, spoken)], system, declared),
         check={"call": wanted, "name": tool["name"], "arguments": arguments, "result": result},
     )
+
+
+def toolbox(rng) -> Sample:
+    """Practice: two to four tools, and each of them called in turn.
+
+    Only training sees it: declarations are long, and here they teach several calls.
+    """
+    drawn = {}
+    for _ in range(int(rng.integers(2, 5))):
+        one = _draw(rng)
+        drawn.setdefault(one[0]["name"], one)
+    drawn = list(drawn.values())
+    declared = [drawn[i][0] for i in rng.permutation(len(drawn))]
+    keys, turns = [], []
+    for tool, request, arguments, result, answer in drawn:
+        wanted, spoken = _spoken(tool, arguments, result, answer)
+        keys.append(f"tool {wanted}")
+        turns.append((request, spoken))
+    return Sample("tools", "toolbox", keys, conversation(turns, "", declared))

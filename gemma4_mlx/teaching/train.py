@@ -23,11 +23,13 @@ import torch
 from tokenizers import Tokenizer
 
 from . import CHECKPOINT, data, export, reference, schedule, tokenizer
+from .listen import Listen
 from .look import Look
 from .optimizer import Optimizer
 
 TOKENS = 1800  # per step
 MICRO = 2400  # padded tokens per micro-batch
+ALONE = {readout.stage: readout for readout in (Look, Listen)}  # stages of one tower alone
 SMOKE = schedule.Stage("smoke", 0, (1.0, 1.0), {"code": 0.7, "chat": 0.2, "needle": 0.1})
 
 
@@ -47,8 +49,7 @@ class Trainer:
         reference.use_fast_norms(self.model)
         self.routing = reference.Routing(self.model)
         self.optimizer = Optimizer(self.model)
-        self.look = None  # while the tower trains alone
-        self.before = None  # the weights before the last stage
+        self.alone = None  # the readout of a tower, while that trains alone
         self.step = 0
         self.seconds = 0.0
         self.stopping = False  # a polite kill: save first
@@ -65,10 +66,8 @@ class Trainer:
             "step": self.step, "seconds": self.seconds, "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(), "load": self.routing.load,
         }  # fmt: skip
-        if self.before:
-            state["before"] = self.before
-        if self.look:
-            state["look"] = (self.look.readout.state_dict(), self.look.optimizer.state_dict())
+        if self.alone:
+            state["alone"] = (self.alone.stage, self.alone.state())
         torch.save(state, self.path.with_suffix(".new"))
         os.replace(self.path.with_suffix(".new"), self.path)
 
@@ -80,12 +79,10 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.routing.load = state["load"]
         self.step, self.seconds = state["step"], state["seconds"]
-        self.before = state.get("before")
-        if "look" in state:
-            self.look = Look(self.model)
-            readout, optimizer = state["look"]
-            self.look.readout.load_state_dict(readout)
-            self.look.optimizer.load_state_dict(optimizer)
+        if "alone" in state:
+            name, readout = state["alone"]
+            self.alone = ALONE[name](self.model, self.stream)
+            self.alone.load_state(readout)
         return True
 
     # Training ------------------------------------------------------------------------------
@@ -94,12 +91,11 @@ class Trainer:
         stage, rate = schedule.stage_at(self.step, self.steps)
         if self.smoke:
             stage = SMOKE
-        elif stage.name == "look":
-            return self.one_look(rate)
-        self.look = None
-        if stage is schedule.STAGES[-1] and not self.before:
-            self.before = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.model.vision_tower.requires_grad_(not stage.frozen)
+        elif not stage.mix:
+            return self.one_alone(stage, rate)
+        self.alone = None
+        for tower in (self.model.model.vision_tower, self.model.model.audio_tower):
+            tower.requires_grad_(not stage.frozen)
         samples = self.stream.step(self.step, schedule.weights(stage), self.tokens)
         learned = sum(sum(s.learn) for s in samples)
         total = 0.0
@@ -117,14 +113,16 @@ class Trainer:
         self.step += 1
         return {"stage": stage.name, "loss": total, "tokens": sum(len(s.ids) for s in samples)}
 
-    def one_look(self, rate: float) -> dict:
-        """A step of the vision tower alone."""
-        self.model.model.vision_tower.requires_grad_(True)
-        self.look = self.look or Look(self.model)
-        loss, told = self.look.step(np.random.default_rng((self.stream.seed, self.step)), rate)
-        self.losses["look"].append(loss)
+    def one_alone(self, stage, rate: float) -> dict:
+        """A step of one tower alone."""
+        if not isinstance(self.alone, ALONE[stage.name]):
+            self.alone = ALONE[stage.name](self.model, self.stream)
+        self.alone.tower.requires_grad_(True)
+        rng = np.random.default_rng((self.stream.seed, self.step))
+        loss, told = self.alone.step(rng, rate)
+        self.losses[stage.name].append(loss)
         self.step += 1
-        return {"stage": f"look ({told:.0%} of shapes)", "loss": loss, "tokens": 0}
+        return {"stage": f"{stage.name} ({told:.0%} told)", "loss": loss, "tokens": 0}
 
     def run(self, every: float = 300, export_every: float = 1200, folder=None) -> None:
         """Train to the end; a checkpoint every five minutes, the folder every twenty."""
@@ -148,12 +146,6 @@ class Trainer:
                 self.export(folder)
                 exported = now
         self.save()
-
-    @torch.no_grad()
-    def average(self) -> None:
-        """The mean of before and after the last stage: what it taught, less of what it cost."""
-        for name, value in self.model.named_parameters():
-            value.lerp_(self.before[name], 0.5)
 
     def export(self, folder: Path) -> None:
         size = export.export(self.model, self.stream.encode.tokenizer, folder)
@@ -197,7 +189,6 @@ def main() -> None:
     if trainer.resume():
         print(f"going on at step {trainer.step}", flush=True)
     trainer.run(folder=arguments.out)
-    trainer.average()
     trainer.export(arguments.out)
 
 

@@ -1,15 +1,27 @@
 """The teaching data: format, split, tokenizer."""
 
+import re
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from gemma4_mlx.teaching import CHECKPOINT, data, render, skills, tokenizer
+from gemma4_mlx.teaching import (
+    CHECKPOINT,
+    data,
+    listen,
+    look,
+    pictures,
+    render,
+    skills,
+    sounds,
+    tokenizer,
+)  # fmt: skip
 
 TEXT = ["chat", "count", "sentence", "sums", "two_step", "code", "needle", "tools"]
-PRACTICE = ["drill", "grid"]  # asked in training alone
+PRACTICE = ["drill", "chain", "toolbox", "grid"]  # asked in training alone
 
 
 @pytest.mark.parametrize("name", TEXT + PRACTICE)
@@ -102,6 +114,56 @@ def test_a_drill_learns_the_results_alone():
     sample = data.make("drill", np.random.default_rng(6))
     for (asked, _), (result, learn) in zip(sample.parts[2:-1:2], sample.parts[3::2], strict=True):
         assert learn and eval(asked.strip(" =")) == int(result.removesuffix("<turn|>").strip(" ,"))
+
+
+def test_a_chain_goes_on_from_each_result():
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        sample = data.make("chain", rng)
+        text = "".join(text for text, _ in sample.parts)
+        lines = re.findall(r"(\d+) ([+-]) (\d+) = (\d+)", text)
+        for i, (a, sign, b, result) in enumerate(lines):
+            assert int(result) == int(a) + int(b) * (1 if sign == "+" else -1) >= 0
+            assert i == 0 or a == lines[i - 1][3]
+
+
+def test_a_toolbox_calls_every_tool_once():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        text = "".join(text for text, _ in data.make("toolbox", rng).parts)
+        declared = re.findall(r"<\|tool>declaration:(\w+)", text)
+        assert sorted(declared) == sorted(re.findall(r"<\|tool_call>call:(\w+)", text))
+
+
+def test_labels_of_a_sound_lie_where_it_sounds():
+    """A clip's loud tokens, found from its samples, against the labels made from its events."""
+    rng = np.random.default_rng(5)
+    agree, tones = [], 0
+    for _ in range(30):
+        clip, events = listen.labelled(rng)
+        n = int(len(clip) / sounds.RATE / listen.TOKEN)
+        sound, onset, way = listen.of_tokens(events, n)
+        at = ((listen.TOKEN * np.arange(n) + listen.CENTRE) * sounds.RATE).astype(int)
+        loud = np.array([np.abs(clip[max(0, i - 80) : i + 80]).max() > 0.05 for i in at])
+        agree.append((loud == sound).mean())
+        assert (onset <= sound).all() and (sound[way > 0] == 1).all()
+        tones += onset.sum()
+    assert np.mean(agree) > 0.95 and tones > 60
+
+
+def test_labels_of_a_picture_lie_on_its_things():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        picture, (shape, colour, place, centre) = look.labelled(rng)
+        assert ((shape > 0) == (colour > 0)).all() and ((shape > 0) == (place >= 0)).all()
+        assert centre.sum() == len(set(place.tolist()) - {-1})
+        side = len(picture) // look.GRID
+        wanted = [None, *pictures.COLOURS.values()]
+        for token in np.flatnonzero(centre & (shape > 0)):
+            y, x = np.array(divmod(token, look.GRID)) * side
+            patch = picture[y : y + side, x : x + side].reshape(-1, 3).astype(int)
+            near = np.abs(patch - wanted[colour[token]]).max(1) <= 12
+            assert near.any()
 
 
 def test_a_grid_says_what_stands_where():
