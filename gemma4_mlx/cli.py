@@ -5,6 +5,7 @@ error and exit status 2; Ctrl-C is 130.
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -199,9 +200,11 @@ def _chat(options: argparse.Namespace) -> int:
     schema = None
     if options.schema is not None:
         try:
-            schema = options.schema.read_text("utf-8")
+            schema = json.loads(options.schema.read_text("utf-8"))
         except OSError as error:
             raise Gemma4Error(f"{options.schema} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise Gemma4Error(f"{options.schema} is no JSON Schema: {error}") from None
     names = ("max_tokens", "temperature", "top_p", "top_k", "seed")
     sampling = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
     from .chat import Chat
@@ -278,8 +281,10 @@ def _trace(options: argparse.Namespace) -> int:
         raise Gemma4Error(f"{options.out}: the name must end in .html or .g4trace")
     if not options.out.parent.is_dir():
         raise Gemma4Error(f"{options.out.parent} is not a folder")
-    if (options.prompt is None) == (options.file is None):
-        raise Gemma4Error("give a text to trace, or --file, and not both")
+    if options.prompt is None and options.file is None:
+        raise Gemma4Error('give a text to trace, as in `gemma4-mlx trace "Count from 3 to 9"`')
+    if options.prompt is not None and options.file is not None:
+        raise Gemma4Error("give a text or --file, not both")
     if options.file is not None:
         try:
             text = options.file.read_text("utf-8")

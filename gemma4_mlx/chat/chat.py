@@ -66,7 +66,7 @@ class Chat:
         cache: a :class:`~gemma4_mlx.generation.PromptCache`; None until something was said.
 
     Raises:
-        ChatError: the model has no tokenizer, or the history is no conversation.
+        ChatError: ``model`` is none or has no tokenizer, or the history is no conversation.
         ToolError: a function that cannot be declared as a tool.
     """
 
@@ -84,6 +84,10 @@ class Chat:
         beyond_context: bool = False,
         template: str | None = None,
     ):
+        if not hasattr(model, "config"):
+            raise ChatError(
+                f"a chat takes a loaded model, such as g4.load(...), not {type(model).__name__}."
+            )
         if getattr(model, "tokenizer", None) is None:
             raise ChatError("this model has no tokenizer: load it from a folder that holds one.")
         self.model = model

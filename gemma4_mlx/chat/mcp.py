@@ -6,8 +6,8 @@
 
     MCPServer("http://127.0.0.1:8000/mcp", headers={"Authorization": "Bearer ..."})
 
-The official client (``pip install "gemma4-mlx[mcp]"``) speaks over the process's standard input and
-output, or with a URL over streamable HTTP, in a thread of its own. The older HTTP+SSE transport,
+The official client (``pip install mcp``) speaks over the process's standard input and output, or
+with a URL over streamable HTTP, in a thread of its own. The older HTTP+SSE transport,
 which the protocol has replaced, and signing in (OAuth) are not supported. Nothing a server says is
 trusted: names are checked, descriptions and results are plain text to the model.
 """
@@ -59,9 +59,7 @@ class MCPServer:
         try:
             import mcp
         except ImportError as error:
-            raise ToolError(
-                'MCP servers need the official client: pip install "gemma4-mlx[mcp]"'
-            ) from error
+            raise ToolError("MCP servers need the official client: pip install mcp") from error
         self._timeout = timeout
         remote = command.startswith(("http://", "https://"))
         if remote and (args or env is not None or cwd is not None):

@@ -39,7 +39,13 @@ def find(path_or_repo: str | Path | None, revision: str | None = None) -> Path:
         CheckpointError: no such folder and no repository id, or the download failed.
     """
     if path_or_repo is None:
-        path_or_repo = os.environ.get("GEMMA4_MODEL") or TEACHING
+        named = os.environ.get("GEMMA4_MODEL")
+        if not named:
+            return TEACHING
+        try:
+            return find(named, revision)
+        except CheckpointError as error:
+            raise CheckpointError(f"GEMMA4_MODEL in the environment: {error}") from None
     if not isinstance(path_or_repo, str | Path):
         raise CheckpointError(
             f"expected a folder or a repository id, found {type(path_or_repo).__name__}"

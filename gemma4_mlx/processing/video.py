@@ -5,7 +5,7 @@ tokens, and in the prompt each stands behind its time: ``00:03 <image>...`` (tra
 ``processing_gemma4.py`` and ``default_sample_indices_fn`` in ``video_utils.py``). A video's sound
 is not part of it: send it as audio beside it.
 
-Video files are decoded by PyAV, an extra: ``pip install "gemma4-mlx[video]"``. Frames that are
+Video files are decoded by PyAV, an extra: ``pip install av``. Frames that are
 already arrays or pictures need nothing.
 """
 
@@ -139,8 +139,7 @@ def _decoded_frames(data: Path | bytes, name: str, count: int):
         import av
     except ImportError:
         raise MediaError(
-            'reading video files needs PyAV: pip install "gemma4-mlx[video]"; or pass the frames '
-            "as arrays"
+            "reading video files needs PyAV: pip install av; or pass the frames as arrays"
         ) from None
     try:
         rate, total = _measure(av, data, name)

@@ -52,7 +52,7 @@ STAGES = [
     Stage("look", 800, (0.7, 0.03), {}),
     Stage("listen", 350, (0.7, 0.03), {}),
     Stage("mix", 1600, (0.5, 0.35), MIX, balance=0.03, domains=0.05, frozen=True),
-    Stage("finish", 2600, (0.35, 0.02), LONG, balance=0.03, domains=0.12, frozen=True),
+    Stage("finish", 1700, (0.35, 0.02), LONG, balance=0.03, domains=0.12, frozen=True),
 ]
 STEPS = sum(stage.steps for stage in STAGES)
 WARM = 60  # steps

@@ -25,9 +25,7 @@ def to_frame(columns: dict, library: str):
 
             return pyarrow.table(columns)
     except ImportError as missing:
-        raise TraceError(
-            f"{library} is not installed: pip install 'gemma4-mlx[data]' ({missing})"
-        ) from None
+        raise TraceError(f"{library} is missing ({missing}): pip install {missing.name}") from None
     raise TraceError(f"no frame library {library!r}; there are 'pandas', 'polars' and 'arrow'")
 
 

@@ -51,11 +51,15 @@ def trace(
 
     Raises:
         TraceError: the plan names layers or heads the model lacks, asks for routing from a model
-            without experts, or does not fit.
+            without experts, or does not fit; or ``model`` is none.
         ContextError: the prompt is empty, or longer than the model's context.
         GenerationError: a token id outside the vocabulary.
         ChatError: messages that the chat template refuses.
     """
+    if not hasattr(model, "observe"):
+        raise TraceError(
+            f"trace takes a loaded model and then a prompt; {type(model).__name__} is no model"
+        )
     given = (attention, routing, lens, activations)
     if plan is None:
         experts = model.config.text.enable_moe_block

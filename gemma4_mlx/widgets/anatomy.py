@@ -43,6 +43,8 @@ class Anatomy(Widget):
     ----------
     model : a loaded model; nothing is computed with it, only looked at
 
+    Raises TypeError for what is no model.
+
     >>> Anatomy(g4.load())
     """
 
@@ -53,6 +55,8 @@ class Anatomy(Widget):
     chosen = traitlets.Dict().tag(sync=True)
 
     def __init__(self, model: Any) -> None:
+        if not hasattr(model, "observe"):
+            raise TypeError(f"Anatomy takes a loaded model, not {type(model).__name__}")
         self.model = model
         self._blocks = {block.id: block for block in blocks_of(model)}
         super().__init__()

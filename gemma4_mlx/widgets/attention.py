@@ -44,7 +44,8 @@ class Attention(TraceView):
     media : pictures (PIL, path, array) and sounds (samples) in the order of the prompt, drawn
         under the weights of their soft tokens; None takes what the trace carries
 
-    The selected layer, head and token are ``trace.selection``'s, both ways.
+    The selected layer, head and token are ``trace.selection``'s, both ways. Raises TypeError for
+    what is no trace.
 
     >>> view = Attention(g4.trace(model, "a prompt", attention=g4.AttentionPlan(retain="all")))
     """
@@ -52,6 +53,11 @@ class Attention(TraceView):
     front = "attention"
 
     def __init__(self, trace: Any, media: Any = None) -> None:
+        if not hasattr(trace, "attention"):
+            raise TypeError(
+                f"Attention draws a trace, such as g4.trace(model, ...) or chat.trace(), not "
+                f"{type(trace).__name__}"
+            )
         self.trace = trace
         self.set_sources("a", trace, media)
         super().__init__()
