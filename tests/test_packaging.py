@@ -1,6 +1,8 @@
 """environment.yml, pyproject.toml and the README agree."""
 
+import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -20,6 +22,20 @@ def test_conda_environment_installs_this_package():
     (own,) = pip
     extras = re.fullmatch(r"-e \.\[(.+)\]", own).group(1).split(",")
     assert set(extras) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_course_needs_nothing_beyond_the_first_command():
+    """What a notebook imports, and what frames need by default, is installed with the package."""
+    names = {re.match(r"[A-Za-z0-9_-]+", d).group().lower() for d in PROJECT["dependencies"]}
+    named = {"PIL": "pillow", "IPython": "ipywidgets"}
+    needed = {"pandas"}  # RoutingData.to_dataframe()
+    for file in (ROOT / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+            for line in cell["source"] if cell["cell_type"] == "code" else ():
+                if found := re.match(r"\s*(?:import|from)\s+(\w+)", line):
+                    needed.add(named.get(found.group(1), found.group(1)))
+    missing = needed - names - sys.stdlib_module_names - {"gemma4_mlx"}
+    assert not missing
 
 
 def test_mlx_is_chosen_by_platform():

@@ -87,7 +87,8 @@ def load(
     model.load_weights(list(_read(sources, new, dtype_of)))
     mx.eval(model.parameters())  # what is left lazy could be computed on this thread alone
     model.eval()
-    _attach(model, folder, stored, path_or_repo, packings | new)
+    source = os.environ.get("GEMMA4_MODEL") if path_or_repo is None else path_or_repo
+    _attach(model, folder, stored, source, packings | new)
     return model
 
 
@@ -177,7 +178,7 @@ def _attach(
         from ..processing.tokenizer import Tokenizer
 
         model.tokenizer = Tokenizer.from_folder(folder)
-    model.source = "teaching model" if source is None else str(source)
+    model.source = str(source) if source else "teaching model"
     model.generation_config = _optional_json(folder, "generation_config.json")
     processor = _optional_json(folder, "processor_config.json")
     model.processor_config = processor or _optional_json(folder, "preprocessor_config.json")

@@ -329,7 +329,8 @@ class FitTable:
 
     @property
     def title(self) -> str:
-        return f"GiB needed, by tokens of context; {_gib(self.machine.usable)} of {self.machine}"
+        may = f"a model may take {_gib(self.machine.usable)} of {self.machine}"
+        return f"GiB needed, by tokens of context; {may}"
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{_thousands(c)}</th>" for c in self.contexts)

@@ -303,6 +303,8 @@ def test_bad_messages(actor, script):
     actor.tokenizer = None
     with pytest.raises(ChatError, match="no tokenizer"):
         Chat(actor)
+    with pytest.raises(ChatError, match=r"a loaded model, such as g4.load\(...\), not str"):
+        Chat("google/gemma-4-E2B-it")
 
 
 CALL = ToolCall("c0", "f", {})

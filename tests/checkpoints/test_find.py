@@ -86,6 +86,14 @@ def test_what_is_no_repository_id_is_not_looked_up(name, hub):
     assert hub.asked == []
 
 
+def test_the_environment_is_named_where_it_is_at_fault(hub, monkeypatch):
+    monkeypatch.setenv("GEMMA4_MODEL", "/no/such/folder")
+    with pytest.raises(CheckpointError, match=r"GEMMA4_MODEL.*'/no/such/folder' is no folder"):
+        g4.load()
+    monkeypatch.setenv("GEMMA4_MODEL", REPO)
+    assert g4.load().source == REPO
+
+
 def test_nothing_given_nothing_fetched(hub):
     g4.load()
     assert hub.asked == []

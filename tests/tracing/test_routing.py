@@ -1,5 +1,7 @@
 """Routing statistics against slow, plain definitions, and traces compared."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -104,6 +106,12 @@ def test_frames(library):
     assert get("layer")[row] == 4 and get("token")[row] == 17 and get("rank")[row] == 1
     assert get("expert")[row] == routing.experts[1, 17, 1]
     assert get("kind")[20] == "image" and get("role")[-1] == "model"
+
+
+def test_missing_frame_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(TraceError, match=r"arrow is missing.*pip install pyarrow$"):
+        made(10).to_dataframe("arrow")
 
 
 def test_unknown_frame_library():

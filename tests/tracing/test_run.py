@@ -184,6 +184,7 @@ def test_bad_requests(random_model, checkpoint):
     nowhere = AttentionPlan(storage="disk", folder="/nowhere/at/all")
     both = {"plan": TracePlan(RoutingPlan()), "routing": None}
     for error, match, call in (
+        (TraceError, "str is no model", trace(model="google/gemma-4-E2B-it")),
         (TraceError, "no experts", trace(model=dense, routing=RoutingPlan())),
         (TraceError, "layers 0 to 7", trace(routing=RoutingPlan((8,)))),
         (TraceError, "heads 0 to 3", trace(attention=AttentionPlan(heads=(4,)))),

@@ -22,6 +22,11 @@ def view(model):
     return Anatomy(model)
 
 
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match="not str"):
+        Anatomy("google/gemma-4-E2B-it")
+
+
 def test_every_parameter_is_counted_once(view, model):
     counted = sum(p["params"] for b in view.meta["blocks"] for p in b["parts"])
     size = sum(p["bytes"] for b in view.meta["blocks"] for p in b["parts"])

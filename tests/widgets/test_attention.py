@@ -145,6 +145,11 @@ def test_small_pictures_and_summaries_of_every_head(trace, view):
     assert content["heads"][0]["summary"]["entropy"] == pytest.approx(2.5, rel=0.1)
 
 
+def test_what_is_no_trace_is_refused_with_the_remedy():
+    with pytest.raises(TypeError, match=r"chat.trace\(\), not dict"):
+        Attention({})
+
+
 def test_the_needle_head_is_found_and_shown_first(view):
     found = view.answer_find([280, 281], [40, 41])["heads"]
     assert (found[0]["layer"], found[0]["head"]) == (2, 1) and found[0]["mass"] > 0.8
