@@ -418,7 +418,9 @@ class AttentionData:
         Raises ValueError if the arrays do not belong together.
         """
         layers = []
+        _check_whole([meta["n"], meta["width"]], 1, "n and width")
         for facts in meta["layers"]:
+            _check_facts(facts)
             prefix = f"{facts['layer']}."
             own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
             statistics = {
@@ -429,6 +431,18 @@ class AttentionData:
             layers.append(LayerAttention(**facts, statistics=statistics, **values))
             _check_shapes(layers[-1], meta["n"], meta["width"])
         return cls(meta["n"], meta["width"], layers, arrays.get("blocks"))
+
+
+def _check_whole(values: list, least: int, what: str) -> None:
+    if any(type(value) is not int or value < least for value in values):
+        raise ValueError(f"{what}: {values}, expected whole numbers from {least} on")
+
+
+def _check_facts(facts: dict) -> None:
+    """Raise ValueError for a layer's facts that are no numbers where a file should hold some."""
+    known = [facts[name] for name in ("window", "back") if facts[name] is not None]
+    _check_whole([facts["layer"], facts["donor"], *facts["heads"], *known], 0, "a layer's facts")
+    _check_whole([facts["all_heads"], facts["kv_heads"]], 1, "numbers of heads")
 
 
 def _check_shapes(part: LayerAttention, n: int, width: int) -> None:

@@ -110,6 +110,17 @@ def with_header(path, change, body=None):
     path.write_bytes(struct.pack("<Q", len(head)) + head + (rest if body is None else body))
 
 
+def described(change):
+    """A change of a header that changes its description of the attention."""
+
+    def changed(header):
+        description = json.loads(header["__metadata__"]["description"])
+        change(description["attention"])
+        header["__metadata__"]["description"] = json.dumps(description)
+
+    return changed
+
+
 @pytest.mark.parametrize("cut", [0, 4, 8, 100, 5000, -1])
 def test_cut_short(saved, cut):
     data = saved.read_bytes()
@@ -144,6 +155,10 @@ def test_newer_versions_are_refused(saved):
         lambda h: h["attention.2.normaliser"]["shape"].reverse(),
         lambda h: h["attention.2.queries"]["shape"].reverse(),
         lambda h: h["attention.2.statistics.entropy"]["shape"].reverse(),
+        described(lambda a: a["layers"][0].update(back={})),
+        described(lambda a: a["layers"][0].update(window="8")),
+        described(lambda a: a["layers"][0].update(kv_heads=0)),
+        described(lambda a: a.update(width=0)),
     ],
 )
 def test_damage_is_named(saved, change):
