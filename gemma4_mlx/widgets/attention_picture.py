@@ -45,7 +45,8 @@ def attention_drawing(view) -> Drawing:
     position = {layer["index"]: i for i, layer in enumerate(layers)}
     for layer in layers:
         x = 16 + position[layer["index"]] * (small + 4)
-        out.text(x + small / 2, 68, f"L{layer['index']}", 10, anchor="middle", bold=True)
+        size = 10 if small >= 24 else 8  # "L34" over a column of 20
+        out.text(x + small / 2, 68, f"L{layer['index']}", size, anchor="middle", bold=True)
         short = "full" if layer["kind"] == "full" else str(layer["window"])
         if small >= 24:
             out.text(x + small / 2, 80, short, 9, FAINT, "middle")

@@ -105,6 +105,25 @@ def test_heads_are_sorted_and_other_heads_fall_back_to_their_small_picture(opene
     root.locator(".g4-mapfoot .g4-chip", has_text="pooled").wait_for()
 
 
+@pytest.mark.parametrize("width", [360, 480, 900])
+def test_names_of_neighbouring_layers_do_not_overlap(opened, width):
+    opened.set_viewport_size({"width": width, "height": 700})
+    opened.reload()
+    opened.wait_for_selector('.g4-attention[data-missing="0"]')
+    overlap = opened.evaluate(
+        """() => {
+          const boxes = [...document.querySelectorAll(".g4-layerhead > *")].map((e) => {
+            const range = document.createRange();
+            range.selectNodeContents(e);
+            return range.getBoundingClientRect();
+          });
+          return boxes.some((a, i) => boxes.slice(i + 1).some((b) => a.right > b.left + 0.5
+            && b.right > a.left + 0.5 && a.bottom > b.top + 0.5 && b.bottom > a.top + 0.5));
+        }"""
+    )
+    assert opened.locator(".g4-shared").count() and not overlap
+
+
 def test_light_and_dark_differ(opened):
     read = "getComputedStyle(document.querySelector('.g4-attention')).color"
     light = opened.evaluate(read)

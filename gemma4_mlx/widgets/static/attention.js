@@ -62,7 +62,8 @@ function render({ model, el }) {
     grid.className = sorted ? "g4-heads g4-sorted" : "g4-heads";
     grid.style.gridTemplateColumns = sorted ? "" : `repeat(${columns}, ${side + 6}px)`;
     const nodes = [];
-    if (!sorted) for (const layer of meta().layers) nodes.push(layerHead(layer));
+    const narrow = side < 62;
+    if (!sorted) for (const layer of meta().layers) nodes.push(layerHead(layer, narrow));
     const byHead = sorted ? list : [...list].sort((a, b) => a.head - b.head || a.layer - b.layer);
     let column = 0, row = -1;
     for (const item of byHead) {
@@ -75,14 +76,16 @@ function render({ model, el }) {
       nodes.push(node);
     }
     grid.replaceChildren(...nodes);
-    gridNote.textContent = sorted ? "Largest first." : "Columns are layers, rows are heads. Each picture: keys to the right, queries down; the whole context.";
+    const donor = meta().layers.find((l) => l.donor !== null)?.donor;
+    const key = narrow && donor !== undefined ? ` ↩L${donor}: with the keys and values of layer ${donor}.` : "";
+    gridNote.textContent = sorted ? "Largest first." : `Columns are layers, rows are heads. Each picture: keys to the right, queries down; the whole context.${key}`;
     markHead();
   }
 
-  function layerHead(layer) {
-    const short = layer.kind === "full" ? "full" : `±${layer.window}`.replace("±", "");
-    const text = [h("strong", {}, `L${layer.index}`), h("span", { class: `g4-kind g4-kind-${layer.kind}` }, layer.kind === "full" ? "full" : short)];
-    if (layer.donor !== null) text.push(h("span", { class: "g4-shared" }, `KV of L${layer.donor}`));
+  function layerHead(layer, narrow) {
+    const kind = layer.kind === "full" ? "full" : String(layer.window);
+    const text = [h("strong", {}, `L${layer.index}`), h("span", { class: `g4-kind g4-kind-${layer.kind}${narrow ? " g4-narrow" : ""}` }, kind)];
+    if (layer.donor !== null) text.push(h("span", { class: "g4-shared" }, narrow ? `↩L${layer.donor}` : `↩ KV of L${layer.donor}`));
     return h("div", { class: "g4-layerhead", title: layerTitle(layer) }, ...text);
   }
 
