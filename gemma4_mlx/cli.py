@@ -160,12 +160,22 @@ def _lab(options: argparse.Namespace) -> int:
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container: Jupyter would refuse to start
         command.append("--allow-root")
     print(f"The notebooks are in {folder}. Ctrl-C, twice, ends JupyterLab.", flush=True)
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env=kernel_environment())
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:  # JupyterLab has it too; it asks, and ends its kernels
             pass
+
+
+def kernel_environment() -> dict[str, str]:
+    """The environment for JupyterLab. A folder that ``GEMMA4_MODEL`` names from here is named from
+    the root, for kernels run in the notebooks' folder."""
+    environment = dict(os.environ)
+    named = environment.get("GEMMA4_MODEL")
+    if named and (folder := Path(named).expanduser()).is_dir():
+        environment["GEMMA4_MODEL"] = str(folder.resolve())
+    return environment
 
 
 def notebooks_folder(wanted: Path | None = None) -> Path:

@@ -138,6 +138,17 @@ def test_lab_opens_the_course_of_a_checkout(monkeypatch):
     assert (folder / cli.START_NOTEBOOK).is_file()
 
 
+def test_a_model_folder_is_found_from_the_notebooks(monkeypatch, tmp_path):
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for named, passed_on in (
+        ("models/mine", str((tmp_path / "models" / "mine").resolve())),
+        ("google/gemma-4-E2B-it", "google/gemma-4-E2B-it"),
+    ):
+        monkeypatch.setenv("GEMMA4_MODEL", named)
+        assert cli.kernel_environment()["GEMMA4_MODEL"] == passed_on
+
+
 def test_an_installed_course_is_copied_and_never_overwritten(monkeypatch, tmp_path):
     package = tmp_path / "site-packages" / "gemma4_mlx"
     (package / "notebooks").mkdir(parents=True)
