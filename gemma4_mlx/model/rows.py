@@ -26,18 +26,14 @@ def settled(x, everywhere: bool = False):
     though not small.
     """
     if everywhere or mx.default_device() == mx.cpu:
-        _evaluated(x)
+        evaluated(x)
     return x
 
 
-def known(x: mx.array) -> list | None:
-    """The values of ``x``; None inside mx.compile and mx.vmap, where there are none yet."""
-    return x.tolist() if _evaluated(x) else None
-
-
-def _evaluated(x) -> bool:
+def evaluated(*arrays) -> bool:
+    """Compute ``arrays``; False inside mx.compile and mx.vmap, where there are no values yet."""
     try:
-        mx.eval(x)
+        mx.eval(*arrays)
     except (RuntimeError, ValueError) as error:
         if "transformations" not in str(error):
             raise

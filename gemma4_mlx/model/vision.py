@@ -23,11 +23,10 @@ from .exponential import attention, geglu, slow_exponential
 from .layers import RMSNorm, rms_norm
 from .rows import by_rows, few_spare_buffers
 
-#: Attention scores made at once, in elements. The largest picture has 10,080 patches: all scores
-#: of a 12-head layer would take 4.9 GB. Fewer on the CPU backend, which works several blocks
-#: ahead; Metal has fused kernels for the released head sizes.
-_SCORES_CPU = 1 << 19
-_SCORES_GPU = 1 << 26
+#: Attention scores made at once, in elements, where no fused kernel makes them (Metal has those
+#: for the released head sizes). The largest picture has 10,080 patches: all scores of a 12-head
+#: layer would take 4.9 GB.
+_SCORES = 1 << 26
 
 
 class VisionTower(nn.Module):
@@ -186,11 +185,8 @@ class Attention(nn.Module):
         """softmax(q k^T) v for queries (H, P, d) -> (P, H*d), never all scores at once."""
         H, P, _ = queries.shape
         if slow_exponential(queries):
-            repeats = H // keys.shape[0]
-            keys, values = (mx.repeat(x, repeats, axis=0) for x in (keys, values))
-            out = attention(queries, keys, values, _SCORES_CPU)
-            return out.swapaxes(0, 1).reshape(P, -1)
-        rows = max(1, _SCORES_GPU // (H * P))
+            return attention(queries, keys, values).reshape(P, -1)
+        rows = max(1, _SCORES // (H * P))
         out = []
         for i in range(0, P, rows):
             part = queries[None, :, i : i + rows]

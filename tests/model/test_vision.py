@@ -68,8 +68,9 @@ def test_splitting_queries_and_rows_changes_nothing(monkeypatch, fused):
     whole = tower(pixels, where)
     if fused:
         monkeypatch.setattr(vision, "slow_exponential", lambda x: False)
-    monkeypatch.setattr(vision, "_SCORES_CPU", 54 * 5)  # five queries at a time
-    monkeypatch.setattr(vision, "_SCORES_GPU", 2 * 54 * 5)
+    monkeypatch.setattr(vision, "_SCORES", 2 * 54 * 5)  # five queries at a time
+    monkeypatch.setattr(exponential, "_ROWS", 5)
+    monkeypatch.setattr(exponential, "_COLUMNS", 8)
     monkeypatch.setattr(rows, "ROWS_CPU", 7)
     assert relative(tower(pixels, where), np.array(whole)) < 1e-5
 
@@ -88,13 +89,34 @@ def test_the_cpu_functions_equal_mlx_own(scale):
     expected = nn.gelu_approx(gate) * up
     assert relative(exponential.geglu(gate, up), np.array(expected)) < 1e-6
     assert relative(exponential.silu(gate), np.array(nn.silu(gate))) < 1e-6
-    q, k, v = (mx.random.normal((2, 33, 16)) for _ in range(3))
-    expected = mx.fast.scaled_dot_product_attention((q * scale)[None], k[None], v[None], scale=1.0)[
-        0
-    ]
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 300.0])
+def test_attention_on_the_cpu_equals_mlx_own(monkeypatch, scale):
+    """Four heads that share two heads' keys; scores up to 50 and beyond what exp can take; with
+    values, compiled, and its derivatives."""
+    mx.random.seed(2)
+    q, k, v, weights = (mx.random.normal(s) for s in ((4, 33, 16), (2, 20, 16), (2, 20, 16), (16,)))
+    q = q * scale
+    monkeypatch.setattr(exponential, "_ROWS", 7)
+    monkeypatch.setattr(exponential, "_COLUMNS", 6)
+
+    def fused(q, k, v):
+        out = mx.fast.scaled_dot_product_attention(q[None], k[None], v[None], scale=1.0)
+        return out[0].swapaxes(0, 1)
+
+    expected = np.array(fused(q, k, v))
     for function in (exponential.attention, mx.compile(exponential.attention)):
-        ours = function(q * scale, k, v, 100)
-        assert relative(ours, np.array(expected)) < 1e-5
+        # Scores in the thousands are themselves rounded to 1e-4.
+        assert relative(function(q, k, v), expected) < max(1e-5, 3e-7 * scale)
+    if scale > 100:
+        return  # derivatives of such a softmax are rounding errors
+    ours, theirs = (
+        mx.grad(lambda *a: ((f(*a) @ weights) ** 2).sum(), (0, 1, 2))(q, k, v)  # noqa: B023
+        for f in (exponential.attention, fused)
+    )
+    for a, b in zip(ours, theirs):
+        assert relative(a, np.array(b)) < 1e-4
 
 
 def test_a_tower_leaves_the_limit_of_spare_buffers_as_it_was():
