@@ -72,7 +72,10 @@ def lab(tmp_path_factory):
 
 
 class Lab:
-    def __init__(self, folder: Path):
+    """A server of JupyterLab, or of another ``module`` that shows notebooks under ``path``."""
+
+    def __init__(self, folder: Path, module="jupyterlab", app="LabApp", path="lab/tree"):
+        self.module, self.app, self.path = module, app, path
         self.folder = folder / "notebooks"
         self.folder.mkdir()
         self.private = folder
@@ -95,11 +98,12 @@ class Lab:
         quiet.mkdir(parents=True)
         (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
         self.log = self.private / "lab.log"
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1"]
+        command = [sys.executable, "-m", self.module, "--no-browser", "--ip=127.0.0.1"]
         command += [f"--port={self.port}", "--allow-root", f"--ServerApp.root_dir={self.folder}"]
         command += [f"--IdentityProvider.token={self.token}", "--LabApp.news_url=None"]
         command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-        command += ["--LabApp.extension_manager=readonly", "--LabApp.expose_app_in_browser=True"]
+        command += ["--LabApp.extension_manager=readonly"]
+        command += [f"--{self.app}.expose_app_in_browser=True"]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
         for _ in range(240):
@@ -107,7 +111,7 @@ class Lab:
                 urllib.request.urlopen(f"{self.address}/api?token={self.token}", timeout=1)
                 return
             time.sleep(0.25)
-        pytest.fail(f"JupyterLab did not start:\n{self.log.read_text()[-2000:]}")
+        pytest.fail(f"{self.module} did not start:\n{self.log.read_text()[-2000:]}")
 
     def add_kernel(self, name: str, path: Path):
         """A kernel whose packages in ``path`` go before the installed ones."""
@@ -127,7 +131,7 @@ class Lab:
             self.process.kill()
 
     def url(self, name: str) -> str:
-        return f"{self.address}/lab/tree/{name}?token={self.token}&reset"
+        return f"{self.address}/{self.path}/{name}?token={self.token}&reset"
 
 
 @pytest.fixture
@@ -230,6 +234,16 @@ class Notebook:
 def notebook(lab, page):
     """``notebook(*cells, run=True) -> Notebook``."""
     return _opener(lab, page)
+
+
+@pytest.fixture
+def notebook7(page, tmp_path):
+    """The same in Jupyter Notebook 7, in place of JupyterLab."""
+    pytest.importorskip("notebook", reason="Notebook 7 is not installed")
+    server = Lab(tmp_path, "notebook", "JupyterNotebookApp", "notebooks")
+    server.start()
+    yield _opener(server, page)
+    server.stop()
 
 
 @pytest.fixture(scope="module")
