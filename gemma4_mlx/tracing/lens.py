@@ -68,5 +68,16 @@ class LensData:
 
     @classmethod
     def from_arrays(cls, arrays, meta) -> "LensData":
+        """From what a trace's file holds.
+
+        Raises ValueError if the arrays do not belong together, or an id has no text.
+        """
         names = ("positions", "ids", "probabilities", "next_probability")
-        return cls(meta["layers"], *(arrays[n] for n in names), meta["texts"])
+        data = cls(meta["layers"], *(arrays[n] for n in names), meta["texts"])
+        shape = (len(data.layers), *data.positions.shape)
+        shapes = (data.ids.shape[:2], data.probabilities.shape[:2], data.next_probability.shape)
+        if set(shapes) != {shape} or data.ids.shape != data.probabilities.shape:
+            raise ValueError(f"a lens of shapes {shapes}, expected {shape}")
+        if unknown := set(np.unique(data.ids).tolist()) - data.texts.keys():
+            raise ValueError(f"the lens guesses token {min(unknown)}, which has no text")
+        return data

@@ -190,14 +190,16 @@ class RoutingData:
 
     @classmethod
     def from_arrays(cls, arrays, meta, tokens: Tokens) -> "RoutingData":
-        return cls(
-            meta["layers"],
-            arrays["experts"],
-            arrays["weights"],
-            meta["num_experts"],
-            tokens,
-            arrays.get("probabilities"),
-        )
+        """From what a trace's file holds. Raises ValueError if the arrays do not belong together,
+        or an expert is named that does not exist."""
+        experts, weights, count = arrays["experts"], arrays["weights"], meta["num_experts"]
+        if experts.ndim != 3 or experts.shape[:2] != (len(meta["layers"]), len(tokens)):
+            raise ValueError(f"experts of shape {experts.shape} for {len(tokens)} tokens")
+        if weights.shape != experts.shape:
+            raise ValueError(f"weights of shape {weights.shape}, experts of {experts.shape}")
+        if experts.size and not 0 <= experts.min() <= experts.max() < count:
+            raise ValueError(f"expert {experts.max()} of {count}")
+        return cls(meta["layers"], experts, weights, count, tokens, arrays.get("probabilities"))
 
 
 def _mask(tokens, n: int) -> np.ndarray:

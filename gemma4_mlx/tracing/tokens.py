@@ -148,6 +148,9 @@ class Tokens(Sequence):
 
     @classmethod
     def from_arrays(cls, arrays, meta) -> "Tokens":
+        """From what a trace's file holds. Raises ValueError for a kind that does not exist."""
+        if arrays["kinds"].size and arrays["kinds"].max() >= len(KINDS):
+            raise ValueError(f"tokens of kind {arrays['kinds'].max()}, there are {len(KINDS)}")
         return cls(
             arrays["ids"],
             meta["texts"],

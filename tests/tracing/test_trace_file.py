@@ -167,6 +167,21 @@ def test_damage_is_named(saved, change):
         g4.open_trace(saved)
 
 
+@pytest.mark.parametrize(
+    "name, value", [("lens.ids", 123_456_789), ("routing.experts", 200), ("tokens.kinds", 99)]
+)
+def test_values_that_stand_for_nothing(saved, name, value):
+    data = bytearray(saved.read_bytes())
+    length = struct.unpack("<Q", data[:8])[0]
+    entry = json.loads(data[8 : 8 + length])[name]
+    size = {"I32": 4, "U8": 1}[entry["dtype"]]
+    start = 8 + length + entry["data_offsets"][0]
+    data[start : start + size] = value.to_bytes(size, "little")
+    saved.write_bytes(data)
+    with pytest.raises(TraceError, match=f"damaged.*{value}"):
+        g4.open_trace(saved)
+
+
 def test_other_files(tmp_path):
     missing = tmp_path / "missing.g4trace"
     with pytest.raises(TraceError, match="cannot be opened"):
