@@ -1,6 +1,12 @@
 """The Prompt widget as a reader uses it, in JupyterLab with the teaching model."""
 
+import ast
+import re
+
+import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 
 LOAD = """
 import gemma4_mlx as g4
@@ -16,12 +22,16 @@ prompt
 """
 AGAIN = "second = g4.widgets.Prompt(model, options={'max_tokens': 40}); second"
 BUSY = "import time; time.sleep(3600)"  # ends by an interrupt
+MEDIA = """
+said = second.chat.messages[0].parts
+print([(p.kind, p.name, len(p.source)) for p in said if hasattr(p, "kind")])
+"""
 BEGUN = "document.querySelector('.g4-from-assistant .g4-body')?.textContent.length > 40"
 
 
 @pytest.fixture(scope="module")
 def lab_notebook(shared_notebook):
-    opened = shared_notebook(LOAD, SHOW, AGAIN, BUSY, run=False)
+    opened = shared_notebook(LOAD, SHOW, AGAIN, BUSY, MEDIA, run=False)
     opened.run(0)
     opened.run(1)
     return opened
@@ -141,6 +151,68 @@ def test_two_widgets_on_one_model_and_the_same_cell_again(prompt, lab_notebook):
     page.wait_for_function("document.querySelectorAll('.g4-prompt').length === 2")
     fresh = page.locator(".g4-prompt").nth(1)
     fresh.locator(".g4-empty").wait_for()
+
+
+def drop(page, target, path):
+    """Drop a file from the file manager."""
+    box = target.bounding_box()
+    at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    browser = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for step in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": step, **at, "data": data})
+    browser.detach()
+
+
+PASTE = """async () => {
+  const canvas = new OffscreenCanvas(96, 64);
+  canvas.getContext("2d").fillRect(20, 20, 40, 30);
+  const blob = await canvas.convertToBlob({ type: "image/png" });
+  await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+  return blob.size;
+}"""
+
+
+def test_pictures_and_sounds_dropped_and_pasted(lab_notebook, tmp_path):
+    """Each shows what it is and what it costs before it is sent, and then is sent."""
+    page = lab_notebook.page
+    root = page.locator(".g4-prompt").nth(1)
+    photo, sound = tmp_path / "photo.png", tmp_path / "sound.wav"
+    Image.new("RGB", (300, 200), "teal").save(photo)
+    soundfile.write(sound, np.sin(np.arange(8000) / 6) / 2, 16_000)
+    box = root.get_by_role("textbox", name="Your message")
+    box.scroll_into_view_if_needed()
+
+    drop(page, box, photo)
+    chips = root.locator(".g4-attached")
+    chips.nth(0).get_by_text(re.compile(r"^\d+ tokens$")).wait_for()
+    drop(page, root, sound)  # anywhere on the widget
+    chips.nth(1).get_by_text(re.compile(r"^500 ms · \d+ tokens$")).wait_for()
+    size = page.evaluate(PASTE)
+    box.focus()
+    page.keyboard.press("Control+V")
+    chips.nth(2).get_by_text(re.compile(r"^\d+ tokens$")).wait_for()
+
+    drawn = "(e) => e.complete && e.naturalWidth > 0"
+    assert chips.nth(0).locator("img").evaluate(drawn)
+    assert chips.nth(2).locator("img").evaluate(drawn)
+    page.wait_for_function("(e) => e.duration === 0.5", arg=chips.locator("audio").element_handle())
+    box.press("Enter")
+    said = root.locator(".g4-from-user").last
+    said.locator("figure").nth(2).wait_for()
+    assert said.locator("figure").count() == 3 and said.locator("figure img").count() == 2
+    said.get_by_role("button", name="Listen").click()
+    said.locator("audio").wait_for()
+    root.get_by_role("button", name="Send").wait_for()
+    assert chips.count() == 0
+    lab_notebook.run(4)
+    sizes = [("image", photo), ("image", size), ("audio", sound)]
+    output = lab_notebook.cell(4).locator(".jp-OutputArea-output").inner_text()
+    sent = ast.literal_eval(output)
+    assert [(kind, length) for kind, _, length in sent] == [
+        (kind, file if isinstance(file, int) else file.stat().st_size) for kind, file in sizes
+    ]
+    assert sent[0][1] == "photo.png" and sent[2][1] == "sound.wav"
 
 
 def test_it_says_when_the_kernel_is_gone(prompt, lab_notebook):

@@ -10,7 +10,7 @@ const RATE = 16000; // Hz; what the models hear
  */
 export function makeComposer({ model, view, ask, icons, problem }, { send, stop }) {
   const { signal, root } = view;
-  /** @type {Map<string, { key: string, node: HTMLElement, ready: boolean }>} */
+  /** @type {Map<string, { key: string, release: () => void }>} */
   const attached = new Map();
   let busy = false;
   let uploads = 0;
@@ -71,6 +71,7 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
     text.value = "";
     fit();
     if (await send(words, keys)) {
+      attached.forEach((a) => a.release());
       attached.clear();
       strip.replaceChildren();
       strip.hidden = true;
@@ -84,10 +85,12 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
     const label = h("span", { className: "g4-attached-name", dir: "auto", textContent: file.name });
     const detail = h("span", { className: "g4-note", textContent: "reading…" });
     const chip = h("div", { className: "g4-attached" }, label, detail);
+    let release = () => {};
     const close = h("button", { type: "button", className: "g4-quiet", "aria-label": `Remove ${file.name}`,
       onclick: () => {
         attached.delete(id);
         chip.remove();
+        release();
         strip.hidden = !strip.children.length;
       } }, icons.close());
     chip.append(close);
@@ -105,8 +108,15 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
       }
       const about = answer.content;
       if (about.thumb) chip.prepend(h("img", { src: about.thumb, alt: "" }));
+      if (about.kind === "audio") {
+        const url = URL.createObjectURL(file);
+        release = () => URL.revokeObjectURL(url);
+        signal.addEventListener("abort", release);
+        chip.prepend(h("audio", { controls: true, src: url, "aria-label": file.name }));
+      }
       detail.textContent = [about.seconds && formatSeconds(about.seconds), `${about.tokens} tokens`].filter(Boolean).join(" · ");
-      if (chip.isConnected) attached.set(id, { key: about.key, node: chip, ready: true });
+      if (chip.isConnected) attached.set(id, { key: about.key, release });
+      else release();
     } catch (error) {
       chip.classList.add("g4-is-bad");
       detail.textContent = error.message;
