@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--top-k", type=int, help="choose among so many of the likeliest")
     chat.add_argument("--seed", type=int, help="makes the answer reproducible")
     chat.add_argument("--schema", type=Path, metavar="FILE", help="JSON Schema of the answer")
-    chat.add_argument("--stats", action="store_true", help="speed and memory, at the end")
+    chat.add_argument(
+        "--stats", action="store_true", help="tokens of each file, speed and memory, at the end"
+    )
     chat.set_defaults(run=_chat)
 
     trace = commands.add_parser("trace", help="record routing and attention of a prompt")
@@ -254,6 +256,7 @@ def _conversation(chat, media, schema, stats: bool) -> int:
 
 def _answer(chat, text: str | None, media, schema, stats: bool) -> None:
     from .chat import Done, TextDelta, ThinkingDelta, ToolCall
+    from .chat.rendering import media_of
 
     color = sys.stdout.isatty()
     thinking = False
@@ -277,6 +280,9 @@ def _answer(chat, text: str | None, media, schema, stats: bool) -> None:
             if schema is not None:
                 _ = event.reply.parsed  # an answer cut short is an error
             if stats:
+                for part in media_of(chat.messages[-2:-1]):
+                    medium = chat._media.load(part)
+                    print(f"{medium.name}: {medium.n_soft} tokens", file=sys.stderr)
                 s = event.reply.stats
                 print(
                     f"{s.prompt_tokens} tokens read in {s.prefill_seconds:.2f} s, "

@@ -1,14 +1,21 @@
 """The command line: what it prints, and one line for a user's mistake."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 
+import gemma4_mlx as g4
 from gemma4_mlx import cli
 from gemma4_mlx.errors import Gemma4Error
+from gemma4_mlx.processing.audio import load_audio
+from gemma4_mlx.processing.image import load_image
 
 
 def run(*arguments):
@@ -23,6 +30,20 @@ def test_chat_prints_an_answer(capsys):
     out = capsys.readouterr()
     assert out.out.strip()
     assert "tokens/s" in out.err
+
+
+def test_chat_takes_files_and_says_what_they_cost(capsys, tmp_path):
+    image, sound = tmp_path / "dot.png", tmp_path / "beep.wav"
+    Image.new("RGB", (96, 96), "red").save(image)
+    soundfile.write(sound, np.sin(np.arange(8000) / 6) / 2, 16_000)
+    files = ("--image", str(image), "--audio", str(sound))
+    assert run("chat", "What is this?", *files, "--max-tokens", "3", "--stats") == 0
+    said = capsys.readouterr().err
+    model = g4.load()
+    cost = load_image(image, model).n_soft, load_audio(sound, model).n_soft
+    assert f"dot.png: {cost[0]} tokens\nbeep.wav: {cost[1]} tokens\n" in said
+    read = int(re.search(r"(\d+) tokens read", said)[1])
+    assert read > sum(cost)
 
 
 def test_a_process_that_chatted_ends_well():
