@@ -71,6 +71,9 @@ def vocabulary(folder: str) -> int:
     return config.get("text_config", config)["vocab_size"]
 
 
+KEPT = 64 * 2**20  # bytes, as generation.prefill keeps between two chunks
+
+
 def run(model, options: argparse.Namespace, prefill: int) -> dict:
     """Prefill in chunks with the cache alone evaluated, then greedy decoding."""
     import mlx.core as mx
@@ -85,6 +88,8 @@ def run(model, options: argparse.Namespace, prefill: int) -> dict:
             part = tokens[:, start : min(start + chunk, prefill - 1)]
             model.read(part, cache) if ours else model(part, cache=cache)
             mx.eval([entry.state for entry in cache])
+            if ours and mx.get_cache_memory() > KEPT:
+                mx.clear_cache()
         logits = model(tokens[:, -1:], cache=cache)[:, -1]
         mx.eval(logits)
     finite = bool(mx.isfinite(logits).all())
