@@ -165,7 +165,7 @@ def open_trace(path) -> Trace:
     arrays, description = fileformat.read(path)
     try:
         return _from_file(arrays, description)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, TraceError):
             raise
         raise TraceError(f"{path} is damaged: {type(error).__name__}: {error}") from None

@@ -110,12 +110,12 @@ def with_header(path, change, body=None):
     path.write_bytes(struct.pack("<Q", len(head)) + head + (rest if body is None else body))
 
 
-def described(change):
-    """A change of a header that changes its description of the attention."""
+def described(change, part="attention"):
+    """A change of a header that changes its description of a part."""
 
     def changed(header):
         description = json.loads(header["__metadata__"]["description"])
-        change(description["attention"])
+        change(description[part])
         header["__metadata__"]["description"] = json.dumps(description)
 
     return changed
@@ -159,6 +159,7 @@ def test_newer_versions_are_refused(saved):
         described(lambda a: a["layers"][0].update(window="8")),
         described(lambda a: a["layers"][0].update(kv_heads=0)),
         described(lambda a: a.update(width=0)),
+        described(lambda lens: lens.update(texts=None), "lens"),
     ],
 )
 def test_damage_is_named(saved, change):
