@@ -153,7 +153,8 @@ class Trace:
         from .html import page
 
         path = Path(path)
-        path.write_text(page(self, resolution), encoding="utf-8")
+        # Half a surrogate pair, which a damaged file can bring, becomes its escape in the JSON.
+        path.write_text(page(self, resolution), encoding="utf-8", errors="backslashreplace")
         return path
 
 

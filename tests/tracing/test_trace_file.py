@@ -183,6 +183,12 @@ def test_values_that_stand_for_nothing(saved, name, value):
         g4.open_trace(saved)
 
 
+def test_a_page_of_a_text_that_utf8_cannot_write(saved, tmp_path):
+    with_header(saved, described(lambda t: t["texts"].__setitem__(3, "\ud800"), "tokens"))
+    page = g4.open_trace(saved).to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '"\\ud800"' in page
+
+
 def test_other_files(tmp_path):
     missing = tmp_path / "missing.g4trace"
     with pytest.raises(TraceError, match="cannot be opened"):
