@@ -8,7 +8,9 @@
 4. *mix*: every skill, with pairs and needles rehearsed throughout, at half the rate: all but
    look-ups is learned faster so;
 5. *finish*: the same with longer needles, at a falling rate, while routing is encouraged more to
-   follow the domains.
+   follow the domains;
+6. *last*: some hundred steps of what is behind: tools, pictures, code, sums of two steps. The
+   weights before and after it are averaged.
 """
 
 from dataclasses import dataclass
@@ -23,6 +25,12 @@ MIX = {
 LONG = {
     **MIX, "needle": 0.04, "needle:700": 0.015, "needle:1300": 0.015, "needle:2600": 0.015,
     "needle:5000": 0.015,
+}  # fmt: skip
+
+LAST = {  # what was behind, and some of all else
+    "scene": 0.24, "grid": 0.08, "tools": 0.14, "toolbox": 0.12, "code": 0.12, "two_step": 0.10,
+    "chain": 0.05, "drill": 0.04, "sums": 0.03, "sentence": 0.04, "count": 0.05, "needle": 0.06,
+    "tones": 0.02, "speech": 0.01, "digit": 0.03, "chat": 0.02, "pairs": 0.005,
 }  # fmt: skip
 
 # Mean tokens of a sample: the mixes above are shares of tokens, not of samples.
@@ -51,8 +59,9 @@ STAGES = [
     Stage("needle", 160, (1.0, 1.0), NEEDLE),
     Stage("look", 800, (0.7, 0.03), {}),
     Stage("listen", 350, (0.7, 0.03), {}),
-    Stage("mix", 1600, (0.5, 0.35), MIX, balance=0.03, domains=0.05, frozen=True),
-    Stage("finish", 1700, (0.35, 0.02), LONG, balance=0.03, domains=0.12, frozen=True),
+    Stage("mix", 1000, (0.5, 0.40625), MIX, balance=0.03, domains=0.05, frozen=True),
+    Stage("finish", 1700, (0.3, 0.02), LONG, balance=0.03, domains=0.08, frozen=True),
+    Stage("last", 450, (0.14, 0.01), LAST, balance=0.03, domains=0.08, frozen=True),
 ]
 STEPS = sum(stage.steps for stage in STAGES)
 WARM = 60  # steps

@@ -50,6 +50,7 @@ class Trainer:
         self.routing = reference.Routing(self.model)
         self.optimizer = Optimizer(self.model)
         self.alone = None  # the readout of a tower, while that trains alone
+        self.before = None  # the weights before the last stage
         self.step = 0
         self.seconds = 0.0
         self.stopping = False  # a polite kill: save first
@@ -66,6 +67,8 @@ class Trainer:
             "step": self.step, "seconds": self.seconds, "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(), "load": self.routing.load,
         }  # fmt: skip
+        if self.before:
+            state["before"] = self.before
         if self.alone:
             state["alone"] = (self.alone.stage, self.alone.state())
         torch.save(state, self.path.with_suffix(".new"))
@@ -79,6 +82,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.routing.load = state["load"]
         self.step, self.seconds = state["step"], state["seconds"]
+        self.before = state.get("before")
         if "alone" in state:
             name, readout = state["alone"]
             self.alone = ALONE[name](self.model, self.stream)
@@ -94,6 +98,8 @@ class Trainer:
         elif not stage.mix:
             return self.one_alone(stage, rate)
         self.alone = None
+        if stage is schedule.STAGES[-1] and not self.before:
+            self.before = {name: value.clone() for name, value in self.model.state_dict().items()}
         for tower in (self.model.model.vision_tower, self.model.model.audio_tower):
             tower.requires_grad_(not stage.frozen)
         samples = self.stream.step(self.step, schedule.weights(stage), self.tokens)
@@ -147,6 +153,12 @@ class Trainer:
                 exported = now
         self.save()
 
+    @torch.no_grad()
+    def average(self) -> None:
+        """The mean of before and after the last stage: what it taught, less of what it cost."""
+        for name, value in self.model.named_parameters():
+            value.lerp_(self.before[name], 0.5)
+
     def export(self, folder: Path) -> None:
         size = export.export(self.model, self.stream.encode.tokenizer, folder)
         print(f"exported {size / 1e6:.1f} MB at step {self.step}", flush=True)
@@ -189,6 +201,7 @@ def main() -> None:
     if trainer.resume():
         print(f"going on at step {trainer.step}", flush=True)
     trainer.run(folder=arguments.out)
+    trainer.average()
     trainer.export(arguments.out)
 
 

@@ -111,6 +111,16 @@ def test_a_tower_trains_alone(tmp_path, name):
         torch.testing.assert_close(a, b)
 
 
+def test_the_last_stage_is_averaged_in(tmp_path):
+    run = trainer(tmp_path)
+    run.before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.one_step()
+    after = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.average()
+    for name, value in run.model.state_dict().items():
+        torch.testing.assert_close(value, (run.before[name] + after[name]) / 2)
+
+
 def test_a_step_depends_on_seed_and_number_alone(tmp_path):
     stream = data.Stream(load_tokenizer(CHECKPOINT), 0, {}, tmp_path)
     mix = schedule.weights(schedule.STAGES[1])
