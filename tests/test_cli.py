@@ -141,7 +141,8 @@ def test_lab_opens_the_course_of_a_checkout(monkeypatch):
     waits = iter([KeyboardInterrupt, KeyboardInterrupt])  # JupyterLab answers them, not we
 
     class Process:
-        def __init__(self, command):
+        def __init__(self, command, env):
+            assert env == cli.kernel_environment()
             called.append(command)
 
         def wait(self):
