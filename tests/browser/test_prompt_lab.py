@@ -13,9 +13,10 @@ import gemma4_mlx as g4
 from gemma4_mlx.generation import SamplingOptions
 model = g4.load()
 """
-# An answer that does not end by itself.
+# An answer that does not end by itself, and whose every token is seen: no control token (one might
+# open a thought, which is folded) and no line break.
 SHOW = """
-never = tuple(model.config.eos_token_ids)
+never = tuple(range(115))
 endless = SamplingOptions(temperature=0.7, seed=1, max_tokens=100_000, suppress_tokens=never)
 prompt = g4.widgets.Prompt(g4.Chat(model, options=endless))
 prompt
