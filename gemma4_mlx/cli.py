@@ -173,8 +173,9 @@ def _lab(options: argparse.Namespace) -> int:
 def kernel_environment() -> dict[str, str]:
     """The environment for JupyterLab. A folder that ``GEMMA4_MODEL`` names from here is named from
     the root, for kernels run in the notebooks' folder."""
-    environment = dict(os.environ)
-    named = environment.get("GEMMA4_MODEL")
+    from .checkpoints.find import named_in_environment
+
+    environment, named = dict(os.environ), named_in_environment()
     if named and (folder := Path(named).expanduser()).is_dir():
         environment["GEMMA4_MODEL"] = str(folder.resolve())
     return environment

@@ -29,6 +29,11 @@ _SMALL_FILES = [
 ]
 
 
+def named_in_environment() -> str | None:
+    """What ``GEMMA4_MODEL`` names; None where it is not set, or empty."""
+    return os.environ.get("GEMMA4_MODEL") or None
+
+
 def find(path_or_repo: str | Path | None, revision: str | None = None) -> Path:
     """The folder that holds the checkpoint.
 
@@ -39,8 +44,8 @@ def find(path_or_repo: str | Path | None, revision: str | None = None) -> Path:
         CheckpointError: no such folder and no repository id, or the download failed.
     """
     if path_or_repo is None:
-        named = os.environ.get("GEMMA4_MODEL")
-        if not named:
+        named = named_in_environment()
+        if named is None:
             return TEACHING
         try:
             return find(named, revision)

@@ -18,7 +18,7 @@ from ..errors import CheckpointError
 from ..model.gemma4 import Model
 from .check import check
 from .files import Stored, read_folder, read_json
-from .find import find
+from .find import find, named_in_environment
 from .inventory import tensors
 from .layout import Source, arrange
 from .packing import Packing, asked_for, choose
@@ -87,7 +87,7 @@ def load(
     model.load_weights(list(_read(sources, new, dtype_of)))
     mx.eval(model.parameters())  # what is left lazy could be computed on this thread alone
     model.eval()
-    source = os.environ.get("GEMMA4_MODEL") if path_or_repo is None else path_or_repo
+    source = named_in_environment() if path_or_repo is None else path_or_repo
     _attach(model, folder, stored, source, packings | new)
     return model
 
@@ -178,7 +178,7 @@ def _attach(
         from ..processing.tokenizer import Tokenizer
 
         model.tokenizer = Tokenizer.from_folder(folder)
-    model.source = str(source) if source else "teaching model"
+    model.source = "teaching model" if source is None else str(source)
     model.generation_config = _optional_json(folder, "generation_config.json")
     processor = _optional_json(folder, "processor_config.json")
     model.processor_config = processor or _optional_json(folder, "preprocessor_config.json")

@@ -17,14 +17,16 @@ def few(x: mx.array) -> bool:
     return x.size <= FEW and x.dtype == mx.float32 and mx.default_device() == mx.cpu
 
 
-@partial(mx.compile, shapeless=True)
-def _fused_norm(x: mx.array, size: int, eps: float) -> mx.array:
+def _norm(x: mx.array, size: int, eps: float) -> mx.array:
     return x * mx.rsqrt((x * x).sum(-1, keepdims=True) * (1 / size) + eps)
+
+
+_fused_norm = mx.compile(_norm, shapeless=True)
 
 
 @partial(mx.compile, shapeless=True)
 def _fused_weighted_norm(x: mx.array, weight: mx.array, size: int, eps: float) -> mx.array:
-    return x * mx.rsqrt((x * x).sum(-1, keepdims=True) * (1 / size) + eps) * weight
+    return _norm(x, size, eps) * weight
 
 
 def rms_norm(x: mx.array, eps: float) -> mx.array:
@@ -102,24 +104,20 @@ class RotaryEmbedding:
     def __init__(self, head_dim: int, rope: Rope):
         self.head_dim = head_dim
         self.theta = rope.theta
-        self._periods = None
-        if rope.partial_rotary_factor < 1 or rope.factor != 1:
-            half = head_dim // 2
-            turning = int(rope.partial_rotary_factor * half)
-            j = mx.arange(turning, dtype=mx.float32)
-            periods = rope.factor * mx.power(rope.theta, 2 * j / head_dim)
-            still = mx.full((half - turning,), mx.inf)
-            self._periods = mx.concatenate([periods, still])
-            mx.eval(self._periods)  # used from any thread
+        self._plain = rope.partial_rotary_factor == 1 and rope.factor == 1
+        half = head_dim // 2
+        turning = int(rope.partial_rotary_factor * half)
+        j = mx.arange(turning, dtype=mx.float32)
+        periods = rope.factor * mx.power(rope.theta, 2 * j / head_dim)
+        still = mx.full((half - turning,), mx.inf)
+        self._periods = mx.concatenate([periods, still])
+        mx.eval(self._periods)  # used from any thread
 
     def turns(self, offset: int | mx.array, n: int) -> tuple[mx.array, mx.array]:
-        """Cosines and signed sines (1 or B, 1, n, D) for :meth:`__call__`."""
-        half = self.head_dim // 2
-        periods = self._periods
-        if periods is None:
-            periods = mx.power(self.theta, mx.arange(half, dtype=mx.float32) / half)
+        """Cosines and signed sines for :meth:`__call__`: (n, D), or with an offset for each row
+        (B, 1, n, D)."""
         start = offset.reshape(-1, 1, 1, 1) if isinstance(offset, mx.array) else offset
-        angle = (mx.arange(n, dtype=mx.float32)[:, None] + start)[..., :, :] / periods
+        angle = (mx.arange(n, dtype=mx.float32)[:, None] + start) / self._periods
         cos, sin = mx.cos(angle), mx.sin(angle)
         return mx.concatenate([cos, cos], -1), mx.concatenate([-sin, sin], -1)
 
@@ -136,13 +134,12 @@ class RotaryEmbedding:
         """
         if turns is not None:
             return _turn(x, mx.roll(x, self.head_dim // 2, -1), *turns)
-        base = self.theta if self._periods is None else None
         return mx.fast.rope(
             x,
             self.head_dim,
             traditional=False,
-            base=base,
+            base=self.theta if self._plain else None,
             scale=1.0,
             offset=offset,
-            freqs=self._periods,
+            freqs=None if self._plain else self._periods,
         )

@@ -40,10 +40,8 @@ def labelled(rng) -> tuple[np.ndarray, list]:
         way = 1 if ratio > 1 else 2
         glide = not steady and rng.random() < 0.35
         if not steady:
-            length, gap = (
-                rng.uniform(*((0.3, 0.8) if glide else (0.08, 0.35))),
-                rng.uniform(0, 0.16),
-            )
+            length = rng.uniform(0.3, 0.8) if glide else rng.uniform(0.08, 0.35)
+            gap = rng.uniform(0, 0.16)
         start = pitch
         if glide:
             pitch *= ratio
@@ -94,9 +92,9 @@ class Listen(Readout):
         out = self.tower(torch.from_numpy(mel), torch.from_numpy(mask))
         hidden, real = out.last_hidden_state, out.attention_mask  # (clips, n, W), (clips, n)
         told = {name: t[:CLIPS][real[:CLIPS]] for name, t in self.read(hidden).items()}
-        counts = real.sum(1).tolist()
+        counts = real[:CLIPS].sum(1).tolist()
         sound, onset, way = torch.from_numpy(
-            np.concatenate([of_tokens(e, n) for (_, e), n in zip(drawn, counts, strict=False)], 1)
+            np.concatenate([of_tokens(e, n) for (_, e), n in zip(drawn, counts, strict=True)], 1)
         )
         weight = real[CLIPS:, :, None].float()
         read = self.read((hidden[CLIPS:] * weight).sum(1) / weight.sum(1))["digit"]

@@ -71,14 +71,13 @@ def vocabulary(folder: str) -> int:
     return config.get("text_config", config)["vocab_size"]
 
 
-KEPT = 64 * 2**20  # bytes, as generation.prefill keeps between two chunks
-
-
 def run(model, options: argparse.Namespace, prefill: int) -> dict:
     """Prefill in chunks with the cache alone evaluated, then greedy decoding."""
     import mlx.core as mx
 
     decode, chunk, ours = options.decode, options.chunk, options.library == "ours"
+    if ours:
+        from gemma4_mlx.generation.prefill import KEPT_BYTES
     tokens = mx.arange(prefill)[None] * 7919 % (vocabulary(options.folder) - 3) + 3
     cache = model.make_cache(kv_bits=options.kv_bits) if options.kv_bits else model.make_cache()
     if options.behind:
@@ -88,7 +87,7 @@ def run(model, options: argparse.Namespace, prefill: int) -> dict:
             part = tokens[:, start : min(start + chunk, prefill - 1)]
             model.read(part, cache) if ours else model(part, cache=cache)
             mx.eval([entry.state for entry in cache])
-            if ours and mx.get_cache_memory() > KEPT:
+            if ours and mx.get_cache_memory() > KEPT_BYTES:  # as a chat's prefill does
                 mx.clear_cache()
         logits = model(tokens[:, -1:], cache=cache)[:, -1]
         mx.eval(logits)

@@ -18,7 +18,7 @@ from gemma4_mlx.teaching import (
     skills,
     sounds,
     tokenizer,
-)  # fmt: skip
+)
 
 TEXT = ["chat", "count", "sentence", "sums", "two_step", "code", "needle", "tools"]
 PRACTICE = ["drill", "chain", "toolbox", "grid"]  # asked in training alone
