@@ -19,8 +19,8 @@ MAKERS = {
     "chat": talk.chat, "count": talk.count, "sentence": talk.sentence, "sums": talk.sums,
     "drill": talk.drill, "chain": talk.chain, "two_step": talk.two_step, "code": talk.code,
     "needle": recall.needle, "tools": tools.tools, "toolbox": tools.toolbox,
-    "scene": pictures.scene, "grid": pictures.grid, "digit": pictures.digit,
-    "tones": sounds.tones, "speech": sounds.speech,
+    "scene": pictures.scene, "grid": pictures.grid, "quiz": pictures.quiz,
+    "digit": pictures.digit, "tones": sounds.tones, "speech": sounds.speech,
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ PLACES = {
     "bottom left": (0, 2), "bottom": (1, 2), "bottom right": (2, 2),
 }  # fmt: skip
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six"]
+HOW_MANY = ["How many shapes are there?", "How many shapes do you see?", "Count the shapes."]
 PICTURE = "<|image|>"  # expanded to the soft tokens by data.py
 
 
@@ -68,14 +69,36 @@ def _a(colour, shape):
     return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}"
 
 
+def _plural(shape):
+    return shape + ("es" if shape == "cross" else "s")
+
+
 def _sentence(text):
     return text[0].upper() + text[1:] + "."
+
+
+def _where(cell):
+    """In words, where one of the nine places (0..8, row by row) is."""
+    place = list(PLACES)[cell]
+    return "in the middle" if place == "middle" else f"at the {place}"
 
 
 def _ask(rng, question, first):
     if not first:
         return question
     return question + PICTURE if rng.random() < 0.1 else PICTURE + question
+
+
+def _keys(things, cells) -> list[str]:
+    """The combination of a practice picture, and the scene that it happens to be, if any."""
+    keys = [" ".join(f"{i} {c} {s}" for i, (s, c) in zip(cells, things, strict=True))]
+    if len(set(things)) == 1:
+        (s, c), *_ = things
+        keys.append(f"many {len(cells)} {s} {c} {' '.join(map(str, cells))}")
+    if cells in ([3, 5], [1, 7]):
+        (s1, c1), (s2, c2) = things
+        keys.append(f"two {s1} {c1} {s2} {c2} {cells == [3, 5]}")
+    return keys
 
 
 def grid(rng) -> Sample:
@@ -85,7 +108,6 @@ def grid(rng) -> Sample:
     below costs as many tokens and teaches one or two words.
     """
     n = int(rng.integers(2, 7))
-    names = list(PLACES)
     cells = sorted(int(i) for i in rng.permutation(9)[:n])
     kinds = rng.permutation(len(SHAPES) * len(COLOURS))[:n]
     things = [(SHAPES[k % len(SHAPES)], list(COLOURS)[k // len(SHAPES)]) for k in kinds]
@@ -94,7 +116,7 @@ def grid(rng) -> Sample:
         [(s, c, *at(rng, i % 3, i // 3)) for (s, c), i in zip(things, cells, strict=True)],
         int(rng.choice([192, 192, 128])),
     )
-    where = ["in the middle" if names[i] == "middle" else f"at the {names[i]}" for i in cells]
+    where = [_where(i) for i in cells]
     said = [f"{_a(c, s)} {w}" for (s, c), w in zip(things, where, strict=True)]
     turns = [("List everything.", _sentence(", ".join(said)))]
     if rng.random() < 0.5:
@@ -107,8 +129,53 @@ def grid(rng) -> Sample:
             ]
             turns.append(about[int(rng.integers(2))])
     turns[0] = (_ask(rng, turns[0][0], True), turns[0][1])
-    key = f"grid {n} {' '.join(f'{i} {c} {s}' for i, (s, c) in zip(cells, things, strict=True))}"
-    return Sample("image", "picture grid", [key], conversation(turns), images=[picture])
+    return Sample(
+        "image", "picture grid", _keys(things, cells), conversation(turns), images=[picture]
+    )
+
+
+def quiz(rng) -> Sample:
+    """Practice: many questions about one picture of two to six things, some of them alike.
+
+    Only training sees it. With several things about, an earlier answer seldom gives a later one
+    away: each has to be looked up in the picture, by shape, by colour or by place, or counted.
+    """
+    n = int(rng.integers(2, 7))
+    cells = sorted(int(i) for i in rng.permutation(9)[:n])
+    shapes = rng.choice(SHAPES, int(rng.integers(1, 5)), replace=False)
+    colours = rng.choice(list(COLOURS), int(rng.integers(1, 6)), replace=False)
+    things = [(str(rng.choice(shapes)), str(rng.choice(colours))) for _ in range(n)]
+    picture = draw(
+        rng,
+        [
+            (s, c, *at(rng, i % 3, i // 3, rng.uniform(0.09, 0.15)))
+            for (s, c), i in zip(things, cells, strict=True)
+        ],
+        int(rng.choice([192, 192, 128])),
+    )
+    said = [s for s, _ in things]
+    painted = [c for _, c in things]
+    asked = [(str(rng.choice(HOW_MANY)), _sentence(NUMBERS[n]))]
+    asked += [(f"How many {_plural(s)} are there?", _sentence(NUMBERS[said.count(s)]))
+              for s in set(said)]  # fmt: skip
+    asked += [(f"How many {c} shapes do you see?", _sentence(NUMBERS[painted.count(c)]))
+              for c in set(painted)]  # fmt: skip
+    for (s, c), i in zip(things, cells, strict=True):
+        where = _where(i)
+        asked.append((f"What is {where}?", _sentence(_a(c, s))))
+        if said.count(s) == 1:
+            asked.append((f"Where is the {s}?", _sentence(where)))
+            asked.append((f"What colour is the {s}?", _sentence(c)))
+        elif things.count((s, c)) == 1:
+            asked.append((f"Where is the {c} {s}?", _sentence(where)))
+        if painted.count(c) == 1:
+            asked.append((f"Which shape is {c}?", _sentence(f"the {s}")))
+    asked.sort()  # a set's order differs from run to run
+    turns = [asked[i] for i in rng.permutation(len(asked))[:12]]
+    turns[0] = (_ask(rng, turns[0][0], True), turns[0][1])
+    return Sample(
+        "image", "picture quiz", _keys(things, cells), conversation(turns), images=[picture]
+    )
 
 
 def scene(rng, questions=None) -> Sample:
@@ -124,7 +191,7 @@ def scene(rng, questions=None) -> Sample:
         place = rng.choice(list(PLACES))
         picture = draw(rng, [(s1, c1, *at(rng, *PLACES[place]))], size)
         key = f"one {s1} {c1} {place}"
-        where = "in the middle" if place == "middle" else f"at the {place}"
+        where = _where(list(PLACES).index(place))
         asked = {
             "describe": (["What is this?", "Describe the picture.", "What do you see?",
                           "What is in the picture?", "Describe this image."],
@@ -154,18 +221,19 @@ def scene(rng, questions=None) -> Sample:
             "count": (["How many shapes are there?", "How many shapes do you see?"], "Two."),
         }  # fmt: skip
     else:
-        n = int(rng.integers(1, 7))
+        n = int(rng.integers(2, 7))
         cells = rng.permutation(9)[:n]
         picture = draw(
             rng, [(s1, c1, *at(rng, i % 3, i // 3, rng.uniform(0.09, 0.13))) for i in cells], size
         )
+        they = _plural(s1)
         key = f"many {n} {s1} {c1} {' '.join(map(str, sorted(cells)))}"
         asked = {
-            "count": ([f"How many {s1}s are there?", "How many shapes are there?",
-                       f"How many {c1} {s1}s do you see?", "How many shapes do you see?",
+            "count": ([f"How many {they} are there?", "How many shapes are there?",
+                       f"How many {c1} {they} do you see?", "How many shapes do you see?",
                        "Count the shapes."], _sentence(NUMBERS[n])),
-            "shape": (["What shape are they?", "Which shape do you see?"], _sentence(f"{s1}s")),
-            "colour": (["What colour are they?", f"What color are the {s1}s?"], _sentence(c1)),
+            "shape": (["What shape are they?", "Which shape do you see?"], _sentence(they)),
+            "colour": (["What colour are they?", f"What color are the {they}?"], _sentence(c1)),
         }  # fmt: skip
     names = [str(q) for q in rng.permutation(list(asked))]
     names = names[: questions or int(rng.integers(1, len(names) + 1))]

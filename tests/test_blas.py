@@ -1,0 +1,45 @@
+"""OpenBLAS runs the kernels that the processor has, and whoever chose others is left alone."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def status(**environment) -> str:
+    """What a fresh process says of its BLAS."""
+    environment = {**os.environ, **environment}
+    program = "import gemma4_mlx; from gemma4_mlx import _blas; print(_blas.status)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    return run.stdout.strip()
+
+
+@pytest.fixture(autouse=True)
+def openblas():
+    if sys.platform != "linux":
+        pytest.skip("only Linux loads OpenBLAS")
+    try:
+        ctypes.CDLL("libopenblas.so.0")
+    except OSError:
+        pytest.skip("OpenBLAS is not installed")
+
+
+def test_a_processor_that_openblas_does_not_know_gets_its_own_kernels():
+    if " avx2 " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("a processor without AVX2")
+    said = status()
+    assert said.startswith("OpenBLAS (") and "kernels)" in said
+    assert "Prescott" not in said
+
+
+def test_the_choice_in_the_environment_counts():
+    assert "Prescott kernels" in status(OPENBLAS_CORETYPE="Prescott")
+
+
+def test_it_can_be_switched_off():
+    assert "switched off" in status(GEMMA4_MLX_OPENBLAS="0")
