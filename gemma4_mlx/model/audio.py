@@ -25,7 +25,7 @@ import mlx.nn as nn
 from ..config import AudioConfig
 from ..errors import ConfigError
 from .clipped import ClippedLinear
-from .exponential import silu
+from .exponential import glu, silu
 from .layers import RMSNorm
 from .rows import by_rows, few_spare_buffers, settled
 
@@ -241,7 +241,7 @@ class LightConv(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         values, gates = mx.split(self.linear_start(self.pre_layer_norm(x)), 2, axis=-1)
-        y = self.depthwise_conv1d(values * mx.sigmoid(gates))
+        y = self.depthwise_conv1d(glu(values, gates))
         y = silu(self.conv_norm(limited(y, self.limit)))
         return x + self.linear_end(y)
 

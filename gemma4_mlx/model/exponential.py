@@ -66,8 +66,8 @@ def _geglu(gate: mx.array, up: mx.array) -> mx.array:
 
 
 @mx.compile
-def _silu(x: mx.array) -> mx.array:
-    return x / (1.0 + _exp2(mx.clip(x * -_LOG2_E, _LOWEST, _HIGHEST)))
+def _glu(x: mx.array, gate: mx.array) -> mx.array:
+    return x / (1.0 + _exp2(mx.clip(gate * -_LOG2_E, _LOWEST, _HIGHEST)))
 
 
 def slow_exponential(x: mx.array) -> bool:
@@ -89,7 +89,14 @@ def silu(x: mx.array) -> mx.array:
     """x / (1 + exp(-x))."""
     if not slow_exponential(x):
         return nn.silu(x)
-    return _silu(x)
+    return _glu(x, x)
+
+
+def glu(x: mx.array, gate: mx.array) -> mx.array:
+    """x / (1 + exp(-gate))."""
+    if not slow_exponential(gate):
+        return x * mx.sigmoid(gate)
+    return _glu(x, gate)
 
 
 @mx.custom_function

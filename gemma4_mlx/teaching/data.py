@@ -121,20 +121,27 @@ class Encoder:
     def __call__(self, sample: Sample) -> "Encoded":
         images = [patches(picture) for picture in sample.images]
         audio = [self.features(clip) for clip in sample.audio]
-        shown, heard = iter(images), iter(audio)
-        ids, learn = [], []
+        shown, heard, about = iter(images), iter(audio), iter(sample.looks)
+        ids, learn, looks, first = [], [], [], 0
         for text, wanted in sample.parts:
+            start = len(ids)
             text = text.replace("<|image|>", "<|image><|image|><image|>")
             text = text.replace("<|audio|>", "<|audio><|audio|><audio|>")
             for token in self.ids(text):
                 n = 1
                 if token == CONFIG["image_token_id"]:
                     n = len(next(shown)[0]) // VISION["pooling_kernel_size"] ** 2
+                    first = len(ids)
                 elif token == CONFIG["audio_token_id"]:
                     n = int(next(heard)[1][::2][::2].sum())
                 ids += [token] * n
                 learn += [wanted] * n
-        return Encoded(ids, learn, DOMAINS.index(sample.domain), images, audio)
+            if wanted and (seen := next(about, [])):
+                # Up to the answer's last word; a full stop and the turn's end come after it.
+                looks += [
+                    (row, [first + i for i in seen]) for row in range(start - 1, len(ids) - 3)
+                ]
+        return Encoded(ids, learn, DOMAINS.index(sample.domain), images, audio, looks)
 
 
 @dataclass
@@ -144,6 +151,7 @@ class Encoded:
     domain: int
     images: list = ()
     audio: list = ()
+    looks: list = ()  # (position, the positions that one head is to look at from there)
 
 
 def raw(maker, rng, keys, values) -> Encoded:
@@ -256,7 +264,7 @@ def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict
     ids, learn, positions, sample, domain (B, L): of each token, its sample's number (-1: padding)
     and its domain; full and sliding (B, 1, L, L) bool, or full = None where causal is enough;
     pictures see themselves whole inside sliding layers; pixels (N, P, 192), places (N, P, 2);
-    mel (M, T, 128), mel_mask.
+    mel (M, T, 128), mel_mask; looking (K, 2): row and position, looked_at (K, L) bool.
     """
     import torch
 
@@ -266,6 +274,7 @@ def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict
     ids, learn = np.zeros((B, L), np.int64), np.zeros((B, L), bool)
     positions, number = np.zeros((B, L), np.int64), np.full((B, L), -1)
     domain = np.full((B, L), -1)
+    looking, looked_at = [], []
     for row, members in enumerate(rows):
         start = 0
         for i in members:
@@ -273,6 +282,9 @@ def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict
             here = np.s_[row, start : start + len(s.ids)]
             ids[here], learn[here], number[here], domain[here] = s.ids, s.learn, i, s.domain
             positions[here] = np.arange(len(s.ids))
+            for position, seen in s.looks:
+                looking.append((row, start + position))
+                looked_at.append(np.isin(np.arange(L), np.add(seen, start)))
             start += len(s.ids)
     i = np.arange(L)
     near = (i[:, None] - i[None]) < CONFIG["text_config"]["sliding_window"]
@@ -294,6 +306,9 @@ def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict
         "full": torch.from_numpy(causal)[:, None] if packed else None,
         "sliding": torch.from_numpy(sliding)[:, None],
     }
+    if looking:
+        out["looking"] = torch.tensor(looking)
+        out["looked_at"] = torch.from_numpy(np.stack(looked_at))
     images = [image for s in inside for image in s.images]
     if images:
         most = max(len(p) for p, _ in images)

@@ -16,7 +16,6 @@ from .readout import Readout
 
 SCENES, DIGITS = 7, 7  # pictures of a step
 SHAPES, COLOURS = len(pictures.SHAPES) + 1, len(pictures.COLOURS) + 1  # 0: the background
-GRID = 8  # soft tokens across
 
 
 def labelled(rng) -> tuple[np.ndarray, np.ndarray]:
@@ -25,16 +24,15 @@ def labelled(rng) -> tuple[np.ndarray, np.ndarray]:
     uint8 (192, 192, 3) and int (4, 64): shape, colour, place (0..8, -1: background) and whether a
     thing's centre lies there. So many different things stand in no held-out picture.
     """
-    x, y = np.meshgrid(*[(np.arange(GRID) + 0.5) / GRID] * 2)
-    labels, items = np.zeros((4, GRID, GRID), np.int64), []
+    grid = pictures.GRID
+    labels, items = np.zeros((4, grid, grid), np.int64), []
     labels[2] = -1
     for cell in rng.permutation(9)[: int(rng.integers(3, 8))]:
         s, c = int(rng.integers(SHAPES - 1)), int(rng.integers(COLOURS - 1))
         left, top, r = pictures.at(rng, cell % 3, cell // 3, rng.uniform(0.09, 0.15))
         items.append((pictures.SHAPES[s], list(pictures.COLOURS)[c], left, top, r))
-        covered = np.maximum(abs(x - left), abs(y - top)) < r * 1.15
-        labels[:3, covered] = [[s + 1], [c + 1], [cell]]
-        labels[3, int(top * GRID), int(left * GRID)] = 1
+        labels[:3, pictures.covered(left, top, r)] = [[s + 1], [c + 1], [cell]]
+        labels[3, int(top * grid), int(left * grid)] = 1
     return pictures.draw(rng, items, int(rng.choice([192, 192, 128]))), labels.reshape(4, -1)
 
 

@@ -24,6 +24,7 @@ PLACES = {
 }  # fmt: skip
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six"]
 HOW_MANY = ["How many shapes are there?", "How many shapes do you see?", "Count the shapes."]
+GRID = 8  # soft tokens of a square picture, across and down
 PICTURE = "<|image|>"  # expanded to the soft tokens by data.py
 
 
@@ -65,6 +66,16 @@ def at(rng, column, row, r=None):
     )  # fmt: skip
 
 
+def covered(x, y, r) -> np.ndarray:
+    """Which of the soft tokens, bool (8, 8), a thing drawn there covers."""
+    across, down = np.meshgrid(*[(np.arange(GRID) + 0.5) / GRID] * 2)
+    return np.maximum(abs(across - x), abs(down - y)) < r * 1.15
+
+
+def _covers(*where) -> list[int]:
+    return np.flatnonzero(covered(*where)).tolist()
+
+
 def _a(colour, shape):
     return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}"
 
@@ -81,6 +92,12 @@ def _where(cell):
     """In words, where one of the nine places (0..8, row by row) is."""
     place = list(PLACES)[cell]
     return "in the middle" if place == "middle" else f"at the {place}"
+
+
+def _counted(where):
+    """Things are counted by pointing at them: "One on the left, two on the right: two."."""
+    each = [f"{NUMBERS[i]} {w}" for i, w in enumerate(where, 1)]
+    return _sentence(f"{', '.join(each)}: {NUMBERS[len(where)]}")
 
 
 def _ask(rng, question, first):
@@ -138,44 +155,36 @@ def quiz(rng) -> Sample:
     """Practice: many questions about one picture of two to six things, some of them alike.
 
     Only training sees it. With several things about, an earlier answer seldom gives a later one
-    away: each has to be looked up in the picture, by shape, by colour or by place, or counted.
+    away: each has to be looked up in the picture, by shape, by colour or by place.
     """
     n = int(rng.integers(2, 7))
     cells = sorted(int(i) for i in rng.permutation(9)[:n])
     shapes = rng.choice(SHAPES, int(rng.integers(1, 5)), replace=False)
     colours = rng.choice(list(COLOURS), int(rng.integers(1, 6)), replace=False)
     things = [(str(rng.choice(shapes)), str(rng.choice(colours))) for _ in range(n)]
-    picture = draw(
-        rng,
-        [
-            (s, c, *at(rng, i % 3, i // 3, rng.uniform(0.09, 0.15)))
-            for (s, c), i in zip(things, cells, strict=True)
-        ],
-        int(rng.choice([192, 192, 128])),
-    )
+    spots = [at(rng, i % 3, i // 3, rng.uniform(0.09, 0.15)) for i in cells]
+    items = [(*thing, *spot) for thing, spot in zip(things, spots, strict=True)]
+    picture = draw(rng, items, int(rng.choice([192, 192, 128])))
     said = [s for s, _ in things]
     painted = [c for _, c in things]
-    asked = [(str(rng.choice(HOW_MANY)), _sentence(NUMBERS[n]))]
-    asked += [(f"How many {_plural(s)} are there?", _sentence(NUMBERS[said.count(s)]))
-              for s in set(said)]  # fmt: skip
-    asked += [(f"How many {c} shapes do you see?", _sentence(NUMBERS[painted.count(c)]))
-              for c in set(painted)]  # fmt: skip
-    for (s, c), i in zip(things, cells, strict=True):
-        where = _where(i)
-        asked.append((f"What is {where}?", _sentence(_a(c, s))))
+    where = [_where(i) for i in cells]
+    asked = [(str(rng.choice(HOW_MANY)), _counted(where), [])]
+    for (s, c), w, spot in zip(things, where, spots, strict=True):
+        seen = _covers(*spot)
+        asked.append((f"What is {w}?", _sentence(_a(c, s)), seen))
         if said.count(s) == 1:
-            asked.append((f"Where is the {s}?", _sentence(where)))
-            asked.append((f"What colour is the {s}?", _sentence(c)))
-        elif things.count((s, c)) == 1:
-            asked.append((f"Where is the {c} {s}?", _sentence(where)))
+            asked.append((f"Where is the {s}?", _sentence(w), seen))
+            asked.append((f"What colour is the {s}?", _sentence(c), seen))
+        if things.count((s, c)) == 1:
+            asked.append((f"Where is the {c} {s}?", _sentence(w), seen))
         if painted.count(c) == 1:
-            asked.append((f"Which shape is {c}?", _sentence(f"the {s}")))
-    asked.sort()  # a set's order differs from run to run
-    turns = [asked[i] for i in rng.permutation(len(asked))[:12]]
-    turns[0] = (_ask(rng, turns[0][0], True), turns[0][1])
+            asked.append((f"Which shape is {c}?", _sentence(f"the {s}"), seen))
+    asked = [asked[i] for i in rng.permutation(len(asked))[:12]]
+    turns = [(_ask(rng, q, i == 0), answer) for i, (q, answer, _) in enumerate(asked)]
     return Sample(
-        "image", "picture quiz", _keys(things, cells), conversation(turns), images=[picture]
-    )
+        "image", "picture quiz", _keys(things, cells), conversation(turns), images=[picture],
+        looks=[seen for _, _, seen in asked],
+    )  # fmt: skip
 
 
 def scene(rng, questions=None) -> Sample:
@@ -189,7 +198,8 @@ def scene(rng, questions=None) -> Sample:
     kind = rng.random()
     if kind < 0.3:
         place = rng.choice(list(PLACES))
-        picture = draw(rng, [(s1, c1, *at(rng, *PLACES[place]))], size)
+        spot = at(rng, *PLACES[place])
+        picture, seen = draw(rng, [(s1, c1, *spot)], size), _covers(*spot)
         key = f"one {s1} {c1} {place}"
         where = _where(list(PLACES).index(place))
         asked = {
@@ -207,9 +217,12 @@ def scene(rng, questions=None) -> Sample:
         across = rng.random() < 0.5
         first, second = ((0, 1), (2, 1)) if across else ((1, 0), (1, 2))
         words = ("on the left", "on the right") if across else ("at the top", "at the bottom")
-        picture = draw(rng, [(s1, c1, *at(rng, *first)), (s2, c2, *at(rng, *second))], size)
+        spots = at(rng, *first), at(rng, *second)
+        picture = draw(rng, [(s1, c1, *spots[0]), (s2, c2, *spots[1])], size)
         key = f"two {s1} {c1} {s2} {c2} {across}"
-        s, c, w = [(s1, c1, words[0]), (s2, c2, words[1])][int(rng.integers(2))]
+        which = int(rng.integers(2))
+        s, c, w = [(s1, c1, words[0]), (s2, c2, words[1])][which]
+        seen = _covers(*spots[which])
         asked = {
             "describe": (["What is this?", "Describe the picture.", "What do you see?",
                           "What is in the picture?", "Describe this image."],
@@ -218,20 +231,21 @@ def scene(rng, questions=None) -> Sample:
             "colour": ([f"What colour is the {s}?", f"Which colour is the {s}?",
                         f"What color is the {s}?"], _sentence(c)),
             "position": ([f"Where is the {s}?", f"Where is the {c} {s}?"], _sentence(w)),
-            "count": (["How many shapes are there?", "How many shapes do you see?"], "Two."),
+            "count": (HOW_MANY, _counted(words)),
         }  # fmt: skip
     else:
         n = int(rng.integers(2, 7))
-        cells = rng.permutation(9)[:n]
+        cells = sorted(int(i) for i in rng.permutation(9)[:n])
         picture = draw(
             rng, [(s1, c1, *at(rng, i % 3, i // 3, rng.uniform(0.09, 0.13))) for i in cells], size
         )
+        seen = []
         they = _plural(s1)
-        key = f"many {n} {s1} {c1} {' '.join(map(str, sorted(cells)))}"
+        key = f"many {n} {s1} {c1} {' '.join(map(str, cells))}"
         asked = {
             "count": ([f"How many {they} are there?", "How many shapes are there?",
                        f"How many {c1} {they} do you see?", "How many shapes do you see?",
-                       "Count the shapes."], _sentence(NUMBERS[n])),
+                       "Count the shapes."], _counted([_where(i) for i in cells])),
             "shape": (["What shape are they?", "Which shape do you see?"], _sentence(they)),
             "colour": (["What colour are they?", f"What color are the {they}?"], _sentence(c1)),
         }  # fmt: skip
@@ -241,7 +255,10 @@ def scene(rng, questions=None) -> Sample:
     for i, name in enumerate(names):
         phrasings, answer = asked[name]
         turns.append((_ask(rng, str(rng.choice(phrasings)), i == 0), answer))
-    return Sample("image", f"picture {names[-1]}", [key], conversation(turns), images=[picture])
+    looks = [seen if name in ("shape", "colour", "position") else [] for name in names]
+    return Sample(
+        "image", f"picture {names[-1]}", [key], conversation(turns), images=[picture], looks=looks
+    )
 
 
 @cache

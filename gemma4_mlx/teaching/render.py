@@ -22,6 +22,8 @@ class Sample:
     parts: list[tuple[str, bool]]
     images: list[np.ndarray] = field(default_factory=list)  # uint8 (h, w, 3)
     audio: list[np.ndarray] = field(default_factory=list)  # float32 (n,), 16 kHz
+    # For each learned part, the soft tokens of the picture that it is about (none: not said).
+    looks: list[list[int]] = field(default_factory=list)
     check: dict = field(default_factory=dict)  # what evaluate.py needs to judge the answer
 
     def belongs_to(self, split: str) -> bool:

@@ -36,6 +36,11 @@ def valid(sample: Sample, text: str) -> bool:
     return bool(text.strip())
 
 
+def last_word(sample: Sample, text: str) -> bool:
+    """Ends in the right word: things are counted one by one, and the count comes last."""
+    return text.rstrip(". ").split(" ")[-1] == sample.answer.rstrip(". ").split(" ")[-1]
+
+
 def value(sample: Sample, text: str) -> bool:
     """The note's value, and no other word after the key."""
     return text.rstrip(". ").endswith(" " + sample.check["value"])
@@ -86,6 +91,7 @@ SKILLS = [
             f"picture {name}",
             "scene",
             0.90,
+            last_word if name == "count" else exact,
             samples=120,
             only=f"picture {name}",
             options={"questions": 1},

@@ -89,6 +89,7 @@ def test_the_cpu_functions_equal_mlx_own(scale):
     expected = nn.gelu_approx(gate) * up
     assert relative(exponential.geglu(gate, up), np.array(expected)) < 1e-6
     assert relative(exponential.silu(gate), np.array(nn.silu(gate))) < 1e-6
+    assert relative(exponential.glu(up, gate), np.array(up * mx.sigmoid(gate))) < 1e-6
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 300.0])
