@@ -126,10 +126,8 @@ class Looking:
         model.config.text_config._attn_implementation = "watched"
 
     def loss(self, batch: dict) -> torch.Tensor:
-        """Mean of -log(mass on what is to be looked at) over the batch's looks; 0 without any."""
+        """Mean of -log(mass on what is to be looked at) over the looks of a batch that has some."""
         queries, keys = self.seen
-        if "looking" not in batch:
-            return queries.new_zeros(())
         row, position = batch["looking"].T
         scores = (keys[row] @ queries[row, position][:, :, None])[..., 0]  # (K, L), scale 1
         if batch["full"] is None:

@@ -51,7 +51,9 @@ class Stage:
     mix: dict[str, float]  # empty: a tower trains alone
     balance: float = 0.02  # weight of the balancing loss
     domains: float = 0.0  # weight of the specialisation loss
+    looking: float = 0.0  # weight of the loss on where one head looks in pictures
     frozen: bool = False  # the towers stay as they are
+    averaged: bool = False  # it ends in the mean of the weights before and after it
 
 
 STAGES = [

@@ -48,9 +48,10 @@ class Trainer:
         self.model = reference.build(seed)
         reference.use_fast_norms(self.model)
         self.routing = reference.Routing(self.model)
+        self.looking = reference.Looking(self.model)
         self.optimizer = Optimizer(self.model)
         self.alone = None  # the readout of a tower, while that trains alone
-        self.before = None  # the weights before the last stage
+        self.before = None  # the weights before a stage that is averaged in
         self.step = 0
         self.seconds = 0.0
         self.stopping = False  # a polite kill: save first
@@ -98,12 +99,15 @@ class Trainer:
         elif not stage.mix:
             return self.one_alone(stage, rate)
         self.alone = None
-        if stage is schedule.STAGES[-1] and not self.before:
+        if stage.averaged and not self.before:
             self.before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        elif self.before and not stage.averaged:
+            self.average()
         for tower in (self.model.model.vision_tower, self.model.model.audio_tower):
             tower.requires_grad_(not stage.frozen)
         samples = self.stream.step(self.step, schedule.weights(stage), self.tokens)
         learned = sum(sum(s.learn) for s in samples)
+        looks = sum(len(s.looks) for s in samples)
         total = 0.0
         for batch in data.batches(samples, MICRO):
             loss, each, domain = reference.loss(self.model, batch)
@@ -111,7 +115,12 @@ class Trainer:
             share = batch["learn"].sum() / learned
             loss = loss / learned
             total += loss.item()
-            (loss + share * (stage.balance * balance + stage.domains * entropy)).backward()
+            loss = loss + share * (stage.balance * balance + stage.domains * entropy)
+            if "looking" in batch:
+                loss = loss + len(batch["looking"]) / looks * stage.looking * self.looking.loss(
+                    batch
+                )
+            loss.backward()
             for d in domain.unique().tolist():
                 self.losses[data.DOMAINS[d]].append(each[domain == d].mean().item())
         self.optimizer.step(rate)
@@ -155,9 +164,11 @@ class Trainer:
 
     @torch.no_grad()
     def average(self) -> None:
-        """The mean of before and after the last stage: what it taught, less of what it cost."""
+        """The mean of before and after a stage: what it taught, less of what it cost."""
         for name, value in self.model.named_parameters():
             value.lerp_(self.before[name], 0.5)
+        self.before = None
+        self.optimizer = Optimizer(self.model)  # its momentum was other weights'
 
     def export(self, folder: Path) -> None:
         size = export.export(self.model, self.stream.encode.tokenizer, folder)
@@ -201,7 +212,6 @@ def main() -> None:
     if trainer.resume():
         print(f"going on at step {trainer.step}", flush=True)
     trainer.run(folder=arguments.out)
-    trainer.average()
     trainer.export(arguments.out)
 
 

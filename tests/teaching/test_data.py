@@ -21,7 +21,7 @@ from gemma4_mlx.teaching import (
 )
 
 TEXT = ["chat", "count", "sentence", "sums", "two_step", "code", "needle", "tools"]
-PRACTICE = ["drill", "chain", "toolbox", "grid"]  # asked in training alone
+PRACTICE = ["drill", "chain", "toolbox", "grid", "quiz"]  # asked in training alone
 
 
 @pytest.mark.parametrize("name", TEXT + PRACTICE)
@@ -157,19 +157,66 @@ def test_labels_of_a_picture_lie_on_its_things():
         picture, (shape, colour, place, centre) = look.labelled(rng)
         assert ((shape > 0) == (colour > 0)).all() and ((shape > 0) == (place >= 0)).all()
         assert centre.sum() == len(set(place.tolist()) - {-1})
-        side = len(picture) // look.GRID
+        side = len(picture) // pictures.GRID
         wanted = [None, *pictures.COLOURS.values()]
         for token in np.flatnonzero(centre & (shape > 0)):
-            y, x = np.array(divmod(token, look.GRID)) * side
+            y, x = np.array(divmod(token, pictures.GRID)) * side
             patch = picture[y : y + side, x : x + side].reshape(-1, 3).astype(int)
             near = np.abs(patch - wanted[colour[token]]).max(1) <= 12
             assert near.any()
 
 
+def test_practice_that_happens_to_be_a_scene_has_its_combination():
+    things = [("star", "red"), ("star", "red")]
+    assert "many 2 star red 3 5" in pictures._keys(things, [3, 5])
+    assert "two star red star red True" in pictures._keys(things, [3, 5])
+    things = [("star", "red"), ("cross", "blue")]
+    assert "two star red cross blue False" in pictures._keys(things, [1, 7])
+    assert len(pictures._keys(things, [0, 7])) == 1
+
+
+@pytest.mark.parametrize("name", ["quiz", "scene"])
+def test_a_head_is_shown_the_thing_that_is_asked_for(name):
+    """What is to be looked at are soft tokens of the colour that the question or answer names."""
+    encode = data.Encoder(tokenizer.load(CHECKPOINT))
+    rng = np.random.default_rng(8)
+    picture = encode.ids("<|image|>")[0]
+    right = []
+    for _ in range(30):
+        sample = data.make(name, rng)
+        encoded = encode(sample)
+        first = encoded.ids.index(picture)
+        parts = [text for text, _ in sample.parts]
+        spoken = [i for i, (_, learn) in enumerate(sample.parts) if learn]
+        for i, seen in zip(spoken, sample.looks, strict=True):
+            colours = [c for c in pictures.COLOURS if c in (parts[i - 1] + parts[i]).lower()]
+            if not seen or len(colours) != 1:
+                continue
+            shown = np.asarray(sample.images[0], int)
+            cell = shown.shape[0] / pictures.GRID
+            spots = [[int((i + 0.5) * cell) for i in divmod(t, pictures.GRID)] for t in seen]
+            found = np.array([shown[row, column] for row, column in spots])
+            right.append((np.abs(found - pictures.COLOURS[colours[0]]).max(1) <= 12).any())
+        for position, seen in encoded.looks:
+            assert encoded.learn[position + 1] and set(np.array(encoded.ids)[seen]) == {picture}
+            assert min(seen) >= first
+    assert len(right) > 10 and np.mean(right) > 0.95  # a thin thing may miss every centre
+
+
+def test_things_are_counted_one_by_one():
+    rng = np.random.default_rng(1)
+    samples = (data.make("scene", rng, questions=1) for _ in range(100))
+    sample = next(sample for sample in samples if sample.skill == "picture count")
+    places, count = sample.answer.rstrip(".").split(": ")
+    assert places.split(", ")[-1].lower().startswith(count)
+    judge = skills.last_word
+    assert judge(sample, sample.answer) and not judge(sample, sample.answer.replace(count, "nine"))
+
+
 def test_a_grid_says_what_stands_where():
     rng = np.random.default_rng(8)
     sample = data.make("grid", rng)
-    cells = sample.keys[0].split()[2:]
+    cells = sample.keys[0].split()
     for cell, colour, shape in zip(cells[::3], cells[1::3], cells[2::3], strict=True):
         row, column = divmod(int(cell), 3)
         height, width = sample.images[0].shape[:2]

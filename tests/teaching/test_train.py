@@ -111,14 +111,44 @@ def test_a_tower_trains_alone(tmp_path, name):
         torch.testing.assert_close(a, b)
 
 
-def test_the_last_stage_is_averaged_in(tmp_path):
+def test_a_stage_is_averaged_in(tmp_path):
     run = trainer(tmp_path)
-    run.before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    run.one_step()
-    after = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.before = before = {name: p.clone() for name, p in run.model.state_dict().items()}
+    run.one_step()  # of a stage that is not
+    optimizer, started = run.optimizer, {n: p.clone() for n, p in before.items()}
+    assert run.before is None
+    run.before = before = {name: p.clone() for name, p in run.model.state_dict().items()}
+    changed = next(iter(run.model.parameters()))
+    changed.data.add_(1.0)
+    after = {name: p.clone() for name, p in run.model.state_dict().items()}
     run.average()
     for name, value in run.model.state_dict().items():
-        torch.testing.assert_close(value, (run.before[name] + after[name]) / 2)
+        torch.testing.assert_close(value, (before[name] + after[name]) / 2)
+    assert run.before is None and run.optimizer is not optimizer and started
+
+
+def test_the_loss_on_looking_is_the_references_attention():
+    model = reference.build()
+    looking = reference.Looking(model)
+    encode = data.Encoder(load_tokenizer(CHECKPOINT))
+    rng = np.random.default_rng(3)
+    samples = [encode(data.make(name, rng)) for name in ("quiz", "count", "quiz")]
+    with torch.no_grad():
+        batch = data.collate(samples, [[0, 1], [2]])
+        reference.loss(model, batch)
+        ours = looking.loss(batch)
+        model.set_attn_implementation("eager")
+        wanted = []
+        for sample in samples:
+            alone = data.collate([sample])
+            weights = model(
+                input_ids=alone["ids"], mm_token_type_ids=(alone["ids"] == 110).long(),
+                pixel_values=alone.get("pixels"), image_position_ids=alone.get("places"),
+                output_attentions=True,
+            ).attentions[looking.LAYER][0, looking.HEAD]  # fmt: skip
+            wanted += [-weights[row, seen].sum().log() for row, seen in sample.looks]
+    assert len(wanted) == len(batch["looking"]) > 5
+    torch.testing.assert_close(ours, torch.stack(wanted).mean(), atol=1e-3, rtol=1e-3)
 
 
 def test_a_step_depends_on_seed_and_number_alone(tmp_path):
