@@ -67,14 +67,23 @@ def _initialise(name: str, value: torch.Tensor) -> None:
 class Routing:
     """Collects every layer's router probabilities, and the two losses made of them."""
 
+    DEAD = 0.003  # share of the routes
+
     def __init__(self, model):
+        self.layers = model.model.language_model.layers
         self.probabilities = []  # one (B * L, E) per layer, of the last forward
         self.load = None  # (layers, E): share of tokens per expert, a running mean
-        for layer in model.model.language_model.layers:
+        for layer in self.layers:
             layer.router.register_forward_hook(self._keep)
 
     def _keep(self, module, inputs, output):
         self.probabilities.append(output[0])
+
+    def collected(self, domain: torch.Tensor) -> torch.Tensor:
+        """Probabilities (layers, tokens, E) of the last forward's real tokens; then forgotten."""
+        p = torch.stack([each[domain.flatten() >= 0] for each in self.probabilities])
+        self.probabilities = []
+        return p
 
     def losses(self, domain: torch.Tensor):
         """(balancing, specialisation) from the tokens' domains (B, L), -1 for padding.
@@ -83,10 +92,8 @@ class Routing:
         batch an expert may well belong to one domain. Specialisation is the mean entropy of each
         domain's mean router distribution: small when a domain keeps to few experts.
         """
-        real = domain.flatten() >= 0
-        p = torch.stack([each[real] for each in self.probabilities])  # (layers, tokens, E)
-        self.probabilities = []
-        experts, domain = p.shape[-1], domain.flatten()[real]
+        p = self.collected(domain)
+        experts, domain = p.shape[-1], domain.flatten()[domain.flatten() >= 0]
         mean = p.mean(1)
         with torch.no_grad():
             top = p.topk(2, dim=-1).indices
@@ -99,6 +106,33 @@ class Routing:
             q = p[:, domain == d].mean(1)
             entropies.append(-(q * (q + 1e-9).log()).sum(-1).mean())
         return balance, torch.stack(entropies).mean()
+
+    @torch.no_grad()
+    def revive(self, p: torch.Tensor) -> list[tuple[int, int]]:
+        """Give experts without tokens some to learn from; (layer, expert) of each.
+
+        An expert that is never chosen gets no gradient, and balancing alone does not bring it
+        back. It becomes a copy of an expert b that often comes second to an expert a, with a
+        router row halfway between theirs: from then on it often takes b's place behind a, and
+        the layer's output changes little.
+
+        p: probabilities (layers, tokens, E).
+        """
+        revived = []
+        for number, (layer, top) in enumerate(zip(self.layers, p.topk(2, dim=-1).indices)):
+            experts = p.shape[-1]
+            share = top.flatten().bincount(minlength=experts) / top.numel()
+            pairs = (top[:, 0] * experts + top[:, 1]).bincount(minlength=experts**2)
+            for dead in torch.nonzero(share < self.DEAD).flatten().tolist():
+                a, b = divmod(pairs.argmax().item(), experts)
+                pairs[a * experts + b] = 0
+                rows = layer.router.proj.weight
+                rows[dead] = (rows[a] + rows[b]) / 2
+                for values in (layer.experts.gate_up_proj, layer.experts.down_proj,
+                               layer.router.per_expert_scale):  # fmt: skip
+                    values[dead] = values[b]
+                revived.append((number, dead))
+        return revived
 
 
 class Looking:

@@ -10,7 +10,11 @@
 5. *finish*: the same with longer needles, at a falling rate, while routing is encouraged more to
    follow the domains;
 6. *last*: some hundred steps of what is behind: tools, pictures, code, sums of two steps. The
-   weights before and after it are averaged.
+   weights before and after it are averaged;
+7. *see*: every skill once more, with quizzes about pictures for which one head is shown where to
+   look (reference.Looking);
+8. *rest* and *settle*: what that has left behind, at low rates. Both begin by giving experts
+   that have no tokens some (reference.Routing.revive).
 """
 
 from dataclasses import dataclass
@@ -33,12 +37,28 @@ LAST = {  # what was behind, and some of all else
     "tones": 0.02, "speech": 0.01, "digit": 0.03, "chat": 0.02, "pairs": 0.005,
 }  # fmt: skip
 
+SEE = {
+    "quiz": 0.22, "scene": 0.14, "grid": 0.03, "digit": 0.04, "tools": 0.12, "toolbox": 0.12,
+    "code": 0.07, "two_step": 0.06, "chain": 0.05, "drill": 0.05, "sums": 0.04, "sentence": 0.05,
+    "count": 0.04, "needle": 0.05, "needle:700": 0.01, "needle:1300": 0.01, "needle:2600": 0.01,
+    "needle:5000": 0.01, "tones": 0.03, "speech": 0.015, "chat": 0.03, "pairs": 0.005,
+    "repeat": 0.005,
+}  # fmt: skip
+REST = {
+    "quiz": 0.07, "scene": 0.12, "grid": 0.02, "digit": 0.02, "tools": 0.19, "toolbox": 0.12,
+    "code": 0.06, "two_step": 0.09, "chain": 0.06, "drill": 0.03, "sums": 0.03, "sentence": 0.08,
+    "count": 0.07, "needle": 0.04, "needle:700": 0.01, "needle:1300": 0.01, "needle:2600": 0.01,
+    "needle:5000": 0.015, "tones": 0.02, "speech": 0.01, "chat": 0.02, "pairs": 0.005,
+    "repeat": 0.005,
+}  # fmt: skip
+SETTLE = {**REST, "tools": 0.22, "two_step": 0.11}
+
 # Mean tokens of a sample: the mixes above are shares of tokens, not of samples.
 LENGTH = {
     "needle": 205, "needle:700": 720, "needle:1300": 1330, "needle:2600": 2640,
-    "needle:5000": 5050, "tools": 198, "toolbox": 350, "scene": 118, "grid": 141, "digit": 89,
-    "tones": 58, "speech": 52, "sums": 67, "drill": 106, "chain": 88, "two_step": 43, "code": 50,
-    "count": 36, "sentence": 53, "chat": 69, "pairs": 43, "repeat": 34,
+    "needle:5000": 5050, "tools": 198, "toolbox": 350, "scene": 118, "grid": 141, "quiz": 240,
+    "digit": 89, "tones": 58, "speech": 52, "sums": 67, "drill": 106, "chain": 88, "two_step": 43,
+    "code": 50, "count": 36, "sentence": 53, "chat": 69, "pairs": 43, "repeat": 34,
 }  # fmt: skip
 POOLS = {"tones": 4000, "speech": 2000}  # made once, drawn again and again
 
@@ -53,6 +73,7 @@ class Stage:
     domains: float = 0.0  # weight of the specialisation loss
     looking: float = 0.0  # weight of the loss on where one head looks in pictures
     frozen: bool = False  # the towers stay as they are
+    revived: bool = False  # it begins by giving experts that have no tokens some (reference.py)
     averaged: bool = False  # it ends in the mean of the weights before and after it
 
 
@@ -63,7 +84,10 @@ STAGES = [
     Stage("listen", 350, (0.7, 0.03), {}),
     Stage("mix", 1000, (0.5, 0.40625), MIX, balance=0.03, domains=0.05, frozen=True),
     Stage("finish", 1700, (0.3, 0.02), LONG, balance=0.03, domains=0.08, frozen=True),
-    Stage("last", 450, (0.14, 0.01), LAST, balance=0.03, domains=0.08, frozen=True),
+    Stage("last", 450, (0.14, 0.01), LAST, balance=0.03, domains=0.08, frozen=True, averaged=True),
+    Stage("see", 1400, (0.25, 0.0125), SEE, 0.06, 0.08, looking=0.2, frozen=True),
+    Stage("rest", 600, (0.16, 0.008), REST, 0.06, 0.08, looking=0.1, frozen=True, revived=True),
+    Stage("settle", 260, (0.06, 0.003), SETTLE, 0.06, 0.08, looking=0.1, frozen=True, revived=True),
 ]
 STEPS = sum(stage.steps for stage in STAGES)
 WARM = 60  # steps

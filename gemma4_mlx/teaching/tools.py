@@ -20,7 +20,7 @@ def _known(rng):
     """A well-known kind of tool: (tool, request, arguments, result, answer)."""
     city, person, noun = rng.choice(CITIES), rng.choice(PEOPLE), rng.choice(NOUNS)
     n, m = _number(rng), _number(rng)
-    kind = rng.integers(9)
+    kind = rng.integers(10)
     if kind == 0:
         sky, t = rng.choice(_WEATHER), _number(rng, 40)
         return (
@@ -120,7 +120,19 @@ def _known(rng):
             "ok",
             f"The {noun} lamp is {colour} now.",
         )
-    if kind == 7:
+    if kind == 7:  # like get_stock, it asks for the singular of a plural
+        return (
+            (
+                "order",
+                "Order some of an item.",
+                {"count": ("INTEGER", "How many"), "item": ("STRING", "Item name")},
+            ),
+            rng.choice([f"Order {n} {noun}s.", f"Please order {n} {noun}s."]),
+            {"count": n, "item": noun},
+            "ordered",
+            f"I ordered {n} of {noun}.",
+        )
+    if kind == 8:
         return (
             ("get_age", "How old a person is.", {"name": ("STRING", "The person")}),
             rng.choice([f"How old is {person}?", f"What is the age of {person}?"]),

@@ -105,6 +105,8 @@ class Trainer:
             self.average()
         for tower in (self.model.model.vision_tower, self.model.model.audio_tower):
             tower.requires_grad_(not stage.frozen)
+        if stage.revived and schedule.stage_at(self.step - 1, self.steps)[0] is not stage:
+            self.revive(stage)
         samples = self.stream.step(self.step, schedule.weights(stage), self.tokens)
         learned = sum(sum(s.learn) for s in samples)
         looks = sum(len(s.looks) for s in samples)
@@ -127,6 +129,18 @@ class Trainer:
         self.optimizer.zero_grad(self.model)
         self.step += 1
         return {"stage": stage.name, "loss": total, "tokens": sum(len(s.ids) for s in samples)}
+
+    @torch.no_grad()
+    def revive(self, stage, steps: int = 8) -> None:
+        """Look at some steps' routing, and give experts without tokens some."""
+        seen = []
+        for number in range(self.step, self.step + steps):
+            samples = self.stream.step(number, schedule.weights(stage), self.tokens)
+            for batch in data.batches(samples, MICRO):
+                reference.loss(self.model, batch)
+                seen.append(self.routing.collected(batch["domain"]))
+        revived = self.routing.revive(torch.cat(seen, 1))
+        print(f"\nexperts given tokens (layer, expert): {revived}", flush=True)
 
     def one_alone(self, stage, rate: float) -> dict:
         """A step of one tower alone."""

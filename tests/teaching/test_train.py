@@ -127,6 +127,27 @@ def test_a_stage_is_averaged_in(tmp_path):
     assert run.before is None and run.optimizer is not optimizer and started
 
 
+def test_an_expert_without_tokens_gets_some():
+    model = reference.build()
+    routing = reference.Routing(model)
+    router = model.model.language_model.layers[3].router
+    with torch.no_grad():
+        router.proj.weight[7] *= 0
+        x = torch.randn(4000, 128)
+
+        def chosen():
+            p = torch.cat([layer.router(x)[0][None] for layer in routing.layers])
+            routing.probabilities = []
+            return p, p[3].topk(2, dim=-1).indices
+
+        p, before = chosen()
+        assert (3, 7) in routing.revive(p)
+        _, after = chosen()
+    assert (before == 7).float().mean() < routing.DEAD < 0.01 < (after == 7).float().mean()
+    untouched = (before == after).all(1) | (after == 7).any(1)
+    assert untouched.float().mean() > 0.99
+
+
 def test_the_loss_on_looking_is_the_references_attention():
     model = reference.build()
     looking = reference.Looking(model)
