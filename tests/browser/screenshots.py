@@ -65,7 +65,7 @@ def needle(model, **plans):
 
 def routing(model, page):
     trace, note, _ = needle(model, attention=None)
-    layer = int(trace.routing.entropy().argmin())
+    layer = int(trace.routing.entropy().argmax())
     experts = trace.routing.at(trace.routing.layers[layer])[0]
     trace.selection.update(
         layer=int(trace.routing.layers[layer]), token=note.start, expert=int(experts[note.start, 0])
