@@ -281,13 +281,13 @@ def _other_reader(data, name: str, limit: float, first_error: Exception) -> tupl
 def _audioread(data, name: str, limit: float, first_error: Exception) -> tuple[list, int]:
     problem = f"{name} is no sound that can be read: {first_error}"
     if isinstance(data, bytes):
-        raise MediaError(f"{problem} (with gemma4-mlx[video] more formats are read)")
+        raise MediaError(f"{problem} (with PyAV more formats are read: pip install av)")
     try:
         import librosa
 
         samples, rate = librosa.load(data, sr=None, mono=True, duration=limit + 1)
     except Exception:
-        raise MediaError(f"{problem} (with gemma4-mlx[video] more formats are read)") from None
+        raise MediaError(f"{problem} (with PyAV more formats are read: pip install av)") from None
     return [samples], int(rate)
 
 

@@ -289,20 +289,20 @@ class _RoutingRecorder:
     def settle(self) -> None:
         whole = len(self.layers)
         calls = [c for c in self._calls if all(len(found) == whole for found in c.values())]
-        mx.eval([list(values.values()) for call in calls for values in call.values()])
-        id_type = np.uint8 if self.num_experts <= 256 else np.uint16
-        for call in calls:
-            arrays = {
-                name: np.concatenate([np.array(values[i].astype(_WIDE[name])) for i in self.layers])
-                for name, values in call.items()
-            }
-            order = np.argsort(-arrays["expert_weights"], axis=-1, kind="stable")
-            for name in ("expert_indices", "expert_weights"):
-                arrays[name] = np.take_along_axis(arrays[name], order, axis=-1)
-            arrays["expert_indices"] = arrays["expert_indices"].astype(id_type)
-            for name, array in arrays.items():
-                self._chunks[name].append(array)
         self._calls = []
+        if not calls:
+            return
+        arrays = {}  # each (layers, tokens, k): one conversion for all that waited
+        for name in self.TAPS:
+            tokens = [mx.concatenate([c[name][i] for c in calls], axis=1) for i in self.layers]
+            arrays[name] = np.array(mx.concatenate(tokens).astype(_WIDE[name]))
+        order = np.argsort(-arrays["expert_weights"], axis=-1, kind="stable")
+        for name in ("expert_indices", "expert_weights"):
+            arrays[name] = np.take_along_axis(arrays[name], order, axis=-1)
+        id_type = np.uint8 if self.num_experts <= 256 else np.uint16
+        arrays["expert_indices"] = arrays["expert_indices"].astype(id_type)
+        for name, array in arrays.items():
+            self._chunks[name].append(array)
 
     def step_back(self, position: int) -> None:
         """Forget all but the first ``position`` tokens and the call that has just begun."""

@@ -95,7 +95,7 @@ def test_in_a_browser(page, trace):
             value = float(said.rsplit(": ", 1)[1])
             edges = trace.attention.overview_tile(2, 1, (16, 16)).query_edges
             cell = trace.attention.overview_tile(2, 1, (16, 16)).values[1, 0]
-            assert abs(value - cell) <= 2e-3 * cell + 1e-6 and str(edges[1]) in said
+            assert abs(value - cell) <= 5e-3 * cell + 1e-6 and str(edges[1]) in said
             tab.select_option("#router", "3")
             tab.locator("#text button").nth(4).click()
             chosen = tab.inner_text("#token").splitlines()[3]
