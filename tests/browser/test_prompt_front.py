@@ -203,8 +203,6 @@ def test_a_recording_becomes_a_wav_file(front):
         answers={"attach": {"content": {"key": "R", "kind": "audio", "tokens": 9, "seconds": 0.5}}}
     )
     button = f.root.get_by_role("button", name="Record with the microphone")
-    if not button.count():
-        pytest.skip("this page may not use a microphone")
     button.click()
     f.root.locator("button[aria-pressed=true]").wait_for()
     f.page.wait_for_timeout(500)

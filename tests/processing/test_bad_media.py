@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 
@@ -150,6 +152,30 @@ def test_a_panorama_40000_pixels_wide():
     image = load_image(file.getvalue())
     assert image.original_size == (40_000, 1_000)
     assert image.soft_grid == (2, 105) and (image.pixels == 128).all()
+
+
+def test_a_panorama_needs_a_few_bytes_a_pixel():
+    """Decoded, converted and resized: measured in a process of its own."""
+    program = """
+import io, resource, sys
+from PIL import Image
+from gemma4_mlx.processing.image import load_image
+
+def peak():
+    unit = 1 if sys.platform == "darwin" else 1000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+file = io.BytesIO()
+Image.new("L", (40_000, 1_000), 128).save(file, "PNG", compress_level=1)
+load_image(Image.new("RGB", (64, 64)))  # what is imported on first use
+before = peak()
+load_image(file.getvalue())
+print(peak() - before)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(run.stdout) < 6 * 40_000_000
 
 
 def test_a_larger_jpeg_is_decoded_small(monkeypatch):
