@@ -11,7 +11,8 @@ import pytest
 
 def status(**environment) -> str:
     """What a fresh process says of its BLAS."""
-    environment = {**os.environ, **environment}
+    inherited = {k: v for k, v in os.environ.items() if "OPENBLAS" not in k}  # others set it
+    environment = {**inherited, **environment}
     program = "import gemma4_mlx; from gemma4_mlx import _blas; print(_blas.status)"
     run = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
