@@ -155,11 +155,11 @@ def run_last_overview(tokens):
 
 def run_routing(tokens):
     """Prefill and decode with the routing recorded and without, alternating in one process."""
+    model, ids = loaded(tokens)  # first: gemma4_mlx brings OpenBLAS, which MLX must not precede
     import mlx.core as mx
 
     from gemma4_mlx.tracing import Recorder, RoutingPlan, TracePlan
 
-    model, ids = loaded(tokens)
     times = {name: [] for name in ("prefill", "prefill traced", "decode", "decode traced")}
     steps = 48
 
