@@ -41,8 +41,8 @@ def _load(name: str) -> str:
     """Load an OpenBLAS for the whole process; the name of the kernels that it runs."""
     library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
     library.openblas_get_corename.restype = ctypes.c_char_p
-    chosen, better = library.openblas_get_corename().decode(), _kernels()
-    if chosen != "Prescott" or better is None or "OPENBLAS_CORETYPE" in os.environ:
+    chosen = library.openblas_get_corename().decode()
+    if chosen != "Prescott" or "OPENBLAS_CORETYPE" in os.environ or not (better := _kernels()):
         return chosen
     _ctypes.dlclose(library._handle)
     os.environ["OPENBLAS_CORETYPE"] = better
@@ -69,7 +69,7 @@ def preload() -> str:
         for name in _candidates():
             try:
                 kernels = _load(name)
-            except OSError:
+            except (OSError, AttributeError):  # not there, or its symbols have other names
                 continue
             status = f"OpenBLAS ({name}, {kernels} kernels)"
             break

@@ -89,14 +89,11 @@ def score(runner: Runner, skill: skills.Skill, samples: list[Sample]) -> tuple[f
     """Share of right answers, and one wrong answer to look at."""
     right, wrong = 0, ""
     for sample in samples:
-        if runner.exact(sample):
+        # The same words can be spelled with other tokens.
+        if runner.exact(sample) or skill.judge(sample, text := runner.decode(sample)):
             right += 1
-            continue
-        text = runner.decode(sample)  # the same words can be spelled with other tokens
-        if skill.judge(sample, text):
-            right += 1
-            continue
-        wrong = f"{text!r} for {sample.answer!r}"
+        else:
+            wrong = f"{text!r} for {sample.answer!r}"
     return right / len(samples), wrong
 
 

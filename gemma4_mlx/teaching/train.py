@@ -118,10 +118,9 @@ class Trainer:
             loss = loss / learned
             total += loss.item()
             loss = loss + share * (stage.balance * balance + stage.domains * entropy)
-            if "looking" in batch:
-                loss = loss + len(batch["looking"]) / looks * stage.looking * self.looking.loss(
-                    batch
-                )
+            if stage.looking and "looking" in batch:
+                weight = stage.looking * len(batch["looking"]) / looks
+                loss = loss + weight * self.looking.loss(batch)
             loss.backward()
             for d in domain.unique().tolist():
                 self.losses[data.DOMAINS[d]].append(each[domain == d].mean().item())
