@@ -31,6 +31,8 @@ SCORE_BYTES = 128 * 2**20
 #: CPU_ROWS queries at once, as long as their scores stay below a quarter of SCORE_BYTES (that
 #: backend's softmax holds them three times).
 CPU_SCORE_BYTES, CPU_ROWS = 4 * 2**20, 64
+#: From how many keys on that backend's softmax for a single query is better done by hand.
+CPU_KEYS = 1536
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,15 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
     """
     B, heads, n, _ = q.shape
     plain = geometry.blocks is None and geometry.left_padding is None
+    by_hand = slow_exponential(q)
     if n == 1 and plain and (geometry.window is None or geometry.m <= geometry.window):
+        if by_hand and geometry.m >= CPU_KEYS:
+            return masked_attention(q, k, v, None)
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0)
 
     behind = geometry.query_start - geometry.key_start
     window = geometry.window or geometry.m
     row_bytes = B * heads * min(geometry.m, 2 * window) * q.itemsize
-    by_hand = slow_exponential(q)
     rows = block_rows(row_bytes, by_hand)
     several = n > rows
     if geometry.window is not None:

@@ -123,11 +123,14 @@ class Encoder:
         audio = [self.features(clip) for clip in sample.audio]
         shown, heard, about = iter(images), iter(audio), iter(sample.looks)
         ids, learn, looks, first = [], [], [], 0
+        spots = []  # of each part's tokens: (first character, end, position)
         for text, wanted in sample.parts:
             start = len(ids)
             text = text.replace("<|image|>", "<|image><|image|><image|>")
             text = text.replace("<|audio|>", "<|audio><|audio|><audio|>")
-            for token in self.ids(text):
+            encoding = self.tokenizer.encode(text, add_special_tokens=False)
+            spots.append([(*o, start + i) for i, o in enumerate(encoding.offsets)])
+            for token in encoding.ids:
                 n = 1
                 if token == CONFIG["image_token_id"]:
                     n = len(next(shown)[0]) // VISION["pooling_kernel_size"] ** 2
@@ -138,10 +141,18 @@ class Encoder:
                 learn += [wanted] * n
             if wanted and (seen := next(about, [])):
                 # Up to the answer's last word; a full stop and the turn's end come after it.
-                looks += [
-                    (row, [first + i for i in seen]) for row in range(start - 1, len(ids) - 3)
-                ]
+                seen = [first + i for i in seen]
+                looks += [(PICTURE, row, seen) for row in range(start - 1, len(ids) - 3)]
+        for part, to, source, begin, n in sample.copies:
+            for a, b, position in spots[part]:
+                if to <= a and b <= to + n:
+                    a, b = a - to + begin, b - to + begin
+                    seen = [p for c, d, p in spots[source] if c < b and d > a]
+                    looks.append((COPY, position - 1, seen))
         return Encoded(ids, learn, DOMAINS.index(sample.domain), images, audio, looks)
+
+
+PICTURE, COPY = 0, 1  # why a head is to look somewhere
 
 
 @dataclass
@@ -151,7 +162,7 @@ class Encoded:
     domain: int
     images: list = ()
     audio: list = ()
-    looks: list = ()  # (position, the positions that one head is to look at from there)
+    looks: list = ()  # (PICTURE or COPY, position, the positions to look at from there)
 
 
 def raw(maker, rng, keys, values) -> Encoded:
@@ -264,7 +275,8 @@ def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict
     ids, learn, positions, sample, domain (B, L): of each token, its sample's number (-1: padding)
     and its domain; full and sliding (B, 1, L, L) bool, or full = None where causal is enough;
     pictures see themselves whole inside sliding layers; pixels (N, P, 192), places (N, P, 2);
-    mel (M, T, 128), mel_mask; looking (K, 2): row and position, looked_at (K, L) bool.
+    mel (M, T, 128), mel_mask; looking (K, 3): row, position and PICTURE or COPY; looked_at (K, L)
+    bool.
     """
     import torch
 
@@ -282,8 +294,8 @@ def collate(samples: list[Encoded], rows: list[list[int]] | None = None) -> dict
             here = np.s_[row, start : start + len(s.ids)]
             ids[here], learn[here], number[here], domain[here] = s.ids, s.learn, i, s.domain
             positions[here] = np.arange(len(s.ids))
-            for position, seen in s.looks:
-                looking.append((row, start + position))
+            for why, position, seen in s.looks:
+                looking.append((row, start + position, why))
                 looked_at.append(np.isin(np.arange(L), np.add(seen, start)))
             start += len(s.ids)
     i = np.arange(L)

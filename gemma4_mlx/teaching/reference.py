@@ -136,24 +136,27 @@ class Routing:
 
 
 class Looking:
-    """A loss on where one head looks: at the thing in the picture that an answer is about.
+    """A loss on where two heads look: at the thing in the picture that an answer is about, and at
+    the text that a tool call copies.
 
     Left alone, the model finds what stands at a place, but not where a thing stands: after ten
-    thousand such questions it still answered by chance. Shown where to look it learns it.
+    thousand such questions it still answered by chance. Shown where to look it learns it. So with
+    tool calls: three in four were right before it was shown where names and values stand.
     """
 
-    LAYER, HEAD = 5, 0
+    LAYER, HEADS = 5, [0, 2]  # of data.PICTURE and data.COPY
 
     def __init__(self, model):
         from transformers import AttentionInterface
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        self.seen = None  # queries (B, L, D) and keys (B, L, D) of the head
+        self.seen = None  # queries (B, 2, L, D) and keys (B, 2, L, D) of the heads
 
         def attend(module, queries, keys, values, mask, **options):
             if module.layer_idx == self.LAYER:
-                head = self.HEAD * keys.shape[1] // queries.shape[1]
-                self.seen = queries[:, self.HEAD], keys[:, head]
+                groups = queries.shape[1] // keys.shape[1]
+                theirs = [head // groups for head in self.HEADS]
+                self.seen = queries[:, self.HEADS], keys[:, theirs]
             return sdpa_attention_forward(module, queries, keys, values, mask, **options)
 
         AttentionInterface.register("watched", attend)
@@ -162,10 +165,10 @@ class Looking:
     def loss(self, batch: dict) -> torch.Tensor:
         """Mean of -log(mass on what is to be looked at) over the looks of a batch that has some."""
         queries, keys = self.seen
-        row, position = batch["looking"].T
-        scores = (keys[row] @ queries[row, position][:, :, None])[..., 0]  # (K, L), scale 1
+        row, position, why = batch["looking"].T
+        scores = (keys[row, why] @ queries[row, why, position][:, :, None])[..., 0]  # scale 1
         if batch["full"] is None:
-            sees = torch.arange(keys.shape[1]) <= position[:, None]
+            sees = torch.arange(scores.shape[1]) <= position[:, None]
         else:
             sees = batch["full"][row, 0, position]
         scores = scores.masked_fill(~sees, -torch.inf)

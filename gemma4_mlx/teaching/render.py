@@ -24,6 +24,8 @@ class Sample:
     audio: list[np.ndarray] = field(default_factory=list)  # float32 (n,), 16 kHz
     # For each learned part, the soft tokens of the picture that it is about (none: not said).
     looks: list[list[int]] = field(default_factory=list)
+    # Text that is copied: (part, where in it, the part it comes from, where in that, characters).
+    copies: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     check: dict = field(default_factory=dict)  # what evaluate.py needs to judge the answer
 
     def belongs_to(self, split: str) -> bool:

@@ -1,5 +1,7 @@
 """Tool use: declarations in the system turn, the right call, and an answer from its result."""
 
+import re
+
 from .render import Sample, call, conversation, response
 from .words import ADJECTIVES, CITIES, NOUNS, PEOPLE, SYLLABLES, TOOL_VERBS
 
@@ -88,7 +90,7 @@ def _known(rng):
                 "How many of an item are in the shop.",
                 {"item": ("STRING", "Item name")},
             ),
-            rng.choice([f"How many {noun}s are in the shop?", f"Do we have any {noun}?"]),
+            rng.choice([f"How many units of {noun} are in the shop?", f"Do we have any {noun}?"]),
             {"item": noun},
             n,
             f"There are {n} of {noun} in the shop.",
@@ -120,14 +122,14 @@ def _known(rng):
             "ok",
             f"The {noun} lamp is {colour} now.",
         )
-    if kind == 7:  # like get_stock, it asks for the singular of a plural
+    if kind == 7:
         return (
             (
                 "order",
                 "Order some of an item.",
                 {"count": ("INTEGER", "How many"), "item": ("STRING", "Item name")},
             ),
-            rng.choice([f"Order {n} {noun}s.", f"Please order {n} {noun}s."]),
+            rng.choice([f"Order {n} units of {noun}.", f"Order {noun}, {n} of it, please."]),
             {"count": n, "item": noun},
             "ordered",
             f"I ordered {n} of {noun}.",
@@ -217,6 +219,33 @@ def _spoken(tool, arguments, result, answer):
     ]
 
 
+def _copies(parts, drawn) -> list[tuple[int, int, int, int, int]]:
+    """Where the calls' names, parameters and values come from (Sample.copies).
+
+    The first part holds the declarations; right before each call stands its request.
+    """
+    found = []
+    head, drawn = parts[0][0], iter(drawn)
+    for part, (text, _) in enumerate(parts):
+        if not text.startswith("<|tool_call>"):
+            continue
+        tool, _, arguments, *_ = next(drawn)
+        request, name = parts[part - 1][0], tool["name"]
+        declared = head.index(f"declaration:{name}{{")
+        where = declared + len("declaration:")
+        found.append((part, text.index(name), 0, where, len(name)))
+        for parameter, value in arguments.items():
+            to = re.search(rf"[{{,]{parameter}:", text).start() + 1
+            where = head.index(f"{parameter}:{{", head.index("properties:{", declared))
+            found.append((part, to, 0, where, len(parameter)))
+            value = str(value)
+            said = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", request)
+            to = text.index(value, to + len(parameter))
+            if said:
+                found.append((part, to, part - 1, said.start(), len(value)))
+    return found
+
+
 def tools(rng, count=None) -> Sample:
     """One to three tools declared; one is called; its result is told."""
     count = int(rng.choice([1, 2, 2, 3])) if count is None else count
@@ -229,14 +258,17 @@ def tools(rng, count=None) -> Sample:
         if other["name"] not in [t["name"] for t in declared]:
             declared.append(other)
     declared = [declared[i] for i in rng.permutation(len(declared))]
+    drawn = tool, request, arguments, result, answer
     wanted, spoken = _spoken(tool, arguments, result, answer)
     system = rng.choice(["", "", "You are a helpful assistant."])
     # Either the call is what is judged, or the answer; training always learns both.
+    parts = conversation([(request, spoken)], system, declared)
     return Sample(
         "tools",
         "tool call",
         [f"tool {wanted}"],
-        conversation([(request, spoken)], system, declared),
+        parts,
+        copies=_copies(parts, [drawn]),
         check={"call": wanted, "name": tool["name"], "arguments": arguments, "result": result},
     )
 
@@ -257,4 +289,5 @@ def toolbox(rng) -> Sample:
         wanted, spoken = _spoken(tool, arguments, result, answer)
         keys.append(f"tool {wanted}")
         turns.append((request, spoken))
-    return Sample("tools", "toolbox", keys, conversation(turns, "", declared))
+    parts = conversation(turns, "", declared)
+    return Sample("tools", "toolbox", keys, parts, copies=_copies(parts, drawn))

@@ -60,6 +60,16 @@ def test_query_blocks_equal_one_dense_softmax(window, with_blocks, cached, by_ha
     assert np.abs(np.array(attend(q, k, v, geometry) - expected)).max() < 1e-5
 
 
+@pytest.mark.parametrize("m", [attention.CPU_KEYS - 1, attention.CPU_KEYS])
+def test_one_query_over_many_keys_is_mlxs_own_attention(m):
+    """Decoding: from CPU_KEYS on the CPU backend's softmax is done by hand."""
+    mx.random.seed(4)
+    q, k, v = (mx.random.normal((2, h, length, 16)) for h, length in ((4, 1), (2, m), (2, m)))
+    ours = attend(q, k, v, AttentionGeometry(m - 1, 1, 0, m))
+    theirs = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0)
+    assert np.abs(np.array(ours - theirs)).max() < 1e-5
+
+
 def test_the_softmax_by_hand_has_the_gradient_of_mlxs():
     mx.random.seed(4)
     q, k, v = (mx.random.normal((2, h, n, 16)) for h, n in ((4, 10), (2, 25), (2, 25)))

@@ -197,10 +197,36 @@ def test_a_head_is_shown_the_thing_that_is_asked_for(name):
             spots = [[int((i + 0.5) * cell) for i in divmod(t, pictures.GRID)] for t in seen]
             found = np.array([shown[row, column] for row, column in spots])
             right.append((np.abs(found - pictures.COLOURS[colours[0]]).max(1) <= 12).any())
-        for position, seen in encoded.looks:
-            assert encoded.learn[position + 1] and set(np.array(encoded.ids)[seen]) == {picture}
+        for why, position, seen in encoded.looks:
+            assert (
+                why == data.PICTURE
+                and encoded.learn[position + 1]
+                and set(np.array(encoded.ids)[seen]) == {picture}
+            )
             assert min(seen) >= first
     assert len(right) > 10 and np.mean(right) > 0.95  # a thin thing may miss every centre
+
+
+@pytest.mark.parametrize("name", ["tools", "toolbox"])
+def test_a_head_is_shown_where_a_call_copies_from(name):
+    """From before each token of a name, parameter or value: where the same text stands earlier."""
+    encode = data.Encoder(tokenizer.load(CHECKPOINT))
+    rng = np.random.default_rng(4)
+    for _ in range(40):
+        sample = data.make(name, rng)
+        encoded = encode(sample)
+
+        ids, copied = np.array(encoded.ids), ""
+        for why, position, seen in encoded.looks:
+            written, there = (
+                encode.tokenizer.decode(ids[i].tolist()) for i in ([position + 1], seen)
+            )
+            assert why == data.COPY and encoded.learn[position + 1] and max(seen) <= position
+            assert written in there
+            copied += written
+        for argument in sample.check.get("arguments", ()):
+            assert argument in copied
+        assert sample.check.get("name", "") in copied
 
 
 def test_things_are_counted_one_by_one():

@@ -153,7 +153,7 @@ def test_the_loss_on_looking_is_the_references_attention():
     looking = reference.Looking(model)
     encode = data.Encoder(load_tokenizer(CHECKPOINT))
     rng = np.random.default_rng(3)
-    samples = [encode(data.make(name, rng)) for name in ("quiz", "count", "quiz")]
+    samples = [encode(data.make(name, rng)) for name in ("quiz", "tools", "quiz")]
     with torch.no_grad():
         batch = data.collate(samples, [[0, 1], [2]])
         reference.loss(model, batch)
@@ -166,9 +166,13 @@ def test_the_loss_on_looking_is_the_references_attention():
                 input_ids=alone["ids"], mm_token_type_ids=(alone["ids"] == 110).long(),
                 pixel_values=alone.get("pixels"), image_position_ids=alone.get("places"),
                 output_attentions=True,
-            ).attentions[looking.LAYER][0, looking.HEAD]  # fmt: skip
-            wanted += [-weights[row, seen].sum().log() for row, seen in sample.looks]
+            ).attentions[looking.LAYER][0]  # fmt: skip
+            wanted += [
+                -weights[looking.HEADS[why], row, seen].sum().log()
+                for why, row, seen in sample.looks
+            ]
     assert len(wanted) == len(batch["looking"]) > 5
+    assert set(batch["looking"][:, 2].tolist()) == {data.PICTURE, data.COPY}
     torch.testing.assert_close(ours, torch.stack(wanted).mean(), atol=1e-3, rtol=1e-3)
 
 
