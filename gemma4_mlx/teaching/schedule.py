@@ -13,8 +13,10 @@
    weights before and after it are averaged;
 7. *see*: every skill once more, with quizzes about pictures for which one head is shown where to
    look (reference.Looking);
-8. *rest* and *settle*: what that has left behind, at low rates. Both begin by giving experts
-   that have no tokens some (reference.Routing.revive).
+8. *rest* and *settle*: what that has left behind, at low rates;
+9. *copy* and *keep*: tool calls, for which another head is shown what to copy, while routing is
+   encouraged less to follow the domains. All four begin by giving experts that have no tokens
+   some (reference.Routing.revive).
 """
 
 from dataclasses import dataclass
@@ -52,6 +54,8 @@ REST = {
     "repeat": 0.005,
 }  # fmt: skip
 SETTLE = {**REST, "tools": 0.22, "two_step": 0.11}
+COPY = {**SETTLE, "tools": 0.25, "needle:2600": 0.015, "needle:5000": 0.03}
+KEEP = {**COPY, "tools": 0.28}
 
 # Mean tokens of a sample: the mixes above are shares of tokens, not of samples.
 LENGTH = {
@@ -71,7 +75,7 @@ class Stage:
     mix: dict[str, float]  # empty: a tower trains alone
     balance: float = 0.02  # weight of the balancing loss
     domains: float = 0.0  # weight of the specialisation loss
-    looking: float = 0.0  # weight of the loss on where one head looks in pictures
+    looking: float = 0.0  # weight of the loss on where two heads look
     frozen: bool = False  # the towers stay as they are
     revived: bool = False  # it begins by giving experts that have no tokens some (reference.py)
     averaged: bool = False  # it ends in the mean of the weights before and after it
@@ -88,6 +92,8 @@ STAGES = [
     Stage("see", 1400, (0.25, 0.0125), SEE, 0.06, 0.08, looking=0.2, frozen=True),
     Stage("rest", 600, (0.16, 0.008), REST, 0.06, 0.08, looking=0.1, frozen=True, revived=True),
     Stage("settle", 260, (0.06, 0.003), SETTLE, 0.06, 0.08, looking=0.1, frozen=True, revived=True),
+    Stage("copy", 500, (0.14, 0.007), COPY, 0.06, 0.03, looking=0.15, frozen=True, revived=True),
+    Stage("keep", 600, (0.12, 0.006), KEEP, 0.06, 0.02, looking=0.15, frozen=True, revived=True),
 ]
 STEPS = sum(stage.steps for stage in STAGES)
 WARM = 60  # steps

@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     model = g4.load(options.model) if options.model else g4.load()
-    never = tuple(model.config.eos_token_ids)  # so that every answer has the same length
+    # No answer ends early, nor leaves the text for a marker that shows nothing.
+    never = tuple(model.tokenizer.special_ids.values())
     how = SamplingOptions(temperature=0.7, seed=1, max_tokens=options.tokens, suppress_tokens=never)
     messages = 0
 
