@@ -15,6 +15,7 @@ from .architecture import CONFIG, PROCESSOR, VISION
 from .render import Sample
 
 DOMAINS = ["chat", "languages", "arithmetic", "code", "needle", "tools", "image", "audio"]
+PICTURE, COPY = 0, 1  # why a head is to look somewhere
 MAKERS = {
     "chat": talk.chat, "count": talk.count, "sentence": talk.sentence, "sums": talk.sums,
     "drill": talk.drill, "chain": talk.chain, "two_step": talk.two_step, "code": talk.code,
@@ -129,8 +130,9 @@ class Encoder:
             text = text.replace("<|image|>", "<|image><|image|><image|>")
             text = text.replace("<|audio|>", "<|audio><|audio|><audio|>")
             encoding = self.tokenizer.encode(text, add_special_tokens=False)
-            spots.append([(*o, start + i) for i, o in enumerate(encoding.offsets)])
-            for token in encoding.ids:
+            spots.append([])
+            for token, characters in zip(encoding.ids, encoding.offsets, strict=True):
+                spots[-1].append((*characters, len(ids)))
                 n = 1
                 if token == CONFIG["image_token_id"]:
                     n = len(next(shown)[0]) // VISION["pooling_kernel_size"] ** 2
@@ -146,13 +148,10 @@ class Encoder:
         for part, to, source, begin, n in sample.copies:
             for a, b, position in spots[part]:
                 if to <= a and b <= to + n:
-                    a, b = a - to + begin, b - to + begin
-                    seen = [p for c, d, p in spots[source] if c < b and d > a]
+                    shift = begin - to
+                    seen = [p for c, d, p in spots[source] if c < b + shift and d > a + shift]
                     looks.append((COPY, position - 1, seen))
         return Encoded(ids, learn, DOMAINS.index(sample.domain), images, audio, looks)
-
-
-PICTURE, COPY = 0, 1  # why a head is to look somewhere
 
 
 @dataclass

@@ -249,7 +249,7 @@ def _copies(parts, drawn) -> list[tuple[int, int, int, int, int]]:
 def tools(rng, count=None) -> Sample:
     """One to three tools declared; one is called; its result is told."""
     count = int(rng.choice([1, 2, 2, 3])) if count is None else count
-    tool, request, arguments, result, answer = _draw(rng)
+    drawn = tool, request, arguments, result, answer = _draw(rng)
     declared = [tool]
     for _ in range(20):
         if len(declared) == count:
@@ -258,7 +258,6 @@ def tools(rng, count=None) -> Sample:
         if other["name"] not in [t["name"] for t in declared]:
             declared.append(other)
     declared = [declared[i] for i in rng.permutation(len(declared))]
-    drawn = tool, request, arguments, result, answer
     wanted, spoken = _spoken(tool, arguments, result, answer)
     system = rng.choice(["", "", "You are a helpful assistant."])
     # Either the call is what is judged, or the answer; training always learns both.

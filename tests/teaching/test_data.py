@@ -198,11 +198,8 @@ def test_a_head_is_shown_the_thing_that_is_asked_for(name):
             found = np.array([shown[row, column] for row, column in spots])
             right.append((np.abs(found - pictures.COLOURS[colours[0]]).max(1) <= 12).any())
         for why, position, seen in encoded.looks:
-            assert (
-                why == data.PICTURE
-                and encoded.learn[position + 1]
-                and set(np.array(encoded.ids)[seen]) == {picture}
-            )
+            assert why == data.PICTURE and encoded.learn[position + 1]
+            assert set(np.array(encoded.ids)[seen]) == {picture}
             assert min(seen) >= first
     assert len(right) > 10 and np.mean(right) > 0.95  # a thin thing may miss every centre
 
@@ -215,7 +212,6 @@ def test_a_head_is_shown_where_a_call_copies_from(name):
     for _ in range(40):
         sample = data.make(name, rng)
         encoded = encode(sample)
-
         ids, copied = np.array(encoded.ids), ""
         for why, position, seen in encoded.looks:
             written, there = (
