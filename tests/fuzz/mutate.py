@@ -63,7 +63,7 @@ def changed(rng: random.Random, value):
     for _ in range(rng.choice((1, 1, 2, 4))):
         places = list(_places(value))
         if not places:
-            return rng.choice(VALUES)
+            return copy.deepcopy(rng.choice(VALUES))
         holder, key = rng.choice(places)
         kind = rng.randrange(10)
         if kind == 0:
@@ -97,7 +97,7 @@ def _places(value):
 
 
 def _deep(rng: random.Random):
-    value = rng.choice(VALUES)
+    value = copy.deepcopy(rng.choice(VALUES))
     for _ in range(rng.choice((3, 20, 70))):
         value = [value] if rng.random() < 0.5 else {"a": value}
     return value
