@@ -261,16 +261,21 @@ def _other_reader(data, name: str, limit: float, first_error: Exception) -> tupl
             rate = getattr(streams[0], "rate", 0) if streams else 0
             if not rate:
                 raise MediaError(f"{name} holds no sound")
-            # Channels are averaged here: FFmpeg's own way to mono is louder by half.
-            to_float = av.AudioResampler(format="fltp", rate=rate)
+            # Channels are averaged here: FFmpeg's own way to mono is louder by half. They come
+            # interleaved: of planes PyAV finds eight, and reads past the end for a ninth.
+            to_float = av.AudioResampler(format="flt", rate=rate)
+
+            def mono(piece):
+                return piece.to_ndarray().reshape(piece.samples, -1).mean(axis=1)
+
             parts, total = [], 0
             for frame in container.decode(audio=0):
                 for piece in to_float.resample(frame):
-                    parts.append(piece.to_ndarray().mean(axis=0))
+                    parts.append(mono(piece))
                     total += len(parts[-1])
                 if total > (limit + 1) * rate:
                     break
-            parts += [piece.to_ndarray().mean(axis=0) for piece in to_float.resample(None)]
+            parts += [mono(piece) for piece in to_float.resample(None)]
             return parts, rate
     except MediaError:
         raise

@@ -198,3 +198,18 @@ def test_silence_is_a_sound():
     audio = load_audio(np.zeros(16_000), rate=16_000)
     assert audio.n_soft == 25
     assert audio.mel == pytest.approx(np.log(1e-3))
+
+
+def test_pyav_reads_more_channels_than_it_has_planes_for():
+    """A WAV of nine channels with a damaged chunk is left to PyAV, which keeps eight planes."""
+    pytest.importorskip("av")
+    sound = np.random.default_rng(0).normal(0, 0.1, (4000, 9)).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, sound, 16_000, format="WAV", subtype="FLOAT")
+    data = file.getvalue()
+    peak, end = data.index(b"PEAK"), data.index(b"data")
+    data = data[:peak] + b"PEAK\x10\0\0\0" + data[peak + 8 : peak + 24] + data[end:]  # too short
+    with pytest.raises(soundfile.SoundFileError):
+        soundfile.SoundFile(io.BytesIO(data))
+    audio = load_audio(data)
+    assert np.abs(audio.samples - sound.mean(axis=1)).max() < 1e-6
