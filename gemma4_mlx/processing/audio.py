@@ -262,7 +262,7 @@ def _other_reader(data, name: str, limit: float, first_error: Exception) -> tupl
             if not rate:
                 raise MediaError(f"{name} holds no sound")
             # Channels are averaged here: FFmpeg's own way to mono is louder by half. They come
-            # interleaved: of planes PyAV finds eight, and reads past the end for a ninth.
+            # interleaved: from eight planes on PyAV reads past their end, which ends the process.
             to_float = av.AudioResampler(format="flt", rate=rate)
 
             def mono(piece):

@@ -201,7 +201,7 @@ def test_silence_is_a_sound():
 
 
 def test_pyav_reads_more_channels_than_it_has_planes_for():
-    """A WAV of nine channels with a damaged chunk is left to PyAV, which keeps eight planes."""
+    """PyAV, left a damaged WAV of nine channels, must not be asked for them as planes."""
     pytest.importorskip("av")
     sound = np.random.default_rng(0).normal(0, 0.1, (4000, 9)).astype(np.float32)
     file = io.BytesIO()
