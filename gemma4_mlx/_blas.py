@@ -74,3 +74,14 @@ def preload() -> str:
             status = f"OpenBLAS ({name}, {kernels} kernels)"
             break
     return status
+
+
+def restart_without_openblas() -> None:
+    """Start this program again without OpenBLAS where it is loaded: for those that run torch.
+
+    `python -m gemma4_mlx.teaching.train` imports the package, and with it OpenBLAS, before the
+    module has a say; a training step on two threads then takes seven times as long.
+    """
+    if status.startswith("OpenBLAS"):
+        os.environ["GEMMA4_MLX_OPENBLAS"] = "0"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+SAY = "import gemma4_mlx; from gemma4_mlx import _blas; print(_blas.status)"
 
-def status(**environment) -> str:
+
+def status(program=SAY, **environment) -> str:
     """What a fresh process says of its BLAS."""
     inherited = {k: v for k, v in os.environ.items() if "OPENBLAS" not in k}  # others set it
     environment = {**inherited, **environment}
-    program = "import gemma4_mlx; from gemma4_mlx import _blas; print(_blas.status)"
     run = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
@@ -44,3 +45,19 @@ def test_the_choice_in_the_environment_counts():
 
 def test_it_can_be_switched_off():
     assert "switched off" in status(GEMMA4_MLX_OPENBLAS="0")
+
+
+def test_who_computes_with_torch_starts_again_without_it():
+    program = SAY.replace("; print", "; _blas.restart_without_openblas(); print")
+    assert "switched off" in status(program)
+
+
+@pytest.mark.parametrize("module", ["train", "scores"])
+def test_training_has_torchs_own_blas(module):
+    pytest.importorskip("torch")
+    program = (
+        "import runpy, sys; sys.argv[1:] = ['--help']\n"
+        f"try: runpy.run_module('gemma4_mlx.teaching.{module}', run_name='__main__')\n"
+        "except SystemExit: print('/libopenblas' in open('/proc/self/maps').read())"
+    )
+    assert status(program).endswith("False")

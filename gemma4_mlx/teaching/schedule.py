@@ -54,8 +54,8 @@ REST = {
     "repeat": 0.005,
 }  # fmt: skip
 SETTLE = {**REST, "tools": 0.22, "two_step": 0.11}
-COPY = {**SETTLE, "tools": 0.25, "needle:2600": 0.015, "needle:5000": 0.03}
-KEEP = {**COPY, "tools": 0.28}
+COPY = {**SETTLE, "tools": 0.25, "tones": 0.03, "needle:2600": 0.015, "needle:5000": 0.03}
+KEEP = {**COPY, "tools": 0.28, "tones": 0.04}
 
 # Mean tokens of a sample: the mixes above are shares of tokens, not of samples.
 LENGTH = {

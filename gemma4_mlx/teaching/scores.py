@@ -7,10 +7,12 @@ after the tokens before it, so one forward pass per batch decides "exact" withou
 """
 
 import argparse
-import os
 from pathlib import Path
 
-os.environ.setdefault("GEMMA4_MLX_OPENBLAS", "0")
+from .. import _blas
+
+if __name__ == "__main__":
+    _blas.restart_without_openblas()
 
 import numpy as np
 import torch

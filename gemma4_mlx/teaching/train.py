@@ -16,7 +16,10 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-os.environ.setdefault("GEMMA4_MLX_OPENBLAS", "0")  # torch brings its own, faster one
+from .. import _blas
+
+if __name__ == "__main__":
+    _blas.restart_without_openblas()
 
 import numpy as np
 import torch
