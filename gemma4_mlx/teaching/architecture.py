@@ -1,4 +1,4 @@
-"""The teaching model's shape: a real Gemma 4 configuration, small, with every mechanism on.
+"""The teaching model's shape: a real Gemma 4 configuration, small, with nearly every mechanism on.
 
 Mixture of experts beside the dense MLP, sliding and full attention, k = v on full layers,
 per-layer embeddings, shared KV layers, soft cap, block-wise bidirectional attention inside
