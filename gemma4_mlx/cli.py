@@ -244,6 +244,8 @@ def _conversation(chat, media, schema, stats: bool) -> int:
             text = input("> " if interactive else "")
         except EOFError:
             return 0
+        except UnicodeDecodeError as error:
+            raise Gemma4Error(f"standard input cannot be read: {error}") from None
         if not text.strip():
             continue
         try:
@@ -302,13 +304,14 @@ def _trace(options: argparse.Namespace) -> int:
         raise Gemma4Error('give a text to trace, as in `gemma4-mlx trace "Count from 3 to 9"`')
     if options.prompt is not None and options.file is not None:
         raise Gemma4Error("give a text or --file, not both")
-    if options.file is not None:
-        try:
+    try:
+        if options.file is not None:
             text = options.file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise Gemma4Error(f"{options.file} cannot be read: {error}") from None
-    else:
-        text = sys.stdin.read() if options.prompt == "-" else options.prompt
+        else:
+            text = sys.stdin.read() if options.prompt == "-" else options.prompt
+    except (OSError, UnicodeDecodeError) as error:
+        source = options.file or "standard input"
+        raise Gemma4Error(f"{source} cannot be read: {error}") from None
     from .tracing import trace
 
     messages = [{"role": "user", "content": text}]

@@ -1,8 +1,9 @@
-"""Every error this package raises on purpose.
+"""The errors of this package.
 
 Each message names what was wrong, where, and what to do about it. All derive from
 :class:`Gemma4Error`; those caused by a bad argument are a :class:`ValueError` as well, so that
-ordinary ``except ValueError`` code works.
+ordinary ``except ValueError`` code works. Where none of them fits, the error is one of Python's
+own, such as ``ValueError`` or ``IndexError``.
 """
 
 

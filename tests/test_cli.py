@@ -1,5 +1,6 @@
 """The command line: what it prints, and one line for a user's mistake."""
 
+import io
 import json
 import re
 import subprocess
@@ -105,6 +106,7 @@ def test_fit_and_check(capsys):
         (["trace", "x", "-o", "/no/such/folder/x.html"], "not a folder"),
         (["trace", "--file", "/no/such/file"], "cannot be read"),
         (["fit", "nonsense"], "nonsense"),
+        (["fit", "e2b", "--context", "0"], "context is 0 tokens"),
         (["fit", "--memory", "0"], "no number of GiB"),
         (["lab", "--port", "70000"], "no port"),
         (["chat", "hi", "--image", "/"], "/ is a folder, not a file"),
@@ -120,6 +122,20 @@ def test_mistakes_are_one_line_and_status_2(capsys, arguments, words):
     assert "Traceback" not in error
     if "usage:" not in error:  # argparse says how a command is used, too
         assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["trace", "-"], ["chat"]])
+def test_what_is_no_text_on_standard_input(arguments, capsys, monkeypatch):
+    binary = io.TextIOWrapper(io.BytesIO(b"\xff\xfe\x00"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", binary)
+    assert run(*arguments) == 2
+    assert "standard input cannot be read" in capsys.readouterr().err
+
+
+def test_a_trace_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "t.html").mkdir()
+    assert run("trace", "x", "-o", str(tmp_path / "t.html")) == 2
+    assert "t.html cannot be written" in capsys.readouterr().err
 
 
 def test_help_and_version(capsys):

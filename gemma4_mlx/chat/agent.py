@@ -30,12 +30,15 @@ def run_steps(
 ) -> Iterator[Any]:
     """Generator behind ``Chat.run_stream``; see there.
 
-    Raises ChatError for ``max_steps`` below 1, and for a ``timeout`` that is not above 0.
+    Raises ChatError for ``max_steps`` below 1, for a ``timeout`` that is not above 0, and for an
+    ``approve`` that cannot be called.
     """
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
         raise ChatError(f"max_steps must be at least 1, not {max_steps!r}.")
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise ChatError(f"timeout must be a number of seconds above 0, or None, not {timeout!r}.")
+    if approve is not None and not callable(approve):
+        raise ChatError(f"approve must be a function that is asked about a call, not {approve!r}.")
     cancel = how.get("cancel") or threading.Event()
     how = {**how, "cancel": cancel}
     steps: list[Reply] = []
@@ -85,7 +88,12 @@ def _run_calls(
                 continue
 
             def work(call=call):
-                finished.put(call_tool(call, chat.tools, timeout=timeout, cancelled=cancel.is_set))
+                try:
+                    result = call_tool(call, chat.tools, timeout=timeout, cancelled=cancel.is_set)
+                except BaseException as error:  # without a result the loop below waits for ever
+                    problem = f"{type(error).__name__}: {error}"
+                    result = ToolResult(call.id, call.name, error=problem)
+                finished.put(result)
 
             threading.Thread(target=work, name=f"call {call.name}", daemon=True).start()
             running += 1

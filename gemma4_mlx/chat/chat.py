@@ -22,6 +22,7 @@ from ..generation.engine import engine
 from ..generation.guides import ThinkingBudget
 from ..generation.sampling import SamplingOptions
 from ..generation.stream import resolve_options, stream
+from ..model.cache import checked_kv_bits
 from ..processing.inputs import MediaCache, ModelInputs
 from ..processing.template import Rendered
 from . import history
@@ -54,7 +55,7 @@ class Chat:
             message may choose differently.
         options: how to sample; a dict overrides single options of the checkpoint's.
         messages: a history to go on from.
-        kv_bits: quantize the cache of the full-attention layers to so many bits.
+        kv_bits: 8 or 4: quantize the cache of the full-attention layers to so many bits.
         strict_tools: let the model write only calls that name a declared tool and fit it.
         beyond_context: go on past the context that the model was made for; answers get worse.
         template: a chat template in place of the checkpoint's.
@@ -66,8 +67,10 @@ class Chat:
         cache: a :class:`~gemma4_mlx.generation.PromptCache`; None until something was said.
 
     Raises:
-        ChatError: ``model`` is none or has no tokenizer, or the history is no conversation.
+        ChatError: ``model`` is none or has no tokenizer, the history is no conversation, or
+            ``thinking`` is neither a bool nor a number of tokens.
         ToolError: a function that cannot be declared as a tool.
+        GenerationError: options that make no sense, or ``kv_bits`` other than 8, 4 and None.
     """
 
     def __init__(
@@ -91,18 +94,18 @@ class Chat:
         if getattr(model, "tokenizer", None) is None:
             raise ChatError("this model has no tokenizer: load it from a folder that holds one.")
         self.model = model
-        self.tools = as_tools(tools)
+        self.tools = as_tools(tools or ())
         self.thinking = checked_thinking(thinking)
         self.options = resolve_options(model, options)
         self.strict_tools = strict_tools
         self.beyond_context = beyond_context
-        self.kv_bits = kv_bits
-        self.messages = list(messages)
+        self.kv_bits = checked_kv_bits(kv_bits)
+        self.messages = list(messages or ())
+        check_history(self.messages)
         if system is not None:
             if self.messages and self.messages[0].role == "system":
                 raise ChatError("the history already begins with a system message.")
             self.messages.insert(0, Message("system", (Text(checked_text(system)),)))
-        check_history(self.messages)
         self.cache: PromptCache | None = None
         self._media = MediaLoader(model)
         template = template if template is not None else model.chat_template
@@ -159,7 +162,7 @@ class Chat:
             SchemaError: a schema that cannot be enforced.
             MediaError: media that cannot be read, or that the model cannot take.
             ContextError: the conversation is longer than the context, or memory.
-            GenerationError: sampling options that make no sense.
+            GenerationError: sampling options that make no sense, or a ``begin`` that is not ids.
         """
         thinking = self.thinking if thinking is None else checked_thinking(thinking)
         options = answer_options(self.model, self.options, sampling)
@@ -260,8 +263,9 @@ class Chat:
             how: further arguments of :meth:`stream`, for every step.
 
         Raises:
-            ChatError: ``max_steps`` below 1, or a ``timeout`` that is not above 0; and what
-                :meth:`stream` raises. What a tool raises is told to the model.
+            ChatError: ``max_steps`` below 1, a ``timeout`` that is not above 0, or an ``approve``
+                that cannot be called; and what :meth:`stream` raises. What a tool raises is told
+                to the model.
         """
         return run_steps(
             self, (text, images, audio, videos), max_steps=max_steps, timeout=timeout,
@@ -283,7 +287,9 @@ class Chat:
         the rest alone. After a user's message the model answers anew, unless ``reply=False``
         (then :meth:`stream` without text does it). Media of the message stay.
 
-        Raises ChatError for a message that does not exist or holds tool results.
+        Raises ChatError for a message that does not exist or holds tool results, for words that
+        are no text, and while the chat is answering; and what :meth:`stream` raises, the history
+        then being as before.
         """
         i = self._index(i)
         old = self.messages[i]
@@ -351,7 +357,8 @@ class Chat:
 
     def rendered(self, add_generation_prompt: bool | None = None) -> Rendered:
         """The conversation as its template writes it; by default the model's turn is opened
-        where it is its turn. Raises ChatError for a history the template refuses."""
+        where it is its turn. Raises ChatError for a history that is no conversation, or that
+        the template refuses."""
         return self._prompting.rendered(
             self.messages, self.tools, self.thinking, add_generation_prompt
         )
@@ -359,8 +366,8 @@ class Chat:
     def inputs(self, add_generation_prompt: bool | None = None) -> ModelInputs:
         """The conversation as the model reads it, media included.
 
-        Raises ChatError for a history the template refuses, MediaError for media that cannot be
-        read or that the model cannot take.
+        Raises ChatError for a history that is no conversation or that the template refuses,
+        MediaError for media that cannot be read or that the model cannot take.
         """
         return self._prompting.inputs(
             self.messages, self.tools, self.thinking, add_generation_prompt

@@ -41,7 +41,7 @@ def save(path: str | Path, messages: Sequence[Message], *, media: str, **setting
     Args:
         path: where to.
         media: "embed" puts every picture and sound into the file, "reference" only the paths and
-            addresses (media that have none, such as arrays, are embedded).
+            addresses (media that have none, such as arrays and lists of frames, are embedded).
         settings: further entries of the file.
 
     Raises:
@@ -174,6 +174,8 @@ def _media_to_json(part: Media, embed: bool) -> dict[str, Any]:
     if part.name:
         entry["name"] = part.name
     source = part.source
+    if isinstance(part, Video) and isinstance(source, list | tuple):
+        return entry | {"data": [_data_url(Image(frame)) for frame in source]}
     if is_data_url(source):
         return entry | {"data": source}
     if is_url(source):
@@ -199,25 +201,40 @@ def _media_from_json(entry: Mapping[str, Any], folder: Path) -> Media:
             )
         return kind(str(path), entry.get("name"), **options)
     source = entry.get("data") or entry.get("url")
-    if not isinstance(source, str):
+    if kind is Video and isinstance(source, list):
+        source = [_from_data_url(frame) for frame in source]
+    elif isinstance(source, str):
+        source = _from_data_url(source)
+    else:
         raise MediaError(f"the {entry['type']} has neither data nor an address")
-    if source.startswith("data:application/x-npy"):
-        import numpy as np
-
-        data = base64.b64decode(source.partition(",")[2])
-        return kind(np.load(io.BytesIO(data), allow_pickle=False), entry.get("name"), **options)
     return kind(source, entry.get("name"), **options)
+
+
+def _from_data_url(source: str) -> Any:
+    """An array where one was written; other addresses are read when they are needed."""
+    if not source.startswith("data:application/x-npy"):
+        return source
+    import numpy as np
+
+    data = base64.b64decode(source.partition(",")[2])
+    return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def _data_url(part: Media) -> str:
     """The medium itself as a ``data:`` address: a file's own bytes, a PNG, or a numpy array."""
+    try:
+        return _encoded(part)
+    except (OSError, ValueError) as error:
+        name = part.source if isinstance(part.source, str | Path) else part.name or "given"
+        raise ChatError(f"the {part.kind} {name} cannot be embedded: {error}") from error
+
+
+def _encoded(part: Media) -> str:
     source = part.source
+    if is_data_url(source) or is_url(source):  # a frame of a video
+        return source
     if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ChatError(f"the {part.kind} {path} cannot be embedded: {error}") from error
+        data = Path(source).expanduser().read_bytes()
     elif isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)
     elif hasattr(source, "read"):
@@ -225,7 +242,10 @@ def _data_url(part: Media) -> str:
         data = source.read()
     elif hasattr(source, "save") and hasattr(source, "convert"):  # PIL
         buffer = io.BytesIO()
-        source.save(buffer, format="PNG")
+        try:
+            source.save(buffer, format="PNG")
+        except OSError:  # PNG has no such mode, as with CMYK
+            source.convert("RGB").save(buffer, format="PNG")
         data = buffer.getvalue()
     else:
         import numpy as np

@@ -98,7 +98,8 @@ class Audio(_Media):
 
 
 class Video(_Media):
-    """A video: a path, an address, a file's bytes, or an array of frames (T, H, W, 3).
+    """A video: a path, an address, a file's bytes, an array of frames (T, H, W, 3), or a list of
+    pictures.
 
     Args:
         source: any of these.
@@ -175,13 +176,14 @@ def calls_of(parts) -> tuple[ToolCall, ...]:
 
 @dataclass(frozen=True)
 class Message:
-    """One entry of a history."""
+    """One entry of a history. ``parts`` may be given as a single part or any iterable."""
 
     role: str
     parts: tuple[Part, ...]
 
     def __post_init__(self):
-        object.__setattr__(self, "parts", tuple(self.parts))
+        parts = (self.parts,) if isinstance(self.parts, Part) else tuple(self.parts)
+        object.__setattr__(self, "parts", parts)
 
     @property
     def text(self) -> str:
@@ -209,7 +211,7 @@ class Message:
 
 def pending_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
     """The calls at the end of a history that no result answers yet."""
-    if not messages or messages[-1].role != "assistant":
+    if not messages or getattr(messages[-1], "role", None) != "assistant":
         return ()
     return messages[-1].tool_calls
 
@@ -230,6 +232,11 @@ def check_history(messages: Sequence[Message]) -> None:
             if not isinstance(part, _ALLOWED[message.role]):
                 raise ChatError(
                     f"message {i} is from {message.role} and cannot hold a {type(part).__name__}."
+                )
+            if isinstance(part, Text | Thinking) and not isinstance(part.text, str):
+                raise ChatError(
+                    f"message {i} holds a {type(part).__name__} of {type(part.text).__name__}; "
+                    "give it a string."
                 )
         if message.role != "tool" and calls:
             names = ", ".join(calls.values())

@@ -10,6 +10,7 @@ ends inside a call closes it.
 
 from collections.abc import Callable
 
+from ..errors import ChatError
 from ..processing.characters import open_suffix
 from ..processing.tokenizer import Tokenizer
 from .calls import QUOTE, CallSyntaxError, read_call
@@ -76,7 +77,9 @@ class ReplyParser:
     # What comes in
 
     def feed(self, id: int) -> list[Event]:
-        """Take one generated token."""
+        """Take one generated token. Raises ChatError for a parser without tokenizer."""
+        if self._tokenizer is None:
+            raise ChatError("a parser without tokenizer reads text: call feed_text, not feed.")
         name = self._names.get(id)
         if name is None:
             return self._characters(self._bytes.add(id))

@@ -2,11 +2,12 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from ..errors import ChatError
+from ..errors import ChatError, GenerationError
 from ..generation.constrained import Constraint
 from ..generation.sampling import SamplingOptions
 from ..processing.inputs import ModelInputs, expand
@@ -44,8 +45,9 @@ class Prompting:
     ) -> Rendered:
         """The template's text; by default with the model's turn opened where it is its turn.
 
-        Raises ChatError for a history the template refuses.
+        Raises ChatError for a history that is no conversation, or that the template refuses.
         """
+        check_history(messages)
         if add_generation_prompt is None:
             add_generation_prompt = not messages or messages[-1].role != "assistant"
         variables = {}
@@ -71,8 +73,8 @@ class Prompting:
     ) -> ModelInputs:
         """Token ids with the soft tokens of all media in their places.
 
-        Raises ChatError for a history the template refuses, MediaError for media that cannot be
-        read or that the model cannot take.
+        Raises ChatError for a history that is no conversation or that the template refuses,
+        MediaError for media that cannot be read or that the model cannot take.
         """
         rendered = self.rendered(messages, tools, thinking, add_generation_prompt)
         ids = rendered.encode(self.model.tokenizer, self._encoded)
@@ -92,9 +94,13 @@ class Prompting:
 
 
 def continued(inputs: ModelInputs, begin: Sequence[int]) -> ModelInputs:
-    """The inputs with the first tokens of the answer at their end."""
+    """The inputs with the first tokens of the answer at their end. Raises GenerationError."""
     if not begin:
         return inputs
+    if not all(isinstance(token, Integral) for token in begin):
+        raise GenerationError(
+            f"begin takes token ids, such as model.tokenizer.encode(text), not {begin!r:.80}."
+        )
     types = np.concatenate([inputs.token_types, np.zeros(len(begin), np.uint8)])
     return ModelInputs([*inputs.tokens, *begin], types, inputs.media)
 
@@ -102,7 +108,7 @@ def continued(inputs: ModelInputs, begin: Sequence[int]) -> ModelInputs:
 def check_can_be_answered(messages: Sequence[Message]) -> None:
     """Raise ChatError unless the model's answer is what comes next."""
     open_calls = pending_calls(messages[:-1])
-    if open_calls and messages[-1].role == "user":
+    if open_calls and getattr(messages[-1], "role", None) == "user":
         names = ", ".join(c.name for c in open_calls)
         raise ChatError(
             f"the model waits for the results of its calls to {names}: chat.run() without a "

@@ -49,11 +49,18 @@ class Tool:
         timeout: float | None = None,
     ):
         """See :meth:`from_function`. ``check`` turns raw arguments into the function's keywords,
-        or raises ToolError."""
+        or raises ToolError.
+
+        Raises ToolError for a name or a timeout that cannot be.
+        """
         if not _NAME.fullmatch(name):
             raise ToolError(
                 f"{name!r} cannot be a tool's name: letters, digits, '_', '-' and '.', at most 64, "
                 "beginning with a letter (a lambda has no name: write a def)."
+            )
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+            raise ToolError(
+                f"{name!r} needs a timeout of seconds above 0, or None, not {timeout!r}."
             )
         self.name, self.description, self.schema = name, description, dict(schema)
         self.function, self.timeout = function, timeout
@@ -66,8 +73,9 @@ class Tool:
         """Declare a function (``async`` ones, too).
 
         Raises:
-            ToolError: no docstring, a parameter without hint or description, ``*args``, a
-                positional-only parameter, a type that JSON cannot carry.
+            ToolError: no docstring, one that describes what is no parameter, a parameter without
+                hint or description, a hint that cannot be read, ``*args``, a positional-only
+                parameter, a type that JSON cannot carry, a name or a timeout that cannot be.
         """
         name = name or getattr(function, "__name__", "")
         description, documented = read_docstring(inspect.getdoc(function))
@@ -106,7 +114,7 @@ class Tool:
 def as_tools(tools: Iterable[Tool | Callable[..., Any]]) -> dict[str, Tool]:
     """Name -> tool, for functions and tools. Raises ToolError, also for two of the same name."""
     found: dict[str, Tool] = {}
-    if callable(tools) or isinstance(tools, Tool):
+    if callable(tools) or not isinstance(tools, Iterable):
         raise ToolError("tools must be a list: tools=[my_function].")
     for tool in tools:
         if not isinstance(tool, Tool):
@@ -126,7 +134,7 @@ def _argument_model(name: str, function: Callable, documented: Mapping[str, str]
 
     try:
         signature = inspect.signature(function, eval_str=True)
-    except (TypeError, ValueError, NameError) as error:
+    except Exception as error:  # hints in quotes are evaluated
         raise ToolError(f"the parameters of {name!r} cannot be read: {error}") from error
     fields: dict[str, Any] = {}
     parameters: dict[str, str] = {}

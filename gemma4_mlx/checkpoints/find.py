@@ -41,7 +41,8 @@ def find(path_or_repo: str | Path | None, revision: str | None = None) -> Path:
     on another model without an edit), without it the embedded teaching model.
 
     Raises:
-        CheckpointError: no such folder and no repository id, or the download failed.
+        CheckpointError: no such folder and no repository id, a folder that cannot be looked into,
+            or the download failed.
     """
     if path_or_repo is None:
         named = named_in_environment()
@@ -58,8 +59,11 @@ def find(path_or_repo: str | Path | None, revision: str | None = None) -> Path:
     if not str(path_or_repo).strip():
         raise CheckpointError("an empty name; expected a folder or a repository id")
     path = Path(path_or_repo).expanduser()
-    if path.exists() or isinstance(path_or_repo, Path):
-        return _folder(path)
+    try:
+        if path.exists() or isinstance(path_or_repo, Path):
+            return _folder(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be looked into: {error.strerror}") from None
     if not _REPO_ID.fullmatch(path_or_repo):
         raise CheckpointError(
             f"{path_or_repo!r} is no folder here, and not the id of a repository either "

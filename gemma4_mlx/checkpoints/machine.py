@@ -1,7 +1,7 @@
 """What this machine has: memory, and which of MLX's backends computes."""
 
-import math
 from dataclasses import dataclass
+from numbers import Real
 
 GiB = 2**30
 
@@ -35,7 +35,7 @@ class Machine:
 
         Raises ValueError for what is no number of GiB.
         """
-        if not 0 < gib < 1 << 20 or math.isnan(gib):
+        if not isinstance(gib, Real) or not 0 < gib < 1 << 20:
             raise ValueError(f"memory is {gib!r}; expected a number of GiB, such as 24")
         memory = int(gib * GiB)
         share = 0.75 if gib >= 36 else 2 / 3

@@ -7,12 +7,13 @@ for one chunk of a prompt, and the runtime (Python, MLX and their libraries) is 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 
 from ..config import Gemma4Config, TextConfig
-from ..errors import ConfigError, ContextError
+from ..errors import ConfigError, ContextError, GenerationError
 from ..model.attention import block_rows
-from ..model.cache import SLACK, STEP
+from ..model.cache import SLACK, STEP, checked_kv_bits
 from .inventory import tensors
 from .machine import GiB, Machine, this_machine
 from .packing import Packing, asked_for, choose
@@ -134,18 +135,22 @@ def fit(
         chunk: prompt tokens computed at once.
 
     Raises:
-        ConfigError: no such model.
+        ConfigError: no such model, or what is none.
         CheckpointError: bits, group size and mode that do not go together, or a folder that cannot
             be read.
         ContextError: the context is not within the model's.
+        GenerationError: ``kv_bits`` other than 8, 4 and None, or ``chunk`` below 1.
         ValueError: ``memory`` is no number of GiB.
     """
+    checked_kv_bits(kv_bits)
+    if not isinstance(chunk, Integral) or chunk < 1:
+        raise GenerationError(f"chunk must be 1 token or more, not {chunk!r}.")
     machine = this_machine() if memory is None else Machine.mac(memory)
     name, config, packings = _describe(model)
     text = config.text
-    if not 1 <= context <= text.max_position_embeddings:
+    if not isinstance(context, Integral) or not 1 <= context <= text.max_position_embeddings:
         raise ContextError(
-            f"context is {context:,} tokens; {name} takes 1 to {text.max_position_embeddings:,}"
+            f"context is {context!r} tokens; {name} takes 1 to {text.max_position_embeddings:,}"
         )
     if packings is None:
         packing = None if bits in (None, 16) and mode == "affine" else bits
@@ -195,6 +200,10 @@ def _describe(model) -> tuple[str, Gemma4Config, dict[str, Packing] | None]:
             if hasattr(module, "bits") and hasattr(module, "group_size")
         }
         return model.source or model.model_type, model.config, packings
+    if not isinstance(model, str | Path):
+        raise ConfigError(
+            f"a {type(model).__name__} is no model's name, folder or configuration, and no model"
+        )
     if Path(model).expanduser().is_dir():
         from .loading import read_plan
 
@@ -348,15 +357,20 @@ class FitTable:
 def fit_table(
     memory: float | None = None,
     *,
-    models: Iterable[str] = tuple(model.name for model in RELEASED),
-    bits: Sequence[int] = (4, 8, 16),
-    contexts: Sequence[int] = CONTEXTS,
+    models: str | Iterable[str] = tuple(model.name for model in RELEASED),
+    bits: int | Sequence[int] = (4, 8, 16),
+    contexts: int | Sequence[int] = CONTEXTS,
     kv_bits: int | None = None,
 ) -> FitTable:
     """Every released model at every bit width and context, for ``memory`` GiB or this machine.
 
+    One model, width or context needs no list.
+
     Raises what :func:`fit` raises, except that a context longer than a model's is a None.
     """
+    models = (models,) if isinstance(models, str) else models
+    bits = (bits,) if isinstance(bits, int) else bits
+    contexts = (contexts,) if isinstance(contexts, int) else contexts
     fits = {}
     for name in models:
         longest = released(name).config.text.max_position_embeddings

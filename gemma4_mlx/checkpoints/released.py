@@ -172,6 +172,8 @@ def released(name: str) -> Released:
     Raises:
         ConfigError: no released model is called that.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"a released model goes by its name, not by a {type(name).__name__}")
     words = re.split(r"[^a-z0-9]+", name.lower().rsplit("/", 1)[-1])
     for model in RELEASED:
         if model.name.split("-")[0] in words:

@@ -29,7 +29,7 @@ def print_fit(
         contexts = {} if context is None else {"contexts": (context,)}
         echo(str(fit_table(memory, kv_bits=kv_bits, **contexts)))
     else:
-        echo(str(fit(model, bits, context or 8_192, kv_bits, memory)))
+        echo(str(fit(model, bits, 8_192 if context is None else context, kv_bits, memory)))
 
 
 def machine_report() -> list[str]:

@@ -5,6 +5,7 @@ to. It is written beside its final name and moved there when it is complete and 
 full disk or a crash leaves an earlier file as it was.
 """
 
+import contextlib
 import json
 import os
 import struct
@@ -64,7 +65,8 @@ def save(cache: PromptCache, path: str | Path, *, snapshots: bool = True) -> Non
             "What was there before is unchanged."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # else it would hide the error above
+            temporary.unlink()
 
 
 def _write_safetensors(file, arrays: dict[str, mx.array], metadata: dict[str, str]) -> None:

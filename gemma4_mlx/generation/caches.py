@@ -22,6 +22,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..checkpoints.planner import snapshot_bytes
+from ..errors import GenerationError
 from ..model.cache import SlidingKVCache, rewind
 
 #: Tokens between snapshots inside a long prompt or answer.
@@ -64,6 +65,9 @@ class PromptCache:
         tokens: ids whose keys and values are cached, in order.
         media: the pictures and sounds among them.
         busy: a generation is under way on it.
+
+    Raises:
+        GenerationError: ``kv_bits`` other than 8, 4 and None, or ``snapshot_every`` below 1.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class PromptCache:
         snapshot_every: int = SNAPSHOT_EVERY,
         snapshot_bytes: int = SNAPSHOT_BYTES,
     ):
+        if snapshot_every < 1:
+            raise GenerationError(f"snapshot_every must be 1 token or more, not {snapshot_every}.")
         self.model = model
         self.kv_bits, self.kv_group_size = kv_bits, kv_group_size
         self.snapshot_every, self.snapshot_bytes = snapshot_every, snapshot_bytes

@@ -106,21 +106,33 @@ class Constraint:
         """JSON that satisfies a JSON Schema (dict, bool or JSON text) or a pydantic class.
 
         Raises:
-            SchemaError: it is no schema, or uses a keyword that cannot be enforced (named, with
-                its place in the schema).
+            SchemaError: it is no schema, holds what JSON cannot, or uses a keyword that cannot be
+                enforced (named, with its place in the schema).
         """
         from llguidance import LLMatcher
 
         model = None
         if isinstance(schema, type) and hasattr(schema, "model_json_schema"):
-            model, schema = schema, _closed(schema.model_json_schema())
+            from pydantic.errors import PydanticUserError
+
+            model = schema
+            try:
+                schema = _closed(model.model_json_schema())
+            except PydanticUserError as error:
+                raise SchemaError(
+                    f"{model.__name__} has no JSON Schema: {str(error).splitlines()[0]}"
+                ) from error
         elif isinstance(schema, str | bytes):
             try:
                 schema = json.loads(schema)
             except ValueError as error:
                 raise SchemaError(f"The schema is not JSON: {error}") from None
         schema = checked_schema(schema)
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON_STYLE)
+        try:
+            text = json.dumps(schema)
+        except TypeError as error:
+            raise SchemaError(f"The schema cannot be written as JSON: {error}.") from error
+        grammar = LLMatcher.grammar_from_json_schema(text, overrides=_JSON_STYLE)
         return cls(grammar, tokenizer, thinking=thinking, schema=schema, model=model)
 
     @classmethod
@@ -240,7 +252,12 @@ class Constraint:
 
     def value(self) -> Any:
         """The finished output parsed: an instance of the pydantic class, the JSON value, or the
-        text of a grammar. Raises GenerationError if it is unfinished."""
+        text of a grammar.
+
+        Raises:
+            GenerationError: it is unfinished.
+            pydantic.ValidationError: a validator of the pydantic class refused it.
+        """
         if not self.complete:
             raise GenerationError(
                 f"The output is unfinished: {self.text[-200:]!r}. Allow more max_tokens."

@@ -38,14 +38,23 @@ class Prompt:
 
         Raises:
             ContextError: the prompt is empty.
-            GenerationError: an id is outside the vocabulary.
+            GenerationError: it is none of these, text for a model without tokenizer, or an id is
+                outside the vocabulary.
         """
         if isinstance(inputs, str):
             if not inputs:
                 raise ContextError("The prompt is empty: give at least one character.")
+            if model.tokenizer is None:
+                raise GenerationError("This model has no tokenizer: give token ids, not text.")
             inputs = [model.config.text.bos_token_id, *model.tokenizer.encode(inputs)]
         if not isinstance(inputs, ModelInputs):
-            inputs = ModelInputs.of_tokens([int(token) for token in inputs])
+            try:
+                inputs = ModelInputs.of_tokens([int(token) for token in inputs])
+            except (TypeError, ValueError):
+                raise GenerationError(
+                    f"A prompt is text, token ids or ModelInputs, not {inputs!r:.80}; a "
+                    "conversation goes to Chat."
+                ) from None
         if not inputs.tokens:
             raise ContextError("The prompt is empty: give at least one token.")
         vocab = model.config.text.vocab_size

@@ -69,7 +69,7 @@ class SamplingOptions:
     def __post_init__(self):
         for name in ("stop", "stop_tokens", "suppress_tokens"):
             value = getattr(self, name)
-            single = isinstance(value, str | int)
+            single = isinstance(value, str | int | float)
             object.__setattr__(self, name, (value,) if single else tuple(value or ()))
         _check(self)
 
@@ -78,7 +78,7 @@ class SamplingOptions:
         """Options from a ``generation_config.json``, with keyword overrides.
 
         ``do_sample: false`` (or absent) means greedy whatever the temperature in the file says,
-        unless an override sets a temperature.
+        unless an override sets a temperature. Raises GenerationError as :meth:`override` does.
 
         >>> SamplingOptions.from_generation_config({"do_sample": True, "top_k": 64}).top_k
         64
@@ -89,7 +89,7 @@ class SamplingOptions:
         if not config.get("do_sample", False):
             values["temperature"] = 0.0
         if config.get("suppress_tokens"):
-            values["suppress_tokens"] = tuple(config["suppress_tokens"])
+            values["suppress_tokens"] = config["suppress_tokens"]
         if config.get("max_new_tokens"):
             values["max_tokens"] = config["max_new_tokens"]
         return cls(**values).override(**overrides)
@@ -141,10 +141,17 @@ def _check(o: SamplingOptions) -> None:
     for text in o.stop:
         if not isinstance(text, str) or not text:
             raise GenerationError(f"stop must hold non-empty strings, not {text!r}.")
-    for name in ("stop_tokens", "suppress_tokens"):
-        for token in getattr(o, name):
+    bias = o.logit_bias or {}
+    if not isinstance(bias, Mapping):
+        raise GenerationError(f"logit_bias must be a dict of token ids to numbers, not {bias!r}.")
+    for name in ("stop_tokens", "suppress_tokens", "logit_bias"):
+        for token in getattr(o, name) or ():
             if not isinstance(token, int) or isinstance(token, bool) or token < 0:
                 raise GenerationError(f"{name} must hold token ids, not {token!r}.")
+    for token, value in bias.items():
+        # Minus infinity rules a token out.
+        if not isinstance(value, int | float) or not -math.inf <= value < math.inf:
+            raise GenerationError(f"logit_bias of {token} must be a number, not {value!r}.")
 
 
 Sampler = Callable[[mx.array, int], mx.array]
@@ -205,8 +212,9 @@ def make_processors(options: SamplingOptions, vocab_size: int) -> list[Callable]
 
     Raises GenerationError for a token outside the vocabulary.
     """
-    for name in ("suppress_tokens", "stop_tokens"):
-        for token in getattr(options, name):
+    # MLX does not check indices: a wrong one ends the process.
+    for name in ("suppress_tokens", "stop_tokens", "logit_bias"):
+        for token in getattr(options, name) or ():
             if token >= vocab_size:
                 raise GenerationError(
                     f"{name} holds {token}, but the vocabulary ends at {vocab_size - 1}."

@@ -160,7 +160,8 @@ def _check_exact(value: Any, where: str) -> None:
 
 def _check_counts(schema: dict, where: str) -> None:
     """A name written twice counts once, so a minimum cannot be promised for free names."""
-    low, required = schema.get("minProperties", 0), len(set(schema.get("required", ())))
+    names = _typed(schema.get("required", []), list, f"{where}/required")
+    low, required = schema.get("minProperties", 0), len(set(map(str, names)))
     closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
     if isinstance(low, int) and low - required >= 2 and not closed:
         raise SchemaError(

@@ -68,8 +68,15 @@ def stream(
 
     Raises:
         ContextError: the prompt is empty, longer than the context, or will not fit in memory.
-        GenerationError: options or token ids that make no sense.
+        GenerationError: options, a prompt or token ids that make no sense, text for a model without
+            tokenizer, or a model, cache, constraint or guide that is none.
     """
+    if not hasattr(model, "config"):
+        raise GenerationError(
+            f"stream takes a loaded model, such as g4.load(...), not {type(model).__name__}."
+        )
+    if not isinstance(prefill_chunk, int) or prefill_chunk < 1:
+        raise GenerationError(f"prefill_chunk must be 1 token or more, not {prefill_chunk!r}.")
     run = _Run(model, inputs, options, constraint, guides, alternatives, sampler, beyond_context)
     run.cancelled = cancel.is_set if cancel is not None else (lambda: False)
     run.cache = _checked_cache(cache, model)
@@ -102,11 +109,26 @@ def stream(
 def _checked_cache(cache: PromptCache | None, model) -> PromptCache:
     if cache is None:
         return PromptCache(model, snapshot_bytes=0)  # nobody will come back to it
+    if not isinstance(cache, PromptCache):
+        raise GenerationError(f"cache takes a PromptCache(model), not {type(cache).__name__}.")
     if cache.model is not model:
         raise GenerationError("The cache belongs to another model.")
     if cache.busy:
         raise GenerationError("The cache is in use by another generation.")
     return cache
+
+
+def _checked_guides(guides: Sequence[Guide], constraint: Guide | None) -> list[Guide]:
+    if not isinstance(guides, Sequence):
+        raise GenerationError(f"guides takes a list of guides, not {type(guides).__name__}.")
+    found = [*guides, *([constraint] if constraint is not None else [])]
+    for guide in found:
+        if not hasattr(guide, "allowed"):
+            raise GenerationError(
+                f"{guide!r:.80} is no guide: a schema goes to Constraint.of(schema, "
+                "model.tokenizer), and that to constraint."
+            )
+    return found
 
 
 def resolve_options(model, options: SamplingOptions | Mapping | None) -> SamplingOptions:
@@ -140,7 +162,7 @@ class _Run:
         if sampler is not None:
             self.seed = None
             self.sample = lambda logits, _: sampler(logits - mx.logsumexp(logits, keepdims=True))
-        self.guides = Guides([*guides, *([constraint] if constraint is not None else [])])
+        self.guides = Guides(_checked_guides(guides, constraint))
         self.gate = TextGate(options.stop)
         self.text = model.tokenizer.detokenizer() if model.tokenizer is not None else _NoText()
         self.reused = self.count = 0

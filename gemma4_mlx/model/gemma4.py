@@ -12,8 +12,8 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config import Gemma4Config, UnifiedVisionConfig
-from ..errors import GenerationError, MediaError
-from .cache import FullKVCache, SlidingKVCache
+from ..errors import GenerationError, InterventionError, MediaError
+from .cache import FullKVCache, SlidingKVCache, checked_kv_bits
 from .decoder import LanguageModel, image_blocks
 from .layers import rms_norm
 from .taps import NAMES, Observer, Taps
@@ -222,8 +222,10 @@ class Model(nn.Module):
             kv_bits: 8 or 4 stores full-attention layers quantized (mlx-lm's cache); sliding
                 layers are bounded by their window and stay as they are.
             left_padding: number of padding tokens in front of each row of a batch.
+
+        Raises GenerationError for other ``kv_bits``.
         """
-        text = self.config.text
+        text, kv_bits = self.config.text, checked_kv_bits(kv_bits)
 
         def entry(layer: int):
             if not text.is_full(layer):
@@ -251,7 +253,15 @@ class Model(nn.Module):
         Each intervention has ``observer(model)``, which checks it against this model and returns
         an observer, and a hashable ``key``. At one tap they apply in the order given. An
         observer's ``looks``, if it has any, is called with what all of them made of the value.
+
+        Raises InterventionError for what is no intervention, or names what this model lacks.
         """
+        for given in interventions:
+            if not hasattr(given, "observer"):
+                raise InterventionError(
+                    f"a {type(given).__name__} is no intervention; give each as an argument, as in "
+                    "model.intervene(Ablate(...), Steer(...))"
+                )
         observers = [intervention.observer(self) for intervention in interventions]
         looking = [observer.looks for observer in observers if hasattr(observer, "looks")]
         before = self.interventions

@@ -13,6 +13,7 @@ import io
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ def load_audio(
         name: a label to show, in place of the file's name.
 
     Raises:
-        MediaError: no sound, a damaged, too long or too short one, or a model that cannot hear.
+        MediaError: no sound, a damaged, too long or too short one, a rate that cannot be, or a
+            model that cannot hear.
+        ConfigError: as of :meth:`.MediaSettings.of`.
     """
     settings = MediaSettings.of(model).need_audio()
     limit = MAX_SECONDS if split else settings.longest_seconds
@@ -101,7 +104,7 @@ def load_audio(
         data, found = locate(source)
         samples, rate = read_file(data, found, limit)
     name = name or found
-    if not 1000 <= rate <= 768_000:
+    if not isinstance(rate, Real) or not 1000 <= rate <= 768_000:
         raise MediaError(f"{name}: a rate of {rate!r} samples per second cannot be right")
     _check_length(len(samples) / rate, limit, name, split)
     if not np.isfinite(samples).all():

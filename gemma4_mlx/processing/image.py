@@ -125,6 +125,7 @@ def load_image(
 
     Raises:
         MediaError: no picture, a damaged or too large one, or a model that cannot see.
+        ConfigError: as of :meth:`.MediaSettings.of`.
     """
     settings = MediaSettings.of(model).need_image()
     budget = settings.checked_budget(budget)

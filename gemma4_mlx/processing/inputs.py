@@ -23,7 +23,7 @@ from ..config import Gemma4Config
 from ..errors import MediaError
 from .audio import AudioInput
 from .image import ImageInput
-from .settings import MediaSettings
+from .settings import MediaSettings, config_of
 from .video import VideoInput, timestamp
 
 TEXT, IMAGE, VIDEO, AUDIO = 0, 1, 2, 3
@@ -162,14 +162,14 @@ def expand(
         tokens: ids with exactly one placeholder for each of ``media``.
         media: pictures, clips and videos in the order of their placeholders. A list of clips, as
             ``load_audio(..., split=True)`` gives, stands in one place, clip after clip.
-        config: the model's configuration, for the ids of placeholders and markers.
+        config: the model, or its configuration, for the ids of placeholders and markers.
         encode: text to ids, for a video's times; only needed where there is one.
 
     Raises:
         MediaError: another number or kind of placeholders than of media, or media that the model
             cannot take.
     """
-    config = getattr(config, "config", config)
+    config = config_of(config)
     kinds = {
         config.image_token_id: (ImageInput, "image"),
         config.audio_token_id: (AudioInput, "audio"),
@@ -305,6 +305,9 @@ def encode_media(
         progress: called with (media done, media in all) after each one.
 
     Each medium is evaluated before the next, so that one tower's activations exist at a time.
+
+    Raises:
+        MediaError: the model cannot see or hear.
     """
     import mlx.core as mx
 

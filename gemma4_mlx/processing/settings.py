@@ -96,14 +96,14 @@ class MediaSettings:
     def of(cls, model: Any) -> "MediaSettings":
         """Settings of a loaded model, of its configuration, or of None: the released models'.
 
-        Raises ConfigError for a processor configuration that asks for what no released model
-        does (dither, pre-emphasis, normalised pixels).
+        Raises MediaError for what is none of these, ConfigError for a processor configuration that
+        asks for what no released model does (dither, pre-emphasis, normalised pixels).
         """
         if model is None:
             return cls(ImageSettings(), AudioSettings())
         if isinstance(model, cls):
             return model
-        config = model if isinstance(model, Gemma4Config) else model.config
+        config = config_of(model)
         processor = getattr(model, "processor_config", None) or {}
         return cls(_image(config, processor), _audio(config, processor))
 
@@ -124,6 +124,17 @@ class MediaSettings:
                 "26B-A4B and 31B do not"
             )
         return self.audio
+
+
+def config_of(model: Any) -> Gemma4Config:
+    """A loaded model's configuration, or the one given. Raises MediaError for what is neither."""
+    config = getattr(model, "config", model)
+    if not isinstance(config, Gemma4Config):
+        raise MediaError(
+            f"media are cut for a loaded model or its configuration; a {type(model).__name__} is "
+            "neither"
+        )
+    return config
 
 
 def _image(config: Gemma4Config, processor: dict) -> ImageSettings | None:

@@ -96,7 +96,7 @@ class Tokenizer:
         The stop tokens are those of ``generation_config.json``, else of ``config.json``.
 
         Raises:
-            CheckpointError: no ``tokenizer.json`` there, or one that cannot be parsed.
+            CheckpointError: no ``tokenizer.json`` there, or one of the files cannot be read.
         """
         from tokenizers import Tokenizer as Backend
 
@@ -115,10 +115,17 @@ class Tokenizer:
         for name in ("generation_config.json", "config.json"):
             stored = _read_json(folder / name).get("eos_token_id")
             if stored is not None:
-                eos = [stored] if isinstance(stored, int) else list(stored)
+                eos = stored if isinstance(stored, list) else [stored]
+                if not all(isinstance(id, int) for id in eos):
+                    raise CheckpointError(
+                        f"{folder / name}: eos_token_id is {stored!r}, no token id or list of ids"
+                    )
                 break
         template = folder / "chat_template.jinja"
-        text = template.read_text("utf-8") if template.is_file() else None
+        try:
+            text = template.read_text("utf-8") if template.is_file() else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{template} cannot be read: {error}") from None
         if text is None:
             stored = _read_json(folder / "tokenizer_config.json").get("chat_template")
             text = stored if isinstance(stored, str) else None
@@ -138,8 +145,10 @@ class Tokenizer:
             add_special_tokens: put ``<bos>`` in front (the name other libraries use).
 
         Raises:
-            ChatError: the text holds half of a surrogate pair.
+            ChatError: the text is none, or holds half of a surrogate pair.
         """
+        if not isinstance(text, str):
+            raise ChatError(f"a text is encoded; a {type(text).__name__} was given")
         ids = [self.bos_token_id] if add_special_tokens and self.bos_token_id is not None else []
         if not allow_special:
             return ids + self._encode_plain(text)

@@ -12,6 +12,7 @@ already arrays or pictures need nothing.
 import io
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,15 @@ def load_video(
         name: a label to show, in place of the file's name.
 
     Raises:
-        MediaError: no video or one without pictures, a damaged one, PyAV missing, or a model
-            that cannot see.
+        MediaError: no video or one without pictures, a damaged one, numbers that cannot be, PyAV
+            missing, or a model that cannot see.
+        ConfigError: as of :meth:`.MediaSettings.of`.
     """
     settings = MediaSettings.of(model).need_image()
     budget = settings.checked_budget(budget, settings.frame_budget)
     count = settings.frames if frames is None else frames
-    if not 1 <= count <= MAX_FRAMES:
-        raise MediaError(f"frames must be 1 to {MAX_FRAMES}, got {count}")
+    if not isinstance(count, Integral) or not 1 <= count <= MAX_FRAMES:
+        raise MediaError(f"frames must be 1 to {MAX_FRAMES}, got {count!r}")
     if hasattr(source, "__array__") or isinstance(source, list | tuple):
         taken, indices, rate, total, found = _given_frames(source, count, fps)
     else:
@@ -121,13 +123,13 @@ def _given_frames(source: Any, count: int, fps: float | None):
     total = len(source)
     if not total:
         raise MediaError("a video without frames")
-    rate = DEFAULT_FPS if fps is None else float(fps)
-    if not (math.isfinite(rate) and rate > 0):
+    rate = DEFAULT_FPS if fps is None else fps
+    if not (isinstance(rate, Real) and math.isfinite(rate) and rate > 0):
         raise MediaError(f"fps must be above 0, got {fps!r}")
     if not isinstance(source, list | tuple) and np.ndim(source) != 4:
         raise MediaError(f"an array of frames has shape (T, H, W, 3), not {np.shape(source)}")
     indices = sample_indices(total, count)
-    return (open_image(source[i])[0] for i in indices), indices, rate, total, "frames"
+    return (open_image(source[i])[0] for i in indices), indices, float(rate), total, "frames"
 
 
 def _decoded_frames(data: Path | bytes, name: str, count: int):

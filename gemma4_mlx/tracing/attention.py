@@ -170,12 +170,12 @@ class AttentionData:
     ) -> Tile:
         """The overview with cells merged, exactly, until at most ``shape`` are left.
 
-        Raises TraceError for a layer, head or statistic that does not exist, and if the plan kept
-        no overview.
+        Raises TraceError for a layer, head or statistic that does not exist, for a shape without
+        cells, and if the plan kept no overview.
         """
         self.overview(layer, head, statistic)  # checks
         part, h = self._head(layer, head)
-        whole = slice(0, self.n)
+        whole, shape = slice(0, self.n), tiles.checked_shape(shape)
         return self._from_overview(part, h, whole, whole, shape, statistic)
 
     def normaliser(self, layer: int, head: int) -> np.ndarray:
@@ -259,14 +259,13 @@ class AttentionData:
         that was not retained, is merged from the overview's cells, its edges moved outwards to
         theirs: see ``Tile.query_edges`` and ``Tile.source``.
 
-        Raises TraceError for a layer, head or span that does not exist, and for a rectangle finer
-        than two bins of the overview in a layer that was not retained.
+        Raises TraceError for a layer, head or span that does not exist, for a shape without cells,
+        and for a rectangle finer than two bins of the overview in a layer that was not retained.
         """
         tiles.check_statistic(statistic)
         part, h = self._head(layer, head)
         queries, keys = checked_span(queries, self.n, "queries"), checked_span(keys, self.n, "keys")
-        if min(shape) < 1:
-            raise TraceError(f"a tile of shape {shape} has no cells")
+        shape = tiles.checked_shape(shape)
         shortest = min(queries.stop - queries.start, keys.stop - keys.start)
         if part.queries is None:
             from_overview = shortest >= min(2 * self.width, self.n)

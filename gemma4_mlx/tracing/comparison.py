@@ -52,8 +52,8 @@ class RoutingComparison:
 
 
 def compare_routing(
-    a: RoutingData,
-    b: RoutingData,
+    a,
+    b,
     tokens_a=None,
     tokens_b=None,
     permutations: int = 999,
@@ -62,13 +62,29 @@ def compare_routing(
 ) -> RoutingComparison:
     """Compare the routing of two traces of one model (or of two spans of one trace).
 
-    ``tokens_a``, ``tokens_b``: masks, indices or slices, None for all tokens. ``block``:
-    neighbouring tokens that change sides together. The smallest p-value possible is
-    1 / (permutations + 1). Raises TraceError for traces of models that differ, and for texts of
-    fewer than two blocks each.
+    ``a``, ``b``: the traces, or the ``routing`` of each. ``tokens_a``, ``tokens_b``: masks, indices
+    or slices, None for all tokens. ``block``: neighbouring tokens that change sides together. The
+    smallest p-value possible is 1 / (permutations + 1).
+
+    Raises TraceError for what has no routing, for traces of models that differ, for texts of fewer
+    than two blocks each, and for fewer than one permutation or token of a block.
     """
     from .routing import _mask
 
+    mine, theirs = getattr(a, "model", None), getattr(b, "model", None)
+    a, b = getattr(a, "routing", a), getattr(b, "routing", b)
+    if not isinstance(a, RoutingData) or not isinstance(b, RoutingData):
+        raise TraceError(
+            "two traces with routing are compared; a trace without routing cannot be, nor a path "
+            "(open_trace reads one)"
+        )
+    if mine and theirs and mine.get("fingerprint") != theirs.get("fingerprint"):
+        raise TraceError(
+            f"these traces are of different models: {mine.get('source')!r} and "
+            f"{theirs.get('source')!r}; their experts have nothing in common"
+        )
+    if block < 1 or permutations < 1:
+        raise TraceError(f"{permutations} permutations of blocks of {block} tokens test nothing")
     if (a.num_experts, a.layers, a.k) != (b.num_experts, b.layers, b.k):
         raise TraceError(
             f"these traces are of different models or layers: {a.num_experts} experts, {a.k} a "

@@ -38,12 +38,16 @@ class Activations:
     dtype: str = "float32"
 
     def at(self, tap: str, layer: int, tokens: slice = slice(None)) -> np.ndarray:
-        """float32 (tokens, H) of one tap and layer. Raises TraceError if they were not kept."""
+        """float32 (tokens, H) of one tap and layer. Raises TraceError for what was not kept."""
         if tap not in self.values:
             raise TraceError(f"no activations of {tap!r} were kept; kept: {list(self.values)}")
         if layer not in self.layers:
             raise TraceError(f"no activations of layer {layer} were kept; kept: {self.layers}")
-        return as_float32(self.values[tap][self.layers.index(layer), tokens], self.dtype)
+        kept = self.values[tap][self.layers.index(layer)]
+        try:
+            return as_float32(kept[tokens], self.dtype)
+        except IndexError:
+            raise TraceError(f"no tokens {tokens!r} among the {len(kept)} that were kept") from None
 
 
 @dataclass
@@ -104,25 +108,17 @@ class Trace:
     def compare_routing(self, other: "Trace", **options):
         """Which experts differ between this trace and another of the same model.
 
-        Options as in :func:`.comparison.compare_routing`.
-
-        Raises TraceError if one has no routing, or they are of different models.
+        Options and errors as of :func:`.comparison.compare_routing`.
         """
         from .comparison import compare_routing
 
-        for trace in (self, other):
-            if trace.routing is None:
-                raise TraceError("a trace without routing cannot be compared by routing")
-        mine, theirs = self.model.get("fingerprint"), other.model.get("fingerprint")
-        if mine != theirs:
-            raise TraceError(
-                f"these traces are of different models: {self.model.get('source')!r} and "
-                f"{other.model.get('source')!r}; their experts have nothing in common"
-            )
-        return compare_routing(self.routing, other.routing, **options)
+        return compare_routing(self, other, **options)
 
     def save(self, path) -> Path:
-        """Write a ``.g4trace`` file (see :mod:`.fileformat`); returns its path."""
+        """Write a ``.g4trace`` file (see :mod:`.fileformat`); returns its path.
+
+        Raises TraceError if it cannot be written.
+        """
         path = Path(path)
         arrays, description = {}, {}
         for name in ("tokens", "routing", "attention", "lens"):
@@ -139,7 +135,10 @@ class Trace:
         description["model"] = self.model
         description["interventions"] = list(self.interventions)
         description["plan"] = self.plan
-        fileformat.write(path, arrays, description)
+        try:
+            fileformat.write(path, arrays, description)
+        except OSError as error:
+            raise TraceError(f"{path} cannot be written: {error.strerror}") from None
         return path
 
     def to_html(self, path, resolution: int = 128) -> Path:
@@ -148,13 +147,16 @@ class Trace:
         ``resolution``: cells along each side of an attention map in the page; maps finer than
         that are merged, exactly.
 
-        Raises TraceError for a resolution below 1.
+        Raises TraceError for a resolution below 1, and if the page cannot be written.
         """
         from .html import page
 
-        path = Path(path)
-        # Half a surrogate pair, which a damaged file can bring, becomes its escape in the JSON.
-        path.write_text(page(self, resolution), encoding="utf-8", errors="backslashreplace")
+        path, text = Path(path), page(self, resolution)
+        try:
+            # Half a surrogate pair, which a damaged file can bring, becomes its escape in the JSON.
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise TraceError(f"{path} cannot be written: {error.strerror}") from None
         return path
 
 

@@ -35,7 +35,10 @@ _NAMES = {np.dtype(v): k for k, v in _TYPES.items()}
 
 
 def write(path, arrays: dict[str, np.ndarray], description: dict) -> None:
-    """Write a trace file; an existing one is replaced only once the new one is complete."""
+    """Write a trace file; an existing one is replaced only once the new one is complete.
+
+    Raises OSError if it cannot be written.
+    """
     path = Path(path)
     header = {
         "__metadata__": {

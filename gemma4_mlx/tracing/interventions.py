@@ -17,8 +17,11 @@ on one layer the later chooses (name all experts in one). Whoever asks at a late
 experts were chosen is told what the model really uses.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
+from numbers import Real
+from operator import index
 from typing import ClassVar
 
 import mlx.core as mx
@@ -74,7 +77,7 @@ class Intervention:
         """A function for ``model.intervene``, which also calls its ``looks`` with the values that
         all interventions together made. Raises InterventionError."""
         layers = model.config.text.num_hidden_layers
-        if not isinstance(self.layer, int) or not 0 <= self.layer < layers:
+        if not isinstance(self.layer, int | np.integer) or not 0 <= self.layer < layers:
             raise InterventionError(
                 f"layer {self.layer!r} does not exist: this model has layers 0 to {layers - 1}"
             )
@@ -117,8 +120,8 @@ class Ablate(Intervention):
     nothing. "route_around": the router cannot choose them; others take their place and the
     weights are renormalised.
 
-    Raises InterventionError for another mode, for experts that the model lacks, and for routing
-    around so many that too few are left.
+    Raises InterventionError for another mode, for experts that are no indices or that the model
+    lacks, and for routing around so many that too few are left.
     """
 
     layer: int
@@ -169,8 +172,8 @@ class Force(Intervention):
     as before. None leaves the weight that the router's own probability gives, which for an expert
     it would not have chosen is small.
 
-    Raises InterventionError for experts that the model lacks, for more than a token goes to, and
-    for shares above the whole.
+    Raises InterventionError for experts that are no indices or that the model lacks, for more than
+    a token goes to, and for shares below nothing or above the whole.
     """
 
     layer: int
@@ -182,9 +185,12 @@ class Force(Intervention):
 
     def __post_init__(self):
         _as_tuple(self, "experts")
-        if self.share is not None and not 0 <= self.share * len(self.experts) <= 1:
+        if self.share is None:
+            return
+        if not _finite(self.share) or not 0 <= self.share * len(self.experts) <= 1:
             raise InterventionError(
-                f"{len(self.experts)} experts of share {self.share} are more than all the weight"
+                f"share {self.share!r} of each of {len(self.experts)} experts: together they have "
+                "0 to 1 of the weight"
             )
 
     def check(self, model):
@@ -213,7 +219,8 @@ class Force(Intervention):
 class Boost(Intervention):
     """Add ``amount`` to the router's scores of some experts, before its softmax.
 
-    Raises InterventionError for an amount that is not finite, and for experts that the model lacks.
+    Raises InterventionError for an amount that is not finite, and for experts that are no indices
+    or that the model lacks.
     """
 
     layer: int
@@ -225,8 +232,8 @@ class Boost(Intervention):
 
     def __post_init__(self):
         _as_tuple(self, "experts")
-        if not np.isfinite(self.amount):
-            raise InterventionError(f"a boost of {self.amount} is no number to add")
+        if not _finite(self.amount):
+            raise InterventionError(f"a boost of {self.amount!r} is no number to add")
 
     def check(self, model):
         _check_experts(self, model)
@@ -266,7 +273,8 @@ class Swap(Intervention):
 class ScaleHeads(Intervention):
     """Multiply what some attention heads say by ``factor``; 0 silences them.
 
-    Raises InterventionError for a factor that is not finite, and for heads that the model lacks.
+    Raises InterventionError for a factor that is not finite, and for heads that are no indices or
+    that the model lacks.
     """
 
     layer: int
@@ -278,8 +286,8 @@ class ScaleHeads(Intervention):
 
     def __post_init__(self):
         _as_tuple(self, "heads")
-        if not np.isfinite(self.factor):
-            raise InterventionError(f"a factor of {self.factor} scales nothing")
+        if not _finite(self.factor):
+            raise InterventionError(f"a factor of {self.factor!r} scales nothing")
 
     def check(self, model):
         _check_indices(self.heads, model.config.text.num_attention_heads, "head", self.layer)
@@ -297,7 +305,7 @@ class Steer(Intervention):
     See :func:`.steering.steering_vector` for one made of two sets of prompts.
 
     Raises InterventionError for a vector that is not finite or of another size than the model's
-    stream.
+    stream, and for a scale that is not finite.
     """
 
     layer: int
@@ -308,7 +316,9 @@ class Steer(Intervention):
     TAPS = ("layer_output",)
 
     def __post_init__(self):
-        object.__setattr__(self, "vector", np.array(self.vector, dtype=np.float32))
+        if not _finite(self.scale):
+            raise InterventionError(f"a scale of {self.scale!r} steers nowhere")
+        object.__setattr__(self, "vector", _floats(self.vector, "a steering vector"))
 
     def check(self, model):
         H = model.config.text.hidden_size
@@ -330,8 +340,8 @@ class Patch(Intervention):
     ``tokens``: positions to replace, by default all that the source has; ``source_tokens``: the
     span they come from if it is another one (of the same length).
 
-    Raises InterventionError for a tap that cannot be kept, a source without these activations, of
-    another size or too short, and spans that differ in length.
+    Raises InterventionError for a tap that cannot be kept, a source that is none, without these
+    activations, of another size or too short, and spans that differ in length.
     """
 
     layer: int
@@ -355,7 +365,7 @@ class Patch(Intervention):
                     f"{self.tap} of layer {self.layer}"
                 )
             source = source.at(self.tap, self.layer)
-        source = np.array(source, dtype=np.float32)
+        source = _floats(source, "what is patched in, a trace, its activations or an array,")
         if source.ndim != 2:
             raise InterventionError(f"activations have the shape (n, H), not {source.shape}")
         first, last = _span(self.source_tokens) or (0, len(source))
@@ -400,26 +410,45 @@ def _span(tokens) -> tuple[int, int] | None:
     """(start, stop) of a token span, None for all positions."""
     if tokens is None:
         return None
-    if isinstance(tokens, slice):
+    if isinstance(tokens, slice | range):
         if tokens.step not in (None, 1):
             raise InterventionError("a token span has no step")
         tokens = (tokens.start, tokens.stop)
     try:
         start, stop = tokens
+        start = 0 if start is None else index(start)
+        stop = _OPEN if stop is None else index(stop)
     except (TypeError, ValueError):
         raise InterventionError(f"tokens {tokens!r}: give a slice or (start, stop)") from None
-    start, stop = 0 if start is None else start, _OPEN if stop is None else stop
     if not 0 <= start < stop:
         raise InterventionError(
             f"tokens {start}:{stop} is no span; count from 0, the start below the stop"
         )
-    return int(start), int(stop)
+    return start, stop
 
 
 def _as_tuple(self, name: str) -> None:
     value = getattr(self, name)
-    value = (value,) if isinstance(value, int | np.integer) else value
-    object.__setattr__(self, name, tuple(int(i) for i in value))
+    several = value if isinstance(value, Iterable) else (value,)
+    try:
+        object.__setattr__(self, name, tuple(map(index, several)))
+    except TypeError:
+        raise InterventionError(
+            f"{name}={value!r}: give an index or several, such as {name}=(0, 3)"
+        ) from None
+
+
+def _finite(value) -> bool:
+    return isinstance(value, Real) and bool(np.isfinite(value))
+
+
+def _floats(values, what: str) -> np.ndarray:
+    try:
+        return np.array(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise InterventionError(
+            f"{what} has numbers; a {type(values).__name__} was given"
+        ) from None
 
 
 def _check_indices(chosen, count: int, what: str, layer: int) -> None:
@@ -456,4 +485,4 @@ def _short(value) -> str:
     """A field as text; arrays by their digest."""
     if isinstance(value, np.ndarray):
         return f"array{value.shape}:{sha256(value.tobytes()).hexdigest()[:12]}"
-    return repr(value)
+    return repr(value.item() if isinstance(value, np.generic) else value)

@@ -4,7 +4,9 @@ A plan is checked and priced before anything runs: ``plan.cost(model, n_tokens)`
 part and the extra floating-point work, from the configuration alone.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from operator import index
 
 from ..errors import TraceError
 
@@ -52,19 +54,40 @@ def text_config(model):
     return getattr(config, "text", config)
 
 
-def checked_indices(wanted, count: int, what: str) -> tuple[int, ...]:
-    """None (all), an index or several, checked against ``count``; sorted, without repeats.
+def _store_indices(plan, *names: str) -> None:
+    """Make fields that hold an index or several, numpy's as well, tuples of int; None stays."""
+    for name in names:
+        given = getattr(plan, name)
+        if given is None:
+            continue
+        several = given if isinstance(given, Iterable) else (given,)
+        try:
+            object.__setattr__(plan, name, tuple(map(index, several)))
+        except TypeError:
+            raise TraceError(
+                f"{name}={given!r}: give an index or several, such as {name}=(0, 3)"
+            ) from None
+
+
+def checked_indices(
+    wanted: tuple[int, ...] | None, count: int, what: str, whose: str = "this model"
+) -> tuple[int, ...]:
+    """None (all) or some indices, checked against ``count``; sorted, without repeats.
 
     Raises TraceError for one that is not there, and for an empty choice.
     """
     if wanted is None:
         return tuple(range(count))
-    wanted = (wanted,) if isinstance(wanted, int) else tuple(wanted)
-    wrong = [i for i in wanted if not isinstance(i, int) or not 0 <= i < count]
+    wrong = [i for i in wanted if not 0 <= i < count]
     if wrong or not wanted:
         shown = ", ".join(map(str, wrong)) or "an empty choice"
-        raise TraceError(f"{what} {shown}: this model has {what}s 0 to {count - 1}")
+        raise TraceError(f"{what} {shown}: {whose} has {what}s 0 to {count - 1}")
     return tuple(sorted(set(wanted)))
+
+
+def _check_length(n_tokens: int) -> None:
+    if n_tokens < 1:
+        raise TraceError(f"a prompt of {n_tokens} tokens has nothing to trace")
 
 
 def _itemsize(model) -> int:
@@ -76,11 +99,15 @@ def _itemsize(model) -> int:
 class RoutingPlan:
     """Which experts each token went to. ``layers`` None: all; ``probabilities``: keep all E.
 
-    A model without experts, or without these layers, is a TraceError when tracing begins.
+    Raises TraceError for layers that are no indices; a model without experts, or without these
+    layers, is one when tracing begins.
     """
 
     layers: tuple[int, ...] | None = None
     probabilities: bool = False
+
+    def __post_init__(self):
+        _store_indices(self, "layers")
 
     def chosen_layers(self, model) -> tuple[int, ...]:
         """The traced layers.
@@ -97,8 +124,10 @@ class RoutingPlan:
     def cost(self, model, n_tokens: int) -> PlanCost:
         """Bytes that this plan keeps for ``n_tokens``.
 
-        Raises TraceError for layers that the model lacks, and for a model without experts.
+        Raises TraceError for no tokens, for layers that the model lacks, and for a model without
+        experts.
         """
+        _check_length(n_tokens)
         text, layers = text_config(model), self.chosen_layers(model)
         id_bytes = 1 if text.num_experts <= 256 else 2
         size = len(layers) * n_tokens * text.top_k_experts * (id_bytes + 4)
@@ -130,7 +159,7 @@ class AttentionPlan:
     norm and rotation. That is exact whatever the weights' quantization, which recomputing them
     from hidden states outside the model would not be.
 
-    Raises TraceError for numbers, a storage or a choice of layers to retain that make no sense;
+    Raises TraceError for numbers, a storage or a choice of layers or heads that make no sense;
     layers and heads that the model does not have are one when tracing begins.
     """
 
@@ -154,6 +183,9 @@ class AttentionPlan:
             raise TraceError(
                 f"retain {self.retain!r}; there are 'auto', 'full', 'all', 'none', or layers"
             )
+        _store_indices(self, "layers", "heads")
+        if not isinstance(self.retain, str):
+            _store_indices(self, "retain")
 
     def chosen_layers(self, model) -> tuple[int, ...]:
         """The traced layers. Raises TraceError for layers that the model lacks."""
@@ -196,8 +228,9 @@ class AttentionPlan:
     def cost(self, model, n_tokens: int) -> PlanCost:
         """Bytes by part, and additional operations, of tracing ``n_tokens``.
 
-        Raises TraceError for layers or heads that the model lacks.
+        Raises TraceError for no tokens, and for layers or heads that the model lacks.
         """
+        _check_length(n_tokens)
         text, heads = text_config(model), len(self.chosen_heads(model))
         bins = min(self.bins, n_tokens)
         width = -(-n_tokens // bins)
@@ -229,7 +262,8 @@ class LensPlan:
 
     ``layers`` None: all; ``top``: guesses kept; ``positions``: token positions, None for all.
 
-    Raises TraceError if no guess is kept; layers that the model lacks are one when tracing begins.
+    Raises TraceError if no guess is kept, and for layers or positions that are no indices; layers
+    that the model and positions that the prompt lacks are one when tracing begins.
     """
 
     layers: tuple[int, ...] | None = None
@@ -239,6 +273,7 @@ class LensPlan:
     def __post_init__(self):
         if self.top < 1:
             raise TraceError(f"a logit lens that keeps {self.top} guesses keeps nothing")
+        _store_indices(self, "layers", "positions")
 
     def chosen_layers(self, model) -> tuple[int, ...]:
         """The layers looked at. Raises TraceError for layers that the model lacks."""
@@ -247,10 +282,12 @@ class LensPlan:
     def cost(self, model, n_tokens: int) -> PlanCost:
         """Bytes kept, and additional operations, for ``n_tokens``.
 
-        Raises TraceError for layers that the model lacks.
+        Raises TraceError for no tokens, for layers that the model lacks, and for positions that
+        the prompt lacks.
         """
+        _check_length(n_tokens)
         text, layers = text_config(model), len(self.chosen_layers(model))
-        n = n_tokens if self.positions is None else len(self.positions)
+        n = len(checked_indices(self.positions, n_tokens, "position", "the prompt"))
         flops = layers * n * text.vocab_size * (2 * text.hidden_size + 6)
         return PlanCost({"logit lens": layers * n * (8 * self.top + 8)}, flops=flops)
 
@@ -275,7 +312,8 @@ class ActivationPlan:
 
     ``taps``: some of :data:`KEEPABLE`; ``layers`` None: all.
 
-    Raises TraceError for other taps; layers that the model lacks are one when tracing begins.
+    Raises TraceError for other taps, and for layers that are no indices; layers that the model
+    lacks are one when tracing begins.
     """
 
     taps: tuple[str, ...] = ("layer_output",)
@@ -284,6 +322,7 @@ class ActivationPlan:
     def __post_init__(self):
         if wrong := [t for t in self.taps if t not in KEEPABLE]:
             raise TraceError(f"activations {wrong}; those that can be kept: {', '.join(KEEPABLE)}")
+        _store_indices(self, "layers")
 
     def chosen_layers(self, model) -> tuple[int, ...]:
         """The layers whose values are kept. Raises TraceError for layers that the model lacks."""
@@ -292,8 +331,9 @@ class ActivationPlan:
     def cost(self, model, n_tokens: int) -> PlanCost:
         """Bytes that this plan keeps for ``n_tokens``.
 
-        Raises TraceError for layers that the model lacks.
+        Raises TraceError for no tokens, and for layers that the model lacks.
         """
+        _check_length(n_tokens)
         text, layers = text_config(model), len(self.chosen_layers(model))
         numbers = len(self.taps) * text.hidden_size
         return PlanCost({"activations": layers * n_tokens * numbers * _itemsize(model)})
@@ -301,12 +341,23 @@ class ActivationPlan:
 
 @dataclass(frozen=True)
 class TracePlan:
-    """All parts of a trace; None leaves a part out."""
+    """All parts of a trace; None leaves a part out.
+
+    Raises TraceError for a part that is another thing than its plan.
+    """
 
     routing: RoutingPlan | None = None
     attention: AttentionPlan | None = None
     lens: LensPlan | None = None
     activations: ActivationPlan | None = None
+
+    def __post_init__(self):
+        kinds = (RoutingPlan, AttentionPlan, LensPlan, ActivationPlan)
+        for (name, part), kind in zip(vars(self).items(), kinds):
+            if not isinstance(part, kind | None):
+                raise TraceError(
+                    f"{name}={part!r}: give {kind.__name__}(), or None to leave it out"
+                )
 
     @property
     def parts(self):
@@ -318,8 +369,7 @@ class TracePlan:
 
         Raises TraceError for no tokens, and for what the model does not have.
         """
-        if n_tokens < 1:
-            raise TraceError("an empty prompt has nothing to trace")
+        _check_length(n_tokens)
         return sum((part.cost(model, n_tokens) for part in self.parts), PlanCost())
 
     def fitting(self, model, n_tokens: int, memory: int, disk: int = 0) -> "TracePlan":
@@ -328,6 +378,8 @@ class TracePlan:
         Gives up, in this order: retained vectors in memory (they go to disk if that has room),
         then to full layers only, then altogether; router probabilities; overview resolution;
         column sums; the logit lens; kept activations.
+
+        Raises TraceError for no tokens, and for what the model does not have.
         """
         plan = self
 
@@ -377,6 +429,14 @@ class TracePlan:
 
     def __str__(self):
         return f"TracePlan({', '.join(_changed(part) for part in self.parts)})"
+
+
+def check_plan(plan) -> None:
+    """Raises TraceError for what is no TracePlan, such as a part of one."""
+    if not isinstance(plan, TracePlan):
+        raise TraceError(
+            f"plan={plan!r}: give a TracePlan, such as TracePlan(attention=AttentionPlan())"
+        )
 
 
 def _changed(part) -> str:

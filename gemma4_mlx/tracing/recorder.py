@@ -20,7 +20,7 @@ from .attention_recorder import AttentionRecorder
 from .buffers import TokenBuffer
 from .data import Activations, Timings, Trace
 from .lens_recorder import LensRecorder
-from .plans import RoutingPlan, TracePlan
+from .plans import RoutingPlan, TracePlan, check_plan
 from .routing import RoutingData
 from .tokens import KINDS, Tokens, roles_of
 
@@ -43,9 +43,9 @@ class Recorder:
     expected : number of tokens, if it is known; saves regrouping of overviews
     inputs : the prompt's ``ModelInputs``, for the places of soft tokens in their media
 
-    Raises TraceError, here or while the model runs: no plan for a model without experts, a plan for
-    what the model does not have, batches, padding, and a cache that was not empty when recording
-    began.
+    Raises TraceError, here or while the model runs: no plan for a model without experts, another
+    thing than a TracePlan, one for what the model does not have, batches, padding, and a cache that
+    was not empty when recording began.
     """
 
     def __init__(self, model, plan: TracePlan | None = None, expected: int = 0, inputs=None):
@@ -55,6 +55,7 @@ class Recorder:
             plan = TracePlan(routing=RoutingPlan()) if has_experts else None
         if plan is None:
             raise TraceError("this model has no experts: give the recorder a plan")
+        check_plan(plan)
         self.plan = plan
         self._handlers: dict[str, list] = {}
         self.routing = self.attention = self.lens = self.activations = None

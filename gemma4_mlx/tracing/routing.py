@@ -153,7 +153,8 @@ class RoutingData:
         at most log2 of the smaller number of labels or experts, and 0 for independence; a few
         tokens give a positive value by chance (about (labels - 1)(E - 1) / (2 n k ln 2) bits).
 
-        Raises TraceError if there are not as many labels as tokens.
+        Raises TraceError if there are not as many labels as tokens, for a layer that was not
+        traced, and for tokens outside the trace.
         """
         rows = np.arange(self.n) if tokens is None else np.arange(self.n)[_mask(tokens, self.n)]
         labels = np.asarray(labels)

@@ -11,7 +11,7 @@ from ..generation import Progress, engine
 from ..generation.prefill import CHUNK, Prompt, SoftTokens
 from ..processing.template import render
 from .data import Trace
-from .plans import ActivationPlan, AttentionPlan, LensPlan, RoutingPlan, TracePlan
+from .plans import ActivationPlan, AttentionPlan, LensPlan, RoutingPlan, TracePlan, check_plan
 from .recorder import Recorder
 
 #: Share of the free memory that a trace may take.
@@ -50,8 +50,11 @@ def trace(
         progress: called with a ``Progress`` after every chunk.
 
     Raises:
-        TraceError: the plan names layers or heads the model lacks, asks for routing from a model
-            without experts, or does not fit; or ``model`` is none.
+        TraceError: the plan is empty or given beside its parts, names layers, heads or positions
+            that do not exist, asks for routing from a model without experts, or does not fit; a
+            chunk holds no token; text or messages for a model without tokenizer; or ``model`` is
+            none.
+        MediaError: the prompt holds media that the model cannot take.
         ContextError: the prompt is empty, or longer than the model's context.
         GenerationError: a token id outside the vocabulary.
         ChatError: messages that the chat template refuses.
@@ -68,6 +71,7 @@ def trace(
         plan = TracePlan(routing, attention, lens, activations)
     elif given != (_DEFAULT, _DEFAULT, None, None):
         raise TraceError("give trace() a plan or its parts, not both")
+    check_plan(plan)
     if not plan.parts:
         raise TraceError("a trace of nothing: every part of the plan is None")
     prompt = Prompt.of(model, inputs_of(model, prompt))

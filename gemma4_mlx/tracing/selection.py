@@ -32,7 +32,8 @@ class Selection:
     def update(self, **fields: int | None) -> dict:
         """Set several fields; returns ``{field: (old, new)}`` of those that changed.
 
-        Raises AttributeError for a field that no selection has.
+        Raises AttributeError for a field that no selection has, TypeError or ValueError for a value
+        that is no number.
         """
         unknown = set(fields) - set(FIELDS)
         if unknown:

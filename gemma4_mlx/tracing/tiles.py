@@ -6,6 +6,7 @@ pooled while it is computed; at most :data:`STRIP` weights exist at a time.
 """
 
 from dataclasses import dataclass
+from operator import index
 
 import numpy as np
 
@@ -60,10 +61,21 @@ def edges_of(span: slice, cells: int) -> np.ndarray:
     return span.start + np.arange(min(cells, length) + 1) * length // min(cells, length)
 
 
+def checked_shape(shape) -> tuple[int, int]:
+    """(rows, columns), or one number for both. Raises TraceError for what has no cells."""
+    try:
+        rows, columns = map(index, (shape, shape) if isinstance(shape, int) else shape)
+    except (TypeError, ValueError):
+        rows = columns = 0
+    if min(rows, columns) < 1:
+        raise TraceError(f"a tile of shape {shape!r} has no cells; give (rows, columns)")
+    return rows, columns
+
+
 def checked_span(span, n: int, what: str) -> slice:
     """A slice, (start, stop) pair or single index as a slice with bounds inside 0..n.
 
-    Raises TraceError if it lies outside, is empty or has a step.
+    Raises TraceError if it is none of these, lies outside, is empty or has a step.
     """
     if isinstance(span, int | np.integer):
         if not -n <= span < n:
@@ -71,10 +83,14 @@ def checked_span(span, n: int, what: str) -> slice:
         return slice(int(span) % n, int(span) % n + 1)
     if isinstance(span, range):
         span = slice(span.start, span.stop, span.step)
-    if not isinstance(span, slice):
-        span = slice(*span)
-    start = 0 if span.start is None else int(span.start)
-    stop = n if span.stop is None else int(span.stop)
+    try:
+        span = span if isinstance(span, slice) else slice(*span)
+        start = 0 if span.start is None else index(span.start)
+        stop = n if span.stop is None else index(span.stop)
+    except TypeError:
+        raise TraceError(
+            f"{what} {span!r} is no span; give start:stop, such as tokens.find(text)[0]"
+        ) from None
     start, stop = start + n * (start < 0), stop + n * (stop < 0)
     if span.step not in (None, 1) or not 0 <= start < stop <= n:
         raise TraceError(

@@ -69,10 +69,11 @@ class Attention(TraceView):
 
     def _facts(self) -> dict:
         data, tokens = self.trace.attention, self.trace.tokens
-        if data is None or not data.layers:
+        if data is None or not data.layers or data.layer(data.layers[0]).mass is None:
             return {
                 "layers": [],
-                "empty": "This trace kept no attention. Trace with attention=g4.AttentionPlan().",
+                "empty": "This trace kept no overview of its attention. Trace with "
+                "attention=g4.AttentionPlan().",
             }
         layers = []
         for index in data.layers:
@@ -171,8 +172,7 @@ class Attention(TraceView):
         when the view has asked for something else meanwhile. The content has for each tile what
         :meth:`answer_tile` says, and ``level``, ``row``, ``column``; values follow one another.
 
-        Raises TraceError for a head or ``stat`` that does not exist, ValueError for a tile outside
-        the text.
+        Raises TraceError for a head that does not exist, ValueError for a tile outside the text.
         """
         facts = next(f for f in self.meta["layers"] if f["index"] == layer)
         contents, bulk, done = [], [], 0
@@ -196,8 +196,8 @@ class Attention(TraceView):
         single weight. The content has ``query`` and ``key``, the first tokens, and ``rowCell`` and
         ``columnCell``, tokens per cell.
 
-        Raises TraceError for a layer, head or ``stat`` that does not exist, ValueError for a tile
-        outside the text.
+        Raises TraceError for a layer or head that does not exist, ValueError for a tile outside
+        the text.
         """
         data = self.trace.attention
         span = TILE << level
@@ -288,7 +288,8 @@ class Attention(TraceView):
     # ---- snapshots and pictures -----------------------------------------------------------------
 
     def chosen(self) -> dict:
-        """The layer, head and token that the view shows: the selection's, or where it starts."""
+        """The layer, head and token that the view shows: the selection's, where it has such, or
+        where it starts."""
         start, chosen = self.meta["start"], self.selection
         layer = chosen.get("layer")
         layer = layer if layer in self.trace.attention.layers else start["layer"]
@@ -300,7 +301,7 @@ class Attention(TraceView):
         return {
             "layer": layer,
             "head": int(head),
-            "token": start["token"] if token is None else token,
+            "token": token if token in range(self.meta["n"]) else start["token"],
         }
 
     def snapshot_requests(self) -> list[dict]:
@@ -334,7 +335,8 @@ class Attention(TraceView):
             level -= 1
         if now["layer"] in data.retained:
             tokens = [now["token"]] if now["token"] is not None else []
-            tokens += [link.query for link in data.links(**head)]
+            if data.layer(now["layer"]).link_weights is not None:
+                tokens += [link.query for link in data.links(**head)]
             tokens += range(data.n - 1, -1, -1)
             for token in list(dict.fromkeys(tokens))[: max(1, budget // (8 * data.n))]:
                 for mode in ("row", "column"):

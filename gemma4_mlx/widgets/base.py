@@ -192,7 +192,11 @@ class Widget(anywidget.AnyWidget):
         return super()._repr_mimebundle_(**kwargs)
 
     def save_html(self, path: str | Path) -> Path:
-        """Write the snapshot as a self-contained page."""
+        """Write the snapshot as a self-contained page.
+
+        Raises ValueError for a name with another ending than .html or .png, OSError if it cannot be
+        written.
+        """
         return self.snapshot().save(path)
 
 

@@ -46,7 +46,8 @@ class Fit(Widget):
     ----------
     memory : GiB of the Mac to plan for; None takes the nearest to this machine's
     model : "e2b", "e4b", "12b", "26b-a4b" or "31b"
-    bits, context, kv_bits : of the weights, of prompt and answer together, of the cache (16: plain)
+    bits, context, kv_bits : of the weights, of prompt and answer together, of the cache
+        (16 bits or None: unquantized)
 
     All four can be changed in the view and read or set here: ``view.memory``, ``view.model``, ...
     ``view.plan()`` is the :class:`~gemma4_mlx.checkpoints.planner.Fit` that is shown.
@@ -67,13 +68,14 @@ class Fit(Widget):
         self,
         memory: float | None = None,
         model: str = "26b-a4b",
-        bits: int = 4,
+        bits: int | None = 4,
         context: int = 8192,
-        kv_bits: int = 16,
+        kv_bits: int | None = 16,
     ) -> None:
         from gemma4_mlx.checkpoints.released import RELEASED, released
 
         known = released(model).name
+        bits, kv_bits = (16 if width is None else width for width in (bits, kv_bits))
         mine = this_memory()
         chosen = float(memory) if memory is not None else nearest(mine)
         super().__init__(memory=chosen, model=known, bits=bits, context=context, kv_bits=kv_bits)

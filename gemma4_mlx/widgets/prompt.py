@@ -122,17 +122,18 @@ class Prompt(Widget):
 
     # -- from Python ----------------------------------------------------------------------------
 
-    def say(self, text: str, *, images=(), audio=(), videos=()) -> None:
+    def say(self, text: str | None, *, images=(), audio=(), videos=()) -> None:
         """Send a message as the reader would. Returns at once; :meth:`wait` for the answer.
 
-        Raises ChatError for an empty message, and while the model answers.
+        ``text`` may be None beside a picture or a sound. Raises ChatError for an empty message, and
+        while the model answers.
         """
         given = {
             "images": as_parts(images, Image),
             "audio": as_parts(audio, Audio),
             "videos": as_parts(videos, Video),
         }
-        if not text.strip() and not any(given.values()):
+        if not (text or "").strip() and not any(given.values()):
             raise ChatError("the message is empty: say something, or attach a picture or a sound")
         self._start(len(self.chat.messages), text=text, media=given)
 

@@ -44,8 +44,8 @@ class Routing(TraceView):
 
     The selected token, layer and expert are ``trace.selection``'s, both ways.
 
-    Raises TypeError for another ``source``, TraceError for traces that cannot be compared: one
-    without routing, or of different models.
+    Raises TypeError for another ``source`` or ``other``, TraceError for traces that cannot be
+    compared: one without routing, or of different models.
     """
 
     front = "routing"
@@ -69,7 +69,7 @@ class Routing(TraceView):
             self._live = LiveRouting.follow(source, self._grown)
             source = self._live
         self.trace, self.other, self.model, self.inputs = source, other, model, inputs
-        if other is not None and source.routing is not None:
+        if other is not None:
             _check_comparable(source, other)
         self.set_sources("a", source, media)
         if other is not None:
@@ -282,15 +282,15 @@ class Routing(TraceView):
     # ---- snapshots and pictures -----------------------------------------------------------------
 
     def chosen(self) -> dict:
-        """Layer, expert and token that the view shows."""
+        """Layer, expert and token that the view shows: the selection's, where it has such."""
         start, chosen = self.meta["start"], self.selection
         layer = chosen.get("layer")
         layer = layer if layer in self.trace.routing.layers else start["layer"]
-        expert = chosen.get("expert")
+        expert, token = chosen.get("expert"), chosen.get("token")
         return {
             "layer": layer,
-            "expert": start["expert"] if expert is None else expert,
-            "token": chosen.get("token"),
+            "expert": expert if expert in range(self.meta["experts"]) else start["expert"],
+            "token": token if token in range(self.n) else None,
         }
 
     def snapshot_requests(self) -> list[dict]:
@@ -392,6 +392,11 @@ class Routing(TraceView):
 
 def _check_comparable(a, b) -> None:
     """Raise unless two traces have routing of one model."""
+    if not hasattr(b, "routing"):
+        raise TypeError(
+            f"Routing(a, b) compares two traces, and a {type(b).__name__} is none; a model goes by "
+            "its name: Routing(trace, model=model)"
+        )
     if b.routing is None or a.routing is None:
         raise TraceError("both traces need routing to be compared")
     mine, theirs = a.model.get("fingerprint"), b.model.get("fingerprint")

@@ -131,7 +131,7 @@ class Snapshot:
     def save(self, path: str | Path) -> Path:
         """Write ``.html`` (the live page) or ``.png`` (the picture), by the name's ending.
 
-        Raises ValueError for another ending.
+        Raises ValueError for another ending, OSError if it cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() == ".png":

@@ -152,8 +152,8 @@ class TraceView(LinkedWidget):
         return self._sources.get(which, {})
 
     def set_sources(self, which: str, trace, media) -> None:
-        """``media``: pictures and sounds in the trace's order, {number: source}, or the prompt's
-        ``ModelInputs`` (or a chat); None asks the trace."""
+        """``media``: a picture or sound, several in the trace's order, {number: source}, or the
+        prompt's ``ModelInputs`` (or a chat); None asks the trace."""
         if media is None:
             media = getattr(trace, "media", None)
         if callable(getattr(media, "inputs", None)):
@@ -162,6 +162,8 @@ class TraceView(LinkedWidget):
             media = [
                 getattr(s.data, "pixels", getattr(s.data, "samples", None)) for s in media.media
             ]
+        if media is not None and not isinstance(media, dict | list | tuple):
+            media = [media]
         found = media if isinstance(media, dict) else dict(enumerate(media or ()))
         self._sources = {**getattr(self, "_sources", {}), which: found}
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from gemma4_mlx.chat import Chat, Done, Step, TextDelta, ToolCall, ToolResult, check_history
+from gemma4_mlx.chat import Chat, Done, Step, TextDelta, Tool, ToolCall, ToolResult, check_history
 from gemma4_mlx.errors import ChatError
 
 ADD = "<|tool_call>call:add{a:2,b:3}<tool_call|>"
@@ -137,6 +137,17 @@ def test_timeout(chat, script):
     assert "no result after 0.1 s" in chat.messages[2].parts[0].error
 
 
+def test_a_check_that_raises_is_told(actor, script):
+    def check(arguments):
+        raise LookupError("no such key")
+
+    tool = Tool("add", "Adds.", {}, add, check=check)
+    script.replies = [ADD + STOP, "sorry<turn|>"]
+    chat = Chat(actor, tools=[tool])
+    assert chat.run("2 + 3?").text == "sorry"
+    assert chat.messages[2].parts[0].error == "LookupError: no such key"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_an_interrupt_between_steps_leaves_a_conversation(chat, script, error):
     def approve(call):
@@ -225,4 +236,8 @@ def test_bad_settings(chat):
         chat.run("x", max_steps=0)
     with pytest.raises(ChatError, match="timeout"):
         chat.run("x", timeout=0)
+    with pytest.raises(ChatError, match="timeout must be a number"):
+        chat.run("x", timeout="60")
+    with pytest.raises(ChatError, match="approve must be a function"):
+        chat.run("x", approve=True)
     assert chat.messages == []

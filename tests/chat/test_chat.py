@@ -328,6 +328,8 @@ CALL = ToolCall("c0", "f", {})
         ),
         (["user", Message("assistant", (CALL,)), Message("tool", ())], "without a result"),
         (["user", "not a message at all"], "holds Message objects"),
+        ([{"role": "user", "content": "x"}], "message 0 is a dict"),
+        ([Message("user", Text(5))], "message 0 holds a Text of int"),
     ],
 )
 def test_histories_that_are_none(actor, history, words):
@@ -336,8 +338,38 @@ def test_histories_that_are_none(actor, history, words):
         Message(m, parts.get(m, (Text("x"),))) if isinstance(m, str) and " " not in m else m
         for m in history
     ]
-    with pytest.raises(ChatError, match=re.escape(words)):
-        Chat(actor, messages=messages)
+    for system in (None, "Be brief."):
+        with pytest.raises(ChatError, match=re.escape(words)):
+            Chat(actor, system=system, messages=messages)
+    chat = Chat(actor)
+    chat.messages += messages
+    for act in (chat.rendered, chat.inputs):
+        with pytest.raises(ChatError, match=re.escape(words)):
+            act()
+
+
+def test_a_raw_message_in_the_history(chat):
+    chat.messages.append({"role": "user", "content": "x"})
+    for act in (chat.send, chat.run, lambda: chat.send("y")):
+        with pytest.raises(ChatError, match="is a dict: a history holds Message objects"):
+            act()
+
+
+def test_one_part_and_no_tools(actor):
+    assert Message("user", Text("x")) == Message("user", [Text("x")])
+    chat = Chat(actor, tools=None, messages=None)
+    assert (chat.tools, chat.messages) == ({}, [])
+
+
+def test_the_beginning_is_token_ids(chat):
+    for wrong in ("Sure, ", ["Sure"]):
+        with pytest.raises(GenerationError, match="begin takes token ids"):
+            chat.send("x", begin=wrong)
+
+
+def test_the_bits_of_the_cache(actor):
+    with pytest.raises(GenerationError, match="kv_bits must be 8 or 4"):
+        Chat(actor, kv_bits=16)
 
 
 def test_a_history_may_be_given_and_is_checked_again(actor, script):

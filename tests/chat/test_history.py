@@ -91,6 +91,36 @@ def test_media_are_embedded_or_referred_to(actor, tmp_path):
         chat.save(tmp_path / "late.json")
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "RGBA", "L", "P"])
+def test_a_picture_in_any_mode(actor, tmp_path, mode):
+    from gemma4_mlx.processing.image import load_image
+
+    image = PILImage.open(picture(tmp_path / "cat.png")).convert(mode)
+    Chat(actor, messages=messages(Image(image))).save(tmp_path / "c.json")
+    loaded = Chat.load(tmp_path / "c.json", actor).messages[1].parts[0]
+    assert load_image(image).key == load_image(loaded.source).key
+
+
+def test_a_video_of_single_pictures(actor, tmp_path):
+    from gemma4_mlx.processing.video import load_video
+
+    file = picture(tmp_path / "cat.png")
+    frames = [PILImage.new("RGB", (96, 48)), str(file), np.zeros((48, 48, 3), np.uint8)]
+    Chat(actor, messages=messages(Video(frames, fps=2))).save(tmp_path / "c.json")
+    expected = [frame.key for frame in load_video(frames, fps=2).frames]
+    file.unlink()
+    loaded = Chat.load(tmp_path / "c.json", actor).messages[1].parts[0]
+    assert [frame.key for frame in load_video(loaded.source, fps=2).frames] == expected
+
+
+def test_pictures_that_cannot_be_embedded(actor, tmp_path):
+    file = picture(tmp_path / "cat.png")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    chat = Chat(actor, messages=messages(Image(PILImage.open(file), name="half a cat")))
+    with pytest.raises(ChatError, match="the image half a cat cannot be embedded"):
+        chat.save(tmp_path / "c.json")
+
+
 def test_tool_results_keep_their_pictures(actor, tmp_path):
     file = picture(tmp_path / "cat.png")
     result = ToolResult("c0", "f", "ok", media=(Image(file),), denied=False)

@@ -9,6 +9,7 @@ from sentences import SENTENCES
 from gemma4_mlx.chat.events import TextDelta, ThinkingDelta, ToolCallDelta
 from gemma4_mlx.chat.messages import Text, Thinking, ToolCall
 from gemma4_mlx.chat.parser import ReplyParser
+from gemma4_mlx.errors import ChatError
 from gemma4_mlx.processing.characters import characters
 
 CALL = '<|tool_call>call:f{a:<|"|>}{,"<|"|>,b:[1]}<tool_call|>'
@@ -142,3 +143,8 @@ def test_the_declaration_of_human_rights(tokenizer):
         assert parser.text == text, language
         assert "".join(e.text for e in events) == text, language
         assert "\ufffd" not in parser.text, language
+
+
+def test_ids_need_a_tokenizer():
+    with pytest.raises(ChatError, match="call feed_text"):
+        ReplyParser().feed(5)

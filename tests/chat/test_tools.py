@@ -176,6 +176,14 @@ def unknown_type(a: "NoSuchType"):  # noqa: F821
     """
 
 
+def words_for_a_hint(a: "name of the city"):  # noqa: F722
+    """Does something.
+
+    Args:
+        a: Anything.
+    """
+
+
 @pytest.mark.parametrize(
     "function, words",
     [
@@ -188,6 +196,7 @@ def unknown_type(a: "NoSuchType"):  # noqa: F821
         (described_too_much, "describes 'b', not a parameter"),
         (odd_type, "cannot write as JSON"),
         (unknown_type, "cannot be read"),
+        (words_for_a_hint, "cannot be read"),
         (lambda: 1, "needs a docstring"),
         ("forecast", "must be a function"),
     ],
@@ -203,8 +212,12 @@ def test_names():
         as_tools([forecast, Tool.from_function(forecast)])
     with pytest.raises(ToolError, match="cannot be a tool's name"):
         Tool.from_function(forecast, name="two words")
-    with pytest.raises(ToolError, match="must be a list"):
-        as_tools(forecast)
+    for single in (forecast, Tool.from_function(forecast), 5):
+        with pytest.raises(ToolError, match="must be a list"):
+            as_tools(single)
+    for timeout in ("5", 0, -1):
+        with pytest.raises(ToolError, match="'forecast' needs a timeout"):
+            Tool.from_function(forecast, timeout=timeout)
     assert list(as_tools([forecast, Tool.from_function(forecast, name="other")])) == [
         "forecast",
         "other",

@@ -79,7 +79,9 @@ def test_a_folder_comes_first(hub, tmp_path, monkeypatch):
     assert hub.asked == []
 
 
-@pytest.mark.parametrize("name", ["gemma", "a/b/c", "../x/y", "/x/y", "a b/c", "", "-x/y"])
+@pytest.mark.parametrize(
+    "name", ["gemma", "a/b/c", "../x/y", "/x/y", "a b/c", "", "-x/y", "x" * 5000]
+)
 def test_what_is_no_repository_id_is_not_looked_up(name, hub):
     with pytest.raises(CheckpointError):
         g4.load(name)

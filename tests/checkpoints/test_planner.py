@@ -12,7 +12,7 @@ from gemma4_mlx.checkpoints.machine import GiB, Machine
 from gemma4_mlx.checkpoints.planner import cache_bytes, weight_bytes
 from gemma4_mlx.checkpoints.released import released
 from gemma4_mlx.config import Gemma4Config
-from gemma4_mlx.errors import ConfigError, ContextError
+from gemma4_mlx.errors import ConfigError, ContextError, GenerationError
 from gemma4_mlx.model.gemma4 import Model
 
 NAMES = [model.name for model in RELEASED]
@@ -159,17 +159,23 @@ class TestVerdicts:
         one = g4.fit(Gemma4Config.from_dict(tiny.CONFIG), 4, 100, memory=8)
         assert set(one.weights) >= {"experts", "vision", "audio", "per-layer embeddings"}
 
-    @pytest.mark.parametrize("context", [0, -1, 131_073])
+    @pytest.mark.parametrize("context", [0, -1, 131_073, "8192", 8.5])
     def test_context_out_of_range(self, context):
         with pytest.raises(ContextError, match="131,072"):
             g4.fit("e2b", context=context)
 
-    @pytest.mark.parametrize("name", ["e3b", "no/such-model", 3.5])
+    @pytest.mark.parametrize("wrong", [{"kv_bits": -4}, {"kv_bits": 16}, {"chunk": 0}], ids=str)
+    def test_a_cache_that_cannot_be(self, wrong):
+        (name,) = wrong
+        with pytest.raises(GenerationError, match=f"{name} must be"):
+            g4.fit("e2b", **wrong)
+
+    @pytest.mark.parametrize("name", ["e3b", "no/such-model", 3.5, None])
     def test_no_such_model(self, name):
-        with pytest.raises((ConfigError, TypeError)):
+        with pytest.raises(ConfigError):
             g4.fit(name)
 
-    @pytest.mark.parametrize("memory", [0, -3, float("nan"), 1e12])
+    @pytest.mark.parametrize("memory", [0, -3, float("nan"), 1e12, "24"])
     def test_impossible_memory(self, memory):
         with pytest.raises(ValueError, match="GiB"):
             g4.fit("e2b", memory=memory)
@@ -188,6 +194,8 @@ class TestShown:
         text = str(table)
         assert all(name in text for name in NAMES) and "256K" in text
         assert table._repr_html_().count("<tr>") == 1 + 5 * 3
+        one = fit_table(24, models="e2b", bits=4, contexts=8_192)
+        assert list(one.fits) == [("e2b", 4)] and one.contexts == (8_192,)
 
     def test_command_line(self):
         lines = []

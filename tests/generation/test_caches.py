@@ -281,6 +281,21 @@ def test_damage_that_fuzzing_found(tiny, tmp_path, change, words):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_folder_that_is_a_file(tiny, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="could not be saved"):
+        PromptCache(tiny()).save(tmp_path / "notes.txt" / "cache.safetensors")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kv_bits": 16}, {"kv_bits": 5}, {"kv_bits": 0}, {"snapshot_every": 0}], ids=str
+)
+def test_settings_that_cannot_be(tiny, wrong):
+    (name,) = wrong
+    with pytest.raises(GenerationError, match=f"{name} must be"):
+        PromptCache(tiny(), **wrong)
+
+
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
     """A process that may write 200 kB to a file stands for a disk that is full."""
     code = """

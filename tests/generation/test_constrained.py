@@ -1,8 +1,10 @@
 """Constrained decoding: finished output is valid, whatever the weights."""
 
+import enum
 import json
 import random
 import re
+from collections.abc import Callable
 
 import jsonschema
 import numpy as np
@@ -96,6 +98,14 @@ def test_all_schemas_on_the_teaching_model(teaching, part):
     assert sum(check(teaching, name, (0,)) for name in names) > 0.6 * len(names)
 
 
+class Color(enum.Enum):
+    RED = 1
+
+
+class Callback(BaseModel):
+    call: Callable
+
+
 @pytest.mark.parametrize(
     ("schema", "keyword"),
     [
@@ -122,6 +132,10 @@ def test_all_schemas_on_the_teaching_model(teaching, part):
         ({"type": "integer", "minimum": 3, "maximum": 2}, "minimum"),
         ({"type": "strng"}, "#/type"),
         ({"type": "object", "properties": [1]}, "#/properties"),
+        ({"properties": {"n": {"required": True}}}, "#/properties/n/required is True"),
+        ({"required": [{}]}, "required"),
+        ({"enum": [Color.RED]}, "cannot be written as JSON"),
+        (Callback, "Callback has no JSON Schema"),
         ({"$ref": "#/$defs/none"}, "#?/\\$defs/none"),
         ({"$ref": "https://example.org/schema"}, "example.org"),
         ({"$ref": "#"}, "without end"),

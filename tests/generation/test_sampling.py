@@ -1,6 +1,7 @@
 """Sampling options and the sampler."""
 
 import json
+import math
 
 import mlx.core as mx
 import numpy as np
@@ -54,6 +55,12 @@ def test_the_released_files_are_read(reference_dir):
         ({"stop": [""]}, "non-empty"),
         ({"stop": [3]}, "non-empty strings"),
         ({"stop_tokens": ["x"]}, "token ids"),
+        ({"stop_tokens": 2.5}, "token ids, not 2.5"),
+        ({"logit_bias": [5]}, "logit_bias must be a dict of token ids to numbers"),
+        ({"logit_bias": {"the": 1}}, "logit_bias must hold token ids, not 'the'"),
+        ({"logit_bias": {-1: 1}}, "logit_bias must hold token ids"),
+        ({"logit_bias": {5: "1"}}, "logit_bias of 5 must be a number, not '1'"),
+        ({"logit_bias": {5: math.nan}}, "logit_bias of 5"),
     ],
 )
 def test_wrong_options_are_named(wrong, message):
@@ -61,9 +68,16 @@ def test_wrong_options_are_named(wrong, message):
         SamplingOptions().override(**wrong)
 
 
-def test_ids_beyond_the_vocabulary_are_named():
-    with pytest.raises(GenerationError, match="suppress_tokens holds 64"):
-        make_processors(SamplingOptions(suppress_tokens=[64]), 64)
+@pytest.mark.parametrize(
+    ("name", "value"), [("suppress_tokens", [64]), ("stop_tokens", 64), ("logit_bias", {64: 5})]
+)
+def test_ids_beyond_the_vocabulary_are_named(name, value):
+    with pytest.raises(GenerationError, match=f"{name} holds 64"):
+        make_processors(SamplingOptions(**{name: value}), 64)
+
+
+def test_a_file_may_suppress_a_single_token():
+    assert SamplingOptions.from_generation_config({"suppress_tokens": 5}).suppress_tokens == (5,)
 
 
 LOGITS = mx.random.normal((1, 64), key=mx.random.key(3)) * 3

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -148,6 +149,36 @@ def test_errors_come_before_anything_is_computed(tiny):
         run(model, alternatives=-1)
     with pytest.raises(GenerationError, match="another model"):
         run(model, cache=PromptCache(tiny("moe")))
+    with pytest.raises(GenerationError, match=r"a loaded model, such as g4.load\(...\), not str"):
+        run("google/gemma-4-E2B-it")
+
+
+@pytest.mark.parametrize("prompt", [[{"role": "user", "content": "Hi"}], [[1, 2]], None, ["Hi"]])
+def test_a_prompt_that_is_none(tiny, prompt):
+    with pytest.raises(GenerationError, match="A prompt is text, token ids or ModelInputs"):
+        run(tiny(), prompt)
+
+
+def test_text_needs_a_tokenizer(tiny, monkeypatch):
+    monkeypatch.setattr(tiny(), "tokenizer", None)
+    with pytest.raises(GenerationError, match="no tokenizer"):
+        run(tiny(), "Hi")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"prefill_chunk": 0}, "prefill_chunk must be 1 token or more, not 0"),
+        ({"prefill_chunk": "16"}, "prefill_chunk"),
+        ({"cache": []}, r"cache takes a PromptCache\(model\), not list"),
+        ({"guides": SimpleNamespace(allowed=None)}, "a list of guides, not SimpleNamespace"),
+        ({"guides": [3]}, "3 is no guide"),
+        ({"constraint": SamplingOptions}, "SamplingOptions'> is no guide: a schema goes to"),
+    ],
+)
+def test_arguments_of_another_kind(tiny, arguments, words):
+    with pytest.raises(GenerationError, match=words):
+        run(tiny(), **arguments)
 
 
 def test_the_context_ends_generation(tiny):

@@ -245,6 +245,7 @@ def test_a_wave_file_cut_short_gives_what_is_there():
         (np.zeros(16_000), 0, "cannot be right"),
         (np.zeros(16_000), -8_000, "cannot be right"),
         (np.zeros(16_000), 10**9, "cannot be right"),
+        (np.zeros(16_000), "16000", "cannot be right"),
     ],
 )
 def test_arrays_that_are_no_sound(samples, rate, message):

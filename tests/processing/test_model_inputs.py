@@ -72,6 +72,9 @@ def test_a_split_recording_stands_in_one_place():
 
 def test_places_and_media_must_match():
     sound = load_audio(clip(16_000), CONFIG, rate=16_000)
+    for make in (lambda: load_image(picture(9, 9), "e2b"), lambda: expand([5], [], "e2b")):
+        with pytest.raises(MediaError, match="a str is neither"):
+            make()
     with pytest.raises(MediaError, match="1 places for media, 0"):
         expand([IMAGE], [], CONFIG)
     with pytest.raises(MediaError, match="0 places for media, 1"):

@@ -142,8 +142,18 @@ def test_bad_input(tmp_path, tokenizer):
     (tmp_path / "generation_config.json").write_text("[")
     with pytest.raises(CheckpointError, match="not readable JSON"):
         Tokenizer.from_folder(tmp_path)
+    for eos in ("1.5", '"<eos>"', "[1, null]"):
+        (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {eos}}}')
+        with pytest.raises(CheckpointError, match="eos_token_id is"):
+            Tokenizer.from_folder(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja cannot be read"):
+        Tokenizer.from_folder(tmp_path)
     with pytest.raises(ChatError, match="surrogate"):
         tokenizer.encode("a\ud800b")
+    with pytest.raises(ChatError, match="a int was given"):
+        tokenizer.encode(5)
 
 
 def test_characters_are_what_a_reader_sees():

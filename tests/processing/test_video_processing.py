@@ -63,10 +63,12 @@ def test_no_frames_and_no_video(tmp_path):
         load_video([])
     with pytest.raises(MediaError, match="shape"):
         load_video(np.zeros((10, 10, 3), np.uint8))
-    with pytest.raises(MediaError, match="fps"):
-        load_video([picture(9, 9)], fps=0)
-    with pytest.raises(MediaError, match="frames must be"):
-        load_video([picture(9, 9)], frames=0)
+    for fps in (0, "x"):
+        with pytest.raises(MediaError, match="fps"):
+            load_video([picture(9, 9)], fps=fps)
+    for frames in (0, "8"):
+        with pytest.raises(MediaError, match="frames must be"):
+            load_video([picture(9, 9)], frames=frames)
     with pytest.raises(MediaError, match="no video"):
         load_video(b"this is no video at all" * 100)
     sound = tmp_path / "sound.wav"

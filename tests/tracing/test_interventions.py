@@ -236,6 +236,18 @@ def test_keys_tell_interventions_apart():
     assert len(keys) == 5
 
 
+def test_numpys_numbers_and_ranges_are_as_good_as_pythons(model, ids):
+    one, other = (
+        g4.ScaleHeads(kind(LAYER), heads, kind(2), tokens=tokens)
+        for kind, heads, tokens in (
+            (int, (0, 2), (3, 6)),
+            (np.int64, np.array([0, 2]), range(3, 6)),
+        )
+    )
+    assert np.array_equal(run(model, ids, one)[0], run(model, ids, other)[0])
+    assert g4.Boost(LAYER, 1, np.float32(2)).key == g4.Boost(LAYER, np.uint8(1), 2.0).key
+
+
 def test_generation_under_an_intervention(checkpoint):
     """Steering reaches generated tokens, and a prompt cache does not mix the two."""
     model = g4.load()
@@ -291,7 +303,17 @@ def test_what_the_model_does_not_have(model, checkpoint):
         (dense, lambda: g4.Ablate(0, 0), "this model has none"),
         (dense, lambda: g4.Force(0, 0), "this model has none"),
         (None, lambda: g4.Ablate(0, 0, mode="hide"), "'route_around'"),
-        (None, lambda: g4.Force(0, (1, 2), share=0.6), "more than all the weight"),
+        (model, lambda: [g4.Ablate(0, 1)], "a list is no intervention"),
+        (model, lambda: g4.Ablate(0, 1, tokens=("a", "b")), "slice or"),
+        (None, lambda: g4.Force(0, (1, 2), share=0.6), "0 to 1 of the weight"),
+        (None, lambda: g4.Force(0, 1, share="half"), "0 to 1 of the weight"),
+        (None, lambda: g4.Ablate(0, ["a"]), r"experts=\['a'\]: give an index"),
+        (None, lambda: g4.ScaleHeads(0, None), "heads=None: give an index"),
+        (None, lambda: g4.Boost(0, 1, "2"), "boost of '2'"),
+        (None, lambda: g4.Steer(0, np.ones(128), scale="2"), "scale of '2'"),
+        (None, lambda: g4.Steer(0, np.ones(128), scale=float("nan")), "scale of nan"),
+        (None, lambda: g4.Steer(0, "up"), "a str was given"),
+        (None, lambda: g4.Patch(0, "t.g4trace"), "a str was given"),
         (None, lambda: g4.Boost(0, 1, float("inf")), "no number to add"),
         (None, lambda: g4.ScaleHeads(0, 1, float("nan")), "scales nothing"),
         (None, lambda: g4.Patch(0, np.ones(5)), "shape \\(n, H\\)"),

@@ -190,6 +190,11 @@ def test_lens_of_chosen_positions(everything):
     assert lens.ids.shape == (2, 3, 5) and lens.positions.tolist() == [3, 50, 99]
     with pytest.raises(g4.errors.TraceError, match="did not look at position 4"):
         lens.guesses(4)
+    recorder = Recorder(model, TracePlan(lens=LensPlan(positions=100)))
+    with model.observe(recorder):
+        model(mx.array(reference.ids))
+    with pytest.raises(g4.errors.TraceError, match="had 100 tokens"):
+        recorder.trace()
 
 
 def test_activations_are_the_taps(everything):
@@ -272,6 +277,8 @@ def test_bad_runs(everything, checkpoint):
         Recorder(dense)
     with pytest.raises(g4.errors.TraceError, match="no experts"):
         Recorder(dense, TracePlan(routing=RoutingPlan()))
+    with pytest.raises(g4.errors.TraceError, match="give a TracePlan"):
+        Recorder(model, RoutingPlan())
     for plan in (AttentionPlan(layers=(99,)), AttentionPlan(heads=(4,)), AttentionPlan(layers=())):
         with pytest.raises(g4.errors.TraceError, match="this model has"):
             Recorder(model, TracePlan(attention=plan))

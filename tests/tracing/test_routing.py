@@ -144,19 +144,23 @@ def test_a_difference_is_found_where_it_is():
 
 
 def test_what_cannot_be_compared():
-    for other, match in (
-        (made(experts=16), "8 experts"),
-        (made(layers=(1, 2)), "different models or layers"),
-        (made(10), "at least two on each side"),
+    for other, match, options in (
+        (made(experts=16), "8 experts", {}),
+        (made(layers=(1, 2)), "different models or layers", {}),
+        (made(10), "at least two on each side", {}),
+        ("x.g4trace", "without routing", {}),
+        (made(), "test nothing", {"block": 0}),
+        (made(), "test nothing", {"permutations": -1}),
     ):
         with pytest.raises(TraceError, match=match):
-            compare_routing(made(), other)
+            compare_routing(made(), other, **options)
     ours = Trace(made().tokens, made(), model={"fingerprint": "a", "source": "A"})
     theirs = Trace(made().tokens, made(), model={"fingerprint": "b", "source": "B"})
-    with pytest.raises(TraceError, match="different models: 'A' and 'B'"):
-        ours.compare_routing(theirs)
-    with pytest.raises(TraceError, match="without routing"):
-        ours.compare_routing(Trace(made().tokens))
+    for compare in (ours.compare_routing, lambda other: compare_routing(ours, other)):
+        with pytest.raises(TraceError, match="different models: 'A' and 'B'"):
+            compare(theirs)
+        with pytest.raises(TraceError, match="without routing"):
+            compare(Trace(made().tokens))
     assert ours.compare_routing(ours, permutations=9).p_value == 1
 
 

@@ -194,7 +194,12 @@ def test_bad_requests(random_model, checkpoint):
         (ContextError, "empty", trace([])),
         (ContextError, "context is 4,096", trace([5] * 4097)),
         (TraceError, "tokenizer", trace("text for a model without one")),
-        (TraceError, "had 2 tokens", trace(lens=LensPlan(positions=(7,)))),
+        (TraceError, "the prompt has positions 0 to 1", trace(lens=LensPlan(positions=7))),
+        (TraceError, "attention=True: give AttentionPlan", trace(attention=True)),
+        (TraceError, "routing=False: .* None to leave it out", trace(routing=False)),
+        (TraceError, "give a TracePlan", trace(plan=AttentionPlan())),
+        (TraceError, "layers='all': give an index", lambda: LensPlan(layers="all")),
+        (TraceError, "retain=1.5: give an index", lambda: AttentionPlan(retain=1.5)),
         (TraceError, "cannot hold", trace(attention=nowhere)),
         (TraceError, "retain 'most'", lambda: AttentionPlan(retain="most")),
         (TraceError, "storage 'cloud'", lambda: AttentionPlan(storage="cloud")),
@@ -206,8 +211,23 @@ def test_bad_requests(random_model, checkpoint):
             call()
 
 
+@pytest.mark.parametrize("plan", [RoutingPlan(), AttentionPlan(), LensPlan(), ActivationPlan()])
+@pytest.mark.parametrize("n", [0, -5])
+def test_no_tokens_have_no_cost(plan, n, random_model):
+    with pytest.raises(TraceError, match=f"{n} tokens has nothing to trace"):
+        plan.cost(random_model, n)
+
+
+def test_numpys_indices_are_stored_as_pythons():
+    plan = AttentionPlan(layers=np.arange(2), heads=np.int64(1), retain=np.array([1]))
+    assert plan == AttentionPlan(layers=(0, 1), heads=1, retain=1)
+    assert str(TracePlan(lens=LensPlan(np.int64(3)))) == "TracePlan(LensPlan(layers=(3,)))"
+
+
 def test_spans_and_places_that_do_not_exist(random_model):
-    attention = g4.trace(random_model, list(range(3, 43)), routing=None).attention
+    plan = ActivationPlan(layers=(1,))
+    trace = g4.trace(random_model, list(range(3, 43)), routing=None, activations=plan)
+    attention = trace.attention
     for match, call in (
         ("layer 9 has no attention .* 0-7", lambda: attention.overview(9, 0)),
         ("no traced head 7; traced: 0-3 of 4", lambda: attention.row(0, 7, 0)),
@@ -218,12 +238,22 @@ def test_spans_and_places_that_do_not_exist(random_model):
         ("no span", lambda: attention.tile(0, 0, slice(0, 20, 2))),
         ("no span", lambda: attention.find((5, 3), (0, 1))),
         ("statistic 'median'", lambda: attention.overview(0, 0, "median")),
+        ("no span; give start:stop", lambda: attention.find("Paris", (0, 1))),
+        ("no span; give start:stop", lambda: attention.find([slice(1, 2)], (0, 1))),
+        ("no span; give start:stop", lambda: attention.find([], (0, 1))),
+        ("no span; give start:stop", lambda: attention.tile(0, 0, None)),
+        ("no span; give start:stop", lambda: attention.row(0, 0, 2.5)),
         ("no cells", lambda: attention.tile(0, 0, shape=(0, 5))),
+        ("no cells", lambda: attention.tile(0, 0, shape="big")),
+        ("no cells", lambda: attention.overview_tile(0, 0, (0, 0))),
+        ("no cells", lambda: attention.overview_tile(0, 0, (-4, -4))),
+        ("no tokens 99 among the 40", lambda: trace.activations.at("layer_output", 1, 99)),
         ("no summary 'charm'", lambda: attention.summary("charm", 0, 0)),
     ):
         with pytest.raises(TraceError, match=match):
             call()
     assert np.array_equal(attention.row(0, 0, -1), attention.row(0, 0, 39))
+    assert attention.tile(0, 0, shape=7).shape == (7, 7)
 
 
 @pytest.mark.parametrize("n", [4096, pytest.param(32768, marks=pytest.mark.slow)])

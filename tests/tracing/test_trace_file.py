@@ -121,6 +121,14 @@ def described(change, part="attention"):
     return changed
 
 
+@pytest.mark.parametrize("way", ["save", "to_html"])
+@pytest.mark.parametrize("name", [".", "nowhere/t"])
+def test_what_cannot_be_written(trace, tmp_path, way, name):
+    with pytest.raises(TraceError, match="cannot be written: "):
+        getattr(trace, way)(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("cut", [0, 4, 8, 100, 5000, -1])
 def test_cut_short(saved, cut):
     data = saved.read_bytes()

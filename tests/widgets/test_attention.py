@@ -226,6 +226,8 @@ def test_selection_goes_both_ways(view, trace):
     trace.selection.token = 9
     assert view.selection["token"] == 9
     assert view.chosen() == {"layer": 5, "head": 2, "token": 9}
+    trace.selection.token = N
+    assert view.chosen()["token"] == view.meta["start"]["token"]
 
 
 def test_saved_state_is_small_and_a_snapshot_holds_the_chosen_head(view):
@@ -246,3 +248,19 @@ def test_a_trace_without_attention_says_so(trace):
     view = Attention(Trace(trace.tokens))
     assert view.meta["layers"] == [] and "AttentionPlan" in view.meta["empty"]
     assert view.snapshot_requests() == [] and view.snapshot_image().width > 100
+
+
+@pytest.mark.parametrize(
+    "absent", [("link_queries", "link_keys", "link_weights"), ("mass", "peak"), ("queries", "keys")]
+)
+def test_what_a_plan_left_out_is_no_obstacle_to_a_snapshot(trace, absent):
+    data = make_attention(N)
+    for layer in data.layers:
+        vars(data.layer(layer)).update(dict.fromkeys(absent))
+    snapshot = Attention(Trace(trace.tokens, attention=data)).snapshot()
+    assert snapshot.png() and not [a for a in snapshot.answers.values() if "error" in a]
+
+
+def test_one_picture_needs_no_list(trace):
+    one = make_media()[0]
+    assert Attention(trace, media=one).media_sources() == {0: one}

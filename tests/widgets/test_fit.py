@@ -35,8 +35,10 @@ def test_choices(view):
     assert Fit(memory=40).meta["memories"].count(40.0) == 1
     assert Fit().memory in view.meta["memories"] and nearest(25) == 24
     assert Fit(model="google/gemma-4-E4B-it").model == "e4b"
-    with pytest.raises(ConfigError):
-        Fit(model="gpt")
+    assert Fit(bits=None, kv_bits=None).plan() == Fit(bits=16, kv_bits=16).plan()
+    for model in ("gpt", object()):
+        with pytest.raises(ConfigError):
+            Fit(model=model)
 
 
 def test_snapshot_answers_everything(view):

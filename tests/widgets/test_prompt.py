@@ -293,6 +293,13 @@ def test_versions_of_a_list():
         branches.switch(1, 2)
 
 
+def test_a_picture_needs_no_words(prompt):
+    prompt.say(None, images=Image.new("RGB", (40, 30)))
+    assert prompt.wait(60) and [part["kind"] for part in prompt.turns[0]["parts"]] == ["image"]
+    with pytest.raises(ChatError, match="empty"):
+        prompt.say(None)
+
+
 def test_unknown_chat_options_are_refused(model):
     with pytest.raises(ChatError, match="system"):
         Prompt(g4.Chat(model), system="x")

@@ -95,6 +95,10 @@ def test_two_traces(trace):
     other.model["fingerprint"] = "another"
     with pytest.raises(TraceError, match="different models"):
         Routing(trace, other)
+    with pytest.raises(TraceError, match="both traces need routing"):
+        Routing(Trace(trace.tokens), trace)
+    with pytest.raises(TypeError, match=r"Routing\(trace, model=model\)"):
+        Routing(trace, "google/gemma-4-26B-A4B-it")
     with pytest.raises(TraceError, match="only one trace"):
         Routing(trace).answer_compare()
 
@@ -123,6 +127,12 @@ def test_state_snapshot_and_picture(view):
     colors = np.asarray(view.snapshot_image()).reshape(-1, 3)
     assert len(np.unique(colors, axis=0)) > 50
     assert b"Layer 3" in view.answer_export("svg")[1]
+
+
+def test_a_selection_of_what_the_trace_lacks_shows_where_the_view_starts(view):
+    view.selection = {**view.selection, "layer": 99, "token": 10_000, "expert": 99}
+    assert view.chosen() == view.meta["start"]
+    assert not [a for a in view.snapshot().answers.values() if "error" in a]
 
 
 def test_where_an_answer_begins():
