@@ -83,7 +83,7 @@ SKILLS = [
     Skill("two-step, thinking", "two_step", 0.90, number, options={"thinking": True}),
     Skill("two-step, at once", "two_step", None, number, options={"thinking": False}),
     Skill("needle, short", "needle", 0.95, value, options={"tokens": 100}),
-    Skill("needle, 1K", "needle", 0.95, value, 60, options={"tokens": 1000, "keys": 5}),
+    Skill("needle, 1K", "needle", 0.95, value, options={"tokens": 1000, "keys": 5}),
     Skill("tool call", "tools", 0.90, call=True),
     Skill("tool answer", "tools", 0.90),
     *(  # one question: an earlier answer would give the later one away
