@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import TraceError
-from .routing import RoutingData
+from .routing import RoutingData, _mask
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,14 @@ class RoutingComparison:
         return sorted(found, key=lambda row: -abs(row["difference"]))
 
 
+def different_models(mine: dict, theirs: dict) -> TraceError:
+    """The error for two traces whose ``model`` facts are of different models."""
+    return TraceError(
+        f"these traces are of different models: {mine.get('source')!r} and "
+        f"{theirs.get('source')!r}; their experts have nothing in common"
+    )
+
+
 def compare_routing(
     a,
     b,
@@ -69,8 +77,6 @@ def compare_routing(
     Raises TraceError for what has no routing, for traces of models that differ, for texts of fewer
     than two blocks each, and for fewer than one permutation or token of a block.
     """
-    from .routing import _mask
-
     mine, theirs = getattr(a, "model", None), getattr(b, "model", None)
     a, b = getattr(a, "routing", a), getattr(b, "routing", b)
     if not isinstance(a, RoutingData) or not isinstance(b, RoutingData):
@@ -79,10 +85,7 @@ def compare_routing(
             "(open_trace reads one)"
         )
     if mine and theirs and mine.get("fingerprint") != theirs.get("fingerprint"):
-        raise TraceError(
-            f"these traces are of different models: {mine.get('source')!r} and "
-            f"{theirs.get('source')!r}; their experts have nothing in common"
-        )
+        raise different_models(mine, theirs)
     if block < 1 or permutations < 1:
         raise TraceError(f"{permutations} permutations of blocks of {block} tokens test nothing")
     if (a.num_experts, a.layers, a.k) != (b.num_experts, b.layers, b.k):

@@ -17,7 +17,6 @@ on one layer the later chooses (name all experts in one). Whoever asks at a late
 experts were chosen is told what the model really uses.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from numbers import Real
@@ -29,7 +28,7 @@ import numpy as np
 
 from ..errors import InterventionError
 from .data import Activations, Trace
-from .plans import KEEPABLE
+from .plans import KEEPABLE, store_indices
 
 #: Added to a router score, makes its softmax 0.
 NEVER = -1e30
@@ -134,7 +133,7 @@ class Ablate(Intervention):
         return self.mode == "contribution"  # nobody else gives the silenced a voice again
 
     def __post_init__(self):
-        _as_tuple(self, "experts")
+        store_indices(self, "experts", error=InterventionError)
         if self.mode not in ("contribution", "route_around"):
             raise InterventionError(
                 f"mode {self.mode!r}; there are 'contribution' and 'route_around'"
@@ -184,7 +183,7 @@ class Force(Intervention):
     TAPS = ("router_probabilities", "expert_indices", "expert_weights")
 
     def __post_init__(self):
-        _as_tuple(self, "experts")
+        store_indices(self, "experts", error=InterventionError)
         if self.share is None:
             return
         if not _finite(self.share) or not 0 <= self.share * len(self.experts) <= 1:
@@ -231,7 +230,7 @@ class Boost(Intervention):
     TAPS = ("router_logits",)
 
     def __post_init__(self):
-        _as_tuple(self, "experts")
+        store_indices(self, "experts", error=InterventionError)
         if not _finite(self.amount):
             raise InterventionError(f"a boost of {self.amount!r} is no number to add")
 
@@ -285,7 +284,7 @@ class ScaleHeads(Intervention):
     TAPS = ("head_outputs",)
 
     def __post_init__(self):
-        _as_tuple(self, "heads")
+        store_indices(self, "heads", error=InterventionError)
         if not _finite(self.factor):
             raise InterventionError(f"a factor of {self.factor!r} scales nothing")
 
@@ -425,17 +424,6 @@ def _span(tokens) -> tuple[int, int] | None:
             f"tokens {start}:{stop} is no span; count from 0, the start below the stop"
         )
     return start, stop
-
-
-def _as_tuple(self, name: str) -> None:
-    value = getattr(self, name)
-    several = value if isinstance(value, Iterable) else (value,)
-    try:
-        object.__setattr__(self, name, tuple(map(index, several)))
-    except TypeError:
-        raise InterventionError(
-            f"{name}={value!r}: give an index or several, such as {name}=(0, 3)"
-        ) from None
 
 
 def _finite(value) -> bool:

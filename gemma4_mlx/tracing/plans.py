@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from operator import index
 
-from ..errors import TraceError
+from ..errors import Gemma4Error, TraceError
 
 #: retain="auto" keeps queries and keys while they take no more than this.
 AUTO_RETAIN_BYTES = 256 * 2**20
@@ -54,19 +54,26 @@ def text_config(model):
     return getattr(config, "text", config)
 
 
-def _store_indices(plan, *names: str) -> None:
-    """Make fields that hold an index or several, numpy's as well, tuples of int; None stays."""
+def store_indices(frozen, *names: str, error: type[Gemma4Error]) -> None:
+    """Make fields that hold an index or several, numpy's as well, tuples of int.
+
+    Raises ``error`` for anything else.
+    """
     for name in names:
-        given = getattr(plan, name)
-        if given is None:
-            continue
+        given = getattr(frozen, name)
         several = given if isinstance(given, Iterable) else (given,)
         try:
-            object.__setattr__(plan, name, tuple(map(index, several)))
+            object.__setattr__(frozen, name, tuple(map(index, several)))
         except TypeError:
-            raise TraceError(
+            raise error(
                 f"{name}={given!r}: give an index or several, such as {name}=(0, 3)"
             ) from None
+
+
+def _store_indices(plan, *names: str) -> None:
+    """The same for a plan's fields, where None stays: it is all of them."""
+    given = [name for name in names if getattr(plan, name) is not None]
+    store_indices(plan, *given, error=TraceError)
 
 
 def checked_indices(

@@ -401,7 +401,6 @@ def _check_comparable(a, b) -> None:
         raise TraceError("both traces need routing to be compared")
     mine, theirs = a.model.get("fingerprint"), b.model.get("fingerprint")
     if mine != theirs or a.routing.num_experts != b.routing.num_experts:
-        raise TraceError(
-            f"these traces are of different models: {a.model.get('source')!r} and "
-            f"{b.model.get('source')!r}; their experts have nothing in common"
-        )
+        from gemma4_mlx.tracing.comparison import different_models
+
+        raise different_models(a.model, b.model)
