@@ -2,9 +2,10 @@
 
 On x86 that backend computes exp, tanh and their kin one element at a time, about 15 ns each: in a
 picture's attention the softmax took twice as long as both matrix products, and GELU as long as
-the product before it. A polynomial written as plain arithmetic is fused and vectorised by
-``mx.compile`` and takes a quarter of that, at a relative error of 1e-7. NumPy's is as fast, and
-works in place: a picture's attention is left to it. Metal needs none of this and keeps its own
+the product before it. NumPy's take 0.5 ns and work in place, so that a few rows stay in the
+processor's cache: the towers' activations and a picture's attention are left to it. Where the
+work stays in MLX, a polynomial written as plain arithmetic, which ``mx.compile`` fuses, takes a
+quarter of MLX's own, at a relative error of 1e-7. Metal needs none of this and keeps its own
 functions.
 """
 
@@ -32,6 +33,8 @@ _LOWEST, _HIGHEST = -126.0, 127.0
 _SAFE = 69.0
 #: Queries and keys of a block of scores: half a megabyte.
 _ROWS, _COLUMNS = 256, 512
+#: Elements that an activation treats at once: a megabyte.
+_PIECE = 1 << 18
 
 
 def _exp2(x: mx.array) -> mx.array:
@@ -60,14 +63,9 @@ def _exp2_vjp(x, cotangent, y):
 
 
 @mx.compile
-def _geglu(gate: mx.array, up: mx.array) -> mx.array:
-    inner = (-1.5957691216057308 * _LOG2_E) * (gate + 0.044715 * (gate * gate * gate))
-    return gate / (1.0 + _exp2(mx.clip(inner, _LOWEST, _HIGHEST))) * up
-
-
-@mx.compile
-def _glu(x: mx.array, gate: mx.array) -> mx.array:
-    return x / (1.0 + _exp2(mx.clip(gate * -_LOG2_E, _LOWEST, _HIGHEST)))
+def _capped(x: mx.array, cap: mx.array) -> mx.array:
+    doubled = mx.clip(x * (2 * _LOG2_E / cap), _LOWEST, _HIGHEST)
+    return cap - 2 * cap / (1.0 + _exp2(doubled))
 
 
 def slow_exponential(x: mx.array) -> bool:
@@ -76,27 +74,90 @@ def slow_exponential(x: mx.array) -> bool:
 
 
 def geglu(gate: mx.array, up: mx.array) -> mx.array:
-    """GELU in its tanh form of the gate, times ``up``.
-
-    g/2 (1 + tanh(u)) = g / (1 + exp(-2u)) with u = sqrt(2 / pi) (g + 0.044715 g^3).
-    """
-    if not slow_exponential(gate):
-        return nn.gelu_approx(gate) * up
-    return _geglu(gate, up)
+    """GELU in its tanh form of the gate, times ``up``: g/2 (1 + tanh(u)) with
+    u = sqrt(2 / pi) (g + 0.044715 g^3)."""
+    return _numpy_geglu(gate, up) if slow_exponential(gate) else _mlx_geglu(gate, up)
 
 
 def silu(x: mx.array) -> mx.array:
     """x / (1 + exp(-x))."""
-    if not slow_exponential(x):
-        return nn.silu(x)
-    return _glu(x, x)
+    return _numpy_glu(x, x) if slow_exponential(x) else nn.silu(x)
 
 
 def glu(x: mx.array, gate: mx.array) -> mx.array:
-    """x / (1 + exp(-gate))."""
-    if not slow_exponential(gate):
-        return x * mx.sigmoid(gate)
-    return _glu(x, gate)
+    """x / (1 + exp(-gate)) = x/2 (1 + tanh(gate / 2))."""
+    return _numpy_glu(x, gate) if slow_exponential(gate) else _mlx_glu(x, gate)
+
+
+def _mlx_geglu(gate: mx.array, up: mx.array) -> mx.array:
+    return nn.gelu_approx(gate) * up
+
+
+def _mlx_glu(x: mx.array, gate: mx.array) -> mx.array:
+    return x * mx.sigmoid(gate)
+
+
+@mx.custom_function
+def _numpy_geglu(gate: mx.array, up: mx.array) -> mx.array:
+    if not evaluated(gate, up):
+        return _mlx_geglu(gate, up)
+    out, pieces = _pieces(gate, up)
+    for y, g, u in pieces:
+        np.multiply(g, g, out=y)
+        y *= 0.044715
+        y += 1
+        y *= g
+        y *= math.sqrt(2 / math.pi)
+        np.tanh(y, out=y)
+        y += 1
+        y *= g
+        y *= u
+        y *= 0.5
+    return mx.array(out)
+
+
+@mx.custom_function
+def _numpy_glu(x: mx.array, gate: mx.array) -> mx.array:
+    if not evaluated(x, gate):
+        return _mlx_glu(x, gate)
+    out, pieces = _pieces(gate, x)
+    for y, g, v in pieces:
+        np.multiply(g, 0.5, out=y)
+        np.tanh(y, out=y)
+        y += 1
+        y *= v
+        y *= 0.5
+    return mx.array(out)
+
+
+@_numpy_geglu.vjp
+def _(primals, cotangent, _):
+    return tuple(mx.vjp(_mlx_geglu, list(primals), [cotangent])[1])
+
+
+@_numpy_glu.vjp
+def _(primals, cotangent, _):
+    return tuple(mx.vjp(_mlx_glu, list(primals), [cotangent])[1])
+
+
+def _pieces(*arrays: mx.array) -> tuple[np.ndarray, zip]:
+    """A result to fill, and it and the arrays a few rows at a time, for work in place."""
+    arrays = [np.asarray(x) for x in arrays]
+    arrays = [np.empty(arrays[0].shape, np.float32), *arrays]
+    rows = max(1, _PIECE // max(1, arrays[0][0].size))
+    starts = range(0, len(arrays[0]), rows)
+    return arrays[0], zip(*([x[i : i + rows] for i in starts] for x in arrays))
+
+
+def capped_softmax(x: mx.array, cap: float, seen: mx.array) -> mx.array:
+    """Softmax over the last axis of cap tanh(x / cap), where ``seen``; 0 elsewhere.
+
+    tanh(u) = 1 - 2 / (1 + exp(2u)). Every row must see something.
+    """
+    if not slow_exponential(x) or cap > _SAFE:
+        return mx.softmax(mx.where(seen, cap * mx.tanh(x / cap), -mx.inf), axis=-1)
+    weights = mx.where(seen, exp2(_LOG2_E * _capped(x, mx.array(cap))), 0.0)
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 @mx.custom_function

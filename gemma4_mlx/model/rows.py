@@ -15,7 +15,7 @@ ROWS_CPU = 256
 ROWS_GPU = 4096
 #: Bytes of freed buffers that MLX keeps at hand on the CPU backend while a tower works. Without a
 #: limit they came to as much as the tower itself needs, and made it no faster.
-SPARE_CPU = 8_000_000
+SPARE_CPU = 16_000_000
 
 
 def settled(x, everywhere: bool = False):

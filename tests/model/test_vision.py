@@ -86,10 +86,34 @@ def test_the_cpu_functions_equal_mlx_own(scale):
     """Also where the exponential would leave float32's range."""
     mx.random.seed(1)
     gate, up = (mx.random.normal((50, 70)) * scale for _ in range(2))
-    expected = nn.gelu_approx(gate) * up
-    assert relative(exponential.geglu(gate, up), np.array(expected)) < 1e-6
-    assert relative(exponential.silu(gate), np.array(nn.silu(gate))) < 1e-6
-    assert relative(exponential.glu(up, gate), np.array(up * mx.sigmoid(gate))) < 1e-6
+    pairs = (
+        (exponential.geglu, lambda gate, up: nn.gelu_approx(gate) * up),
+        (lambda gate, up: exponential.silu(gate) * up, lambda gate, up: nn.silu(gate) * up),
+        (lambda gate, up: exponential.glu(up, gate), lambda gate, up: up * mx.sigmoid(gate)),
+    )
+    for ours, theirs in pairs:
+        expected = np.array(theirs(gate, up))
+        for function in (ours, mx.compile(ours)):
+            assert relative(function(gate, up), expected) < 1e-6
+        slopes = (
+            mx.grad(lambda *a: f(*a).sum(), (0, 1))(gate, up)  # noqa: B023
+            for f in (ours, theirs)
+        )
+        for a, b in zip(*slopes):
+            assert relative(a, np.array(b)) < 1e-6
+
+
+@pytest.mark.parametrize("cap", [5.0, 50.0, 500.0])
+def test_a_capped_softmax_equals_mlx_own(cap):
+    """Also where the cap lets the exponential leave float32's range; hidden scores weigh 0."""
+    mx.random.seed(3)
+    scores = mx.random.normal((4, 9, 24)) * 200
+    seen = mx.random.uniform(shape=(9, 24)) < 0.3
+    seen[:, 0] = True
+    expected = mx.softmax(mx.where(seen, cap * mx.tanh(scores / cap), -mx.inf), axis=-1)
+    got = np.array(exponential.capped_softmax(scores, cap, seen))
+    assert relative(mx.array(got), np.array(expected)) < 1e-4
+    assert (got[:, ~np.array(seen)] == 0).all()
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 300.0])
