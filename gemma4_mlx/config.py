@@ -142,7 +142,6 @@ class AudioConfig:
     attention_context_left: int = 13
     attention_context_right: int = 0
     attention_logit_cap: float = 50.0
-    attention_invalid_logits_value: float = -1e9
     use_clipped_linears: bool = True
     rms_norm_eps: float = 1e-6
     gradient_clipping: float = 1e10

@@ -10,6 +10,7 @@ functions.
 """
 
 import math
+from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -97,10 +98,31 @@ def _mlx_glu(x: mx.array, gate: mx.array) -> mx.array:
     return x * mx.sigmoid(gate)
 
 
-@mx.custom_function
-def _numpy_geglu(gate: mx.array, up: mx.array) -> mx.array:
-    if not evaluated(gate, up):
-        return _mlx_geglu(gate, up)
+def _in_numpy(plain: Callable) -> Callable:
+    """Decorate a function of numpy arrays that does the work of ``plain``, to be called with MLX's.
+
+    Within transformations without values (mx.compile, mx.vmap) ``plain`` computes the result, and
+    its derivatives always.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @mx.custom_function
+        def with_values(*arrays):
+            if not evaluated(*arrays):
+                return plain(*arrays)
+            return mx.array(function(*map(np.asarray, arrays)))
+
+        @with_values.vjp
+        def _(primals, cotangent, _):
+            return tuple(mx.vjp(plain, list(primals), [cotangent])[1])
+
+        return with_values
+
+    return decorate
+
+
+@_in_numpy(_mlx_geglu)
+def _numpy_geglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     out, pieces = _pieces(gate, up)
     for y, g, u in pieces:
         np.multiply(g, g, out=y)
@@ -113,13 +135,11 @@ def _numpy_geglu(gate: mx.array, up: mx.array) -> mx.array:
         y *= g
         y *= u
         y *= 0.5
-    return mx.array(out)
+    return out
 
 
-@mx.custom_function
-def _numpy_glu(x: mx.array, gate: mx.array) -> mx.array:
-    if not evaluated(x, gate):
-        return _mlx_glu(x, gate)
+@_in_numpy(_mlx_glu)
+def _numpy_glu(x: np.ndarray, gate: np.ndarray) -> np.ndarray:
     out, pieces = _pieces(gate, x)
     for y, g, v in pieces:
         np.multiply(g, 0.5, out=y)
@@ -127,26 +147,15 @@ def _numpy_glu(x: mx.array, gate: mx.array) -> mx.array:
         y += 1
         y *= v
         y *= 0.5
-    return mx.array(out)
+    return out
 
 
-@_numpy_geglu.vjp
-def _(primals, cotangent, _):
-    return tuple(mx.vjp(_mlx_geglu, list(primals), [cotangent])[1])
-
-
-@_numpy_glu.vjp
-def _(primals, cotangent, _):
-    return tuple(mx.vjp(_mlx_glu, list(primals), [cotangent])[1])
-
-
-def _pieces(*arrays: mx.array) -> tuple[np.ndarray, zip]:
+def _pieces(*arrays: np.ndarray) -> tuple[np.ndarray, Iterator[list[np.ndarray]]]:
     """A result to fill, and it and the arrays a few rows at a time, for work in place."""
-    arrays = [np.asarray(x) for x in arrays]
-    arrays = [np.empty(arrays[0].shape, np.float32), *arrays]
-    rows = max(1, _PIECE // max(1, arrays[0][0].size))
-    starts = range(0, len(arrays[0]), rows)
-    return arrays[0], zip(*([x[i : i + rows] for i in starts] for x in arrays))
+    out = np.empty(arrays[0].shape, np.float32)
+    rows = max(1, _PIECE // max(1, out[0].size))
+    starts = range(0, len(out), rows)
+    return out, ([x[i : i + rows] for x in (out, *arrays)] for i in starts)
 
 
 def capped_softmax(x: mx.array, cap: float, seen: mx.array) -> mx.array:
@@ -160,23 +169,28 @@ def capped_softmax(x: mx.array, cap: float, seen: mx.array) -> mx.array:
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-@mx.custom_function
-def attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+def _whole_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+    repeats = queries.shape[0] // keys.shape[0]
+    keys, values = (mx.repeat(x, repeats, axis=0) for x in (keys, values))
+    x = _LOG2_E * (queries @ keys.swapaxes(-1, -2))
+    weights = exp2(x - mx.stop_gradient(x.max(axis=-1, keepdims=True)))
+    y = (weights @ values) / weights.sum(axis=-1, keepdims=True)
+    return y.swapaxes(0, 1)
+
+
+@_in_numpy(_whole_attention)
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
     """softmax(q k^T) v with scale 1, every query seeing every key, float32 on the CPU.
 
     Args:
-        queries, keys, values: (H, n, d) and twice (kv heads, m, d).
+        q, k, v: (H, n, d) and twice (kv heads, m, d).
 
     Returns:
         (n, H, d).
 
     NumPy computes it, block by block in place: a block's scores stay in the processor's cache,
-    and a row's maximum and sum cost a third of what they do as MLX's reductions. Within a
-    transformation without values (mx.compile, mx.vmap) MLX does.
+    and a row's maximum and sum cost a third of what they do as MLX's reductions.
     """
-    if not evaluated(queries, keys, values):
-        return _whole_attention(queries, keys, values)
-    q, k, v = (np.asarray(x) for x in (queries, keys, values))
     H, n, d = q.shape
     m = k.shape[1]
     repeats = H // k.shape[0]
@@ -205,21 +219,7 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
                 total += w.sum(axis=-1, keepdims=True)
                 y += w @ values_of[j : j + columns]
             np.divide(y, total, out=out[i : i + rows, h])
-    return mx.array(out)
-
-
-@attention.vjp
-def _(primals, cotangent, _):
-    return tuple(mx.vjp(_whole_attention, list(primals), [cotangent])[1])
-
-
-def _whole_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-    repeats = queries.shape[0] // keys.shape[0]
-    keys, values = (mx.repeat(x, repeats, axis=0) for x in (keys, values))
-    x = _LOG2_E * (queries @ keys.swapaxes(-1, -2))
-    weights = exp2(x - mx.stop_gradient(x.max(axis=-1, keepdims=True)))
-    y = (weights @ values) / weights.sum(axis=-1, keepdims=True)
-    return y.swapaxes(0, 1)
+    return out
 
 
 def _longest(x: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Doing work a few rows at a time, so that what lies between stays small.
 
-Linear layers, norms and activations treat each row (patch or audio token) by itself. In blocks of
+Linear layers, norms and activations treat each row (a patch) by itself. In blocks of
 rows their results are the same, and the wide intermediates of a 10,080-patch picture need a few
 megabytes in place of hundreds. On the CPU backend such blocks also stay in the cache.
 """
@@ -14,7 +14,8 @@ import mlx.core as mx
 ROWS_CPU = 256
 ROWS_GPU = 4096
 #: Bytes of freed buffers that MLX keeps at hand on the CPU backend while a tower works. Without a
-#: limit they came to as much as the tower itself needs, and made it no faster.
+#: limit they came to as much as the tower itself needs, and made it no faster. The widest
+#: buffer of a 30 s clip, 12 MB, must fit, or the system clears its pages for every use.
 SPARE_CPU = 16_000_000
 
 
