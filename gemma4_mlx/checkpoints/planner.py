@@ -298,7 +298,8 @@ def activation_bytes(
     one_layer = max((_numbers(text, i) for i in full), default=0)
     by_hand = itemsize == 4  # float32: the CPU backend
     row = text.num_attention_heads * tokens * itemsize
-    scores = (5 if by_hand else 2) * min(n, block_rows(row, by_hand)) * row
+    rows = min(n, block_rows(tokens, row, by_hand))
+    scores = 3 * rows * tokens + 3 * row if by_hand else 2 * rows * row
     one_layer = one_layer * itemsize + (one_layer * kv_bits // 8 if kv_bits else 0)
     attention = n * 6 * heads * itemsize + tokens * one_layer + scores
 

@@ -19,7 +19,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import TextConfig
-from .exponential import masked_attention, slow_exponential
+from .exponential import attention, slow_exponential
 from .layers import RMSNorm, RotaryEmbedding, rms_norm
 from .rows import settled
 from .taps import Tap
@@ -27,10 +27,8 @@ from .taps import Tap
 #: Attention scores are materialised where MLX has no fused kernel (head size 512); queries are
 #: split so that one block of scores stays below this.
 SCORE_BYTES = 128 * 2**20
-#: What the CPU backend prefers, because it stays in the processor's cache. Matrix products want
-#: CPU_ROWS queries at once, as long as their scores stay below a quarter of SCORE_BYTES (that
-#: backend's softmax holds them three times).
-CPU_SCORE_BYTES, CPU_ROWS = 4 * 2**20, 64
+#: By hand, on the CPU backend, only a block's mask is materialised.
+CPU_MASK_BYTES = 16 * 2**20
 #: From how many keys on that backend's softmax for a single query is better done by hand.
 CPU_KEYS = 1536
 
@@ -91,13 +89,10 @@ class AttentionGeometry:
         return seen
 
 
-def block_rows(row_bytes: int, by_hand: bool) -> int:
-    """How many queries attend at once if the scores of one take ``row_bytes`` (all heads);
-    ``by_hand``: the CPU backend's softmax, which prefers blocks that stay in its cache."""
-    if not by_hand:
-        return max(1, SCORE_BYTES // row_bytes)
-    wanted = max(CPU_ROWS, CPU_SCORE_BYTES // row_bytes)
-    return max(1, min(wanted, SCORE_BYTES // 4 // row_bytes))
+def block_rows(m: int, row_bytes: int, by_hand: bool) -> int:
+    """How many queries attend at once to m keys if the scores of one take ``row_bytes`` (all
+    heads); ``by_hand``: on the CPU backend, whose scores stay in the processor's cache."""
+    return max(1, CPU_MASK_BYTES // m if by_hand else SCORE_BYTES // row_bytes)
 
 
 def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -> mx.array:
@@ -114,13 +109,13 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
     by_hand = slow_exponential(q)
     if n == 1 and plain and (geometry.window is None or geometry.m <= geometry.window):
         if by_hand and geometry.m >= CPU_KEYS:
-            return masked_attention(q, k, v, None)
+            return attention(q, k, v, None)
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0)
 
     behind = geometry.query_start - geometry.key_start
     window = geometry.window or geometry.m
     row_bytes = B * heads * min(geometry.m, 2 * window) * q.itemsize
-    rows = block_rows(row_bytes, by_hand)
+    rows = block_rows(min(geometry.m, 2 * window), row_bytes, by_hand)
     several = n > rows
     if geometry.window is not None:
         rows = min(rows, max(window, 128))
@@ -135,7 +130,7 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
         if by_hand:
             own = slice(start + behind, stop + behind) if causal_alone else slice(first, last)
             mask = geometry.mask(slice(start, stop), own)
-            outputs.append(masked_attention(part, keys, values, mask))
+            outputs.append(attention(part, keys, values, mask))
         else:
             if causal_alone:
                 mask = "causal" if stop - start > 1 else None

@@ -11,6 +11,7 @@ functions.
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -32,8 +33,15 @@ _LOWEST, _HIGHEST = -126.0, 127.0
 #: While no score is further from 0, thousands of exponentials times a value can be summed in
 #: float32 as they are: a softmax then needs no row's maximum.
 _SAFE = 69.0
-#: Queries and keys of a block of scores: half a megabyte.
-_ROWS, _COLUMNS = 256, 512
+#: Score of a hidden key. Finite: a row whose first block is all hidden may subtract it from itself,
+#: and what it then sums is wiped out by the first key it sees.
+_HIDDEN = -1e30
+#: A score this far below its row's largest weighs nothing in float32, as does all of a long
+#: context together. Left smaller, the exponentials are subnormal, and products with those take
+#: thirty times as long.
+_FADED = -60.0
+#: Queries and keys of a block of scores: a megabyte.
+_ROWS, _COLUMNS = 512, 512
 #: Elements that an activation treats at once: a megabyte.
 _PIECE = 1 << 18
 
@@ -169,74 +177,86 @@ def capped_softmax(x: mx.array, cap: float, seen: mx.array) -> mx.array:
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def _whole_attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-    repeats = queries.shape[0] // keys.shape[0]
-    keys, values = (mx.repeat(x, repeats, axis=0) for x in (keys, values))
-    x = _LOG2_E * (queries @ keys.swapaxes(-1, -2))
-    weights = exp2(x - mx.stop_gradient(x.max(axis=-1, keepdims=True)))
-    y = (weights @ values) / weights.sum(axis=-1, keepdims=True)
-    return y.swapaxes(0, 1)
-
-
-@_in_numpy(_whole_attention)
-def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """softmax(q k^T) v with scale 1, every query seeing every key, float32 on the CPU.
-
-    Args:
-        q, k, v: (H, n, d) and twice (kv heads, m, d).
-
-    Returns:
-        (n, H, d).
-
-    NumPy computes it, block by block in place: a block's scores stay in the processor's cache,
-    and a row's maximum and sum cost a third of what they do as MLX's reductions.
-    """
-    H, n, d = q.shape
-    m = k.shape[1]
-    repeats = H // k.shape[0]
-    # No score is larger than |q| |k|, which norms keep small.
-    largest = _longest(q) * _longest(k).repeat(repeats)
-    rows, columns = (-(-count // -(-count // most)) for count, most in ((n, _ROWS), (m, _COLUMNS)))
-    scores = np.empty(rows * columns, np.float32)
-    out = np.empty((n, H, d), np.float32)
-    for h in range(H):
-        keys_of, values_of = k[h // repeats], v[h // repeats]
-        for i in range(0, n, rows):
-            some = q[h, i : i + rows]
-            peak = np.full((len(some), 1), -np.inf, np.float32)
-            total, y = np.zeros_like(peak), np.zeros_like(some)
-            for j in range(0, m, columns):
-                block = keys_of[j : j + columns]
-                w = scores[: len(some) * len(block)].reshape(len(some), -1)
-                np.matmul(some, block.T, out=w)
-                if largest[h] > _SAFE:  # against the largest score so far
-                    before, peak = peak, np.maximum(peak, w.max(axis=-1, keepdims=True))
-                    w -= peak
-                    shrink = np.exp(before - peak)
-                    total *= shrink
-                    y *= shrink
-                np.exp(w, out=w)
-                total += w.sum(axis=-1, keepdims=True)
-                y += w @ values_of[j : j + columns]
-            np.divide(y, total, out=out[i : i + rows, h])
-    return out
-
-
-def _longest(x: np.ndarray) -> np.ndarray:
-    """(H, n, d) -> (H,): the length of each head's longest vector."""
-    return np.sqrt(np.einsum("hnd,hnd->hn", x, x).max(axis=-1))
-
-
-def masked_attention(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
-    """softmax(q k^T) v with scale 1 for grouped queries.
+def attention(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None = None) -> mx.array:
+    """softmax(q k^T) v with scale 1 for grouped queries, float32 on the CPU.
 
     Args:
         q: (B, heads, n, D). k, v: (B, kv heads, m, D).
         mask: bool (1 or B, 1, n, c) for the *last* c keys; the m - c before are seen by all
             queries, so a causal mask is only n wide. None: every key is seen.
 
-    The query heads that share keys are rows of one product. Every query must see some key.
+    NumPy computes it, block by block in place: a block's scores stay in the processor's cache,
+    and its exponential, maximum and sum cost a third of MLX's. A single query, which MLX is
+    faster at, is left to it. Every query must see some key.
     """
+    plain = partial(_mlx_attention, mask=mask)
+    if q.shape[2] == 1:
+        return plain(q, k, v)
+    return _in_numpy(plain)(partial(_numpy_attention, mask=mask))(q, k, v)
+
+
+def _numpy_attention(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: mx.array | None
+) -> np.ndarray:
+    B, heads, n, D = q.shape
+    groups = k.shape[1]
+    hidden = None if mask is None else ~np.asarray(mask)[:, 0]
+    rows = q.reshape(B, groups, heads // groups * n, D)
+    out = np.empty(rows.shape, np.float32)
+    for b in range(B):
+        hides = None if hidden is None else hidden[min(b, len(hidden) - 1)]
+        for g in range(groups):
+            _one_head(rows[b, g], k[b, g], v[b, g], hides, out[b, g])
+    return out.reshape(q.shape)
+
+
+def _one_head(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, hidden: np.ndarray | None, out: np.ndarray
+) -> None:
+    """Attention of q (r * n, D), the query heads of one kv head, to k and v (m, D) into ``out``.
+    ``hidden`` (n, c) tells which of the last c keys each of the n queries does not see."""
+    m = len(k)
+    first = m if hidden is None else m - hidden.shape[1]  # key from which ``hidden`` counts
+    # No score is larger than |q| |k|, which norms keep small.
+    safe = longest(q) * longest(k) <= _SAFE
+    rows, columns = (
+        -(-count // -(-count // most)) for count, most in ((len(q), _ROWS), (m, _COLUMNS))
+    )
+    scores = np.empty(rows * columns, np.float32)
+    for i in range(0, len(q), rows):
+        some = q[i : i + rows]
+        peak = np.full((len(some), 1), _HIDDEN, np.float32)
+        total, y = np.zeros_like(peak), np.zeros_like(some)
+        for j in range(0, m, columns):
+            end = min(j + columns, m)
+            if end > first:
+                queries = np.arange(i, i + len(some)) % len(hidden)
+                hides = hidden[queries, max(j - first, 0) : end - first]
+                if j >= first and hides.all():
+                    continue
+            w = scores[: len(some) * (end - j)].reshape(len(some), -1)
+            np.matmul(some, k[j:end].T, out=w)
+            if end > first:
+                np.copyto(w[:, max(first - j, 0) :], _HIDDEN, where=hides)
+            if not safe:  # against the largest score so far
+                before, peak = peak, np.maximum(peak, w.max(axis=-1, keepdims=True))
+                w -= peak
+                np.maximum(w, _FADED, out=w)
+                shrink = np.exp(before - peak)
+                total *= shrink
+                y *= shrink
+            np.exp(w, out=w)
+            total += w.sum(axis=-1, keepdims=True)
+            y += w @ v[j:end]
+        np.divide(y, total, out=out[i : i + rows])
+
+
+def longest(x: np.ndarray) -> float:
+    """Length of the longest of the vectors (..., D)."""
+    return math.sqrt(np.einsum("...d,...d->...", x, x).max())
+
+
+def _mlx_attention(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
     B, heads, n, D = q.shape
     groups, m = k.shape[1:3]
     q = (q * _LOG2_E).reshape(B, groups, heads // groups * n, D)

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from gemma4_mlx.config import Rope
-from gemma4_mlx.model import attention
+from gemma4_mlx.model import attention, exponential
 from gemma4_mlx.model.attention import AttentionGeometry, attend
 from gemma4_mlx.model.decoder import image_blocks
-from gemma4_mlx.model.exponential import masked_attention
 from gemma4_mlx.model.layers import RotaryEmbedding
 
 
@@ -38,11 +37,16 @@ def test_neighbouring_pictures_are_separate_blocks():
 @pytest.mark.parametrize("window", [None, 8])
 @pytest.mark.parametrize("with_blocks", [False, True])
 @pytest.mark.parametrize("cached", [0, 13])
-@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("by_hand", [None, 69.0, 0.0])
 def test_query_blocks_equal_one_dense_softmax(window, with_blocks, cached, by_hand, monkeypatch):
-    """Splitting queries and leaving out unseen keys changes nothing, nor does MLX's softmax."""
-    monkeypatch.setattr(attention, "slow_exponential", lambda q: by_hand)
+    """Splitting queries and leaving out unseen keys changes nothing, nor does MLX's softmax; by
+    hand, scores up to ``by_hand`` are exponentiated as they are."""
+    monkeypatch.setattr(attention, "slow_exponential", lambda q: by_hand is not None)
     monkeypatch.setattr(attention, "SCORE_BYTES", 4 * 4 * 40 * 6)  # a few rows at a time
+    monkeypatch.setattr(attention, "CPU_MASK_BYTES", 150 * 20)
+    monkeypatch.setattr(exponential, "_SAFE", by_hand)
+    monkeypatch.setattr(exponential, "_ROWS", 9)
+    monkeypatch.setattr(exponential, "_COLUMNS", 7)
     n, D = 150, 16
     first = cached - min(cached, (window or 99) - 1)
     m = n + cached - first
@@ -76,7 +80,7 @@ def test_the_softmax_by_hand_has_the_gradient_of_mlxs():
     mask = AttentionGeometry(15, 10, 0, 25).mask(slice(0, 10), slice(15, 25))
 
     def by_hand(*x):
-        return (masked_attention(*x, mask) ** 2).sum()
+        return (exponential.attention(*x, mask) ** 2).sum()
 
     def fused(*x):
         return (mx.fast.scaled_dot_product_attention(*x, scale=1.0, mask="causal") ** 2).sum()

@@ -39,6 +39,7 @@ def test_training_and_compiling_still_work(model):
     """mlx-lm's tuner compiles its step with the batch as an argument."""
     ids = mx.array([[5, 6, 7, 8]])
     compiled = mx.compile(lambda tokens: model(tokens))
-    np.testing.assert_allclose(np.array(compiled(ids)), np.array(model(ids)), atol=1e-5)
+    plain = np.array(model(ids))
+    assert np.abs(np.array(compiled(ids)) - plain).max() < 1e-5 * np.abs(plain).max()
     loss, _ = value_and_grad(model, lambda model, tokens: model(tokens).sum())(model, ids)
     assert np.isfinite(loss.item())

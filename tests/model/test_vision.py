@@ -121,14 +121,14 @@ def test_attention_on_the_cpu_equals_mlx_own(monkeypatch, scale):
     """Four heads that share two heads' keys; scores up to 50 and beyond what exp can take; with
     values, compiled, and its derivatives."""
     mx.random.seed(2)
-    q, k, v, weights = (mx.random.normal(s) for s in ((4, 33, 16), (2, 20, 16), (2, 20, 16), (16,)))
+    shapes = ((1, 4, 33, 16), (1, 2, 20, 16), (1, 2, 20, 16), (16,))
+    q, k, v, weights = (mx.random.normal(shape) for shape in shapes)
     q = q * scale
     monkeypatch.setattr(exponential, "_ROWS", 7)
     monkeypatch.setattr(exponential, "_COLUMNS", 6)
 
     def fused(q, k, v):
-        out = mx.fast.scaled_dot_product_attention(q[None], k[None], v[None], scale=1.0)
-        return out[0].swapaxes(0, 1)
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0)
 
     expected = np.array(fused(q, k, v))
     for function in (exponential.attention, mx.compile(exponential.attention)):
