@@ -9,10 +9,13 @@ is exact for 16-bit models, whose values TF32 holds, and loses digits for float3
 ``MLX_ENABLE_TF32=0`` is set.
 """
 
+import math
+
 import mlx.core as mx
 import numpy as np
 
 from ..errors import TraceError
+from ..model.exponential import longest
 from .attention import AttentionData, LayerAttention
 from .buffers import TokenBuffer
 from .maps import PooledMap
@@ -20,9 +23,12 @@ from .plans import AttentionPlan
 from .strips import score_strip
 from .visibility import key_range
 
-#: Scores held at once: on the CPU about what its caches hold, on a GPU enough to keep it busy
-#: (with its temporaries about five times as many float32 numbers, 160 MiB).
-CPU_SCORES, GPU_SCORES = 1 << 21, 1 << 23
+#: Scores held at once: on the CPU enough rows for its matrix product, on a GPU enough to keep it
+#: busy (with its temporaries about five times as many float32 numbers, 160 MiB).
+CPU_SCORES, GPU_SCORES = 1 << 22, 1 << 23
+#: Rows of a sliding layer's strip, unless its window is longer: with fewer, the work that every
+#: strip takes weighs more; with more, the keys that a row does not see.
+ROWS = 256
 
 #: How retained 16- and 32-bit values are stored.
 _STORED = {mx.float32: np.float32, mx.float16: np.float16, mx.bfloat16: np.uint16}
@@ -87,7 +93,7 @@ class AttentionRecorder:
             self._numbered = True
 
     def _reduce(self, part, q, k, geometry, tokens, marks) -> None:
-        xp, width = np if self.on_cpu else mx, part.map.width
+        width = part.map.width
         q, k = q.astype(mx.float32), k.astype(mx.float32)
         group = self.text.num_attention_heads // part.kv_heads
         if len(self.heads) < self.text.num_attention_heads:
@@ -97,32 +103,32 @@ class AttentionRecorder:
         first = geometry.key_start // width * width
         last = -(-(geometry.key_start + geometry.m) // width) * width
         ends = (geometry.key_start - first, last - geometry.key_start - geometry.m)
-        kt = mx.pad(k, [(0, 0), ends, (0, 0)]).swapaxes(1, 2)  # (kv heads, D, bins)
-        H, n, D = q.shape
-        q = q.reshape(-1, group, n, D)
+        k = mx.pad(k, [(0, 0), ends, (0, 0)])
+        bound = math.inf
+        if self.on_cpu:
+            q, k = np.asarray(q), np.asarray(k)
+            bound = longest(q) * longest(k)
+        kt = _transposed(k) if self.on_cpu else k.swapaxes(1, 2)
+        q = q.reshape(-1, group, *q.shape[1:])
         blocks = self.blocks if part.window and (self.blocks >= 0).any() else None
         limit = CPU_SCORES if self.on_cpu else GPU_SCORES
         at, stop = geometry.query_start, geometry.query_start + geometry.n
         while at < stop:
-            reach = stop if part.window is None else min(stop - at, max(part.window, 128)) * 2
+            reach = stop if part.window is None else min(stop - at, max(part.window, ROWS)) * 2
             rows = max(1, limit // (len(self.heads) * reach))
             if part.window is not None:
-                rows = min(rows, max(part.window, 128))
+                rows = min(rows, max(part.window, ROWS))
             end = min(at + rows, stop)
             low, high = key_range(at, end, part.window, blocks)
             low, high = low // width * width, -(-high // width) * width
             rows_q = q[:, :, at - geometry.query_start : end - geometry.query_start]
-            scores = rows_q.reshape(kt.shape[0], -1, D) @ kt[..., low - first : high - first]
-            scores = scores.reshape(H, end - at, high - low)
-            if xp is np:
-                mx.eval(scores)
-                scores = np.array(scores, copy=False)
             strip = score_strip(
-                xp,
-                scores,
+                rows_q,
+                kt[..., low - first : high - first],
                 at,
                 low,
                 width,
+                bound=bound,
                 window=part.window,
                 blocks=blocks,
                 tokens=tokens if self.plan.summaries else None,
@@ -223,6 +229,15 @@ class _Part:
             keys=None if self.keys is None else self.keys.values,
             dtype=self.dtype,
         )
+
+
+def _transposed(k: np.ndarray) -> np.ndarray:
+    """(kv heads, m, D) -> (kv heads, D, m), in memory too: BLAS packs it faster so. Copied a few
+    keys at a time, which takes a fifth of a copy of the whole."""
+    kt = np.empty((k.shape[0], k.shape[2], k.shape[1]), np.float32)
+    for j in range(0, k.shape[1], 128):
+        kt[..., j : j + 128] = k[:, j : j + 128].swapaxes(1, 2)
+    return kt
 
 
 def _stored(x: mx.array) -> np.ndarray:

@@ -10,6 +10,11 @@ import numpy as np
 from .visibility import longest_block
 
 
+def run_starts(values: np.ndarray) -> np.ndarray:
+    """Where ``values`` (n > 0,) ascending differ from the one before; the first counts."""
+    return np.concatenate([[0], np.flatnonzero(values[1:] > values[:-1]) + 1])
+
+
 class PooledMap:
     """Grows strip by strip during a traced pass.
 
@@ -79,7 +84,7 @@ class PooledMap:
     ) -> None:
         """Add rows ``start ..``: bins (H, r, nb), bin 0 at key ``first_key``; values (H, r)."""
         rows = np.arange(start, start + mass.shape[1]) // self.width
-        edges = np.flatnonzero(np.r_[True, np.diff(rows) > 0])
+        edges = run_starts(rows)
         for name, values in statistics.items():
             if name not in self.statistics:
                 self.statistics[name] = np.zeros((self.heads, self.bins), np.float32)

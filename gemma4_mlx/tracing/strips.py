@@ -5,19 +5,26 @@ here, at most a few million numbers at a time; out come, per row and key bin, th
 the largest weight, the row's log-sum-exp, the exact column sums and the head statistics. So a map
 over a whole context costs one more ``Q K^T`` and never holds n x n numbers.
 
-The arithmetic is written once, against the operations numpy and ``mlx.core`` share: ``xp`` is
-either module. Observers pass numpy on the CPU (its ``exp`` runs about eight times faster there
-than that of MLX's CPU wheel) and MLX on a GPU.
+On a GPU MLX computes and reduces the scores, on the CPU numpy does: its ``exp`` runs about eight
+times faster there than that of MLX's wheel, and tiles of scores stay in the processor's cache.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import mlx.core as mx
 import numpy as np
 
+from .maps import run_starts
 from .visibility import visible
 
 #: Score of a hidden key. Finite, so that 0 * HIDDEN is 0 and not nan.
 HIDDEN = -1e30
+#: While no score is further from 0, exponentials, sums and products with positions are far from
+#: the ends of float32, and nothing need be subtracted first.
+PLAIN = 40.0
+#: Scores that numpy reduces at once: half a megabyte, and their weights another half.
+TILE = 1 << 17
 
 
 @dataclass
@@ -46,73 +53,191 @@ class Strip:
 
 
 def score_strip(
-    xp, scores, start, first_key, width, *, window=None, blocks=None, tokens=None, marks=None
+    q, kt, start, first_key, width, *, bound, window=None, blocks=None, tokens=None, marks=None
 ) -> Strip:
     """Reduce one strip.
 
     Parameters
     ----------
-    xp : numpy or mlx.core, whichever ``scores`` belongs to
-    scores : (H, r, m) float32, queries ``start ..`` times keys ``first_key ..``; m is a multiple
-        of ``width`` and covers every key these rows see. It is overwritten. What the columns hold
-        that stand for no key, or for one the row does not see, is ignored.
+    q : (kv heads, g, r, D) float32, queries ``start ..``; g query heads share a kv head's keys
+    kt : (kv heads, D, m) float32, keys ``first_key ..``; m is a multiple of ``width`` and covers
+        every key these rows see. What stands for no key, or for one a row does not see, is
+        ignored. Both are arrays of numpy or both of MLX, which then does the work.
     first_key : a multiple of ``width``
     width : keys per bin, counted from position 0
+    bound : no score is further from 0
     window, blocks : the layer's geometry, see :mod:`.visibility`
     tokens : (n,) int ids of all tokens so far, for ``same`` and ``induction``; None leaves them out
     marks : {name: (n,) bool}, key sets whose mass is wanted, such as image tokens
     """
-    heads, r, total = scores.shape
-    rows = np.arange(start, start + r)
-    hidden_from = 0 if window is not None else max(0, start - first_key)
-    keys = np.arange(first_key + hidden_from, first_key + total)
-    seen = _to(xp, visible(rows, keys, window, blocks))
-    scores[..., hidden_from:] = xp.where(seen[None], scores[..., hidden_from:], HIDDEN)
-
-    top = scores.max(axis=-1, keepdims=True)
-    scores -= top
-    weights = xp.exp(scores)  # relative to the row's largest
-    mass = weights.reshape(heads, r, -1, width).sum(axis=-1) if width > 1 else weights
-    z = mass.sum(axis=-1)  # (H, r)
-    peak = scores.reshape(heads, r, -1, width).max(axis=-1) if width > 1 else scores
+    (kv_heads, group, r, _), total = q.shape, kt.shape[2]
+    rows, shape = np.arange(start, start + r), (kv_heads * group, r)
+    unsure = 0 if window is not None else max(0, start - first_key)  # all rows see what is before
+    hidden = ~visible(rows, np.arange(first_key + unsure, first_key + total), window, blocks)
     basis = _basis(first_key, total, start, marks or {})
-    if xp is np:  # without BLAS, whose threads would compete with those of MLX
-        dot = np.einsum("hrm,hrm->hr", weights, scores)
-        columns = np.einsum("hr,hrm->hm", 1.0 / z, weights)
-        moments = [np.einsum("hrm,m->hr", weights, column) for column in basis]
+    if isinstance(q, np.ndarray):
+        reduced = _by_tiles(q, kt, hidden, width, basis, plain=bound <= PLAIN)
     else:
-        dot = (weights * scores).sum(-1)
-        columns = ((1.0 / z)[:, None, :] @ weights)[:, 0, :]
-        moments = list(xp.moveaxis(weights @ xp.array(basis.T), -1, 0))
-    z, mass, peak, dot, top, columns, *moments = _numpy(
-        xp, z, mass, peak, dot, top[..., 0], columns, *moments
-    )
-    own = np.arange(r)
+        reduced = _at_once(q, kt, hidden, width, basis)
+
+    heads, own, at = np.arange(shape[0])[:, None], np.arange(r), reduced.weights_at
     statistics = {
-        "entropy": np.log(z) - dot / z,
-        "distance": own - moments[0] / z,
-        "first": _numpy(xp, weights[..., 0])[0] / z if first_key == 0 else np.zeros_like(z),
-        "previous": _diagonal(xp, weights, rows - 1 - first_key, z),
+        "entropy": reduced.entropy,
+        "distance": own - reduced.moments[..., 0],
+        "first": at(heads, own, 0 * own) if first_key == 0 else np.zeros(shape, np.float32),
+        "previous": _pair_mass(at, shape, own, rows - 1 - first_key),
     }
     if tokens is not None:
         row, col = _earlier_copies(tokens, rows, first_key, total)
-        statistics["same"] = _pair_mass(xp, weights, row, col, z)
-        statistics["induction"] = _pair_mass(xp, weights, row, col + 1, z)
+        statistics["same"] = _pair_mass(at, shape, row, col)
+        statistics["induction"] = _pair_mass(at, shape, row, col + 1)
     for c, name in enumerate(marks or {}, 1):
-        statistics[name] = moments[c] / z
+        statistics[name] = reduced.moments[..., c]
 
-    link_scores, link_keys = _strongest_links(xp, scores, peak, rows, first_key, width)
+    link_weights, link_keys = _strongest_links(
+        reduced.bins_at, reduced.peak, rows, first_key, width
+    )
     return Strip(
         start=start,
         first_key=first_key,
-        mass=mass / z[..., None],
-        peak=np.exp(peak) / z[..., None],
-        normaliser=top + np.log(z),
-        columns=columns,
+        mass=reduced.mass,
+        peak=reduced.peak,
+        normaliser=reduced.normaliser,
+        columns=reduced.columns,
         statistics=statistics,
-        link_weights=np.exp(link_scores) / z,
+        link_weights=link_weights,
         link_keys=link_keys,
     )
+
+
+@dataclass
+class _Reduced:
+    """A strip's softmax, reduced; all of numpy. See :class:`Strip` for what it shares with that.
+
+    ``moments`` (H, r, c): the weights times the rows of ``basis`` (c, m). ``weights_at`` takes
+    indices of heads, rows and columns, which broadcast, and gives those weights; ``bins_at`` those
+    of whole bins, (..., width), in the columns' place.
+    """
+
+    mass: np.ndarray
+    peak: np.ndarray
+    normaliser: np.ndarray
+    entropy: np.ndarray
+    columns: np.ndarray
+    moments: np.ndarray
+    weights_at: Callable
+    bins_at: Callable
+
+
+def _at_once(q: mx.array, kt: mx.array, hidden: np.ndarray, width: int, basis) -> _Reduced:
+    """``hidden`` (r, c): the last c keys that a row does not see."""
+    kv_heads, group, r, D = q.shape
+    scores = (q.reshape(kv_heads, -1, D) @ kt).reshape(kv_heads * group, r, -1)
+    last = scores[..., scores.shape[-1] - hidden.shape[1] :]
+    scores[..., scores.shape[-1] - hidden.shape[1] :] = mx.where(mx.array(hidden), HIDDEN, last)
+
+    top = scores.max(axis=-1, keepdims=True)
+    scores = scores - top
+    weights = mx.exp(scores)  # relative to the row's largest
+    bins = weights.reshape(*weights.shape[:2], -1, width)
+    mass, peak = bins.sum(axis=-1), bins.max(axis=-1)
+    z = mass.sum(axis=-1, keepdims=True)
+    columns = ((1.0 / z).swapaxes(1, 2) @ weights)[:, 0]
+    dot, moments = (weights * scores).sum(axis=-1, keepdims=True), weights @ mx.array(basis.T)
+    z, mass, peak, columns, moments, dot, top = _numpy(z, mass, peak, columns, moments, dot, top)
+    return _Reduced(
+        mass=mass / z,
+        peak=peak / z,
+        normaliser=(top + np.log(z))[..., 0],
+        entropy=(np.log(z) - dot / z)[..., 0],
+        columns=columns,
+        moments=moments / z,
+        weights_at=lambda h, t, c: _numpy(weights[_mlx(h), _mlx(t), _mlx(c)])[0] / z[h, t, 0],
+        bins_at=lambda h, t, b: _numpy(bins[_mlx(h), _mlx(t), _mlx(b)])[0] / z[h, t],
+    )
+
+
+def _by_tiles(
+    q: np.ndarray, kt: np.ndarray, hidden: np.ndarray, width: int, basis, plain
+) -> _Reduced:
+    """The same tile by tile, a kv head's rows against some keys. Scores are exponentiated as they
+    are if that is ``plain``; else against the tile's largest in each row, which is made one scale
+    when all tiles are known."""
+    (kv_heads, group, r, D), m = q.shape, kt.shape[2]
+    R = group * r  # rows of a kv head
+    per_tile = max(1, TILE // (R * width))  # bins
+    across = per_tile * width
+    tiles = [slice(j, min(j + across, m)) for j in range(0, m, across)]
+    weights = np.empty((len(tiles), kv_heads, R, across), np.float32)
+    mass, peak = np.empty((2, kv_heads, R, m // width), np.float32)
+    shift, dot = np.zeros((2, kv_heads, R, len(tiles)), np.float32)
+    moments = np.empty((kv_heads, R, len(tiles), len(basis)), np.float32)
+    room, ones = np.empty(R * across, np.float32), np.ones(width, np.float32)
+    unsure = m - hidden.shape[1]
+    for h in range(kv_heads):
+        rows = q[h].reshape(R, D)
+        for i, tile in enumerate(tiles):
+            keys = tile.stop - tile.start
+            x = room[: R * keys].reshape(R, keys)
+            np.matmul(rows, kt[h, :, tile], out=x)
+            if tile.stop > unsure:
+                first = max(tile.start, unsure)
+                here = x.reshape(group, r, keys)[..., first - tile.start :]
+                np.copyto(here, HIDDEN, where=hidden[:, first - unsure : tile.stop - unsure])
+            w, at = weights[i, h, :, :keys], (h, slice(None), i)
+            bins = (h, slice(None), slice(tile.start // width, tile.stop // width))
+            best = _largest(x, width)
+            if not plain:
+                shift[at] = best.max(axis=-1)
+                best = best - shift[at][:, None]  # with bins of one key these are x itself
+                x -= shift[at][:, None]
+            peak[bins] = best
+            np.exp(x, out=w)
+            mass[bins] = (w.reshape(-1, width) @ ones).reshape(R, -1)
+            dot[at] = np.vecdot(w, x)
+            np.matmul(w, basis[:, tile].T, out=moments[at])
+
+    reference = shift.max(axis=-1, keepdims=True)
+    total = np.add.reduceat(mass, np.arange(0, m // width, per_tile), axis=-1)
+    factor = np.exp(shift - reference)
+    z = (factor * total).sum(axis=-1, keepdims=True)
+    factor /= z  # what makes a tile's weights the softmax
+    entropy = np.log(z[..., 0]) - (factor * (dot + (shift - reference) * total)).sum(axis=-1)
+    columns = np.empty((kv_heads, group, m), np.float32)
+    for h in range(kv_heads):
+        for i, tile in enumerate(tiles):
+            w = weights[i, h, :, : tile.stop - tile.start].reshape(group, r, -1)
+            np.matmul(factor[h, :, i].reshape(group, 1, r), w, out=columns[h, :, None, tile])
+    of_bins = factor.repeat(per_tile, axis=-1)[..., : m // width]
+    mass *= of_bins
+    np.exp(peak, out=peak)
+    peak *= of_bins
+    moments = (factor[..., None] * moments).sum(axis=2)
+    H = kv_heads * group
+    weights, factor = weights.reshape(-1, H, r, per_tile, width), factor.reshape(H, r, -1)
+    return _Reduced(
+        mass=mass.reshape(H, r, -1),
+        peak=peak.reshape(H, r, -1),
+        normaliser=(reference + np.log(z)).reshape(H, r),
+        entropy=entropy.reshape(H, r),
+        columns=columns.reshape(H, m),
+        moments=moments.reshape(H, r, -1),
+        weights_at=lambda h, t, c: (
+            weights[c // across, h, t, c // width % per_tile, c % width] * factor[h, t, c // across]
+        ),
+        bins_at=lambda h, t, b: (
+            weights[b // per_tile, h, t, b % per_tile] * factor[h, t, b // per_tile, None]
+        ),
+    )
+
+
+def _largest(scores: np.ndarray, width: int) -> np.ndarray:
+    """The largest score of each bin, (r, m) -> (r, bins)."""
+    best = scores
+    # Neighbours by pairs: numpy's maximum of a few numbers at a time is ten times slower.
+    while width % 2 == 0:
+        best, width = np.maximum(best[:, ::2], best[:, 1::2]), width // 2
+    return best.reshape(len(best), -1, width).max(axis=-1) if width > 1 else best
 
 
 def _basis(first_key: int, total: int, start: int, marks: dict) -> np.ndarray:
@@ -125,27 +250,13 @@ def _basis(first_key: int, total: int, start: int, marks: dict) -> np.ndarray:
     return basis
 
 
-def _to(xp, array):
-    return array if xp is np else xp.array(array)
-
-
-def _numpy(xp, *arrays):
-    if xp is np:
-        return arrays
-    xp.eval(*arrays)
+def _numpy(*arrays: mx.array) -> tuple[np.ndarray, ...]:
+    mx.eval(*arrays)
     return tuple(np.array(a) for a in arrays)
 
 
-def _diagonal(xp, weights, columns, z):
-    """Weight of key ``columns[t]`` (negative: none) in row t, as (H, r)."""
-    r = len(columns)
-    inside = columns >= 0
-    rows, cols = np.arange(r)[inside], columns[inside]
-    out = np.zeros_like(z)
-    if len(rows):
-        picked = weights[:, _to(xp, rows), _to(xp, cols)]
-        out[:, inside] = _numpy(xp, picked)[0] / z[:, inside]
-    return out
+def _mlx(indices) -> mx.array:
+    return mx.array(np.asarray(indices))
 
 
 def _earlier_copies(tokens, rows, first, total):
@@ -155,48 +266,41 @@ def _earlier_copies(tokens, rows, first, total):
     """
     low = max(first - 1, 0)
     keys = tokens[low : min(first + total, int(rows[-1]) + 1)]
-    row, col = np.nonzero(tokens[rows][:, None] == keys[None, :])
+    # One flat axis: numpy finds a long row's few hits five times as fast as a matrix's.
+    row, col = divmod(np.flatnonzero(tokens[rows][:, None] == keys[None, :]), len(keys))
     earlier = col + low < rows[row]
     return row[earlier], col[earlier] + low - first
 
 
-def _pair_mass(xp, weights, row, col, z):
-    """Sum the weights of pairs (row, column) by row, as (H, r) of mass."""
-    heads, r, total = weights.shape
+def _pair_mass(weights_at, shape, row, col):
+    """Sum the weights of pairs (row, column) by row, as ``shape`` (H, r); row ascends, and
+    negative columns are outside."""
     row, col = row[col >= 0], col[col >= 0]
-    out = np.zeros_like(z)
-    if not len(row):
-        return out
-    flat = weights.reshape(heads, r * total)
-    picked = _numpy(xp, flat[:, _to(xp, row * total + col)])[0]  # (H, pairs)
-    starts = np.flatnonzero(np.r_[True, np.diff(row) > 0])
-    out[:, row[starts]] = np.add.reduceat(picked, starts, axis=1)
-    return out / z
+    out = np.zeros(shape, np.float32)
+    if len(row):
+        picked = weights_at(np.arange(shape[0])[:, None], row, col)  # (H, pairs)
+        starts = run_starts(row)
+        out[:, row[starts]] = np.add.reduceat(picked, starts, axis=1)
+    return out
 
 
-def _strongest_links(xp, scores, peak, rows, first, width):
-    """Each row's largest score but for key 0 and the query itself: scores and keys, (H, r).
+def _strongest_links(bins_at, peak, rows, first, width):
+    """Each row's largest weight but for key 0 and the query itself: weights and keys, (H, r).
 
-    Only the bins that hold an excluded key are reduced again.
+    It lies in a bin that holds one of those two, or is the largest of the other bins.
     """
     heads, r, _ = peak.shape
-    best = peak.copy()
-    t = np.arange(r)
-    h = np.arange(heads)[:, None, None]
-
-    def linkable(bins):
-        """Positions and scores of bins (H | 1, r), the excluded keys hidden: (H, r, width)."""
-        columns = bins[..., None] * width + np.arange(width)
-        picked = scores[_to(xp, h), _to(xp, t[None, :, None]), _to(xp, columns)]
-        keys = columns + first
-        return keys, np.where(
-            (keys == rows[None, :, None]) | (keys == 0), HIDDEN, _numpy(xp, picked)[0]
-        )
-
-    if first == 0:
-        best[:, :, 0] = linkable(np.zeros((1, r), np.int64))[1].max(axis=-1)
-    own = (rows - first) // width
-    best[:, t, own] = linkable(own[None, :])[1].max(axis=-1)
-    keys, near = linkable(best.argmax(axis=-1))
-    keys = np.broadcast_to(keys, near.shape)
-    return near.max(axis=-1), np.take_along_axis(keys, near.argmax(-1)[..., None], -1)[..., 0]
+    t, own, others = np.arange(r), (rows - first) // width, peak.copy()
+    others[:, t, own] = -1.0
+    others[:, :, 0] = -1.0
+    bins = np.zeros((heads, r, 3), np.int64)
+    bins[..., 1], bins[..., 2] = own, others.argmax(axis=-1)
+    near = bins_at(np.arange(heads)[:, None, None], t[:, None], bins)
+    for key in (0, rows[:, None]):
+        offset = key - first - bins * width
+        at = np.nonzero((offset >= 0) & (offset < width))
+        near[*at, offset[at]] = -1.0
+    chosen = near.reshape(heads, r, -1).argmax(axis=-1)
+    at = np.arange(heads)[:, None], t, chosen // width, chosen % width
+    largest = near[at].clip(0)  # a row that sees nothing else has no link
+    return largest, first + bins[at[:3]] * width + at[3]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import gemma4_mlx as g4
-from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan
+from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan, strips
 
 NAMES = ["e2b", "e2b_noshare", "moe", "dense31", "everything", "textonly", "textonly_moe"]
 EXACT = 1e-5
@@ -109,6 +109,18 @@ def test_pieces_of_a_run_whose_length_is_unknown(name, sizes, loaded):
     model, reference = loaded(name)
     trace = record(model, reference.ids, sizes)
     assert trace.attention.width == 8 and len(trace) == 100
+    weights = dense(reference, model.config.text.num_hidden_layers)
+    check_against(trace.attention, weights, trace.tokens.ids)
+
+
+@pytest.mark.parametrize("plain", [40.0, 0.0])
+@pytest.mark.parametrize("expected", [0, 100])
+def test_tiles_of_a_few_bins(plain, expected, loaded, monkeypatch):
+    """Long strips are reduced tile by tile: scores as they are, or against a tile's largest."""
+    monkeypatch.setattr(strips, "PLAIN", plain)
+    monkeypatch.setattr(strips, "TILE", 1600)
+    model, reference = loaded("everything")
+    trace = record(model, reference.ids, (64, 36), expected=expected)
     weights = dense(reference, model.config.text.num_hidden_layers)
     check_against(trace.attention, weights, trace.tokens.ids)
 
