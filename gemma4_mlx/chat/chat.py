@@ -29,7 +29,7 @@ from . import history
 from .agent import Approve, run_steps
 from .events import Done, Reply
 from .loading import MediaLoader
-from .messages import Message, Text, check_history
+from .messages import Message, Text, check_history, check_messages
 from .prompting import (
     Prompting,
     answer_constraint,
@@ -474,11 +474,13 @@ class Chat:
         self.messages[:] = messages
 
     def _index(self, i: int) -> int:
+        check_messages(self.messages)
         if not -len(self.messages) <= i < len(self.messages):
             raise ChatError(f"there is no message {i}: the history has {len(self.messages)}.")
         return i % len(self.messages)
 
     def _last_user(self, what: str) -> int:
+        check_messages(self.messages)
         for i in reversed(range(len(self.messages))):
             if self.messages[i].role == "user":
                 return i

@@ -176,13 +176,22 @@ def calls_of(parts) -> tuple[ToolCall, ...]:
 
 @dataclass(frozen=True)
 class Message:
-    """One entry of a history. ``parts`` may be given as a single part or any iterable."""
+    """One entry of a history. ``parts`` may be given as a single part or any iterable.
+
+    Raises ChatError for parts that are neither.
+    """
 
     role: str
     parts: tuple[Part, ...]
 
     def __post_init__(self):
-        parts = (self.parts,) if isinstance(self.parts, Part) else tuple(self.parts)
+        try:
+            parts = (self.parts,) if isinstance(self.parts, Part) else tuple(self.parts)
+        except TypeError:
+            raise ChatError(
+                f"a message cannot hold a {type(self.parts).__name__}: give it a part, such as "
+                "Text, or a list of parts."
+            ) from None
         object.__setattr__(self, "parts", parts)
 
     @property
@@ -216,15 +225,21 @@ def pending_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
     return messages[-1].tool_calls
 
 
-def check_history(messages: Sequence[Message]) -> None:
-    """Raise ChatError, naming the message, if a history is not a conversation."""
-    previous: str | None = None
-    calls: dict[str, str] = {}
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raise ChatError if a history holds anything but Message objects, in whatever order."""
     for i, message in enumerate(messages):
         if not isinstance(message, Message):
             raise ChatError(
                 f"message {i} is a {type(message).__name__}: a history holds Message objects"
             )
+
+
+def check_history(messages: Sequence[Message]) -> None:
+    """Raise ChatError, naming the message, if a history is not a conversation."""
+    check_messages(messages)
+    previous: str | None = None
+    calls: dict[str, str] = {}
+    for i, message in enumerate(messages):
         if message.role not in ROLES:
             known = ", ".join(ROLES)
             raise ChatError(f"message {i} has the role {message.role!r}; known roles are {known}.")

@@ -350,9 +350,16 @@ def test_histories_that_are_none(actor, history, words):
 
 def test_a_raw_message_in_the_history(chat):
     chat.messages.append({"role": "user", "content": "x"})
-    for act in (chat.send, chat.run, lambda: chat.send("y")):
+    changes = chat.undo, chat.regenerate, lambda: chat.edit(-1, "y")
+    for act in (chat.send, chat.run, lambda: chat.send("y"), *changes):
         with pytest.raises(ChatError, match="is a dict: a history holds Message objects"):
             act()
+
+
+@pytest.mark.parametrize("parts", [None, 5])
+def test_a_message_of_what_is_no_part(parts):
+    with pytest.raises(ChatError, match=f"cannot hold a {type(parts).__name__}: give it a part"):
+        Message("user", parts)
 
 
 def test_one_part_and_no_tools(actor):
