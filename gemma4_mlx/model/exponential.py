@@ -3,10 +3,10 @@
 On x86 that backend computes exp, tanh and their kin one element at a time, about 15 ns each: in a
 picture's attention the softmax took twice as long as both matrix products, and GELU as long as
 the product before it. NumPy's take 0.5 ns and work in place, so that a few rows stay in the
-processor's cache: the towers' activations and a picture's attention are left to it. Where the
-work stays in MLX, a polynomial written as plain arithmetic, which ``mx.compile`` fuses, takes a
-quarter of MLX's own, at a relative error of 1e-7. Metal needs none of this and keeps its own
-functions.
+processor's cache: the towers' activations and attention, a picture's and a prompt's, are left to
+it. Where the work stays in MLX, a polynomial written as plain arithmetic, which ``mx.compile``
+fuses, takes a quarter of MLX's own, at a relative error of 1e-7. Metal needs none of this and
+keeps its own functions.
 """
 
 import math
@@ -33,9 +33,9 @@ _LOWEST, _HIGHEST = -126.0, 127.0
 #: While no score is further from 0, thousands of exponentials times a value can be summed in
 #: float32 as they are: a softmax then needs no row's maximum.
 _SAFE = 69.0
-#: Score of a hidden key. Finite: a row whose first block is all hidden may subtract it from itself,
-#: and what it then sums is wiped out by the first key it sees.
-_HIDDEN = -1e30
+#: Score of a hidden key. Finite, so that 0 times it is 0, and that a row whose first block is all
+#: hidden may subtract it from itself: what it then sums is wiped out by the first key it sees.
+HIDDEN = -1e30
 #: A score this far below its row's largest weighs nothing in float32, as does all of a long
 #: context together. Left smaller, the exponentials are subnormal, and products with those take
 #: thirty times as long.
@@ -225,7 +225,7 @@ def _one_head(
     scores = np.empty(rows * columns, np.float32)
     for i in range(0, len(q), rows):
         some = q[i : i + rows]
-        peak = np.full((len(some), 1), _HIDDEN, np.float32)
+        peak = np.full((len(some), 1), HIDDEN, np.float32)
         total, y = np.zeros_like(peak), np.zeros_like(some)
         for j in range(0, m, columns):
             end = min(j + columns, m)
@@ -237,7 +237,7 @@ def _one_head(
             w = scores[: len(some) * (end - j)].reshape(len(some), -1)
             np.matmul(some, k[j:end].T, out=w)
             if end > first:
-                np.copyto(w[:, max(first - j, 0) :], _HIDDEN, where=hides)
+                np.copyto(w[:, max(first - j, 0) :], HIDDEN, where=hides)
             if not safe:  # against the largest score so far
                 before, peak = peak, np.maximum(peak, w.max(axis=-1, keepdims=True))
                 w -= peak

@@ -104,11 +104,11 @@ class AttentionRecorder:
         last = -(-(geometry.key_start + geometry.m) // width) * width
         ends = (geometry.key_start - first, last - geometry.key_start - geometry.m)
         k = mx.pad(k, [(0, 0), ends, (0, 0)])
-        bound = math.inf
         if self.on_cpu:
             q, k = np.asarray(q), np.asarray(k)
-            bound = longest(q) * longest(k)
-        kt = _transposed(k) if self.on_cpu else k.swapaxes(1, 2)
+            kt, bound = _transposed(k), longest(q) * longest(k)
+        else:
+            kt, bound = k.swapaxes(1, 2), math.inf
         q = q.reshape(-1, group, *q.shape[1:])
         blocks = self.blocks if part.window and (self.blocks >= 0).any() else None
         limit = CPU_SCORES if self.on_cpu else GPU_SCORES

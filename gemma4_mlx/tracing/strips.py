@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from ..model.exponential import HIDDEN
 from .maps import run_starts
 from .visibility import visible
 
-#: Score of a hidden key. Finite, so that 0 * HIDDEN is 0 and not nan.
-HIDDEN = -1e30
 #: While no score is further from 0, exponentials, sums and products with positions are far from
 #: the ends of float32, and nothing need be subtracted first.
 PLAIN = 40.0
@@ -131,10 +130,10 @@ class _Reduced:
 
 def _at_once(q: mx.array, kt: mx.array, hidden: np.ndarray, width: int, basis) -> _Reduced:
     """``hidden`` (r, c): the last c keys that a row does not see."""
-    kv_heads, group, r, D = q.shape
-    scores = (q.reshape(kv_heads, -1, D) @ kt).reshape(kv_heads * group, r, -1)
-    last = scores[..., scores.shape[-1] - hidden.shape[1] :]
-    scores[..., scores.shape[-1] - hidden.shape[1] :] = mx.where(mx.array(hidden), HIDDEN, last)
+    (kv_heads, group, r, D), m = q.shape, kt.shape[2]
+    scores = (q.reshape(kv_heads, -1, D) @ kt).reshape(kv_heads * group, r, m)
+    unsure = m - hidden.shape[1]
+    scores[..., unsure:] = mx.where(mx.array(hidden), HIDDEN, scores[..., unsure:])
 
     top = scores.max(axis=-1, keepdims=True)
     scores = scores - top
@@ -158,7 +157,7 @@ def _at_once(q: mx.array, kt: mx.array, hidden: np.ndarray, width: int, basis) -
 
 
 def _by_tiles(
-    q: np.ndarray, kt: np.ndarray, hidden: np.ndarray, width: int, basis, plain
+    q: np.ndarray, kt: np.ndarray, hidden: np.ndarray, width: int, basis, plain: bool
 ) -> _Reduced:
     """The same tile by tile, a kv head's rows against some keys. Scores are exponentiated as they
     are if that is ``plain``; else against the tile's largest in each row, which is made one scale

@@ -40,6 +40,7 @@ def test_training_and_compiling_still_work(model):
     ids = mx.array([[5, 6, 7, 8]])
     compiled = mx.compile(lambda tokens: model(tokens))
     plain = np.array(model(ids))
-    assert np.abs(np.array(compiled(ids)) - plain).max() < 1e-5 * np.abs(plain).max()
+    # Attention is NumPy's in one and MLX's in the other: logits of 12 differ in their last bits.
+    assert np.abs(np.array(compiled(ids)) - plain).max() < 2e-6 * np.abs(plain).max()
     loss, _ = value_and_grad(model, lambda model, tokens: model(tokens).sum())(model, ids)
     assert np.isfinite(loss.item())
