@@ -1,12 +1,13 @@
 """Typed messages to the form that chat templates read.
 
-A template writes one model message as thinking, calls, responses, text, in that order. Where a
-model wrote words before a call, the message is handed over as two, which the template joins into
-the same turn: so the rendered history is what the model itself wrote, and its cached keys and
-values stay usable.
+A template writes one model message as thinking, call, response, text, in that order. A message of
+any other order is handed over as several, each call in one of its own and its result with it; the
+template joins them into the same turn. So every response stands behind its own call, and what a
+model wrote before a call is rendered as it wrote it: its cached keys and values stay usable.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .messages import Image, Media, Message, Text, Thinking, ToolCall, ToolResult
@@ -15,11 +16,11 @@ from .messages import Image, Media, Message, Text, Thinking, ToolCall, ToolResul
 def to_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """The messages as dicts for :func:`gemma4_mlx.processing.template.render`."""
     rendered: list[dict[str, Any]] = []
-    for message in messages:
+    for message, following in zip(messages, [*messages[1:], None]):
         if message.role == "assistant":
-            rendered += _assistant(message)
+            rendered += _assistant(message, _results(following))
         elif message.role == "tool":
-            rendered += _results(message, rendered[-1])
+            continue  # its results stand behind their calls
         elif all(isinstance(p, Text) for p in message.parts):
             rendered.append({"role": message.role, "content": message.text})
         else:
@@ -31,38 +32,61 @@ def _part(part) -> dict[str, str]:
     return {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": part.kind}
 
 
-def _assistant(message: Message) -> list[dict[str, Any]]:
+def _results(message: Message | None) -> dict[str, ToolResult]:
+    """By the call's id; none where the message holds no results."""
+    return {r.id: r for r in message.parts} if message and message.role == "tool" else {}
+
+
+def _assistant(message: Message, results: Mapping[str, ToolResult]) -> list[dict[str, Any]]:
+    """One model message as the template's. Calls that still wait for their results stand last,
+    where the response is to follow."""
+    parts = message.parts
+    if not results:
+        parts = sorted(parts, key=lambda part: isinstance(part, ToolCall))
     pieces: list[dict[str, Any]] = [{"role": "assistant"}]
-    for part in message.parts:
+    for part in parts:
         current = pieces[-1]
+        if _is_full(current, part, bool(results)):
+            pieces.append(current := {"role": "assistant"})
         if isinstance(part, Thinking):
-            if len(current) > 1:
-                pieces.append(current := {"role": "assistant"})
             current["reasoning"] = part.text
         elif isinstance(part, Text):
             current["content"] = current.get("content", "") + part.text
-        elif isinstance(part, ToolCall):
-            if "content" in current and "tool_calls" not in current:
-                pieces.append(current := {"role": "assistant"})
-            current.setdefault("tool_calls", []).append(
-                {
-                    "id": part.id,
-                    "type": "function",
-                    "function": {"name": part.name, "arguments": part.arguments},
-                }
-            )
+        else:
+            current.setdefault("tool_calls", []).append(_call(part))
+        if isinstance(part, ToolCall) and part.id in results:
+            pieces += _answer(current, results[part.id])
     return pieces
 
 
-def _results(message: Message, caller: dict[str, Any]) -> list[dict[str, Any]]:
-    """Results go onto the calling message as data, or, with media, into messages of their own."""
-    results = _in_order(message, [call["id"] for call in caller.get("tool_calls", ())])
-    if not any(r.media for r in results):
-        caller["tool_responses"] = [{"name": r.name, "response": response(r)} for r in results]
+def _is_full(piece: Mapping[str, Any], part, answered: bool) -> bool:
+    """Whether the template would write `part` elsewhere than behind what the piece holds."""
+    if piece["role"] != "assistant":
+        return True
+    if isinstance(part, Thinking):
+        return len(piece) > 1
+    if isinstance(part, Text):
+        return "tool_calls" in piece
+    return "content" in piece or (answered and "tool_calls" in piece)
+
+
+def _call(part: ToolCall) -> dict[str, Any]:
+    function = {"name": part.name, "arguments": part.arguments}
+    return {"id": part.id, "type": "function", "function": function}
+
+
+def _answer(caller: dict[str, Any], result: ToolResult) -> list[dict[str, Any]]:
+    """A result goes onto the calling message as data, or, with media, into one of its own."""
+    if not result.media:
+        caller["tool_responses"] = [{"name": result.name, "response": response(result)}]
         return []
     return [
-        {"role": "tool", "tool_call_id": r.id, "name": r.name, "content": _with_media(r)}
-        for r in results
+        {
+            "role": "tool",
+            "tool_call_id": result.id,
+            "name": result.name,
+            "content": _with_media(result),
+        }
     ]
 
 
@@ -72,8 +96,6 @@ def response(result: ToolResult) -> Any:
 
 
 def _with_media(result: ToolResult) -> list[dict[str, str]]:
-    import json
-
     value = response(result)
     if value is None and result.media:
         value = "image" if isinstance(result.media[0], Image) else result.media[0].kind
@@ -87,12 +109,8 @@ def media_of(messages: Sequence[Message]) -> list[Media]:
     calls: list[str] = []
     for message in messages:
         if message.role == "tool":
-            message = Message("tool", _in_order(message, calls))
+            message = Message("tool", sorted(message.parts, key=lambda r: calls.index(r.id)))
         elif message.role == "assistant":
             calls = [c.id for c in message.tool_calls]
         found += message.media
     return found
-
-
-def _in_order(message: Message, calls: Sequence[str]) -> list[ToolResult]:
-    return sorted(message.parts, key=lambda r: calls.index(r.id) if r.id in calls else len(calls))
