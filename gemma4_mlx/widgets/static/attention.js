@@ -1,6 +1,6 @@
 /* Attention over the whole context: every head small, one head as a map, one token over the text. */
 
-import { bytesOf, barCell, chip, exportPicker, floats, headline, largest, partColor, picker, pixelTable, readInk, segmented, table, tokensHolding } from "./pieces.js";
+import { bytesOf, barCell, chip, exportPicker, floats, headline, largest, partColor, picker, pixelTable, segmented, table, tokensHolding } from "./pieces.js";
 import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, perFrame, request, sizeCanvas } from "./shared.js";
 import { TILE, tileMap } from "./tilemap.js";
 import { tokenView } from "./tokenview.js";
@@ -25,7 +25,7 @@ function render({ model, el }) {
   const first = meta().start;
   const now = { layer: first.layer, head: first.head, token: null, mode: "row", stat: "mean", scale: "log", sink: false, map: "viridis" };
   let weights = null, derived = null, heads = null, peak = 0, order = "layer", spans = { from: null, to: null };
-  let ink = readInk(root), pixels = pixelTable(now.map), slot = 0;
+  let ink = view.ink(), pixels = pixelTable(now.map), slot = 0;
   const layerOf = (index) => meta().layers.find((l) => l.index === index);
 
   const link = linkSelection(model, (selection) => {
@@ -387,7 +387,7 @@ function render({ model, el }) {
       h("section", { class: "g4-panel g4-section g4-side", "aria-label": "One token" }, tokenTitle, mode.node, facts, partBox, topBox)),
     h("section", { class: "g4-panel g4-section", "aria-label": "Text" }, text.root, legendOfParts(m.parts), h("h4", { class: "g4-subtitle" }, "Which head carries it?"), spanBox, ranking),
   );
-  view.onTheme(() => { ink = readInk(root); buildGrid(); map.draw(); text.repaint(); });
+  view.onInk((colours) => { ink = colours; buildGrid(); map.draw(); text.repaint(); });
   map.setParts(m.parts.map((p) => ({ ...p, colour: partColor(p.role) })));
   map.start();
   const selected = link.get();

@@ -1,19 +1,6 @@
 /* Small pieces the trace and model views share: colours of a canvas, controls, tables, export. */
 
-import { categoryColors, colorMaps, download, h, request, themeColor } from "./shared.js";
-
-/** Colours for a canvas, read from the theme. @param {HTMLElement} root */
-export function readInk(root) {
-  const of = (/** @type {string} */ name) => themeColor(root, name);
-  const dark = root.dataset.theme === "dark";
-  return {
-    dark,
-    text: of("--g4-fg"), faint: of("--g4-muted"), line: of("--g4-line-strong"), thin: of("--g4-line"),
-    panel: of("--g4-bg"), masked: of("--g4-sunken"), accent: of("--g4-accent"),
-    zero: dark ? "#2a2d35" : "#e3e6ec", halo: dark ? "#000000" : "#ffffff",
-    font: getComputedStyle(root).fontFamily, mono: of("--g4-mono"),
-  };
-}
+import { categoryColors, colorMaps, download, h, request } from "./shared.js";
 
 /** A table of 256 pixels (Uint32, canvas byte order) of a sequential map. @param {string} name */
 export function pixelTable(name) {

@@ -1,7 +1,7 @@
 /* Expert routing: the text in the colours of its experts, load, paths, comparison, what-if. */
 
 import { loadMap } from "./loadmap.js";
-import { barCell, bytesOf, chip, exportPicker, floats, headline, partColor, picker, readInk, segmented, table } from "./pieces.js";
+import { barCell, bytesOf, chip, exportPicker, floats, headline, partColor, picker, segmented, table } from "./pieces.js";
 import { categoryColors, formatCount, formatPercent, h, linkSelection, mount, perFrame, request, visibleToken, watch } from "./shared.js";
 import { tokenView } from "./tokenview.js";
 import { whatIf } from "./whatif.js";
@@ -22,7 +22,7 @@ function render({ model, el }) {
 
   const layers = meta().layers, perToken = meta().k;
   const now = { layer: meta().start.layer, expert: null, token: null, colour: "expert", numbers: false, which: "a" };
-  let ink = readInk(root), routed = null, load = null, loadOfA = null, path = null, pins = new Map(), pinnedBy = null, comparison = null, upTo = 0;
+  let ink = view.ink(), routed = null, load = null, loadOfA = null, path = null, pins = new Map(), pinnedBy = null, comparison = null, upTo = 0;
 
   const link = linkSelection(model, (selection) => {
     const { layer, token, expert } = selection;
@@ -263,7 +263,7 @@ function render({ model, el }) {
       h("section", { class: "g4-panel g4-section", "aria-label": "Chosen expert" }, expertTitle, expertBox)),
     what ? what.node : "",
   );
-  view.onTheme(() => { ink = readInk(root); text.repaint(); map.draw(); drawPins(); });
+  view.onInk((colours) => { ink = colours; text.repaint(); map.draw(); drawPins(); });
   map.start(mapHold);
   drawPath();
   const grow = async () => { // a live trace grew: read what is new

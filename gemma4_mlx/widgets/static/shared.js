@@ -8,6 +8,7 @@
  *   isStatic?: boolean }} Model  anywidget's model, or the snapshot's stand-in for it
  * @typedef {{ root: HTMLElement, signal: AbortSignal, cleanup: () => void,
  *   announce: (text: string) => void, tip: Tip, isStatic: boolean,
+ *   ink: () => Ink, onInk: (callback: (ink: Ink) => void) => void,
  *   onTheme: (callback: () => void) => void }} View
  * @typedef {{ show(x: number, y: number, content: Node | string): void, hide(): void,
  *   element: HTMLElement }} Tip
@@ -186,14 +187,11 @@ export function mount(model, el, name) {
     signal.addEventListener("abort", () => model.off(event, gone));
   }
 
-  /** @type {Set<() => void>} */
-  const themeCallbacks = new Set();
-  followTheme(root, () => themeCallbacks.forEach((callback) => callback()), signal);
+  const { ink, onInk } = followInk(root, signal);
   const tip = makeTip(root, signal);
   return {
-    root, signal, isStatic, tip,
+    root, signal, isStatic, tip, ink, onInk, onTheme: onInk,
     announce: throttledText(live),
-    onTheme: (callback) => themeCallbacks.add(callback),
     cleanup: () => {
       abort.abort();
       root.remove();
@@ -234,27 +232,60 @@ function hostIsDark() {
   return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-/** @param {HTMLElement} root @param {() => void} onChange @param {AbortSignal} signal */
-function followTheme(root, onChange, signal) {
-  const update = () => {
-    const theme = hostIsDark() ? "dark" : "light";
-    if (root.dataset.theme === theme) return;
-    root.dataset.theme = theme;
-    onChange();
+/**
+ * Keep `data-theme` and the colours for canvases true. A module draws before its host puts it into
+ * the page, where computed styles are still empty; hosts take cells out and in again, and change
+ * their style sheets when they like. So `onInk` calls back once the colours are there (at once if
+ * they are) and whenever they have changed; `ink()` is the newest. Before the first call its
+ * colours are "", which a canvas ignores.
+ * @param {HTMLElement} root @param {AbortSignal} signal
+ */
+function followInk(root, signal) {
+  const callbacks = new Set();
+  let ink = readInk(root), known = "";
+  const look = () => {
+    root.dataset.theme = hostIsDark() ? "dark" : "light";
+    if (!root.isConnected) return;
+    ink = readInk(root);
+    if (!ink.text) { requestAnimationFrame(look); return; } // our style sheet is still on its way
+    const now = JSON.stringify(ink);
+    if (now === known) return;
+    known = now;
+    for (const callback of callbacks) callback(ink);
   };
-  update();
-  const observer = new MutationObserver(update);
-  const attributeFilter = ["class", "theme", "data-theme", "data-jp-theme-light", "data-g4-theme"];
+  look();
+  const observer = new MutationObserver(look);
+  const attributeFilter = ["class", "style", "theme", "data-theme", "data-jp-theme-light", "data-g4-theme"];
   for (const node of [document.documentElement, document.body]) {
     observer.observe(node, { attributes: true, attributeFilter });
   }
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update, { signal });
+  document.addEventListener("load", (event) => /** @type {any} */ (event.target).sheet && look(), { capture: true, signal });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", look, { signal });
+  onResize(root, look, signal); // from nothing to something: it came into the page, or back
   signal.addEventListener("abort", () => observer.disconnect());
+  return {
+    ink: () => ink,
+    onInk(/** @type {(ink: Ink) => void} */ callback) {
+      callbacks.add(callback);
+      if (known) callback(ink);
+    },
+  };
 }
 
-/** The value of a theme variable, for canvases. @param {Element} node @param {string} name "--g4-fg" */
-export function themeColor(node, name) {
-  return getComputedStyle(node).getPropertyValue(name).trim();
+/** @typedef {ReturnType<typeof readInk>} Ink */
+
+/** Colours for a canvas, read from the theme. @param {HTMLElement} root */
+export function readInk(root) {
+  const style = getComputedStyle(root);
+  const of = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
+  const dark = root.dataset.theme === "dark";
+  return {
+    dark,
+    text: of("--g4-fg"), faint: of("--g4-muted"), line: of("--g4-line-strong"), thin: of("--g4-line"),
+    panel: of("--g4-bg"), masked: of("--g4-sunken"), accent: of("--g4-accent"),
+    zero: dark ? "#2a2d35" : "#e3e6ec", halo: dark ? "#000000" : "#ffffff",
+    font: style.fontFamily, mono: of("--g4-mono"),
+  };
 }
 
 /** One tooltip per widget; `show` takes client coordinates. @returns {Tip} */
