@@ -51,15 +51,15 @@ class Turn:
             yield event
 
     def begin(self, id: int) -> Iterator[ChatEvent]:
-        """A token that was given to the model as the beginning of its answer."""
-        yield from self._told(self.parser.feed(id))
+        """A token that was given to the model as the beginning of its answer; no stop string is
+        looked for in it."""
+        for event in self.parser.feed(id):
+            yield self._delta(event.text) if isinstance(event, TextDelta) else event
 
     def close(self, *, complete: bool) -> Iterator[ChatEvent]:
         """The output is over, or was cut off (``complete=False``)."""
         yield from self._told(self.parser.finish(complete=complete))
-        rest = self._gate.flush()
-        if rest:
-            yield self._delta(rest)
+        yield from self._rest()
 
     def _told(self, events) -> Iterator[ChatEvent]:
         for event in events:
@@ -67,8 +67,14 @@ class Turn:
                 text = self._gate.add(event.text)
                 if text:
                     yield self._delta(text)
-            else:
+            else:  # no stop string is made of words before and behind a thought or a call
+                yield from self._rest()
                 yield event
+
+    def _rest(self) -> Iterator[TextDelta]:
+        rest = self._gate.flush()
+        if rest:
+            yield self._delta(rest)
 
     def _delta(self, text: str) -> TextDelta:
         delta = TextDelta(text, self._shown)

@@ -42,7 +42,8 @@ class SamplingOptions:
         seed: makes sampling reproducible; None draws one and reports it in ``Finish.seed``.
         max_tokens: stop after this many; None goes on to the end of the context, or of the memory
             that the guard finds free.
-        stop: strings that end generation; the text before them is kept.
+        stop: strings that end the answer; the text before them is kept. Not looked for in thinking
+            and tool calls.
         stop_tokens: ids that end generation, besides the model's own end-of-turn tokens.
         ignore_eos: go on after the model's own stop tokens (for measurements).
 

@@ -1,6 +1,6 @@
 """When the answer ends: stop tokens, stop strings, and text that must wait to be shown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .sampling import SamplingOptions
 
@@ -67,3 +67,62 @@ class TextGate:
             if any(stop.startswith(text[-keep:]) for stop in self._stops):
                 return keep
         return 0
+
+
+#: Control tokens after which the answer is left, and what ends each of these stretches.
+_LEAVES = {"<|channel>": ("<channel|>", "<tool_call|>"), "<|tool_call>": ("<tool_call|>",)}
+
+
+class AnswerText:
+    """The text of generated tokens, up to a stop string in the answer.
+
+    A stop string ends the *answer*: channels (their name line too) and tool calls go by whole, and
+    no stop string is made of words before and behind one.
+
+    Args:
+        tokenizer: of the model; None: there is no text.
+        stops: the stop strings.
+        prompt: the tokens before; they may have left a channel open.
+    """
+
+    def __init__(self, tokenizer, stops: tuple[str, ...] = (), prompt: Sequence[int] = ()):
+        self._text = tokenizer.detokenizer() if tokenizer is not None else None
+        self._gate = TextGate(stops)
+        names = {} if tokenizer is None else {i: t for t, i in tokenizer.special_ids.items()}
+        edges = {*_LEAVES, *sum(_LEAVES.values(), ())}
+        self._edges = {i: t for i, t in names.items() if t in edges}
+        self._ends: tuple[str, ...] = ()  # what ends the channel or call we are in
+        for token in reversed(prompt):
+            if token in self._edges or names.get(token) == "<|turn>":
+                self._ends = _LEAVES.get(names[token], ())
+                break
+
+    @property
+    def met(self) -> str | None:
+        """The stop string that was met; nothing passes after it."""
+        return self._gate.met
+
+    def add(self, token: int) -> str:
+        """What this token releases."""
+        if self._text is None or self.met is not None:
+            return ""
+        edge = self._edges.get(token)
+        if edge is None:
+            return self._passed(self._text.add(token))
+        text = self._passed(self._text.finish())  # of the stretch before
+        if self.met is not None:
+            return text
+        if edge in self._ends:
+            self._ends = ()
+        elif edge in _LEAVES and self._ends != _LEAVES["<|tool_call>"]:
+            text += self._gate.flush()
+            self._ends = _LEAVES[edge]
+        return text + self._text.add(token)
+
+    def finish(self) -> str:
+        """What was held back, once nothing more can come."""
+        text = self._passed(self._text.finish()) if self._text is not None else ""
+        return text + self._gate.flush()
+
+    def _passed(self, text: str) -> str:
+        return text if self._ends else self._gate.add(text)

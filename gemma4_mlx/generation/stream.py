@@ -23,7 +23,7 @@ from .guides import Guide, Guides
 from .memory import check_memory, wired_memory
 from .prefill import CHUNK, Prompt, SoftTokens, prefill
 from .sampling import SamplingOptions, make_processors, make_sampler
-from .stopping import TextGate, stop_token_ids
+from .stopping import AnswerText, stop_token_ids
 
 Event = Progress | Token | Finish
 
@@ -163,8 +163,7 @@ class _Run:
             self.seed = None
             self.sample = lambda logits, _: sampler(logits - mx.logsumexp(logits, keepdims=True))
         self.guides = Guides(_checked_guides(guides, constraint))
-        self.gate = TextGate(options.stop)
-        self.text = model.tokenizer.detokenizer() if model.tokenizer is not None else _NoText()
+        self.text = AnswerText(model.tokenizer, options.stop, self.prompt.tokens)
         self.reused = self.count = 0
         self.reason = "cancelled"
         self.first_token_at: float | None = None
@@ -263,18 +262,16 @@ class _Run:
     def _event(self, token: int, step: tuple, index: int) -> tuple[Token, str | None]:
         """The Token event and, if this token is the last, the reason."""
         stop = token in self.stops
-        text = "" if stop else self.gate.add(self.text.add(token))
+        text = "" if stop else self.text.add(token)
         ended = None
         if stop or self.guides.finished:
             ended = "stop"
-        elif self.gate.met is None and index + 1 == self.limit:
+        elif index + 1 == self.limit:
             ended = self.at_limit
         if ended:
-            text += self.gate.add(self.text.finish())
-        if self.gate.met is not None:
+            text += self.text.finish()
+        if self.text.met is not None:
             ended = "stop_string"
-        elif ended:
-            text += self.gate.flush()
         event = Token(
             id=token,
             text=text,
@@ -295,7 +292,7 @@ class _Run:
     def finish(self) -> Finish:
         text = ""
         if self.reason == "cancelled":
-            text = self.gate.add(self.text.finish()) + self.gate.flush()
+            text = self.text.finish()
         end = self.seconds()
         first = self.first_token_at if self.first_token_at is not None else end
         return Finish(
@@ -307,18 +304,8 @@ class _Run:
             decode_seconds=end - first,
             peak_memory=mx.get_peak_memory(),
             text=text,
-            stop_string=self.gate.met,
+            stop_string=self.text.met,
             complete=self.guides.complete,
             thinking_cut=self.guides.thinking_cut,
             seed=self.seed,
         )
-
-
-class _NoText:
-    """In place of a detokenizer, for a model without tokenizer."""
-
-    def add(self, token: int) -> str:
-        return ""
-
-    def finish(self) -> str:
-        return ""

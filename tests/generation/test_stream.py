@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gemma4_mlx.errors import ContextError, GenerationError
 from gemma4_mlx.generation import (
@@ -18,8 +20,9 @@ from gemma4_mlx.generation import (
     Token,
     stream,
 )
+from gemma4_mlx.generation.constrained import Constraint
 from gemma4_mlx.generation.prefill import Prompt
-from gemma4_mlx.generation.stopping import TextGate, stop_token_ids
+from gemma4_mlx.generation.stopping import AnswerText, TextGate, stop_token_ids
 from gemma4_mlx.processing.inputs import MediaSpan, ModelInputs
 
 PROMPT = [2, *range(400, 440)]
@@ -134,6 +137,82 @@ def test_the_gate_never_shows_part_of_a_stop_string(size):
     assert (shown, gate.met, gate.flush()) == ("a <en> b ", "<end>", "")
     gate = TextGate(stops)
     assert gate.add("x <e") + gate.flush() == "x <e" and gate.met is None
+
+
+STRETCHES = {
+    "words": "{}",
+    "thought": "<|channel>thought\n{}\n<channel|>",
+    "call": '<|tool_call>call:f{{a:<|"|>{}<|"|>}}<tool_call|>',
+}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    stretches=st.lists(st.tuples(st.sampled_from([*STRETCHES]), st.text("aSTOP\n", max_size=12))),
+    stops=st.sampled_from([("\n",), ("STOP",), ("OP", "T\n", "thought"), ()]),
+    opened=st.booleans(),
+)
+def test_a_stop_string_ends_the_answer_alone(tokenizer, stretches, stops, opened):
+    """Against a search in the words alone. What was told never runs ahead of it."""
+    prompt = "<|turn>model\n<|channel>thought\n" if opened else "<|turn>model\n"
+    written, wanted = ("a\nSTOP<channel|>",) * 2 if opened else ("", "")
+    met, answer = None, ""  # the words since the last thought or call
+    for kind, words in stretches:
+        part = STRETCHES[kind].format(words)
+        written += part
+        if met is None:
+            answer = answer + words if kind == "words" else ""
+            found = [(answer.find(stop), stop) for stop in stops if stop in answer]
+            met = min(found)[1] if found else None
+            wanted += part
+            if met is not None:
+                wanted = wanted[: len(wanted) - len(answer) + min(found)[0]]
+    text = AnswerText(tokenizer, stops, tokenizer.encode(prompt, allow_special=True))
+    shown = ""
+    for token in tokenizer.encode(written, allow_special=True):
+        shown += text.add(token)
+        assert wanted.startswith(shown)
+        if text.met is not None:
+            break
+    assert (shown + text.finish(), text.met) == (wanted, met)
+
+
+class Forced:
+    """A guide that has the model write a text."""
+
+    finished = complete = True
+
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+    def start(self, prompt, vocab_size, stops):
+        self.left, self.finished = list(self.tokens), False
+
+    def allowed(self):
+        return self.left[0]
+
+    def accept(self, token):
+        self.left.pop(0)
+        self.finished = not self.left
+
+
+@pytest.mark.parametrize("grammar", [False, True])
+def test_stop_strings_go_by_thoughts_and_calls(tiny, grammar):
+    model = tiny()
+    tools = {"f": {"type": "object", "properties": {"a": {"type": "string"}}}}
+    constraint = Constraint.from_tools(tools, model.tokenizer, thinking=True) if grammar else None
+    call = '<|tool_call>call:f{a:<|"|>one\ntwo<|"|>}<tool_call|>'
+    for text, shown, reason in [
+        (f"<|channel>thought\na\nb\n<channel|>One.{call}", None, "stop"),
+        ("<|channel>thought\na\n<channel|>One\ntwo", "<|channel>thought\na\n<channel|>One", None),
+    ]:
+        forced = Forced(model.tokenizer.encode(text, allow_special=True))
+        _, tokens, (finish,) = parts(
+            run(model, constraint=constraint, guides=[forced],
+                options={"max_tokens": 60, "stop": ["\n"]})
+        )  # fmt: skip
+        assert finish.reason == (reason or "stop_string")
+        assert "".join(t.text for t in tokens) == (text if shown is None else shown)
 
 
 def test_errors_come_before_anything_is_computed(tiny):
