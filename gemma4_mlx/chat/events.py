@@ -72,6 +72,8 @@ class Reply:
             ``"stop_string"``, ``"memory"`` (no room for more), ``"cancelled"``, or from the agent
             loop ``"step_limit"``.
         steps: from the agent loop, the replies of all its steps, this one last.
+        answered_in_thought: the model ended its turn in the thinking channel and wrote no words
+            behind it: what it thought there is the answer.
     """
 
     text: str
@@ -81,6 +83,7 @@ class Reply:
     stats: Finish | None = field(default=None, repr=False)
     finish_reason: str = "stop"
     steps: tuple["Reply", ...] = field(default=(), repr=False)
+    answered_in_thought: bool = False
     _value: Any = field(default=None, repr=False)
     _problem: str | None = field(default=None, repr=False)
 

@@ -56,6 +56,8 @@ class ReplyParser:
         self._written = {"text": 0, "thinking": 0, "call": 0}
         self._fresh = True  # the next thought begins a part of its own
         self._ended = False
+        #: the last thought was never closed
+        self.left_open = False
         #: what was read so far
         self.parts: list[Text | Thinking | ToolCall] = []
 
@@ -124,7 +126,7 @@ class ReplyParser:
             events += self._characters(self._bytes.finish())
         if not complete and self._mode == "call":
             self._mode, self._call = "text", []
-        return events + self._close()
+        return events + self._end()
 
     # What it means
 
@@ -152,7 +154,7 @@ class ReplyParser:
         if self._ended:
             return []
         if name in _ENDS:
-            events = self._close()
+            events = self._end()
             self._ended = True
             return events
         if self._mode == "call":
@@ -191,6 +193,13 @@ class ReplyParser:
             self._mode = "text"
             return events
         return self._show(rest)
+
+    def _end(self) -> list[Event]:
+        """The turn is over."""
+        inside = self._mode == "thinking"
+        events = self._close()
+        self.left_open |= inside and not self._fresh
+        return events
 
     def _show(self, text: str) -> list[Event]:
         if not text:

@@ -34,6 +34,7 @@ class Turn:
         self.parser, self.constraint, self.wants_value = parser, constraint, wants_value
         self._gate = TextGate(stops)
         self._shown = 0  # code points of the answer that were told
+        self._answered_in_thought = False
         self.tokens: list[Token] = []
         self.stats: Finish | None = None
 
@@ -60,6 +61,13 @@ class Turn:
         """The output is over, or was cut off (``complete=False``)."""
         yield from self._told(self.parser.finish(complete=complete))
         yield from self._rest()
+        parser = self.parser
+        if complete and parser.left_open and not parser.calls and not parser.text.strip():
+            # The model has answered, only not where an answer belongs.
+            answer = Text(parser.parts[-1].text)
+            parser.parts[-1] = answer
+            self._answered_in_thought = True
+            yield self._delta(answer.text)
 
     def _told(self, events) -> Iterator[ChatEvent]:
         for event in events:
@@ -105,6 +113,7 @@ class Turn:
             tuple(self.tokens),
             self.stats,
             reason,
+            answered_in_thought=self._answered_in_thought,
             _value=value,
             _problem=problem,
         )

@@ -37,7 +37,8 @@ class Answering:
         live: the turn as it stands.
         steps: tokens of each generation; an agent's turn has several.
         progress: ``{"done", "total"}`` in prompt tokens while the prompt is read, else None.
-        status: "streaming", then "done", "stopped", "length" or "error".
+        status: "streaming", then "done", "stopped", "length", "memory", "thought" (it answered in its
+            thinking channel) or "error".
     """
 
     def __init__(
@@ -167,7 +168,8 @@ class Answering:
             return
         elif isinstance(event, Done):
             self._finish = event.reply.stats
-            self.status = ENDINGS.get(event.reply.finish_reason, "done")
+            ended = "thought" if event.reply.answered_in_thought else "done"
+            self.status = ENDINGS.get(event.reply.finish_reason, ended)
             return
         self._changed()
 

@@ -72,6 +72,37 @@ def test_thinking_is_kept_in_the_history_and_left_out_of_the_prompt(chat, script
     assert "<|think|>" not in script.prompts[1]
 
 
+def test_an_answer_inside_a_thought_that_was_never_closed(chat, script):
+    script.replies = [
+        "<|channel>thought\nhm\n<channel|><|channel>thought\nIt is\n21.<turn|>",
+        "x<turn|>",
+    ]
+    events = list(chat.stream("Hi", thinking=True, stop="is"))
+    reply = events[-1].reply
+    assert (reply.text, reply.thinking, reply.answered_in_thought) == ("It is\n21.", "hm", True)
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == reply.text
+    assert chat.messages[-1].parts == (Thinking("hm"), Text("It is\n21."))
+    assert not chat.send("And?").answered_in_thought
+    assert "<|turn>model\nIt is\n21.<turn|>" in script.prompts[1]
+
+
+@pytest.mark.parametrize(
+    "written, how",
+    [
+        ("<|channel>thought\nand so on and on", {"max_tokens": 5}),
+        ("One moment.<|channel>thought\nhm<turn|>", {}),
+        ("<|channel>thought\n<turn|>", {}),
+        ("<|channel>thought\nhm\n<channel|><turn|>", {}),
+        ("<|channel>thought\nhm\n<|tool_call>call:f{}<tool_call|><|tool_response>", {}),
+    ],
+)
+def test_other_thoughts_stay_thoughts(chat, script, written, how):
+    script.replies = [written]
+    reply = chat.send("Hi", thinking=True, **how)
+    assert not reply.answered_in_thought
+    assert "hm" not in reply.text and "so" not in reply.text
+
+
 def test_thinking_budget(chat, script):
     script.replies = ["a<turn|>"] * 3
     chat.send("Hi", thinking=7)

@@ -70,6 +70,29 @@ def test_a_turn_streams_and_ends_as_the_chat_has_it(prompt):
     json.dumps(prompt.get_state(["turns", "about", "options", "stats"]))
 
 
+def get_weather(city: str) -> dict:
+    """Get the current weather for a city.
+
+    Args:
+        city: City name
+    """
+    return {"sky": "sunny", "temperature": 21}
+
+
+def test_an_answer_inside_the_thought_is_shown_and_marked(model):
+    never_closed = SamplingOptions(
+        max_tokens=40, suppress_tokens=(model.tokenizer.id("<channel|>"),)
+    )
+    chat = g4.Chat(model, tools=[get_weather], thinking=True, options=never_closed)
+    prompt = Prompt(chat, approve=False)
+    prompt.send = lambda content, buffers=None: None
+    say(prompt, "What is the weather in Paris?")
+    turn = prompt.turns[-1]
+    assert [part["kind"] for part in turn["parts"]] == ["tool_call", "text"]
+    assert text_of(turn) == chat.messages[-1].text and "21" in text_of(turn)
+    assert turn["status"] == "thought"
+
+
 def test_it_tells_at_most_thirty_times_a_second_and_stops_within_a_token(model):
     prompt = Prompt(g4.Chat(model, options=ENDLESS))
     told = []

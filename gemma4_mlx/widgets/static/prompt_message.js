@@ -6,7 +6,8 @@ import { renderMarkdown } from "./vendor/markdown.js";
 const NAMES = { user: "You", assistant: "Model", system: "System" };
 const ENDINGS = {
   stopped: "Stopped", length: "Reached the longest answer allowed",
-  memory: "No memory left to go on", error: "Failed",
+  memory: "No memory left to go on", thought: "Answered inside its thinking, which it did not close",
+  error: "Failed",
 };
 
 /**
