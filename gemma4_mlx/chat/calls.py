@@ -4,7 +4,7 @@
 
 Keys are bare and sorted, strings stand between two ``<|"|>`` tokens without any escaping, so that
 a string may hold braces, commas, quotes and line breaks. What models also write is read as well:
-quoted keys, JSON strings in ``"``, Python's ``True`` and ``None``.
+quoted keys, strings in ``"`` or ``'``, Python's ``True`` and ``None``.
 
 The text comes as pieces: :data:`QUOTE` for the token ``<|"|>``, ``str`` for everything else. So a
 string may even contain the characters ``<|"|>`` spelled out.
@@ -55,7 +55,7 @@ def read_call(pieces: Iterable[str | _Quote]) -> tuple[str, dict[str, Any]]:
         shown = spelled(items)[:80]
         raise CallSyntaxError(f"expected call:NAME{{...}}, found {shown!r}")
     name = head.group(1).strip("\"'")
-    reader = _Reader(items, head.end())
+    reader = _Reader(items, plain, head.end())
     try:
         arguments = reader.object_body(0)
         reader.skip_space()
@@ -73,11 +73,16 @@ def spelled(items: Sequence[str | _Quote]) -> str:
     return "".join(str(QUOTE) if item is QUOTE else item for item in items)
 
 
-class _Reader:
-    """A recursive reader over characters and quote marks."""
+def _escaped(found: re.Match) -> str:
+    """A double quote as JSON writes it; what is escaped already stays."""
+    return found.group(1) or '\\"'
 
-    def __init__(self, items: list[str | _Quote], at: int):
-        self.items, self.at = items, at
+
+class _Reader:
+    """A recursive reader over characters and quote marks; `plain` has a NUL for each mark."""
+
+    def __init__(self, items: list[str | _Quote], plain: str, at: int):
+        self.items, self.plain, self.at = items, plain, at
 
     def peek(self) -> str | _Quote | None:
         return self.items[self.at] if self.at < len(self.items) else None
@@ -129,6 +134,8 @@ class _Reader:
         char = self.peek()
         if char is QUOTE or char == '"':
             return self.string()
+        if char == "'" and (text := self.single_quoted(":")) is not None:
+            return text
         start = self.at
         while isinstance(self.peek(), str) and self.peek() not in ":{}[],":
             self.at += 1
@@ -144,6 +151,8 @@ class _Reader:
         char = self.peek()
         if char is QUOTE or char == '"':
             return self.string()
+        if char == "'" and (text := self.single_quoted(",]}")) is not None:
+            return text
         if char == "{":
             self.at += 1
             return self.object_body(depth)
@@ -174,6 +183,20 @@ class _Reader:
                     return text[1:-1]
         self.at = start
         raise self.fail("'\"' at the end of a string")
+
+    def single_quoted(self, behind: str) -> str | None:
+        """A string in ``'``, up to one with a mark of `behind` after it: others are apostrophes.
+        None, and nothing read, where there is no such end."""
+        pattern = rf"'((?:\\.|[^\\\0])*?)'(?=\s*[{re.escape(behind)}])"
+        found = re.compile(pattern, re.DOTALL).match(self.plain, self.at)
+        if found is None:
+            return None
+        self.at = found.end()
+        text = found.group(1).replace("\\'", "'")
+        try:
+            return json.loads('"' + re.sub(r'(\\.)|"', _escaped, text) + '"', strict=False)
+        except ValueError:
+            return text
 
     def word(self) -> Any:
         """A number, true, false or null; anything else up to a comma or bracket is text."""

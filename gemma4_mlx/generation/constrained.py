@@ -26,17 +26,33 @@ _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separa
 _compiled: "weakref.WeakKeyDictionary[Any, dict]" = weakref.WeakKeyDictionary()
 
 
+class _Vocabulary:
+    """A tokenizer as llguidance asks for it: each entry's bytes, and how a text is spelled.
+
+    Its own reading of a ``tokenizer.json`` would spell the *text* ``<eos>`` with the control token,
+    which no grammar then takes.
+    """
+
+    def __init__(self, tokenizer, stops: frozenset[int]):
+        self._tokenizer = tokenizer
+        self.eos_token_id, self.bos_token_id = min(stops), tokenizer.bos_token_id
+        self.tokens = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+        self.special_token_ids = sorted(tokenizer.special_ids.values())
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self._tokenizer.encode(text.decode("utf-8"))
+
+
 def guidance_tokenizer(tokenizer, vocab_size: int, stops: frozenset[int]):
     """The vocabulary as llguidance reads it; built once per tokenizer (a second or two for
     262,144 entries)."""
-    from llguidance import LLTokenizer
+    from llguidance import LLTokenizer, TokenizerWrapper
 
     known = _compiled.setdefault(tokenizer, {})
     key = (vocab_size, stops)
     if key not in known:
-        known[key] = LLTokenizer(
-            tokenizer.backend.to_str(), n_vocab=vocab_size, eos_token=sorted(stops)
-        )
+        wrapped = TokenizerWrapper(_Vocabulary(tokenizer, stops))
+        known[key] = LLTokenizer(wrapped, n_vocab=vocab_size, eos_token=sorted(stops))
     return known[key]
 
 
@@ -78,7 +94,7 @@ class Constraint:
         failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, checker)
         if failed:
             kind = "schema" if schema is not None else "grammar"
-            raise SchemaError(f"This {kind} cannot be enforced: {messages[0]}")
+            raise SchemaError(f"This {kind} cannot be enforced: {_reason(messages[0])}")
         self._matcher = None
 
     @classmethod
@@ -232,7 +248,8 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GenerationError(f"Constrained decoding failed: {self._matcher.get_error()}")
+            problem = self._matcher.get_error().partition("<state>")[0].strip()
+            raise GenerationError(f"Constrained decoding failed: {problem}")
 
     @property
     def finished(self) -> bool:
@@ -265,6 +282,16 @@ class Constraint:
         if self.model is not None:
             return self.model.model_validate_json(self.text)
         return json.loads(self.text) if self.schema is not None else self.text
+
+
+def _reason(message: str) -> str:
+    """llguidance's words, with what to do where they name a switch of its own."""
+    if "oneOf constraints are not supported" in message:
+        return (
+            "the cases of a 'oneOf' must exclude one another by their type, or by a property that "
+            "all of them require and that has other values in each; else write 'anyOf'."
+        )
+    return message
 
 
 def _closed(schema: Any) -> Any:

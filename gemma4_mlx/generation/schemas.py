@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from ..errors import SchemaError
+from .unions import exclusive_unions
 
 #: Keywords whose value is one schema, a list of schemas, a map of names to schemas.
 _SCHEMA = {"additionalProperties", "items"}
@@ -78,7 +79,7 @@ def checked_schema(schema: Any) -> Any:
     """
     if schema is False:
         raise SchemaError("The schema `false` admits no value at all.")
-    result = _checked(schema, "#")
+    result = _checked(exclusive_unions(schema), "#")
     if isinstance(result, dict):
         _check_finite(result)
     return result

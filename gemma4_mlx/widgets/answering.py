@@ -37,8 +37,8 @@ class Answering:
         live: the turn as it stands.
         steps: tokens of each generation; an agent's turn has several.
         progress: ``{"done", "total"}`` in prompt tokens while the prompt is read, else None.
-        status: "streaming", then "done", "stopped", "length", "memory", "thought" (it answered in its
-            thinking channel) or "error".
+        status: "streaming", then "done", "stopped", "length", "memory", "error", or "thought" where
+            it answered in its thinking channel.
     """
 
     def __init__(

@@ -68,6 +68,10 @@ def read(text):
     "text, arguments",
     [
         ("call:f{}", {}),
+        ("call:f{a:'x'}", {"a": "x"}),
+        ("call:f{a:'it's, say', b:['x','y' ],c:''}", {"a": "it's, say", "b": ["x", "y"], "c": ""}),
+        (r"call:f{'a b':'q \" r','c':'it\'s\n{x}'}", {"a b": 'q " r', "c": "it's\n{x}"}),
+        ("call:f{a:'tis so,b:it's}", {"a": "'tis so", "b": "it's"}),
         (" call: f { } ", {}),
         ("f{a:1}", {"a": 1}),
         ('call:f{"a": "x\\n\\"y\\"", b: True, c: None}', {"a": 'x\n"y"', "b": True, "c": None}),

@@ -237,6 +237,19 @@ COMBINED = {
         ]
     },
     "oneOf consts": {"oneOf": [{"const": "a"}, {"const": "b"}]},
+    "oneOf references": {
+        "oneOf": [{"$ref": "#/$defs/circle"}, {"$ref": "#/$defs/flag"}],
+        "$defs": {
+            "circle": obj(kind={"enum": ["circle", "disc"]}, r=between(1, 9)),
+            "flag": {"anyOf": [obj(kind={"const": "flag"}, up=B), NULL]},
+        },
+    },
+    "oneOf open objects": {
+        "oneOf": [
+            obj(kind={"const": "a"}, n=between(1, 9), extra=B),
+            obj(kind={"const": "b"}, n=text(3), extra=B),
+        ]
+    },
     "allOf": {"allOf": [{"type": "integer"}, {"minimum": 3}, {"maximum": 8}]},
     "allOf objects": {
         "allOf": [

@@ -5,6 +5,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import jsonschema
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from pydantic import BaseModel, Field
 from schema_corpus import CORPUS
 
+from gemma4_mlx.chat.calls import QUOTE, read_call
 from gemma4_mlx.errors import GenerationError, SchemaError
 from gemma4_mlx.generation import Constraint, Token, stream
+from gemma4_mlx.generation.unions import exclusive_unions
 
 NAMES = sorted(CORPUS)
 SAMPLE = random.Random(0).sample(NAMES, 24)  # the others run with -m slow
@@ -181,6 +184,92 @@ def test_pydantic_models_come_back_as_instances(tiny):
             break
     else:
         pytest.fail("no seed finished")
+
+
+class Leaf(BaseModel):
+    kind: Literal["leaf"] = "leaf"
+    size: int = Field(ge=0, le=9)
+
+
+class Stone(BaseModel):
+    kind: Literal["stone", "rock"]
+
+
+class Twig(BaseModel):
+    kind: Literal["twig"] = "twig"
+    parts: list["Thing"] = Field(max_length=2)
+
+
+Plant = Annotated[Leaf | Twig, Field(discriminator="kind")]
+Thing = Annotated[Plant | Stone, Field(discriminator="kind")]
+Twig.model_rebuild()
+
+
+class Garden(BaseModel):
+    thing: Thing
+
+
+def test_discriminated_unions(tokenizer):
+    """Nested, recursive, with defaults that leave the property out of what is required."""
+    constraint = Constraint.from_schema(Garden, tokenizer)
+    rng, kinds = np.random.default_rng(2), set()
+    for _ in range(40):
+        if random_walk(constraint, 2048, rng):
+            garden = constraint.value()
+            assert isinstance(garden, Garden)
+            assert json.loads(constraint.text)["thing"]["kind"] == garden.thing.kind
+            kinds.add(garden.thing.kind)
+    assert kinds == {"leaf", "twig", "stone", "rock"}
+
+
+@pytest.mark.parametrize("a, b", [
+    ({"const": 1}, {"const": 1.0}),
+    ({"type": "integer"}, {"type": "number"}),
+    ({"$ref": "#/$defs/x"}, {"$ref": "#/$defs/x"}),
+    (
+        {"type": "object", "properties": {"k": {"const": "a"}}},
+        {"type": "object", "properties": {"k": {"const": "b"}}},
+    ),
+], ids=str)  # fmt: skip
+def test_cases_that_may_meet_stay_one_of(a, b):
+    schema = {"oneOf": [a, b], "$defs": {"x": {"const": 1}}}
+    assert exclusive_unions(schema) == schema
+
+
+CONTROL = ("<eos>", "<pad>", "a<turn|>", "<|turn>", '<|"|>', "<|tool_call>", "<channel|>")
+
+
+@pytest.mark.parametrize("text", CONTROL)
+def test_a_spelled_control_token_is_text(tiny, tokenizer, text):
+    """In every place where a schema or a grammar can say it."""
+    named = {"type": "object", "properties": {text: {"const": 1}}, "required": [text]}
+    cases = [
+        ({"const": text}, text), ({"enum": [text]}, text), ({"pattern": f"^{re.escape(text)}$",
+        "type": "string"}, text), ({**named, "additionalProperties": False}, {text: 1}),
+        (re.compile(re.escape(text) + "!"), text + "!"), (f"start: {json.dumps(text)} \"!\"",
+        text + "!"),
+    ]  # fmt: skip
+    for schema, value in cases:
+        constraint = Constraint.of(schema, tokenizer)
+        assert generate(tiny(), constraint).reason == "stop"
+        assert constraint.value() == value
+        assert not any(map(tokenizer.is_special, constraint._tokens))
+
+
+def test_a_tool_grammar_spells_them_too(tiny, tokenizer):
+    text = "<eos><|turn>"
+    tools = {"f": {"type": "object", "properties": {"a": {"enum": [text]}}, "required": ["a"]}}
+    constraint = Constraint.from_tools(tools, tokenizer, required=True)
+    generate(tiny(), constraint)
+    name, arguments = read_call(
+        QUOTE if piece == '<|"|>' else piece
+        for piece in map(tokenizer.token_text, _first_call(constraint._tokens, tokenizer))
+    )
+    assert (name, arguments) == ("f", {"a": text})
+
+
+def _first_call(tokens, tokenizer):
+    return tokens[1 : tokens.index(tokenizer.id("<tool_call|>"))]
 
 
 def test_regular_expressions_and_grammars(tiny):
