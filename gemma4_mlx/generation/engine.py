@@ -10,19 +10,26 @@ at between tokens.
     for event in job.events(): ...                    # Progress, Token, ..., Finish
     job.cancel()                                      # from any thread, done within a token
 
-Jobs run one at a time in the order they were submitted, so several widgets share a model fairly.
+Several widgets share the thread fairly. Generators take turns, a turn being what they do until
+their next event (a token, a chunk of a prompt), and the one that has had the least time goes
+next: a short answer does not wait for somebody else's long prompt. A plain function runs whole,
+when everything submitted before it has ended. Each job is a context of its own (``contextvars``):
+what it observes or changes in a model concerns no other.
 """
 
 import atexit
+import contextvars
 import inspect
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
 from ..errors import GenerationError
+from ..model.taps import begin_job
 
 _DONE = object()  # ends a job's event queue
 
@@ -47,6 +54,11 @@ class Job:
         self._value: Any = None
         self._error: BaseException | None = None
         self._inline: Iterator | None = None
+        self.takes_turns = inspect.isgeneratorfunction(_unwrapped(fn))
+        self._cache = kwargs.get("cache")
+        self._turns: Iterator | None = None
+        self._context: contextvars.Context | None = None
+        self._spent = self._last = 0.0  # seconds it has run, and when its last turn ended
 
     def cancel(self) -> None:
         """Ask the job to stop; returns at once. A job that is done is not changed."""
@@ -110,10 +122,24 @@ class Job:
 
     # The rest runs on the engine's thread.
 
-    def _run(self) -> None:
-        for event in self._steps():
-            self._events.put(event)
-        self._events.put(_DONE)
+    def _turn(self) -> None:
+        """Go on to the next event."""
+        if self._turns is None:
+            self._turns, self._context = self._steps(), contextvars.copy_context()
+            self._context.run(begin_job)
+        began = time.perf_counter()
+        event = self._context.run(next, self._turns, _DONE)
+        self._last = time.perf_counter()
+        self._spent += self._last - began
+        if event is _DONE:
+            self._turns = self._context = self._cache = None
+        self._events.put(event)
+
+    def _may_begin(self, earlier: list["Job"]) -> bool:
+        """Whether what was submitted before and has not ended leaves it free to run."""
+        if not self.takes_turns:
+            return not earlier
+        return self._cache is None or all(self._cache is not job._cache for job in earlier)
 
     def _steps(self) -> Iterator:
         """Run to the end, yielding events; keeps the error instead of raising it."""
@@ -122,6 +148,7 @@ class Job:
                 raise CancelledError("The job was cancelled before it began.")
             value = self._fn(*self._args, **self._kwargs)
             if inspect.isgenerator(value):
+                self.takes_turns = True
                 value = yield from self._iterate(value)
             self._value = value
         except GeneratorExit:
@@ -147,25 +174,26 @@ class Job:
 
 
 class Engine:
-    """A daemon thread that runs jobs in order. Use the shared one, :func:`engine`."""
+    """A daemon thread that runs jobs, in fair turns. Use the shared one, :func:`engine`."""
 
     def __init__(self):
-        self._jobs: queue.SimpleQueue = queue.SimpleQueue()
+        self._arriving: queue.SimpleQueue = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._running: Job | None = None
+        self._jobs: tuple[Job, ...] = ()  # not ended, in the order they came
         self._closed = False
 
     def submit(self, fn: Callable, *args, **kwargs) -> Job:
         """Queue ``fn(*args, **kwargs)``; from the engine's own thread, run it at once instead (a
-        generator then advances as its events are read), for waiting would never end.
+        generator then advances as its events are read), for waiting would never end. Generators
+        that are given the same ``cache=`` run one after another.
 
         Raises GenerationError while the interpreter shuts down.
         """
         job = Job(fn, args, kwargs)
         if self.on_engine_thread():
             steps = job._steps()
-            if inspect.isgeneratorfunction(_unwrapped(fn)):
+            if job.takes_turns:
                 job._inline = steps
             else:
                 for event in steps:
@@ -178,7 +206,7 @@ class Engine:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="gemma4-mlx", daemon=True)
                 self._thread.start()
-            self._jobs.put(job)
+            self._arriving.put(job)
         return job
 
     def run(self, fn: Callable, *args, **kwargs) -> Any:
@@ -193,7 +221,7 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return self._running is not None or not self._jobs.empty()
+        return not self._arriving.empty() or not all(job.done for job in self._jobs)
 
     def close(self, timeout: float = 5.0) -> None:
         """Cancel what runs and is queued, and wait until it has stopped; called when the
@@ -205,29 +233,51 @@ class Engine:
         """
         with self._lock:
             self._closed = True
-            thread, running = self._thread, self._running
+            thread, jobs = self._thread, self._jobs
         if thread is None or not thread.is_alive():
             return
-        if running is not None:
-            running.cancel()
+        for job in jobs:
+            job.cancel()
         idle = threading.Event()
-        self._jobs.put(idle)
+        self._arriving.put(idle)
         idle.wait(timeout)
 
     def _work(self) -> None:
         import mlx.core as mx
 
+        closing = []
         with mx.stream(mx.new_thread_local_stream(mx.default_device())):
             while True:
-                job = self._jobs.get()
-                if isinstance(job, threading.Event):  # from close(): nothing is running
-                    job.set()
-                    continue
-                self._running = job
-                if self._closed:
-                    job.cancel()
-                job._run()
-                self._running = job = None
+                while not self._jobs or not self._arriving.empty():
+                    self._arrive(self._arriving.get(), closing)
+                job = self._next()
+                job._turn()
+                if job.done:
+                    self._jobs = tuple(other for other in self._jobs if other is not job)
+                del job  # while the thread waits, it keeps nothing alive
+                if not self._jobs:
+                    for idle in closing:
+                        idle.set()
+
+    def _arrive(self, job: Job | threading.Event, closing: list) -> None:
+        if isinstance(job, threading.Event):  # from close(): to be set when nothing runs
+            closing.append(job)
+            if not self._jobs:
+                job.set()
+            return
+        # It has had as much as the one that has had the least: the next turn is its own, and it
+        # does not have all of them until it has made up for the past of others.
+        job._spent = min((other._spent for other in self._jobs), default=0.0)
+        self._jobs = (*self._jobs, job)
+        if self._closed:
+            job.cancel()
+
+    def _next(self) -> Job:
+        """Whose turn it is: who asked to stop, then functions, then who has had the least."""
+        able = [job for i, job in enumerate(self._jobs) if job._may_begin(self._jobs[:i])]
+        return min(
+            able, key=lambda job: (not job.cancelled, job.takes_turns, job._spent, job._last)
+        )
 
 
 _engine: Engine | None = None

@@ -2,12 +2,13 @@
 
 The estimate is the planner's (:mod:`gemma4_mlx.checkpoints.planner`) and on the safe side: keys and
 values of the whole sequence, snapshots, and the activations of one prefill chunk, less what is in
-memory already, compared with the memory that is free now. An answer of open length
-(``max_tokens=None``) may grow as long as there is room. Switch it off with
-``memory_guard=False`` or ``GEMMA4_MLX_MEMORY_GUARD=0``.
+memory already, compared with the memory that is free now and that no generation under way has
+asked for. An answer of open length (``max_tokens=None``) may grow as long as there is room. Switch
+it off with ``memory_guard=False`` or ``GEMMA4_MLX_MEMORY_GUARD=0``.
 """
 
 import os
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def check_memory(
         )  # fmt: skip
     if not enabled:
         return most
-    free = free_memory() - RESERVE
+    free = free_memory() - RESERVE - sum(claim.left() for claim in list(_claims))
     need = needed(model, cache, least, chunk)
     if need.total > free:
         _refuse(need, free, least, chunk, cache.kv_bits)
@@ -126,17 +127,44 @@ def _refuse(need: Need, free: int, tokens: int, chunk: int, kv_bits: int | None)
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Claim:
+    """A generation under way, and the tokens that it may still need room for."""
+
+    model: object
+    cache: object
+    tokens: int
+    chunk: int
+
+    def left(self) -> int:
+        """Bytes of keys and values that it has not taken yet."""
+        return _needed(self.model, self.cache, self.tokens, self.chunk, 0).cache
+
+
+_claims: list[_Claim] = []
+_claiming = threading.Lock()
+_wired_before: int | None = None
+
+
 @contextmanager
-def wired_memory():
-    """Keep the model's pages in place while generating, where the device supports it (Metal): as
-    mlx-lm does, up to the recommended working set."""
-    size = mx.device_info().get("max_recommended_working_set_size")
-    if size is None:
-        yield
-        return
-    before = mx.set_wired_limit(size)
+def under_way(model, cache, tokens: int, chunk: int):
+    """A generation of ``tokens`` tokens, perhaps beside others: others leave it the memory that it
+    has asked for. While there is any, the model's pages are kept in place where the device supports
+    it (Metal; as mlx-lm does, up to the recommended working set), and the peak of memory is counted
+    from the first one's begin."""
+    global _wired_before
+    claim = _Claim(model, cache, tokens, chunk)
+    with _claiming:
+        if not _claims:
+            mx.reset_peak_memory()
+            size = mx.device_info().get("max_recommended_working_set_size")
+            _wired_before = mx.set_wired_limit(size) if size is not None else None
+        _claims.append(claim)
     try:
         yield
     finally:
-        mx.synchronize()
-        mx.set_wired_limit(before)
+        with _claiming:
+            _claims.remove(claim)
+            if not _claims and _wired_before is not None:
+                mx.synchronize()
+                mx.set_wired_limit(_wired_before)

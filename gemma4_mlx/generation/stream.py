@@ -20,7 +20,7 @@ from ..errors import ContextError, GenerationError
 from .caches import PromptCache
 from .events import Alternative, Finish, Progress, Token
 from .guides import Guide, Guides
-from .memory import check_memory, wired_memory
+from .memory import check_memory, under_way
 from .prefill import CHUNK, Prompt, SoftTokens, prefill
 from .sampling import SamplingOptions, make_processors, make_sampler
 from .stopping import AnswerText, stop_token_ids
@@ -80,9 +80,8 @@ def stream(
     run = _Run(model, inputs, options, constraint, guides, alternatives, sampler, beyond_context)
     run.cancelled = cancel.is_set if cancel is not None else (lambda: False)
     run.cache = _checked_cache(cache, model)
-    run.make_room(prefill_chunk, memory_guard)
-    mx.reset_peak_memory()
-    with wired_memory():
+    claimed = run.make_room(prefill_chunk, memory_guard)
+    with under_way(model, run.cache, claimed, prefill_chunk):
         try:
             run.cache.busy = True
             run.reused = run.cache.reuse(run.prompt.inputs)
@@ -181,14 +180,16 @@ class _Run:
         left = context - n + 1  # the last token need not be read
         return left if asked is None else min(asked, left)
 
-    def make_room(self, chunk: int, guard: bool | None) -> None:
-        """Ask for memory. An answer of open length ends where memory does."""
+    def make_room(self, chunk: int, guard: bool | None) -> int:
+        """Ask for memory; returns the tokens that there must be room for. An answer of open length
+        ends where memory does."""
         n = len(self.prompt)
         most = n + self.limit - 1  # the last token need not be read
         least = most if self.options.max_tokens is not None else n
         fits = check_memory(self.model, self.cache, least, most, chunk, enabled=guard)
         if fits < most:
             self.limit, self.at_limit = fits - n + 1, "memory"
+        return least
 
     def seconds(self) -> float:
         return time.perf_counter() - self.started

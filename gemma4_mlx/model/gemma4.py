@@ -38,7 +38,6 @@ class Model(nn.Module):
         config: the checkpoint's :class:`~gemma4_mlx.config.Gemma4Config`.
         tokenizer, generation_config, chat_template, processor_config, source, fingerprint: what
             the checkpoint brings beside its weights; set by :func:`gemma4_mlx.load`.
-        interventions: keys of the interventions in force, innermost last.
 
     Raises:
         ConfigError: an audio tower with other attention than the released models'.
@@ -52,7 +51,6 @@ class Model(nn.Module):
         H = config.text.hidden_size
         self._make_towers(config, H)
         self._taps = Taps()
-        self.interventions: tuple = ()
         self.tokenizer = None
         self.generation_config: dict = {}
         self.chat_template: str | None = None
@@ -246,6 +244,11 @@ class Model(nn.Module):
         """``with model.observe(f):`` calls ``f(name, layer, value, geometry)`` at every tap."""
         return self._taps.observing(*observers)
 
+    @property
+    def interventions(self) -> tuple:
+        """Keys of the interventions in force, innermost last."""
+        return self._taps.interventions
+
     @contextmanager
     def intervene(self, *interventions):
         """Change what the model computes for the duration of a ``with`` block.
@@ -253,6 +256,7 @@ class Model(nn.Module):
         Each intervention has ``observer(model)``, which checks it against this model and returns
         an observer, and a hashable ``key``. At one tap they apply in the order given. An
         observer's ``looks``, if it has any, is called with what all of them made of the value.
+        A generation keeps to what is in force when it begins.
 
         Raises InterventionError for what is no intervention, or names what this model lacks.
         """
@@ -264,13 +268,5 @@ class Model(nn.Module):
                 )
         observers = [intervention.observer(self) for intervention in interventions]
         looking = [observer.looks for observer in observers if hasattr(observer, "looks")]
-        before = self.interventions
-        with (
-            self._taps.observing(*observers, first=True),
-            self._taps.observing(*looking),
-        ):
-            self.interventions = (*before, *(i.key for i in interventions))
-            try:
-                yield self
-            finally:
-                self.interventions = before
+        with self._taps.changing(observers, looking, [i.key for i in interventions]):
+            yield self

@@ -7,8 +7,10 @@ None to leave it. An observer that only looks builds its own graph beside the mo
 numbers of the forward pass stay what they were, to the bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 
 import mlx.core as mx
@@ -52,6 +54,46 @@ def untouched(name: str, value: mx.array, geometry: object = None) -> mx.array:
     return value
 
 
+#: What the job that runs now began with and added, by Taps; None where no job runs.
+_of_this_job: ContextVar[dict | None] = ContextVar("of_this_job", default=None)
+
+
+def begin_job() -> None:
+    """What this context computes from here on is a job of its own, beside others on one thread.
+
+    It keeps to the interventions that are in force when it first uses a model, and what it adds
+    itself holds for it alone. Observers that others add only watch, and see every job.
+    """
+    _of_this_job.set({})
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """Interventions in force: what replaces values, what looks at the outcome, and their keys."""
+
+    replacing: tuple[Observer, ...] = ()
+    looking: tuple[Observer, ...] = ()
+    keys: tuple = ()
+
+    def __add__(self, other: "_Changes") -> "_Changes":
+        return _Changes(
+            self.replacing + other.replacing,
+            self.looking + other.looking,
+            self.keys + other.keys,
+        )
+
+    def observers(self) -> tuple[Observer, ...]:
+        late = [observer for observer in self.replacing if getattr(observer, "late", False)]
+        early = [observer for observer in self.replacing if observer not in late]
+        return (*early, *late, *self.looking)
+
+
+@dataclass
+class _Observers:
+    changes: _Changes = _Changes()
+    watching: tuple[Observer, ...] = ()
+
+
 class Taps:
     """The observers of one model, in the order in which they see (and replace) values.
 
@@ -61,44 +103,68 @@ class Taps:
     """
 
     def __init__(self):
-        self._changing: tuple[Observer, ...] = ()
-        self._watching: tuple[Observer, ...] = ()
+        self._shared = _Observers()
+
+    def _here(self) -> _Observers:
+        """What holds where this is called: in one job, or everywhere."""
+        job = _of_this_job.get()
+        if job is None:
+            return self._shared
+        if self not in job:
+            job[self] = _Observers(self._shared.changes)
+        return job[self]
 
     @property
     def _observers(self) -> tuple[Observer, ...]:
-        late = [observer for observer in self._changing if getattr(observer, "late", False)]
-        if not late:
-            return self._changing + self._watching
-        early = [observer for observer in self._changing if observer not in late]
-        return (*early, *late, *self._watching)
+        here = self._here()
+        watching = here.watching
+        if here is not self._shared:
+            watching = self._shared.watching + watching
+        return here.changes.observers() + watching
 
     @property
     def active(self) -> bool:
         return bool(self._observers)
 
+    @property
+    def interventions(self) -> tuple:
+        """Keys of the interventions in force, innermost last."""
+        return self._here().changes.keys
+
     def at(self, layer: int | None = None) -> Tap:
         """The tap function for one layer, or with None for the model as a whole."""
-        return partial(self._show, layer) if self._observers else untouched
-
-    def _show(self, layer, name, value, geometry=None):
-        for observer in self._observers:
-            replaced = observer(name, layer, value, geometry)
-            if replaced is not None:
-                value = replaced
-        return value
+        observers = self._observers
+        return partial(_show, observers, layer) if observers else untouched
 
     @contextmanager
-    def observing(self, *observers: Observer, first: bool = False):
-        """Add observers for the duration of a ``with`` block, exceptions included.
-
-        ``first``: among the interventions, before all that only watch.
-        """
-        group = "_changing" if first else "_watching"
-        setattr(self, group, getattr(self, group) + observers)
+    def observing(self, *observers: Observer):
+        """Add observers for the duration of a ``with`` block, exceptions included."""
+        here = self._here()
+        here.watching += observers
         try:
             yield
         finally:
-            kept = list(getattr(self, group))
+            kept = list(here.watching)
             for observer in observers:
                 kept.remove(observer)
-            setattr(self, group, tuple(kept))
+            here.watching = tuple(kept)
+
+    @contextmanager
+    def changing(self, replacing: Sequence[Observer], looking: Sequence[Observer], keys: Sequence):
+        """Put interventions in force for the duration of a ``with`` block, exceptions included:
+        observers that replace values, others that look at the outcome, and the keys of them."""
+        here = self._here()
+        before = here.changes
+        here.changes = before + _Changes(tuple(replacing), tuple(looking), tuple(keys))
+        try:
+            yield
+        finally:
+            here.changes = before
+
+
+def _show(observers, layer, name, value, geometry=None):
+    for observer in observers:
+        replaced = observer(name, layer, value, geometry)
+        if replaced is not None:
+            value = replaced
+    return value

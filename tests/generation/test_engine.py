@@ -13,6 +13,7 @@ from functools import partial
 import mlx.core as mx
 import pytest
 
+import gemma4_mlx as g4
 from gemma4_mlx.generation import Finish, PromptCache, Token, engine, run_on_engine, stream
 
 PROMPT = [2, *range(400, 440)]
@@ -96,30 +97,117 @@ def test_several_readers_share_the_model(tiny):
     model, results = tiny(), {}
 
     def widget(name):
-        results[name] = [
-            e.id
-            for e in run_on_engine(stream, model, PROMPT, options=SHORT)
-            if isinstance(e, Token)
-        ]
+        results[name] = ids(run_on_engine(stream, model, PROMPT, options=SHORT))
 
     threads = [threading.Thread(target=widget, args=(i,)) for i in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    want = [e.id for e in stream(model, PROMPT, options=SHORT) if isinstance(e, Token)]
+    want = ids(stream(model, PROMPT, options=SHORT))
     assert list(results.values()) == [want] * 4
+
+
+def ids(events):
+    return [event.id for event in events if isinstance(event, Token)]
+
+
+def test_generators_take_turns_by_the_time_they_have_had():
+    """A job of short steps is done within a few long steps of another."""
+    log = []
+
+    def steps(name, n, delay):
+        for i in range(n):
+            time.sleep(delay)
+            log.append(name)
+            yield i
+
+    slow = engine().submit(steps, "slow", 30, 0.03)
+    reading = slow.events()
+    next(reading)
+    quick = engine().submit(steps, "quick", 20, 0.001)
+    assert quick.wait(20) and not slow.done
+    assert log.count("slow") < 8  # and not one step of each in turn
+    also = [engine().submit(steps, str(i), 5, 0.01) for i in range(3)]
+    assert all(job.wait(20) for job in also)
+    first = [log.index(str(i)) for i in range(3)]
+    assert max(first) - min(first) < 8  # all three have begun before one has had it all
+    slow.cancel()
+    assert slow.wait(5)
+
+
+def test_what_waits_for_what():
+    """A function runs when all before it has ended, and so does a generator for its cache."""
+    log, cache = [], object()
+
+    def on(cache, name, n):
+        for _ in range(n):
+            time.sleep(0.005)
+            yield log.append(name)
+
+    first = engine().submit(on, cache=cache, name="first", n=30)
+    function = engine().submit(log.append, "function")
+    second = engine().submit(on, cache=cache, name="second", n=1)
+    other = engine().submit(on, cache=object(), name="other", n=1)
+    assert other.wait(10) and not first.done
+    assert function.wait(10) and second.wait(10)
+    assert log.index("other") < 30 and log[-2:] == ["function", "second"]
+
+
+def test_a_short_question_does_not_wait_for_a_long_prompt(tiny):
+    model, long = tiny(), [2, *(300 + i % 900 for i in range(3000))]
+    how = {"options": SHORT, "prefill_chunk": 64}
+    want = [ids(stream(model, prompt, **how)) for prompt in (long, PROMPT)]
+    caches = [PromptCache(model), PromptCache(model)]
+    reading = engine().submit(stream, model, long, cache=caches[0], **how)
+    events = reading.events()
+    begun = [next(events), next(events)]
+    quick = engine().submit(stream, model, PROMPT, cache=caches[1], **how)
+    assert ids(quick.events()) == want[1]
+    assert not reading.done, "the long prompt was read to its end first"
+    assert ids([*begun, *events]) == want[0]
+    for cache, prompt in zip(caches, (long, PROMPT)):
+        assert {entry.offset for entry in cache.entries} == {len(cache.tokens)}
+        *_, again = run_on_engine(stream, model, cache.tokens, cache=cache, **how)
+        assert again.reused_tokens >= len(prompt)
+
+
+def test_what_a_job_observes_and_changes_is_its_own(tiny):
+    """An answer under way, one under an intervention and a trace, in turns on one model."""
+    model = tiny("moe")
+    change = g4.Steer(2, mx.ones((model.config.text.hidden_size,)), 3.0)
+    some = {"max_tokens": 60, "ignore_eos": True}
+    plain = ids(stream(model, PROMPT, options=some))
+    with model.intervene(change):
+        changed = ids(stream(model, PROMPT, options=some))
+    alone = g4.trace(model, PROMPT, chunk=8)
+    assert plain != changed
+
+    def begin():
+        events = engine().submit(stream, model, PROMPT, options=some).events()
+        next(events)
+        return events
+
+    answers = [begin()]
+    with model.intervene(change):
+        answers.append(begin())
+        assert model.interventions == (change.key,)
+    answers.append(begin())
+    beside = g4.trace(model, PROMPT, chunk=8)
+    assert [ids(events) for events in answers] == [plain, changed, plain]
+    assert (beside.routing.experts == alone.routing.experts).all()
+    assert beside.interventions == () == model.interventions and not model._taps.active
 
 
 def test_leaving_the_loop_cancels_and_waits(tiny):
     model, cache = tiny(), PromptCache(tiny())
-    ids = []
+    seen = []
     for event in run_on_engine(stream, model, PROMPT, options=LONG, cache=cache):
         if isinstance(event, Token):
-            ids.append(event.id)
-            if len(ids) == 3:
+            seen.append(event.id)
+            if len(seen) == 3:
                 break
-    assert engine().run(lambda: cache.tokens[: len(PROMPT) + 3]) == PROMPT + ids
+    assert engine().run(lambda: cache.tokens[: len(PROMPT) + 3]) == PROMPT + seen
     assert {entry.offset for entry in cache.entries} == {len(cache.tokens)}
 
 

@@ -75,5 +75,16 @@ def test_an_open_answer_ends_where_memory_does(tiny, monkeypatch):
         list(stream(model, PROMPT, cache=PromptCache(model), options=open_end))
 
 
+def test_a_generation_leaves_others_what_they_asked_for(tiny, monkeypatch):
+    model = tiny()
+    first, second = PromptCache(model), PromptCache(model)
+    need = memory.needed(model, first, 2000, 2048)
+    monkeypatch.setattr(memory, "free_memory", lambda: memory.RESERVE + need.total)
+    memory.check_memory(model, second, 2000, 2000, 2048)
+    with memory.under_way(model, first, 2000, 2048), pytest.raises(ContextError):
+        memory.check_memory(model, second, 2000, 2000, 2048)
+    memory.check_memory(model, second, 2000, 2000, 2048)
+
+
 def test_free_memory_is_a_sensible_number():
     assert 2**20 < memory.free_memory() < 2**50
