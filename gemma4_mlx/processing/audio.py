@@ -20,11 +20,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import MediaError
+from .containers import open_container
 from .fetch import locate
 from .settings import AudioSettings, MediaSettings
 
 #: A recording sent with ``split=True`` may be this long: 90 clips, 67,500 soft tokens.
 MAX_SECONDS = 3600
+#: libsndfile's names of the formats that are read. It knows older ones, which nobody needs here.
+SOUND_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "CAF", "AU")
 #: A clip is cut at its quietest moment within this many seconds before the longest length.
 _CUT_WITHIN = 3.0
 
@@ -229,9 +232,14 @@ def read_file(data: Path | bytes, name: str, limit: float) -> tuple[np.ndarray, 
     """
     import soundfile
 
-    stream = io.BytesIO(data) if isinstance(data, bytes) else str(data)
     try:
-        with soundfile.SoundFile(stream) as file:
+        # Open files, not paths: for a path libsndfile looks for a second file beside it (SD2).
+        with (
+            io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream,
+            soundfile.SoundFile(stream) as file,
+        ):
+            if file.format not in SOUND_FORMATS:
+                raise MediaError(f"{name} is {file.format_info}, which is not read here")
             rate = file.samplerate
             known = file.frames / rate if file.frames < 1 << 60 else 0  # a stream may not say
             _check_length(known, limit, name, split=limit == MAX_SECONDS)
@@ -243,7 +251,7 @@ def read_file(data: Path | bytes, name: str, limit: float) -> tuple[np.ndarray, 
                     break
     except MediaError:
         raise
-    except (soundfile.SoundFileError, OSError, ValueError, RuntimeError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError) as error:
         parts, rate = _other_reader(data, name, limit, error)
     samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     if not len(samples):
@@ -258,8 +266,8 @@ def _other_reader(data, name: str, limit: float, first_error: Exception) -> tupl
     except ImportError:
         return _audioread(data, name, limit, first_error)
     try:
-        with av.open(io.BytesIO(data) if isinstance(data, bytes) else str(data)) as container:
-            streams = container.streams.audio
+        with open_container(data, name) as reading:
+            streams = reading.container.streams.audio
             # A damaged header may leave a stream that FFmpeg has no decoder for.
             rate = getattr(streams[0], "rate", 0) if streams else 0
             if not rate:
@@ -272,7 +280,7 @@ def _other_reader(data, name: str, limit: float, first_error: Exception) -> tupl
                 return piece.to_ndarray().reshape(piece.samples, -1).mean(axis=1)
 
             parts, total = [], 0
-            for frame in container.decode(audio=0):
+            for frame in reading.frames(audio=0):
                 for piece in to_float.resample(frame):
                     parts.append(mono(piece))
                     total += len(parts[-1])
@@ -291,9 +299,14 @@ def _audioread(data, name: str, limit: float, first_error: Exception) -> tuple[l
     if isinstance(data, bytes):
         raise MediaError(f"{problem} (with PyAV more formats are read: pip install av)")
     try:
+        import audioread
         import librosa
 
-        samples, rate = librosa.load(data, sr=None, mono=True, duration=limit + 1)
+        # macOS's own decoder. Not the backends that run FFmpeg or GStreamer: what these may open
+        # cannot be limited from here.
+        own = [b for b in audioread.available_backends() if b.__name__ == "ExtAudioFile"]
+        with audioread.audio_open(str(data), own) as file:
+            samples, rate = librosa.load(file, sr=None, mono=True, duration=limit + 1)
     except Exception:
         raise MediaError(f"{problem} (with PyAV more formats are read: pip install av)") from None
     return [samples], int(rate)

@@ -9,7 +9,6 @@ Video files are decoded by PyAV, an extra: ``pip install av``. Frames that are
 already arrays or pictures need nothing.
 """
 
-import io
 import math
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MediaError
+from .containers import open_container
 from .fetch import locate
 from .image import MAX_PIXELS, ImageInput, open_image, prepare
 from .settings import MediaSettings
@@ -144,29 +144,27 @@ def _decoded_frames(data: Path | bytes, name: str, count: int):
             "reading video files needs PyAV: pip install av; or pass the frames as arrays"
         ) from None
     try:
-        rate, total = _measure(av, data, name)
+        rate, total = _measure(data, name)
+    except MediaError:
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"{name} is no video that can be read: {error}") from None
     indices = sample_indices(total, count)
     return _pictures(av, data, name, indices), indices, rate, total
 
 
-def _open(av, data: Path | bytes):
-    return av.open(io.BytesIO(data) if isinstance(data, bytes) else str(data))
-
-
-def _measure(av, data: Path | bytes, name: str) -> tuple[float, int]:
+def _measure(data: Path | bytes, name: str) -> tuple[float, int]:
     """(frames per second, number of frames). Counts packets where the file does not say."""
-    with _open(av, data) as container:
-        if not container.streams.video:
+    with open_container(data, name) as reading:
+        if not reading.container.streams.video:
             raise MediaError(f"{name} holds no pictures")
-        stream = container.streams.video[0]
+        stream = reading.container.streams.video[0]
         if stream.width * stream.height > MAX_PIXELS:
             raise MediaError(f"{name} has frames of {stream.width} x {stream.height} pixels")
         rate = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
         total = stream.frames
         if total <= 0:
-            total = sum(1 for packet in container.demux(stream) if packet.size)
+            total = sum(1 for packet in reading.packets(stream) if packet.size)
     if total <= 0:
         raise MediaError(f"{name} is a video without frames")
     if total > _MAX_TOTAL or not rate > 0:
@@ -179,9 +177,9 @@ def _pictures(av, data: Path | bytes, name: str, indices: np.ndarray):
     wanted, last = set(indices.tolist()), int(indices[-1])
     given = 0
     try:
-        with _open(av, data) as container:
-            container.streams.video[0].thread_type = "AUTO"
-            for i, frame in enumerate(container.decode(video=0)):
+        with open_container(data, name) as reading:
+            reading.container.streams.video[0].thread_type = "AUTO"
+            for i, frame in enumerate(reading.frames(video=0)):
                 if i in wanted:
                     picture = frame.to_image()
                     if turned := getattr(frame, "rotation", 0):  # a phone held sideways
@@ -190,6 +188,8 @@ def _pictures(av, data: Path | bytes, name: str, indices: np.ndarray):
                     given += 1
                 if i >= last:
                     return
+    except MediaError:
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         if not given:
             raise MediaError(f"{name} is damaged: {error}") from None
