@@ -7,8 +7,8 @@ character that occurs nowhere in the input; afterwards only a control token whos
 itself was written by the template. The token ids of a conversation that contains no such
 characters are exactly those of the plain rendering.
 
-The template runs in Jinja's immutable sandbox: it cannot reach attributes of Python objects,
-change what it is given, or call anything but the usual filters.
+The template runs in a sandbox (``sandbox.py``): it cannot reach attributes of Python objects,
+change what it is given, call anything but the usual filters, or run without end.
 """
 
 import re
@@ -119,18 +119,10 @@ def render(
         "pad_token": "<pad>",
         **variables,
     }
-    compiled = _compile(default_template() if template is None else template, stand_in)
-    import jinja2
+    from .sandbox import compiled, run  # Jinja is imported when something is rendered
 
-    try:
-        marked = compiled.render(context)
-    except jinja2.TemplateError as error:
-        raise ChatError(f"the chat template refused this conversation: {error}") from error
-    except (TypeError, KeyError, AttributeError, ValueError, ArithmeticError) as error:
-        raise ChatError(
-            f"the chat template cannot render this conversation: {error} "
-            "(a message has a shape that the template does not know)."
-        ) from error
+    program = compiled(default_template() if template is None else template, stand_in)
+    marked = run(program, context, _size([messages, tools, variables]))
     return Rendered(marked.replace(stand_in, "<"), marked, stand_in)
 
 
@@ -162,6 +154,17 @@ def _check_depth(value: Any, name: str, depth: int = 0) -> None:
         return
     for item in value:
         _check_depth(item, name, depth + 1)
+
+
+def _size(value: Any) -> int:
+    """Values and characters."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return len(value) + sum(_size(k) + _size(v) for k, v in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return len(value) + sum(map(_size, value))
+    return 1
 
 
 # Marking what the caller wrote
@@ -219,74 +222,3 @@ def _mark_model_text(text: str, stand_in: str) -> str:
         parts += [text[start : match.start()].replace("<", stand_in), match.group()]
         start = match.end()
     return "".join([*parts, text[start:].replace("<", stand_in)])
-
-
-# The sandbox
-
-
-@lru_cache(maxsize=16)
-def _compile(source: str, stand_in: str):
-    import jinja2
-
-    environment = _sandbox()(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-
-    def dictsort(value, case_sensitive=False, by="key", reverse=False):
-        """Jinja's filter, which must order ``<`` where it belongs."""
-        position = 0 if by == "key" else 1
-
-        def order(item):
-            key = item[position]
-            if not isinstance(key, str):
-                return key
-            key = key.replace(stand_in, "<")
-            return key if case_sensitive else key.lower()
-
-        return sorted(value.items(), key=order, reverse=reverse)
-
-    environment.filters["dictsort"] = dictsort
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise ChatError(f"the chat template is broken at line {error.lineno}: {error}") from error
-
-
-@lru_cache(maxsize=1)
-def _sandbox():
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    from jinja2.utils import Namespace
-
-    class Sandbox(ImmutableSandboxedEnvironment):
-        """Jinja's, with a short way for what templates do most: a template's own variables in a
-        ``namespace()`` need none of the checks that protect Python objects."""
-
-        def is_safe_attribute(self, obj, attr, value):
-            if type(obj) is Namespace and not attr.startswith("_"):
-                return True
-            return super().is_safe_attribute(obj, attr, value)
-
-    return Sandbox
-
-
-def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-    import json
-
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _raise_exception(message):
-    import jinja2
-
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(format):
-    from datetime import datetime
-
-    return datetime.now().strftime(format)
