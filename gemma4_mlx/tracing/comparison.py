@@ -6,6 +6,7 @@ together, for neighbours are not independent: a test that shuffled single tokens
 ordinary texts different far too often.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,12 +68,13 @@ def compare_routing(
     permutations: int = 999,
     block: int = 16,
     seed: int = 0,
+    progress: Callable[[float], None] | None = None,
 ) -> RoutingComparison:
     """Compare the routing of two traces of one model (or of two spans of one trace).
 
     ``a``, ``b``: the traces, or the ``routing`` of each. ``tokens_a``, ``tokens_b``: masks, indices
     or slices, None for all tokens. ``block``: neighbouring tokens that change sides together. The
-    smallest p-value possible is 1 / (permutations + 1).
+    smallest p-value possible is 1 / (permutations + 1). ``progress`` is told the share done.
 
     Raises TraceError for what has no routing, for traces of models that differ, for texts of fewer
     than two blocks each, and for fewer than one permutation or token of a block.
@@ -93,49 +95,68 @@ def compare_routing(
             f"these traces are of different models or layers: {a.num_experts} experts, {a.k} a "
             f"token, layers {a.layers} against {b.num_experts}, {b.k}, {b.layers}"
         )
-    counts, sizes, side = [], [], []
-    for which, routing, chosen in ((0, a, tokens_a), (1, b, tokens_b)):
-        mask = np.ones(routing.n, bool) if chosen is None else _mask(chosen, routing.n)
-        experts = routing.experts[:, mask]
-        cuts = range(0, experts.shape[1], block)
-        if len(cuts) < 2:
-            raise TraceError(
-                f"{experts.shape[1]} tokens make {len(cuts)} blocks of {block}: a permutation "
-                "test needs at least two on each side; take longer texts or a smaller block"
-            )
-        for start in cuts:
-            part = experts[:, start : start + block]
-            counts.append(np.stack([np.bincount(c.ravel(), minlength=a.num_experts) for c in part]))
-            sizes.append(part.shape[1])
-            side.append(which)
-    counts, sizes = np.stack(counts).astype(np.float64), np.array(sizes, np.float64)
-    side = np.array(side, bool)
-    flat = counts.reshape(len(counts), -1)
-
-    def difference(is_b):
-        load_a = flat[~is_b].sum(0) / sizes[~is_b].sum()
-        load_b = flat[is_b].sum(0) / sizes[is_b].sum()
-        return load_a, load_b
-
-    load_a, load_b = difference(side)
-    observed = np.abs(load_a - load_b)
+    chosen = [_chosen(a, tokens_a), _chosen(b, tokens_b)]
+    sizes = [_block_sizes(experts.shape[1], block) for experts in chosen]
+    side = np.repeat([False, True], [len(part) for part in sizes])
     rng = np.random.default_rng(seed)
-    largest, whole = np.empty(permutations), np.empty(permutations)
-    for t in range(permutations):
-        one, other = difference(rng.permutation(side))
-        gap = np.abs(one - other)
-        largest[t], whole[t] = gap.max(), gap.sum()
+    # Row 0 is the traces as they are, each other row one relabelling: which blocks are B's.
+    labels = np.stack([side, *(rng.permutation(side) for _ in range(permutations))])
+    sizes = np.concatenate(sizes)
+    in_b = labels.astype(np.float32)
+    all_b = labels @ sizes.astype(np.float64)
+    all_a = sizes.sum() - all_b
+
+    loads, largest, whole = [], np.zeros(len(labels)), np.zeros(len(labels))
+    for i in range(len(a.layers)):
+        counts = np.concatenate([_block_counts(e[i], block, a.num_experts) for e in chosen])
+        # Whole numbers below 2^24, so that the products are exact in float32.
+        count_b = (in_b @ counts).astype(np.float64)
+        load_b = count_b / all_b[:, None]
+        load_a = (counts.sum(axis=0, dtype=np.float64) - count_b) / all_a[:, None]
+        gap = np.abs(load_a - load_b)
+        largest = np.maximum(largest, gap.max(axis=1))
+        whole += gap.sum(axis=1)
+        loads.append((load_a[0], load_b[0]))
+        if progress is not None:
+            progress((i + 1) / len(a.layers))
+    load_a, load_b = (np.stack(load) for load in zip(*loads))
+    observed = np.abs(load_a - load_b)
     slack = 1e-12
-    exceeds = (largest[:, None] >= observed[None] - slack).sum(0)
-    shape = (len(a.layers), a.num_experts)
+    ranked = np.sort(largest[1:])  # how many of the largest gaps reach each observed one
+    exceeds = permutations - np.searchsorted(ranked, observed - slack)
     return RoutingComparison(
         layers=a.layers,
-        load_a=load_a.reshape(shape),
-        load_b=load_b.reshape(shape),
-        difference=(load_a - load_b).reshape(shape),
-        p_values=((exceeds + 1) / (permutations + 1)).reshape(shape),
-        distance=observed.reshape(shape).sum(1) / (2 * a.k),
-        p_value=float(((whole >= observed.sum() - slack).sum() + 1) / (permutations + 1)),
+        load_a=load_a,
+        load_b=load_b,
+        difference=load_a - load_b,
+        p_values=(exceeds + 1) / (permutations + 1),
+        distance=observed.sum(axis=1) / (2 * a.k),
+        p_value=float(((whole[1:] >= whole[0] - slack).sum() + 1) / (permutations + 1)),
         permutations=permutations,
         block=block,
     )
+
+
+def _chosen(routing: RoutingData, tokens) -> np.ndarray:
+    """Experts of the tokens to compare: (layers, tokens, k)."""
+    if tokens is None:
+        return routing.experts
+    return routing.experts[:, _mask(tokens, routing.n)]
+
+
+def _block_sizes(n: int, block: int) -> np.ndarray:
+    """Tokens of every block; the last may be shorter."""
+    if n <= block:
+        raise TraceError(
+            f"{n} tokens make {-(-n // block)} blocks of {block}: a permutation test needs at "
+            "least two on each side; take longer texts or a smaller block"
+        )
+    return np.diff(np.minimum(np.arange(0, n + block, block), n))
+
+
+def _block_counts(experts: np.ndarray, block: int, num_experts: int) -> np.ndarray:
+    """How often each expert was chosen in each block, (blocks, E) float32, from (n, k)."""
+    where = np.arange(len(experts))[:, None] // block * num_experts + experts
+    blocks = -(-len(experts) // block)
+    counts = np.bincount(where.ravel(), minlength=blocks * num_experts)
+    return counts.reshape(blocks, num_experts).astype(np.float32)

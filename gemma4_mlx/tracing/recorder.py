@@ -274,6 +274,7 @@ class _RoutingRecorder:
     def __init__(self, model, plan: RoutingPlan):
         self.layers = plan.chosen_layers(model)
         self.num_experts = model.config.text.num_experts
+        self.scale = expert_scales(model, self.layers)
         self.TAPS = ("expert_indices", "expert_weights")
         if plan.probabilities:
             self.TAPS += ("router_probabilities",)
@@ -323,7 +324,14 @@ class _RoutingRecorder:
             self.num_experts,
             tokens,
             joined.get("router_probabilities"),
+            self.scale,
         )
+
+
+def expert_scales(model, layers) -> np.ndarray:
+    """The learned scale of every expert: (layers, E) float32."""
+    routers = [model.layers[i].router for i in layers]
+    return np.array(mx.stack([r.per_expert_scale.astype(mx.float32) for r in routers]))
 
 
 _WIDE = {

@@ -17,14 +17,19 @@ class RoutingData:
     ----------
     layers : traced layers
     experts : (layers, n, k) uint8 (uint16 above 256 experts), strongest first
-    weights : (layers, n, k) float32, what each expert's output was multiplied by
+    weights : (layers, n, k) float32, what each expert's output was multiplied by: its share of
+        the gate (:meth:`gate`) times the scale the model has learned for it, so above 1 at times
     probabilities : (layers, n, E) float32 softmax over all experts, or None
+    scale : (layers, E) float32 learned scale of each expert, or None where it was not recorded
     num_experts : E
     """
 
-    def __init__(self, layers, experts, weights, num_experts, tokens: Tokens, probabilities=None):
+    def __init__(
+        self, layers, experts, weights, num_experts, tokens: Tokens, probabilities=None, scale=None
+    ):
         self.layers = tuple(int(i) for i in layers)
         self.experts, self.weights, self.probabilities = experts, weights, probabilities
+        self.scale = scale
         self.num_experts = int(num_experts)
         self.tokens = tokens
 
@@ -56,10 +61,29 @@ class RoutingData:
         i = self._at(layer)
         return self.experts[i], self.weights[i]
 
+    def gate(self, layer: int, tokens=None) -> np.ndarray:
+        """Each chosen expert's share of the gate, (n, k) float32; a token's shares sum to 1.
+
+        These are the router's probabilities of the k chosen experts, divided by their sum, before
+        the learned scale of each expert. Where the scale was not recorded, the weights divided by
+        their sum. ``tokens``: a slice.
+
+        Raises TraceError for a layer that was not traced.
+        """
+        i, chosen = self._at(layer), slice(None) if tokens is None else tokens
+        share = np.asarray(self.weights[i, chosen], np.float32)
+        if self.scale is not None:
+            scale = self.scale[i][self.experts[i, chosen]]
+            share = np.divide(share, scale, where=scale != 0, out=np.zeros_like(share))
+        total = share.sum(axis=-1, keepdims=True)
+        return np.divide(share, total, where=total > 0, out=np.zeros_like(share))
+
     def load(self, layer: int | None = None, tokens=None) -> np.ndarray:
         """Share of tokens that each expert worked on: (layers, E), or (E,) for one layer.
 
-        A row sums to k, for every token goes to k experts. ``tokens``: a bool mask or indices.
+        This is what *load* means everywhere: widgets, exported pages and comparisons show the same
+        number. A row sums to k, for every token goes to k experts; the even load is k / E.
+        ``tokens``: a bool mask or indices.
 
         Raises TraceError for a layer that was not traced, and if ``tokens`` chooses none.
         """
@@ -145,6 +169,23 @@ class RoutingData:
         masks = {kind: self.tokens.of_kind(kind) for kind in KINDS}
         return {kind: self.load(layer, mask) for kind, mask in masks.items() if mask.any()}
 
+    def specialisation(self, by="script"):
+        """What experts are for: :class:`.specialisation.Specialisation` by "script", "kind",
+        "part" or "role" of the tokens, or by :class:`.groups.Groups` of your own.
+
+        Raises TraceError for another ``by``, and if a trace has no tokens.
+        """
+        from .groups import Groups, token_groups
+        from .specialisation import Specialisation
+
+        groups = by if isinstance(by, Groups) else token_groups(self.tokens, by)
+        if not self.n:
+            raise TraceError("the load of no tokens is undefined")
+        E, G = self.num_experts, len(groups.names)
+        row = groups.codes[:, None].astype(np.int64) * E
+        counts = [np.bincount((row + c).ravel(), minlength=G * E) for c in self.experts]
+        return Specialisation(self.layers, groups, np.stack(counts).reshape(-1, G, E))
+
     def mutual_information(self, labels, layer: int | None = None, tokens=None):
         """Bits that knowing a token's expert tells about its label: (layers,) or a float.
 
@@ -187,6 +228,8 @@ class RoutingData:
         arrays = {"experts": self.experts, "weights": self.weights}
         if self.probabilities is not None:
             arrays["probabilities"] = self.probabilities
+        if self.scale is not None:
+            arrays["scale"] = self.scale
         return arrays, {"layers": list(self.layers), "num_experts": self.num_experts}
 
     @classmethod
@@ -200,7 +243,12 @@ class RoutingData:
             raise ValueError(f"weights of shape {weights.shape}, experts of {experts.shape}")
         if experts.size and not 0 <= experts.min() <= experts.max() < count:
             raise ValueError(f"expert {experts.max()} of {count}")
-        return cls(meta["layers"], experts, weights, count, tokens, arrays.get("probabilities"))
+        scale = arrays.get("scale")
+        if scale is not None and scale.shape != (len(meta["layers"]), count):
+            raise ValueError(f"scales of shape {scale.shape} for {count} experts")
+        return cls(
+            meta["layers"], experts, weights, count, tokens, arrays.get("probabilities"), scale
+        )
 
 
 def _mask(tokens, n: int) -> np.ndarray:

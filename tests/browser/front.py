@@ -4,6 +4,7 @@ No kernel and no JupyterLab, so a test takes a fraction of a second. The stand-i
 widget sends, and the test answers or pushes as Python would.
 """
 
+import base64
 import json
 import tempfile
 from pathlib import Path
@@ -81,3 +82,47 @@ class FrontEnd:
     def answer(self, kind: str, **reply):
         """Answer every later request of this kind."""
         self.page.evaluate("([k, r]) => { answers[k] = r; }", [kind, reply])
+
+
+class WidgetPage:
+    """A real widget's front end in Chromium, answered by the widget itself: no kernel between.
+
+    Requests run one after another, as in a kernel; traits set by the page reach the widget, and
+    :meth:`pull` brings the widget's traits to the page.
+    """
+
+    def __init__(self, page, widget):
+        from gemma4_mlx.widgets.snapshot import _plain
+
+        self.page, self.widget, self._plain = page, widget, _plain
+        self.requests: list[dict] = []
+        page.expose_function("g4Answer", self._answer)
+        page.expose_function("g4Set", lambda name, value: setattr(widget, name, value))
+        serve = """
+globalThis.fake.send = async (content) => {
+  const { id, slot, ...request } = content, reply = await g4Answer(request);
+  const bytes = reply.bulk && Uint8Array.from(atob(reply.bulk), (c) => c.charCodeAt(0));
+  const bulk = bytes ? [new DataView(bytes.buffer)] : [];
+  emit("msg:custom", { id, content: reply.content, error: reply.error }, bulk);
+};
+globalThis.fake.save_changes = () => { g4Set("selection", state.selection); };
+"""
+        self.front = FrontEnd(page, widget.front, self._state(), serve=serve)
+        self.root = self.front.root
+
+    def _state(self) -> dict:
+        return {
+            name: self._plain(value)
+            for name, value in self.widget.get_state().items()
+            if not name.startswith("_") and name not in ("layout", "tabbable", "tooltip")
+        }
+
+    def _answer(self, request: dict) -> dict:
+        self.requests.append(request)
+        reply, buffers = self.widget.answer(dict(request))
+        bulk = base64.b64encode(buffers[0]).decode() if buffers else None
+        return {"content": reply.get("content"), "error": reply.get("error"), "bulk": bulk}
+
+    def pull(self):
+        """Bring the widget's traits to the page, as the kernel does by itself."""
+        self.front.set(**self._state())

@@ -1,0 +1,77 @@
+"""What experts are for: how much more they work on one group of tokens than on all of them.
+
+The *lift* of an expert for a group is its load among the group's tokens over its load among all
+tokens: 1 says that the group makes no difference, 3 that a token of the group goes there three
+times as often as any token. Weighted by the groups' shares of the tokens, an expert's lifts have
+mean 1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import TraceError
+from .groups import Groups
+
+#: Tokens of a group that an expert would get by chance, from which on its lift means something.
+LEAST_EXPECTED = 5
+
+
+@dataclass(frozen=True)
+class Specialisation:
+    """Loads and lifts of every expert for groups of tokens.
+
+    ``layers``: the traced layers. ``groups``: names and sizes of the groups. ``counts``
+    (layers, groups, E): how many of a group's tokens went to each expert.
+    """
+
+    layers: tuple[int, ...]
+    groups: Groups
+    counts: np.ndarray
+
+    @property
+    def load(self) -> np.ndarray:
+        """Share of each group's tokens that an expert worked on: (layers, groups, E)."""
+        return self.counts / self.groups.tokens[:, None]
+
+    @property
+    def overall(self) -> np.ndarray:
+        """Share of all tokens that an expert worked on: (layers, E), the trace's load."""
+        return self.counts.sum(axis=1) / self.groups.tokens.sum()
+
+    @property
+    def lift(self) -> np.ndarray:
+        """Load among the group over load among all tokens, (layers, groups, E); nan for an expert
+        nobody uses."""
+        overall = self.overall[:, None]
+        return np.divide(
+            self.load, overall, where=overall > 0, out=np.full(self.load.shape, np.nan)
+        )
+
+    @property
+    def enough(self) -> np.ndarray:
+        """Whether a lift rests on enough tokens: at least :data:`LEAST_EXPECTED` of the group would
+        go to the expert if the group made no difference. bool (layers, groups, E)."""
+        return self.overall[:, None] * self.groups.tokens[:, None] >= LEAST_EXPECTED
+
+    def experts(self, group: str, above: float = 2.0) -> list[dict]:
+        """The experts whose lift for a group is at least ``above``, highest first, of those with
+        enough tokens: ``layer``, ``expert``, ``lift``, ``load`` (of all tokens).
+
+        Raises TraceError for a group that the trace does not have.
+        """
+        if group not in self.groups.names:
+            raise TraceError(f"no {group!r} here; there are {', '.join(self.groups.names)}")
+        g = self.groups.names.index(group)
+        lift = np.where(self.enough[:, g], self.lift[:, g], 0)
+        overall = self.overall
+        found = [
+            {
+                "layer": self.layers[i],
+                "expert": int(e),
+                "lift": float(lift[i, e]),
+                "load": float(overall[i, e]),
+            }
+            for i, e in zip(*np.nonzero(lift >= above))
+        ]
+        return sorted(found, key=lambda row: -row["lift"])
