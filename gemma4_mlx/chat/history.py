@@ -1,21 +1,17 @@
 """A conversation as a JSON file: every message, its media embedded or by reference.
 
-    {"format": "gemma4-mlx chat", "version": 1, "model": ..., "thinking": ..., "options": {...},
-     "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}, ...]}
-
-Files are written beside their final name and moved there when complete, so that an interrupted
-save never harms what was saved before.
+{"format": "gemma4-mlx chat", "version": 1, "model": ..., "thinking": ..., "options": {...},
+ "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}, ...]}
 """
 
 import base64
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import atomic
 from ..errors import ChatError, MediaError
 from ..processing.fetch import is_data_url, is_url
 from .messages import (
@@ -105,16 +101,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """All of the data under that name, or the old file as it was. Raises ChatError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        atomic.write(path, data)
     except OSError as error:
         raise ChatError(f"{path} cannot be written: {error.strerror or error}") from error
 

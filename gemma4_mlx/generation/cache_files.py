@@ -1,19 +1,17 @@
 """A prompt cache on disk: one safetensors file that can be trusted or is refused.
 
 The file holds each layer's keys and values, the tokens, and as metadata which model they belong
-to. It is written beside its final name and moved there when it is complete and on the disk, so a
-full disk or a crash leaves an earlier file as it was.
+to.
 """
 
-import contextlib
 import json
-import os
 import struct
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
+from ..atomic import replacing
 from ..errors import CheckpointError
 from .caches import CachedMedia, PromptCache, Snapshot, fill, held_by
 
@@ -52,21 +50,14 @@ def save(cache: PromptCache, path: str | Path, *, snapshots: bool = True) -> Non
         "entries": len(cache.entries),
         "snapshots": [s.position for s in kept],
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with replacing(path) as file:
             _write_safetensors(file, arrays, {"gemma4_mlx": json.dumps(about)})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise CheckpointError(
             f"The cache could not be saved to {path}: {error.strerror or error}. "
             "What was there before is unchanged."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # else it would hide the error above
-            temporary.unlink()
 
 
 def _write_safetensors(file, arrays: dict[str, mx.array], metadata: dict[str, str]) -> None:

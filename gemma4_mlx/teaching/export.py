@@ -1,17 +1,10 @@
 """Write the ordinary Gemma 4 checkpoint folder: config, weights, tokenizer, processor."""
 
 import json
-import os
 from pathlib import Path
 
+from .. import atomic
 from . import architecture, tokenizer
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
-    new = path.with_name(path.name + f".new{os.getpid()}")
-    new.write_bytes(data)
-    os.replace(new, path)
 
 
 def export(model, tok, folder: Path) -> int:
@@ -31,8 +24,8 @@ def export(model, tok, folder: Path) -> int:
         "tokenizer_config.json": tokenizer.hub_config(),
     }
     for name, document in documents.items():
-        _write(folder / name, (json.dumps(document, indent=2) + "\n").encode())
-    _write(folder / "tokenizer.json", tok.to_str(pretty=False).encode())
+        atomic.write(folder / name, (json.dumps(document, indent=2) + "\n").encode())
+    atomic.write(folder / "tokenizer.json", tok.to_str(pretty=False).encode())
     data = save(tensors, metadata={"format": "pt"})
-    _write(folder / "model.safetensors", data)
+    atomic.write(folder / "model.safetensors", data)
     return len(data)

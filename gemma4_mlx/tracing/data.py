@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import atomic
 from ..errors import TraceError
 from . import fileformat
 from .attention import AttentionData
@@ -154,7 +155,7 @@ class Trace:
         path, text = Path(path), page(self, resolution)
         try:
             # Half a surrogate pair, which a damaged file can bring, becomes its escape in the JSON.
-            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+            atomic.write(path, text.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise TraceError(f"{path} cannot be written: {error.strerror}") from None
         return path

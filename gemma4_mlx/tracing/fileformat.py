@@ -7,13 +7,12 @@ at. Written and read with numpy alone, never by unpickling.
 """
 
 import json
-import os
 import struct
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from ..atomic import replacing
 from ..errors import TraceError
 
 VERSION = 1
@@ -59,18 +58,11 @@ def write(path, arrays: dict[str, np.ndarray], description: dict) -> None:
         at += array.nbytes
     head = json.dumps(header, ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(struct.pack("<Q", len(head)) + head)
-            for array in arrays.values():
-                for piece in _pieces(array):
-                    file.write(piece)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        for array in arrays.values():
+            for piece in _pieces(array):
+                file.write(piece)
 
 
 def _pieces(array: np.ndarray, size: int = 1 << 26):
