@@ -71,7 +71,7 @@ class DecoderLayer(nn.Module):
         geometry: AttentionGeometry,
         tap: Tap,
     ) -> tuple[mx.array, tuple]:
-        x = tap("layer_input", x)
+        x = tap("layer_input", x, geometry)
         h = tap("attention_input", self.input_layernorm(x), geometry)
         h, kv = self.self_attn(h, shared, cache, geometry, tap)
         x = x + tap("attention_output", self.post_attention_layernorm(h))

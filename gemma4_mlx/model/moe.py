@@ -20,7 +20,11 @@ SORT_FROM = 64
 
 
 class Router(nn.Module):
-    """norm -> scale -> project -> softmax -> top k -> renormalise -> per-expert scale."""
+    """norm -> scale -> project -> top k -> softmax over these -> per-expert scale.
+
+    The reference takes the softmax over all experts and renormalises the chosen ones', which is
+    the same, but 0 / 0 for experts that an intervention chose against their probability.
+    """
 
     def __init__(self, config: TextConfig):
         super().__init__()
@@ -34,16 +38,15 @@ class Router(nn.Module):
     def __call__(self, x: mx.array, tap: Tap) -> tuple[mx.array, mx.array]:
         """x (B, n, H), the un-normed residual stream -> expert indices and weights (B, n, k).
 
-        ``per_expert_scale`` comes after renormalisation, so weights need not sum to 1.
+        ``per_expert_scale`` comes after the softmax, so weights need not sum to 1.
         """
         z = scaled(rms_norm(x, self.eps) * self.scale, mx.array(self.root_size))
         logits = tap("router_logits", self.proj(z).astype(mx.float32))
-        p = tap("router_probabilities", mx.softmax(logits, axis=-1))
+        tap("router_probabilities", mx.softmax(logits, axis=-1))
         # The choice itself has no gradient; the weights carry it.
-        indices = mx.stop_gradient(mx.argpartition(p, kth=-self.k, axis=-1)[..., -self.k :])
+        indices = mx.stop_gradient(mx.argpartition(logits, kth=-self.k, axis=-1)[..., -self.k :])
         indices = tap("expert_indices", indices)
-        chosen = mx.take_along_axis(p, indices, axis=-1)
-        weights = chosen / chosen.sum(axis=-1, keepdims=True)
+        weights = mx.softmax(mx.take_along_axis(logits, indices, axis=-1), axis=-1)
         weights = tap("expert_weights", weights * self.per_expert_scale[indices])
         return indices, weights
 

@@ -35,7 +35,7 @@ NAMES = {
     "attention_residual": "(B, n, H) residual stream between attention and feed-forward",
     "mlp_output": "(B, n, H) dense MLP; normed by post_feedforward_layernorm(_1 beside experts)",
     "router_logits": "(B, n, E) float32 scores before the softmax",
-    "router_probabilities": "(B, n, E) float32 softmax over all experts",
+    "router_probabilities": "(B, n, E) float32 softmax over all experts; only to be looked at",
     "expert_indices": "(B, n, k) uint32 chosen experts, in no particular order",
     "expert_weights": "(B, n, k) renormalised probabilities times per_expert_scale",
     "expert_outputs": "(B, n, k, H) each chosen expert's output before weighting",

@@ -30,8 +30,11 @@ from ..errors import InterventionError
 from .data import Activations, Trace
 from .plans import KEEPABLE, store_indices
 
-#: Added to a router score, makes its softmax 0.
+#: Added to a router score, puts it below all others, boosted or not.
 NEVER = -1e30
+#: A larger boost counts as this: it already leaves nothing to those that it passes, and above it
+#: float32 could no longer tell the boosted from each other.
+MOST = 1e4
 
 
 class Intervention:
@@ -168,8 +171,8 @@ class Force(Intervention):
     """Make the router choose some experts; they push out the weakest of the others.
 
     ``share``: each forced expert's part of the token's total weight, the others sharing the rest
-    as before. None leaves the weight that the router's own probability gives, which for an expert
-    it would not have chosen is small.
+    as before. None leaves the weight that the router's own score gives, which for an expert it
+    would not have chosen is small. Where all k are forced and routed around, they share alike.
 
     Raises InterventionError for experts that are no indices or that the model lacks, for more than
     a token goes to, and for shares below nothing or above the whole.
@@ -180,7 +183,7 @@ class Force(Intervention):
     share: float | None = None
     tokens: slice | tuple | None = None
 
-    TAPS = ("router_probabilities", "expert_indices", "expert_weights")
+    TAPS = ("router_logits", "expert_indices", "expert_weights")
 
     def __post_init__(self):
         store_indices(self, "experts", error=InterventionError)
@@ -201,22 +204,24 @@ class Force(Intervention):
 
     def change(self, name, value, seen, start):
         if name == "expert_indices":
-            k, p = value.shape[-1], seen["router_probabilities"]
-            p = p + _vector(p.shape[-1], self.experts, 2.0)  # above every probability
-            return mx.argpartition(p, kth=-k, axis=-1)[..., -k:].astype(value.dtype)
+            k, scores = value.shape[-1], seen["router_logits"]
+            forced = _vector(scores.shape[-1], self.experts, 1.0) > 0
+            scores = mx.where(forced, mx.inf, scores)
+            return mx.argpartition(scores, kth=-k, axis=-1)[..., -k:].astype(value.dtype)
         if name == "expert_weights" and self.share is not None:
             forced = _any_of(seen["expert_indices"], self.experts)
             total = value.sum(axis=-1, keepdims=True)
-            rest = mx.where(forced, mx.array(0, value.dtype), value)
+            # Others whose weight is too small for float32 still share the rest.
+            rest = mx.where(forced, 0, mx.where(value == 0, _TINY, value))
             left = 1 - self.share * len(self.experts)
-            scale = total * left / mx.maximum(rest.sum(axis=-1, keepdims=True), 1e-30)
+            scale = total * left / mx.maximum(rest.sum(axis=-1, keepdims=True), _TINY)
             return mx.where(forced, total * self.share, rest * scale).astype(value.dtype)
         return None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Boost(Intervention):
-    """Add ``amount`` to the router's scores of some experts, before its softmax.
+    """Add ``amount`` to the router's scores of some experts; beyond 10,000 it counts as that.
 
     Raises InterventionError for an amount that is not finite, and for experts that are no indices
     or that the model lacks.
@@ -238,7 +243,8 @@ class Boost(Intervention):
         _check_experts(self, model)
 
     def change(self, name, value, seen, start):
-        return value + _vector(value.shape[-1], self.experts, self.amount)
+        amount = min(max(self.amount, -MOST), MOST)
+        return value + _vector(value.shape[-1], self.experts, amount)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -285,7 +291,7 @@ class ScaleHeads(Intervention):
 
     def __post_init__(self):
         store_indices(self, "heads", error=InterventionError)
-        if not _finite(self.factor):
+        if not _finite(self.factor) or abs(self.factor) > float(np.finfo(np.float32).max):
             raise InterventionError(f"a factor of {self.factor!r} scales nothing")
 
     def check(self, model):
@@ -321,10 +327,12 @@ class Steer(Intervention):
 
     def check(self, model):
         H = model.config.text.hidden_size
-        if self.vector.shape != (H,) or not np.isfinite(self.vector).all():
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(self.vector * np.float32(self.scale)).all()
+        if self.vector.shape != (H,) or not finite:
             raise InterventionError(
-                f"a steering vector for this model has {H} finite numbers, this one the shape "
-                f"{self.vector.shape}"
+                f"a steering vector for this model has {H} finite numbers, also when scaled; this "
+                f"one has the shape {self.vector.shape}"
             )
 
     def change(self, name, value, seen, start):
@@ -402,6 +410,7 @@ class Patch(Intervention):
         return mx.concatenate(parts, axis=1)
 
 
+_TINY = 1e-30
 _OPEN = 1 << 60  # the end of a span without one
 
 

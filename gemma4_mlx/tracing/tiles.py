@@ -107,11 +107,11 @@ def weights(q, k, normaliser, queries: slice, keys: slice, window=None, blocks=N
     """
     scores = q @ k.T
     scores -= normaliser[:, None]
-    np.exp(scores, out=scores)
-    i, j = np.arange(queries.start, queries.stop), np.arange(keys.start, keys.stop)
     if keys.stop - 1 > queries.start or window is not None:
-        scores *= visible(i, j, window, blocks)
-    return scores
+        # First hidden, then exponentiated: a hidden key may lie any distance above the normaliser.
+        i, j = np.arange(queries.start, queries.stop), np.arange(keys.start, keys.stop)
+        np.copyto(scores, -np.inf, where=~visible(i, j, window, blocks))
+    return np.exp(scores, out=scores)
 
 
 def pooled_weights(

@@ -3,10 +3,13 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import InterventionError
 from gemma4_mlx.tracing import ActivationPlan
+from gemma4_mlx.tracing.plans import KEEPABLE
 
 LAYER = 3
 
@@ -166,6 +169,91 @@ def test_patching_a_layer_makes_the_rest_of_the_run_the_other_one(model, ids):
     assert np.array_equal(got, source.activations.at("layer_output", LAYER, slice(5, 10)))
 
 
+@pytest.mark.parametrize("tap", KEEPABLE)
+@pytest.mark.parametrize("layer", [0, LAYER])
+def test_patches_stand_where_they_are_told_behind_a_cache(layer, tap, model, ids):
+    """At every tap, the first of a call too; also when one call ends and the next begins inside."""
+    source = np.random.default_rng(1).normal(size=(9, 128)).astype(np.float32)
+    patch = g4.Patch(layer, source, tokens=(22, 31), tap=tap)
+    whole, _ = run(model, ids, patch)
+    cache, at, parts, put = model.make_cache(), 0, [], []
+
+    def watch(name, i, value, geometry):
+        if (name, i) == (tap, layer):
+            put.append(np.array(value))
+
+    with model.intervene(patch), model.observe(watch):
+        for size in (20, 5, 1, 1, 13):
+            parts.append(np.array(model(ids[:, at : at + size], cache=cache)))
+            at += size
+    here = np.concatenate(put, axis=1)[0]
+    assert [i for i in range(40) if (here[i] == source[min(max(i - 22, 0), 8)]).all()] == [
+        *range(22, 31)
+    ]
+    assert np.abs(np.concatenate(parts, 1) - whole).max() < 1e-3
+
+
+some_experts = st.lists(st.integers(0, 15), min_size=1, max_size=12, unique=True)
+a_few_experts = st.lists(st.integers(0, 15), min_size=1, max_size=4, unique=True)
+amounts = st.sampled_from([-1e39, -1e5, -150, -3, 2, 150, 1e4, 1e30, 1e39])
+router_changes = st.one_of(
+    st.builds(g4.Ablate, st.just(LAYER), some_experts, st.just("route_around")),
+    st.builds(g4.Ablate, st.just(LAYER), some_experts),
+    st.builds(g4.Boost, st.just(LAYER), some_experts, amounts),
+    st.builds(g4.Force, st.just(LAYER), a_few_experts, st.sampled_from([None, 0.0, 0.1, 0.25])),
+    st.builds(g4.Swap, st.just(LAYER), st.integers(0, 15), st.integers(0, 15)),
+)
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(changes=st.lists(router_changes, min_size=1, max_size=4))
+def test_any_changes_to_a_router_leave_numbers_that_mean_what_they_say(model, ids, changes):
+    changes = [
+        c for i, c in enumerate(changes) if not (_around(c) and any(map(_around, changes[:i])))
+    ]
+    forces = [c for c in changes if isinstance(c, g4.Force)]
+    silent = {e for c in changes if isinstance(c, g4.Ablate) and c.late for e in c.experts}
+    logits, seen = run(model, ids, *changes)
+    experts, weights = routes(seen)
+    assert np.isfinite(logits).all() and np.isfinite(weights).all()
+    assert (np.diff(np.sort(experts), axis=-1) > 0).all(), "k different ones"
+    forced = set(forces[-1].experts) if forces else set()
+    for expert in forced:
+        assert (experts == expert).any(-1).all()
+    if not any(isinstance(c, g4.Swap) for c in changes):
+        around = {e for c in changes if _around(c) for e in c.experts}
+        assert not np.isin(experts, [*(around - forced)]).any()
+    assert (weights[np.isin(experts, [*silent])] == 0).all()
+    if len(forces) == 1 and forces[0].share is not None and not silent:
+        as_it_is = g4.Force(LAYER, forces[0].experts)
+        _, free = run(model, ids, *(as_it_is if c is forces[0] else c for c in changes))
+        share = weights / routes(free)[1].sum(-1, keepdims=True)
+        assert np.abs(share[np.isin(experts, [*forced])] - forces[0].share).max() < 1e-5
+
+
+def _around(change) -> bool:
+    return isinstance(change, g4.Ablate) and not change.late
+
+
+def test_a_boost_out_of_all_proportion_leaves_the_boosted_as_they_were_to_each_other(model, ids):
+    for amount in (150, 1e39):
+        _, up = run(model, ids, g4.Boost(LAYER, (1, 2, 3, 4), amount))
+        _, down = run(
+            model, ids, g4.Force(LAYER, (1, 2, 3, 4)), g4.Boost(LAYER, (1, 2, 3, 4), -amount)
+        )
+        _, forced = run(model, ids, g4.Force(LAYER, (1, 2, 3, 4)))
+        for seen in (up, down):
+            expected, got = np.zeros((2, 40, 16))
+            np.put_along_axis(expected, routes(forced)[0].astype(int), routes(forced)[1], axis=-1)
+            np.put_along_axis(got, routes(seen)[0].astype(int), routes(seen)[1], axis=-1)
+            assert np.abs(got - expected).max() < 2e-3
+
+
 def test_they_combine_in_order_and_end(model, ids):
     plain, _ = run(model, ids)
     a, b = g4.Force(LAYER, 5, share=0.5), g4.Ablate(LAYER, 5)
@@ -316,6 +404,8 @@ def test_what_the_model_does_not_have(model, checkpoint):
         (None, lambda: g4.Patch(0, "t.g4trace"), "a str was given"),
         (None, lambda: g4.Boost(0, 1, float("inf")), "no number to add"),
         (None, lambda: g4.ScaleHeads(0, 1, float("nan")), "scales nothing"),
+        (None, lambda: g4.ScaleHeads(0, 1, 1e39), "scales nothing"),
+        (model, lambda: g4.Steer(0, np.ones(128), scale=1e39), "128 finite numbers"),
         (None, lambda: g4.Patch(0, np.ones(5)), "shape \\(n, H\\)"),
         (None, lambda: g4.Patch(0, np.ones((5, 4)), tokens=(0, 9)), "take 9 rows"),
         (None, lambda: g4.Patch(0, np.ones((5, 4)), tap="logits"), "tap 'logits'"),
