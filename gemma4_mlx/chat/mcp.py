@@ -14,15 +14,17 @@ trusted: names are checked, descriptions and results are plain text to the model
 
 import asyncio
 import base64
+import re
 import threading
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import ToolError
 from .messages import Audio, Image
-from .tools import Tool
+from .tools import NAME, Tool
 
 
 class MCPServer:
@@ -39,7 +41,9 @@ class MCPServer:
         timeout: seconds to wait for it to start, and for any one call.
 
     Attributes:
-        tools: what it offers, ready for ``Chat(tools=...)``.
+        tools: what it offers, ready for ``Chat(tools=...)``. A name that Gemma's format does not
+            allow (``3d_render``, ``user/update``, one too long) is changed into one that it does;
+            the server is called by its own name.
 
     Raises:
         ToolError: the `mcp` package is missing, the program does not start, the server does not
@@ -89,7 +93,12 @@ class MCPServer:
             self.close()
             reason = "it did not answer in time" if not started else _reason(self._problem)
             raise ToolError(f"the MCP server {command!r} cannot be used: {reason}")
-        self.tools = [self._tool(offered, prefix) for offered in self._offered]
+        try:
+            names = allowed_names([prefix + offered.name for offered in self._offered])
+            self.tools = [self._tool(*each) for each in zip(self._offered, names, strict=True)]
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> "MCPServer":
         return self
@@ -132,7 +141,7 @@ class MCPServer:
 
     # In the tools' threads
 
-    def _tool(self, offered: Any, prefix: str) -> Tool:
+    def _tool(self, offered: Any, name: str) -> Tool:
         schema = _field(offered, "inputSchema", "input_schema") or {"type": "object"}
 
         def function(**arguments: Any) -> Any:
@@ -142,7 +151,6 @@ class MCPServer:
             return _checked(schema, arguments)
 
         description = (offered.description or offered.name).strip()
-        name = prefix + offered.name
         return Tool(name, description, schema, function, check=check, timeout=self._timeout)
 
     def _call(self, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -157,6 +165,26 @@ class MCPServer:
         except TimeoutError:
             future.cancel()
             raise ToolError(f"the MCP server gave no result within {self._timeout:g} s") from None
+
+
+def allowed_names(names: Sequence[str]) -> list[str]:
+    """A tool name for each, all different, in the letters and the length that calls allow.
+
+    Names that are allowed already stay as they are.
+    """
+    found: dict[int, str] = {}
+    taken: set[str] = set()
+    for i in sorted(range(len(names)), key=lambda i: not NAME.fullmatch(names[i])):  # stable
+        name = re.sub(r"[^\w.-]", "_", names[i])
+        name = name if re.match("[A-Za-z_]", name) else f"_{name}"
+        if len(name) > 64:
+            name = f"{name[:55]}_{zlib.crc32(names[i].encode()):08x}"
+        wanted, number = name, 2
+        while name in taken:
+            name, number = f"{wanted[:60]}_{number}", number + 1
+        taken.add(name)
+        found[i] = name
+    return [found[i] for i in range(len(names))]
 
 
 @asynccontextmanager
@@ -218,7 +246,10 @@ def _checked(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[st
         for name in schema.get("required") or ()
         if name not in arguments
     ]
-    if schema.get("additionalProperties") is False or properties:
+    # JSON Schema admits further names unless told otherwise; here they have to be asked for, so
+    # that a model's misspelling comes back to it.
+    extra = schema.get("additionalProperties", not properties)
+    if extra is False:
         unknown = [n for n in arguments if n not in properties]
         problems += [f"{name}: there is no such parameter" for name in unknown]
     if problems:

@@ -81,6 +81,8 @@ def _declared(schema: Any, definitions: Mapping, inside: tuple[str, ...]) -> dic
         }
         if schema.get("required"):
             result["required"] = list(schema["required"])
+        if schema.get("additionalProperties"):
+            notes.append("further names are allowed")
     elif kind == "object" and isinstance(schema.get("additionalProperties"), Mapping):
         notes.append(f"any names, each with {_name(schema['additionalProperties'])}")
     if nullable:

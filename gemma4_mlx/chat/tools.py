@@ -26,7 +26,8 @@ from .docstrings import read_docstring
 from .messages import Audio, Image, ToolCall, ToolResult, Video
 from .schemas import declared_schema
 
-_NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
+#: What a tool may be called.
+NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
 
 
 class Tool:
@@ -53,7 +54,7 @@ class Tool:
 
         Raises ToolError for a name or a timeout that cannot be.
         """
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ToolError(
                 f"{name!r} cannot be a tool's name: letters, digits, '_', '-' and '.', at most 64, "
                 "beginning with a letter (a lambda has no name: write a def)."

@@ -56,6 +56,11 @@ def tool_call_grammar(tools: Mapping[str, Any], *, required: bool = False) -> st
     )
 
 
+def _in_regex(name: str) -> str:
+    """The name's characters in a regular expression of Lark, every odd one by its number."""
+    return "".join(c if c.isalnum() and c.isascii() else f"\\u{{{ord(c):x}}}" for c in name)
+
+
 class _Rules:
     """Turns argument schemas into rules, each distinct body once."""
 
@@ -124,14 +129,14 @@ class _Rules:
 
     def _object(self, schema: Mapping) -> str:
         """``{a:...,b:...}`` in the template's order, optional ones left out at will."""
-        properties = schema.get("properties")
+        properties, extra = schema.get("properties"), schema.get("additionalProperties")
         if not properties:
-            return "free_map" if schema.get("additionalProperties") else self._rule('"{" "}"')
+            return "free_map" if extra else self._rule('"{" "}"')
         names = sorted(properties, key=str.lower)
         needed = set(schema.get("required", ()))
         pairs = {n: f"{json.dumps(f'{n}:')} {self.value(properties[n])}" for n in names}
         # rest[i]: what may follow once some pair has been written and i, i + 1, ... are left.
-        rest = '""'
+        rest = self._rule(f'("," {self._extra(names, extra)})*') if extra else '""'
         after = {len(names): rest}
         for i in range(len(names) - 1, -1, -1):
             pair = f'"," {pairs[names[i]]}'
@@ -143,8 +148,20 @@ class _Rules:
             if name in needed:
                 break
         else:
+            if extra:
+                starts.append(f"{self._extra(names, extra)} {after[len(names)]}")
             starts.append('""')
         return self._rule(f'"{{" ({" | ".join(starts)}) "}}"')
+
+    def _extra(self, names: list[str], schema: Any) -> str:
+        """A pair with a name that is not among those; `schema` is for its value."""
+        others = "|".join(map(_in_regex, names))
+        body = f"BARE & ~/{others}/"
+        terminal = next((key for key, known in self.named.items() if known == body), None)
+        if terminal is None:
+            terminal = f"NAME_{len(self.named)}"
+            self.named[terminal] = body
+        return f'{terminal} ":" {self.value(schema if isinstance(schema, Mapping) else {})}'
 
     def _literal(self, value: Any) -> str:
         if isinstance(value, str):

@@ -46,6 +46,19 @@ def sleep(seconds: float) -> str:
     return "awake"
 
 
+def named(name: str):
+    """A tool that tells which one was called."""
+
+    def tell() -> str:
+        return name
+
+    server.add_tool(tell, name=name, description="Tells its name.")
+
+
+for name in ("3d_render", "user-profile/update", "user-profile_update", "long_" * 14):
+    named(name)
+
+
 @server.tool()
 def picture() -> list:
     """One pixel."""

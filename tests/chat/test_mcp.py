@@ -3,18 +3,21 @@
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gemma4_mlx.chat.messages import ToolCall
-from gemma4_mlx.chat.tools import as_tools, call_tool
+from gemma4_mlx.chat.tools import NAME, as_tools, call_tool
 from gemma4_mlx.errors import ToolError
 
 pytest.importorskip("mcp", reason="the mcp package is not installed")
-from gemma4_mlx.chat.mcp import MCPServer
+from gemma4_mlx.chat.mcp import MCPServer, _checked, allowed_names
 
 SERVER = Path(__file__).parent / "mcp_server.py"
 
@@ -71,6 +74,48 @@ def test_calls(server):
     assert "Zürich <turn|>" in str(got.result)
     got = result(server, "picture")
     assert [m.kind for m in got.media] == ["image"]
+
+
+def test_names_that_calls_do_not_allow(server):
+    """Each tool is there under a name of its own, and the server hears its own name for it."""
+    heard = {name: result(server, name) for name in as_tools(server.tools)}
+    wanted = {
+        "_3d_render": "3d_render",
+        "user-profile_update_2": "user-profile/update",
+        "user-profile_update": "user-profile_update",
+        next(name for name in heard if name.startswith("long")): "long_" * 14,
+    }
+    for name, tells in wanted.items():
+        assert NAME.fullmatch(name)
+        assert heard[name].result in (tells, {"result": tells})
+
+
+@given(st.lists(st.text(max_size=70) | st.sampled_from(["a/b", "a_b", "a b", "a_b_2", "x" * 80])))
+def test_every_list_of_names_becomes_an_allowed_one(names):
+    found = allowed_names(names)
+    assert all(map(NAME.fullmatch, found)) and len(set(found)) == len(names)
+    kept = {name for name in names if NAME.fullmatch(name)}
+    assert kept <= set(found)
+
+
+@pytest.mark.parametrize("extra", [True, {"type": "string"}])
+def test_further_arguments_where_the_server_asks_for_them(extra):
+    schema = {"properties": {"a": {}}, "additionalProperties": extra}
+    assert _checked(schema, {"a": 1, "b": "x"}) == {"a": 1, "b": "x"}
+    for closed in ({"properties": {"a": {}}}, {**schema, "additionalProperties": False}):
+        with pytest.raises(ToolError, match="b: there is no such parameter"):
+            _checked(closed, {"a": 1, "b": "x"})
+
+
+def test_a_server_that_cannot_be_used_leaves_no_thread(monkeypatch):
+    def broken(*_):
+        raise ToolError("no")
+
+    monkeypatch.setattr(MCPServer, "_tool", broken)
+    before = threading.active_count()
+    with pytest.raises(ToolError, match="no"):
+        MCPServer(sys.executable, SERVER, timeout=60)
+    assert threading.active_count() == before
 
 
 def test_errors_go_back_to_the_model(server):

@@ -416,6 +416,32 @@ def test_tool_calls(tokenizer):
             Constraint.from_tools(tools, tokenizer)
 
 
+def test_tool_calls_with_further_names(tokenizer):
+    """Names that are not declared stand behind the declared ones, which keep their types."""
+    schema = {
+        "properties": {"a": {"type": "boolean"}, "b/c é": {"type": "null"}},
+        "required": ["a"],
+        "additionalProperties": {"enum": ["x"]},
+    }
+    constraint = Constraint.from_tools({"f": schema}, tokenizer, required=True)
+
+    def allows(text):
+        constraint.start([2], 2048, STOPS)
+        for token in tokenizer.encode(text, allow_special=True):
+            if not constraint.allowed()[token]:
+                return False
+            constraint.accept(token)
+        return constraint.complete
+
+    def call(body):
+        return f"<|tool_call>call:f{{{body}}}<tool_call|>"
+
+    for body in ("a:true", "a:true,b/c é:null", 'a:false,z:<|"|>x<|"|>,aa:<|"|>x<|"|>'):
+        assert allows(call(body)), body
+    for body in ("a:1", "b/c é:null", 'a:true,a:<|"|>x<|"|>', "a:true,z:1"):
+        assert not allows(call(body)), body
+
+
 def test_tool_calls_from_noise(tiny):
     model = tiny("moe")
     tools = {"light": {"type": "object", "properties": {"on": {"type": "boolean"}}}}
