@@ -40,7 +40,12 @@ def __getattr__(name: str):
     from importlib import import_module
 
     if name in _HOMES:
-        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        try:
+            value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        except ImportError as error:
+            from .errors import MissingError
+
+            raise MissingError.of(f"gemma4_mlx.{name}", error) or error from None
     elif name in _ROOMS:
         value = import_module(f".{name}", __name__)
     else:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import Gemma4Error
+from .errors import Gemma4Error, MissingError
 
 START_NOTEBOOK = "00_start_here.ipynb"
 
@@ -28,6 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options) or 0
     except (Gemma4Error, FileNotFoundError) as error:
         print(f"gemma4-mlx: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        missing = MissingError.of(f"{options.command}", error)
+        if missing is None:
+            raise
+        print(f"gemma4-mlx: {missing}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(file=sys.stderr)

@@ -49,3 +49,14 @@ class TraceError(Gemma4Error, ValueError):
 
 class InterventionError(Gemma4Error, ValueError):
     """An intervention that names a layer, head, expert or span the model does not have."""
+
+
+class MissingError(Gemma4Error, ImportError):
+    """Something that runs a model, on a machine without MLX."""
+
+    @classmethod
+    def of(cls, what: str, error: ImportError) -> "MissingError | None":
+        """For an import that failed because MLX is not there; None where it is something else."""
+        if (error.name or "").split(".")[0] not in ("mlx", "mlx_lm"):
+            return None
+        return cls(f"{what} needs MLX, which is not installed here; `gemma4-mlx check` says how")

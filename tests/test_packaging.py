@@ -6,7 +6,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -42,6 +44,24 @@ def test_mlx_is_chosen_by_platform():
     mlx = [d for d in PROJECT["dependencies"] if re.match(r"mlx(\[|>)", d)]
     assert any("darwin" in d and "[" not in d for d in mlx)
     assert any("linux" in d and d.startswith("mlx[cpu]") for d in mlx)
+
+
+@pytest.mark.parametrize(
+    "system, machine, wanted",
+    [
+        ("darwin", "arm64", {"mlx", "mlx-lm"}),
+        ("linux", "x86_64", {"mlx", "mlx-lm"}),
+        ("linux", "aarch64", {"mlx", "mlx-lm"}),
+        ("win32", "AMD64", set()),
+        ("darwin", "x86_64", set()),
+    ],
+)
+def test_where_there_is_no_mlx_the_rest_is_installed(system, machine, wanted):
+    there = {"sys_platform": system, "platform_machine": machine}
+    given = [Requirement(text) for text in PROJECT["dependencies"]]
+    names = {r.name for r in given if r.marker is None or r.marker.evaluate(there)}
+    assert {name for name in names if name.startswith("mlx")} == wanted
+    assert names >= {"numpy", "pillow", "anywidget", "jupyterlab", "psutil"}
 
 
 def test_packages_the_project_is_built_on_are_there():

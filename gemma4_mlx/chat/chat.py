@@ -22,7 +22,7 @@ from ..generation.engine import engine
 from ..generation.guides import ThinkingBudget
 from ..generation.sampling import SamplingOptions
 from ..generation.stream import resolve_options, stream
-from ..model.cache import checked_kv_bits
+from ..model.sizes import checked_kv_bits
 from ..processing.inputs import MediaCache, ModelInputs
 from ..processing.template import Rendered
 from . import history

@@ -1,6 +1,6 @@
 """What this machine has: memory, and which of MLX's backends computes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 
 GiB = 2**30
@@ -13,7 +13,8 @@ class Machine:
     Attributes:
         memory: bytes of memory.
         usable: bytes of it that a model may take.
-        backend: ``"metal"``, ``"cuda"`` or ``"cpu"``.
+        backend: ``"metal"``, ``"cuda"`` or ``"cpu"``; ``"none"`` where MLX is not installed, and
+            a Mac with so much memory is planned for.
     """
 
     memory: int
@@ -42,19 +43,23 @@ class Machine:
         return cls(memory, int(memory * share), "metal")
 
     def __str__(self) -> str:
-        kind = {"metal": "a Mac's", "cuda": "the GPU's", "cpu": "this machine's"}[self.backend]
-        return f"{kind} {self.memory / GiB:.0f} GiB"
+        kind = {"metal": "a Mac's", "cuda": "the GPU's", "cpu": "this machine's"}
+        return f"{kind.get(self.backend, 'a Mac with')} {self.memory / GiB:.0f} GiB"
 
 
 def this_machine() -> Machine:
     """This machine, measured: psutil's total memory, and MLX's recommended working set on a GPU.
 
     On the CPU backend a tenth is left to the rest of the machine; a container's limit counts.
+    Without MLX no model runs here, and it is a Mac with as much memory.
     """
-    import mlx.core as mx
     import psutil
 
     total = psutil.virtual_memory().total
+    try:
+        import mlx.core as mx
+    except ImportError:
+        return replace(Machine.mac(total / GiB), backend="none")
     if mx.default_device() == mx.cpu:
         total = min(total, _container_limit() or total)
         return Machine(total, total * 9 // 10, "cpu")

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from ..config import Gemma4Config, TextConfig
 from ..errors import ConfigError, ContextError, GenerationError
-from ..model.attention import block_rows
-from ..model.cache import SLACK, STEP, checked_kv_bits
+from ..model.sizes import SLACK, STEP, block_rows, checked_kv_bits
 from .inventory import tensors
 from .machine import GiB, Machine, this_machine
 from .packing import Packing, asked_for, choose

@@ -1,12 +1,13 @@
 """What ``gemma4-mlx check`` and ``gemma4-mlx fit`` print."""
 
 import platform
+import shlex
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from .. import __version__, _blas
-from .machine import GiB, this_machine
+from .machine import GiB, Machine, this_machine
 from .planner import fit, fit_table
 
 _PACKAGES = ("mlx", "mlx-lm", "numpy", "huggingface_hub", "tokenizers", "jupyterlab", "anywidget")
@@ -34,17 +35,15 @@ def print_fit(
 
 def machine_report() -> list[str]:
     """Lines on this machine: backend, memory, BLAS, versions, what fits, and what to mend."""
+    there = {name: _version(name) for name in _PACKAGES}
     lines = [
         f"gemma4-mlx {__version__}, Python {platform.python_version()}, {platform.platform()}",
-        "packages: " + ", ".join(f"{name} {_version(name) or 'missing'}" for name in _PACKAGES),
+        "packages: " + ", ".join(f"{name} {found or 'missing'}" for name, found in there.items()),
     ]
-    mend = [f"pip install {name}" for name in _PACKAGES if _version(name) is None]
-    try:
-        machine = this_machine()
-    except ImportError as error:
-        lines.append(f"MLX cannot be imported: {error}")
-        mend.append(_mlx_advice())
-        return lines + [f"to mend: {advice}" for advice in mend]
+    mend = [f"pip install {name}" for name, found in there.items() if found is None]
+    machine = this_machine()
+    if machine.backend == "none":
+        return [*lines, *_without_mlx(machine)]
     backend = {"metal": "Metal (GPU)", "cuda": "CUDA (GPU)", "cpu": "CPU, in float32"}
     lines += [
         f"backend: {backend[machine.backend]}",
@@ -76,7 +75,27 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _mlx_advice() -> str:
+def _without_mlx(machine: Machine) -> list[str]:
+    """What can be done here all the same, and what running a model takes."""
+    try:
+        import mlx.core  # noqa: F401
+
+        why = ""
+    except ImportError as error:
+        why = f" ({error})"
     if sys.platform == "darwin" and platform.machine() != "arm64":
-        return "MLX needs a Mac with Apple silicon and an arm64 Python"
-    return "pip install mlx" if sys.platform == "darwin" else "pip install 'mlx[cpu]'"
+        advice = "MLX needs a Mac with Apple silicon and an arm64 Python"
+    elif sys.platform in ("darwin", "linux"):
+        advice = (
+            f"pip install {'mlx' if sys.platform == 'darwin' else shlex.quote('mlx[cpu]')} mlx-lm"
+        )
+    else:
+        advice = "models run on a Mac or on Linux (here: in WSL); MLX has no other packages"
+    return [
+        f"memory: {machine.memory / GiB:.1f} GiB",
+        f"MLX cannot be imported{why}: no model runs here",
+        "what works without it: opening, analysing and drawing traces (g4.open_trace, "
+        "g4.widgets.Attention and Routing), g4.fit, g4.widgets.Fit",
+        f"a Mac with this memory fits, at 8,192 tokens: {_fitting()}",
+        f"to run models: {advice}",
+    ]

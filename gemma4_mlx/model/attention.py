@@ -22,14 +22,10 @@ from ..config import TextConfig
 from .exponential import attention, slow_exponential
 from .layers import RMSNorm, RotaryEmbedding, rms_norm
 from .rows import settled
+from .sizes import block_rows
 from .taps import Tap
 
-#: Attention scores are materialised where MLX has no fused kernel (head size 512); queries are
-#: split so that one block of scores stays below this.
-SCORE_BYTES = 128 * 2**20
-#: By hand, on the CPU backend, only a block's mask is materialised.
-CPU_MASK_BYTES = 16 * 2**20
-#: From how many keys on that backend's softmax for a single query is better done by hand.
+#: From how many keys on the CPU backend's softmax for a single query is better done by hand.
 CPU_KEYS = 1536
 
 
@@ -87,12 +83,6 @@ class AttentionGeometry:
             real = j[None] >= self.left_padding[:, None, None]
             seen = seen & (real | (i == j)[None])[:, None]
         return seen
-
-
-def block_rows(m: int, row_bytes: int, by_hand: bool) -> int:
-    """How many queries attend at once to m keys if the scores of one take ``row_bytes`` (all
-    heads); ``by_hand``: on the CPU backend, whose scores stay in the processor's cache."""
-    return max(1, CPU_MASK_BYTES // m if by_hand else SCORE_BYTES // row_bytes)
 
 
 def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -> mx.array:

@@ -13,19 +13,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from ..errors import GenerationError
-
-STEP = 256  # tokens by which a buffer grows during decoding
-SLACK = 64  # tokens a sliding layer can step back without a snapshot
-
-
-def checked_kv_bits(kv_bits: int | None) -> int | None:
-    """Bits of full-attention keys and values, if they can be. Raises GenerationError."""
-    if kv_bits not in (None, 8, 4):
-        raise GenerationError(
-            f"kv_bits must be 8 or 4, or None for keys and values as computed, not {kv_bits!r}."
-        )
-    return kv_bits
+from .sizes import SLACK, STEP
 
 
 class _KVCache:

@@ -13,9 +13,10 @@ import numpy as np
 
 from ..config import Gemma4Config, UnifiedVisionConfig
 from ..errors import GenerationError, InterventionError, MediaError
-from .cache import FullKVCache, SlidingKVCache, checked_kv_bits
+from .cache import FullKVCache, SlidingKVCache
 from .decoder import LanguageModel, image_blocks
 from .layers import rms_norm
+from .sizes import checked_kv_bits
 from .taps import NAMES, Observer, Taps
 
 

@@ -28,7 +28,13 @@ def test_choices_change_the_verdict(page, saved, accessible, picture):
     root.locator(".g4-verdict", has_text="Too long").wait_for()
     page.keyboard.press("Home")
     root.locator(".g4-verdict", has_text="to spare").wait_for()
-    root.get_by_label("Memory of the Mac").select_option("8")
+    root.get_by_label("Machine").select_option("null")  # this one, as fit plans for it
+    here = g4.fit("e2b", 4, 1024)
+    root.locator(".g4-verdict", has_text=f"of {here.machine.usable / 2**30:.1f} GiB").wait_for()
+    root.locator(".g4-verdict strong", has_text=f"{here.total / 2**30:.2f} GiB").wait_for()
+    mac = here.machine.backend in ("metal", "none")
+    assert ("macOS" in root.locator(".g4-verdict").inner_text()) == mac
+    root.get_by_label("Machine").select_option("8")
     root.get_by_role("button", name="31b, 16 bits").click()
     root.locator(".g4-verdict", has_text="No context fits").wait_for()
     assert root.locator(".g4-piece").count() >= 8

@@ -315,10 +315,10 @@ def test_a_cancelled_prefill_goes_on_where_it_stopped(tiny):
 @pytest.mark.parametrize("variant", ["shared", "moe"])
 def test_reading_computes_no_layer_that_no_cache_needs(tiny, variant, monkeypatch):
     """Also where attention waits for each of its blocks, as with long prompts."""
-    from gemma4_mlx.model import attention
+    from gemma4_mlx.model import attention, sizes
 
     model, calls, attend = tiny(variant), [], attention.attend
-    monkeypatch.setattr(attention, "SCORE_BYTES", 2**16)  # blocks of a dozen queries
+    monkeypatch.setattr(sizes, "SCORE_BYTES", 2**16)  # blocks of a dozen queries
     monkeypatch.setattr(attention, "attend", lambda *a: calls.append(1) or attend(*a))
     tokens = mx.array(PROMPT * 9)[None]
     read, whole = model.make_cache(), model.make_cache()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gemma4_mlx.config import Rope
-from gemma4_mlx.model import attention, exponential
+from gemma4_mlx.model import attention, exponential, sizes
 from gemma4_mlx.model.attention import AttentionGeometry, attend
 from gemma4_mlx.model.decoder import image_blocks
 from gemma4_mlx.model.layers import RotaryEmbedding
@@ -42,8 +42,8 @@ def test_query_blocks_equal_one_dense_softmax(window, with_blocks, cached, by_ha
     """Splitting queries and leaving out unseen keys changes nothing, nor does MLX's softmax; by
     hand, scores up to ``by_hand`` are exponentiated as they are."""
     monkeypatch.setattr(attention, "slow_exponential", lambda q: by_hand is not None)
-    monkeypatch.setattr(attention, "SCORE_BYTES", 4 * 4 * 40 * 6)  # a few rows at a time
-    monkeypatch.setattr(attention, "CPU_MASK_BYTES", 150 * 20)
+    monkeypatch.setattr(sizes, "SCORE_BYTES", 4 * 4 * 40 * 6)  # a few rows at a time
+    monkeypatch.setattr(sizes, "CPU_MASK_BYTES", 150 * 20)
     monkeypatch.setattr(exponential, "_SAFE", by_hand)
     monkeypatch.setattr(exponential, "_ROWS", 9)
     monkeypatch.setattr(exponential, "_COLUMNS", 7)

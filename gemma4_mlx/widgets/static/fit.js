@@ -1,4 +1,5 @@
-/* Memory, model, bits, context: what fits, and where the bytes go. The plans come from Python. */
+/* Memory, model, bits, context: what fits, and where the bytes go. The plans come from Python.
+   A memory of null is this machine as it is, any other a Mac with so many GiB. */
 
 import { barCell, exportPicker, headline, segmented, table } from "./pieces.js";
 import { formatCount, h, mount, request, setTraits, watch } from "./shared.js";
@@ -12,22 +13,22 @@ function render({ model, el }) {
   const meta = model.get("meta");
   const problem = h("div", { class: "g4-note g4-problem", role: "status", hidden: true });
   const show = (error) => { problem.textContent = error.message.replace(/^\w+Error: /, ""); problem.hidden = false; };
-  const cache = new Map(); // `${model} ${kv}` -> answer
+  const cache = new Map(); // `${model} ${kv} ${here}` -> answer
   const names = Object.fromEntries(meta.parts.map(([key, name, color]) => [key, { name, color }]));
   const keys = meta.parts.map(([key]) => key);
   const gib = (bytes) => (bytes < 0.1 * GIB ? `${Math.round(bytes / 2 ** 20)} MiB` : `${(bytes / GIB).toFixed(bytes < 10 * GIB ? 2 : 1)} GiB`);
 
   const now = () => ({ memory: model.get("memory"), model: model.get("model"), bits: model.get("bits"), context: model.get("context"), kv: model.get("kv_bits") });
-  async function plansOf(name, kv) {
-    const key = `${name} ${kv}`;
-    if (!cache.has(key)) cache.set(key, request(model, "plans", { model: name, kv_bits: kv }, { signal }).then((a) => a.content));
+  async function plansOf(name, { kv, memory }) {
+    const here = memory === null, key = `${name} ${kv} ${here}`;
+    if (!cache.has(key)) cache.set(key, request(model, "plans", { model: name, kv_bits: kv, here }, { signal }).then((a) => a.content));
     return cache.get(key);
   }
 
   // ---- choices --------------------------------------------------------------------------------
   const choice = (label, node, note) => h("div", { class: "g4-choice" }, h("span", {}, label), node, note ?? null);
-  const memory = h("select", { "aria-label": "Memory of the Mac" }, ...meta.memories.map((m) => h("option", { value: String(m) }, `${m} GiB`)));
-  memory.addEventListener("change", () => setTraits(model, { memory: Number(memory.value) }), { signal });
+  const memory = h("select", { "aria-label": "Machine" }, h("option", { value: "null" }, meta.here.name), ...meta.memories.map((m) => h("option", { value: String(m) }, `a Mac, ${m} GiB`)));
+  memory.addEventListener("change", () => setTraits(model, { memory: JSON.parse(memory.value) }), { signal });
   const which = segmented("Model", meta.models.map(([name, repo]) => [name, name, repo]), now().model, (value) => setTraits(model, { model: value }));
   const bits = segmented("Bits of the weights", meta.bits.map((b) => [String(b), b === 16 ? "16 (plain)" : String(b)]), String(now().bits), (value) => setTraits(model, { bits: Number(value) }));
   const kv = segmented("Bits of the cache", meta.kv_bits.map((b) => [String(b), b === 16 ? "16 (plain)" : String(b)]), String(now().kv), (value) => setTraits(model, { kv_bits: Number(value) }));
@@ -67,8 +68,8 @@ function render({ model, el }) {
     sliderText.textContent = `${formatCount(n.context)} tokens`;
     let mine, all;
     try {
-      mine = await plansOf(n.model, n.kv);
-      all = await Promise.all(meta.models.map(([name]) => plansOf(name, n.kv)));
+      mine = await plansOf(n.model, n);
+      all = await Promise.all(meta.models.map(([name]) => plansOf(name, n)));
     } catch (error) { show(error); return; }
     if (JSON.stringify(n) !== JSON.stringify(now())) return; // changed meanwhile
     const usable = mine.usable[String(n.memory)], sizes = mine.plans[String(n.bits)]?.[String(n.context)];
@@ -77,11 +78,12 @@ function render({ model, el }) {
       verdict.replaceChildren(h("strong", {}, "Too long"), `${n.model} takes at most ${formatCount(mine.longest)} tokens.`);
       bar.replaceChildren(); partTable.replaceChildren();
     } else {
+      const [lends, whole] = n.memory === null ? [meta.here.lends, meta.here.memory] : ["macOS lets a model use", n.memory * GIB];
       const total = sizes.reduce((a, b) => a + b, 0), spare = usable - total;
       verdict.replaceChildren(h("span", { class: `g4-chip ${spare >= 0 ? "g4-is-good" : "g4-is-bad"}` }, spare >= 0 ? "fits" : "does not fit"), h("strong", {}, gib(total)),
-        h("span", {}, spare >= 0 ? `${gib(spare)} to spare of ${gib(usable)} that macOS lets a model use.` : `${gib(-spare)} more than the ${gib(usable)} that macOS lets a model use.`),
+        h("span", {}, spare >= 0 ? `${gib(spare)} to spare of ${gib(usable)} that ${lends}.` : `${gib(-spare)} more than the ${gib(usable)} that ${lends}.`),
         h("span", { class: "g4-note" }, most ? `Longest context here: ${formatCount(most)} tokens.` : "No context fits at this width."));
-      drawBar(sizes, usable, total, n.memory * GIB);
+      drawBar(sizes, usable, total, whole);
       partTable.replaceChildren(table("Where the bytes go", ["Part", "#Size"], keys.map((key, i) => [key, sizes[i]]).filter(([, v]) => v).map(([key, v]) => h("tr", {}, h("th", { scope: "row" }, h("i", { class: "g4-swatch", style: { background: names[key].color } }), names[key].name), barCell(v / Math.max(...sizes), gib(v), names[key].color)))));
     }
     drawMatrix(all, n, usable);
@@ -93,6 +95,7 @@ function render({ model, el }) {
     const rows = meta.models.map(([name, repo], i) => h("tr", {}, h("th", { scope: "row", title: repo }, name), ...meta.bits.map((b) => {
       const sizes = all[i].plans[String(b)][String(n.context)];
       if (!sizes) return h("td", { class: "g4-cell" }, h("span", { class: "g4-note" }, "too long"));
+      const [lends, whole] = n.memory === null ? [meta.here.lends, meta.here.memory] : ["macOS lets a model use", n.memory * GIB];
       const total = sizes.reduce((a, c) => a + c, 0), fits = total <= usable, on = name === n.model && b === n.bits;
       return h("td", { class: "g4-cell" }, h("button", { type: "button", dataset: { fits: String(fits), at: `${name} ${b}` }, "aria-pressed": String(on), "aria-label": `${name}, ${b} bits: ${gib(total)}, ${fits ? "fits" : "does not fit"}`, onclick: () => setTraits(model, { model: name, bits: b }) }, `${fits ? "✓ " : ""}${gib(total)}`));
     }), h("td", { class: "g4-number" }, longest(all[i], n))));
@@ -102,9 +105,9 @@ function render({ model, el }) {
   const longest = (plans, n) => { const most = plans.most[String(n.bits)]?.[String(n.memory)] ?? 0; return most ? `${formatCount(most)} at ${n.bits} bit` : `none at ${n.bits} bit`; };
 
   root.append(
-    headline("What fits this Mac?", [h("span", { class: "g4-chip" }, `this machine has ${meta.here.toFixed(0)} GiB`)], [exportPicker(model, "fit", show)]), problem,
+    headline("What fits?", [], [exportPicker(model, "fit", show)]), problem,
     h("section", { class: "g4-panel g4-section", "aria-label": "Choices" },
-      h("div", { class: "g4-choices" }, choice("Memory", memory), choice("Model", which.node), choice("Weights, bits", bits.node), choice("Cache, bits", kv.node), choice("Context", slider, sliderText)),
+      h("div", { class: "g4-choices" }, choice("Machine", memory), choice("Model", which.node), choice("Weights, bits", bits.node), choice("Cache, bits", kv.node), choice("Context", slider, sliderText)),
       verdict, bar),
     h("div", { class: "g4-columns" },
       h("section", { class: "g4-panel g4-section", "aria-label": "Parts" }, h("h4", { class: "g4-subtitle" }, "Where the bytes go"), partTable),

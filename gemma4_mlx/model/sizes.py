@@ -1,0 +1,28 @@
+"""What the sizes of caches and of attention's blocks depend on. Needs no MLX, so that the planner
+counts with the model's own numbers on any machine.
+"""
+
+from ..errors import GenerationError
+
+STEP = 256  # tokens by which a cache's buffer grows during decoding
+SLACK = 64  # tokens a sliding layer can step back without a snapshot
+#: Attention scores are materialised where MLX has no fused kernel (head size 512); queries are
+#: split so that one block of scores stays below this.
+SCORE_BYTES = 128 * 2**20
+#: By hand, on the CPU backend, only a block's mask is materialised.
+CPU_MASK_BYTES = 16 * 2**20
+
+
+def checked_kv_bits(kv_bits: int | None) -> int | None:
+    """Bits of full-attention keys and values, if they can be. Raises GenerationError."""
+    if kv_bits not in (None, 8, 4):
+        raise GenerationError(
+            f"kv_bits must be 8 or 4, or None for keys and values as computed, not {kv_bits!r}."
+        )
+    return kv_bits
+
+
+def block_rows(m: int, row_bytes: int, by_hand: bool) -> int:
+    """How many queries attend at once to m keys if the scores of one take ``row_bytes`` (all
+    heads); ``by_hand``: on the CPU backend, whose scores stay in the processor's cache."""
+    return max(1, CPU_MASK_BYTES // m if by_hand else SCORE_BYTES // row_bytes)
