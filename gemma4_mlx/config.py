@@ -15,6 +15,8 @@ from .errors import ConfigError
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 _MODEL_TYPES = ("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text")
+#: Values of ``quant_method`` whose files are read (``checkpoints/foreign``); MLX's name none.
+_QUANTIZATIONS = (None, "mlx", "compressed-tensors", "modelopt", "fp8", "fbgemm_fp8")
 #: No released model comes near these; a larger value is a damaged file, refused before any
 #: memory is asked for.
 _LARGEST = {
@@ -176,7 +178,7 @@ class Gemma4Config:
 
     Attributes:
         raw: the file's JSON as it was read, for keys that this class has no field for.
-        quantization: the ``quantization`` block of an MLX checkpoint, or None.
+        quantization: the block that says how the checkpoint is quantized, or None.
     """
 
     model_type: str
@@ -260,14 +262,7 @@ class Gemma4Config:
         eos = (eos,) if isinstance(eos, int) else tuple(eos or (1, 106))
         if not all(isinstance(i, int) and i >= 0 for i in eos):
             raise ConfigError(f"{source}: eos_token_id holds {eos!r}, expected token ids")
-        quantization = data.get("quantization") or data.get("quantization_config")
-        if quantization is not None and not isinstance(quantization, dict):
-            raise ConfigError(f"{source}: quantization is not a JSON object")
-        if quantization is not None and "bits" not in quantization:
-            raise ConfigError(
-                f"{source}: quantization method {quantization.get('quant_method')!r} is not "
-                "MLX's; use the 16-bit checkpoint or one converted by mlx-lm or mlx-vlm"
-            )
+        quantization = _quantization(data, source)
         return cls(
             model_type=kind,
             text=text,
@@ -278,6 +273,28 @@ class Gemma4Config:
             raw=data,
             **ids,
         )
+
+
+def _quantization(data: dict, source: str) -> dict | None:
+    """The block that says how the weights are quantized; foreign methods that are not read are
+    refused here, before any weights are fetched."""
+    text = data.get("text_config")
+    for section in (data, text if isinstance(text, dict) else {}):
+        for key in ("quantization", "quantization_config", "compression_config"):
+            found = section.get(key)
+            if found is None:
+                continue
+            if not isinstance(found, dict):
+                raise ConfigError(f"{source}: {key} is not a JSON object")
+            method = found.get("quant_method")
+            if method not in _QUANTIZATIONS:
+                raise ConfigError(
+                    f"{source}: quantized by {method!r}, which is not read here; use the 16-bit "
+                    "checkpoint, one converted for MLX (mlx-community), or a quantization by "
+                    "compressed-tensors or modelopt"
+                )
+            return found
+    return None
 
 
 def _section(data: dict, key: str, source: str) -> dict:

@@ -6,11 +6,12 @@ against the file's size here, so that what reads the data can trust it. Nothing 
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from ..errors import CheckpointError
 
@@ -20,6 +21,12 @@ ITEM_SIZES = {
     **dict.fromkeys(("F32", "I32", "U32"), 4),
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+}
+#: What holds such elements in NumPy, which has no bfloat16 and no 8-bit floats.
+_NUMPY = {
+    **{"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16},
+    **{f"I{bits}": np.dtype(f"i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": np.dtype(f"u{bits // 8}") for bits in (8, 16, 32, 64)},
 }
 #: The safetensors library refuses longer headers too; the largest Gemma 4 header is below 1 MB.
 LARGEST_HEADER = 100_000_000
@@ -42,6 +49,32 @@ class Stored:
     def nbytes(self) -> int:
         return self.stop - self.start
 
+    def rows(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of the tensor, leading axes flattened: (rows, width).
+
+        bfloat16 comes as uint16 and 8-bit floats as uint8, bit by bit. A vector is one row.
+
+        Raises CheckpointError for a file that ends too early.
+        """
+        width = self.shape[-1] if self.shape else 1
+        item = np.dtype(_NUMPY.get(self.dtype, np.uint8))
+        stop = prod(self.shape[:-1]) if stop is None else stop
+        out = np.empty((stop - start, width), dtype=item)
+        view = memoryview(out.reshape(-1).view(np.uint8))
+        done = 0
+        with self.file.open("rb", buffering=0) as f:
+            f.seek(self.start + start * width * item.itemsize)
+            while done < len(view):
+                got = f.readinto(view[done:])
+                if not got:
+                    raise CheckpointError(f"{self.file} ended while {self.name} was read")
+                done += got
+        return out
+
+    def vector(self) -> np.ndarray:
+        """All elements in one row, read as :meth:`rows` does."""
+        return self.rows().reshape(-1)
+
 
 def read_folder(folder: Path) -> dict[str, Stored]:
     """All tensors of the checkpoint in ``folder``, by the names the files use.
@@ -51,8 +84,10 @@ def read_folder(folder: Path) -> dict[str, Stored]:
             points out of the folder or disagrees with its shards, a tensor stored twice.
     """
     index = folder / _INDEX
-    if index.is_file():
-        return _read_sharded(folder, index)
+    return _read_sharded(folder, index) if index.is_file() else _read_unsharded(folder)
+
+
+def _read_unsharded(folder: Path) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for file in _single_files(folder):
         for stored in read_header(file):
@@ -97,41 +132,63 @@ def _counts(file: Path) -> bool:
 
 
 def _read_sharded(folder: Path, index: Path) -> dict[str, Stored]:
+    """The tensors of the shards that an index names. The shards' own headers say what they hold;
+    the index decides where a tensor lies that two of them have."""
     weight_map = index_map(index)
-    missing = sorted({s for s in weight_map.values() if not (folder / s).is_file()})
+    shards = sorted(set(weight_map.values()))
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing == shards and any(folder.glob("*.safetensors")):
+        # An index left over from before the weights were converted and saved anew.
+        return _read_unsharded(folder)
     if missing:
         raise CheckpointError(f"{folder}: shard {', '.join(missing)} is missing; {_INDEX} names it")
     found: dict[str, Stored] = {}
-    for shard in sorted(set(weight_map.values())):
+    for shard in shards:
+        _confine(folder, shard)
         for stored in read_header(folder / shard):
-            if weight_map.get(stored.name, shard) == shard:
+            if stored.name not in found or weight_map.get(stored.name) == shard:
                 found[stored.name] = stored
-    absent = sorted(name for name in weight_map if name not in found)
-    if absent:
-        raise CheckpointError(
-            f"{folder}: {_INDEX} puts {_some(absent)} into {weight_map[absent[0]]}, "
-            "which does not hold it"
-        )
     return found
 
 
 def index_map(index: Path) -> dict[str, str]:
-    """``weight_map`` of an index file: tensor name -> name of a file beside the index.
+    """``weight_map`` of an index file: tensor name -> path of a file from the index's folder.
 
-    Raises CheckpointError if the file is no such index, or names a file that is not beside it.
+    Raises CheckpointError if the file is no such index, or names a file outside its folder.
     """
     data = read_json(index)
     weight_map = data.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: weight_map is missing, empty or not a JSON object")
     for name, shard in weight_map.items():
-        plain = isinstance(shard, str) and shard == os.path.basename(shard) and "\\" not in shard
-        if not plain or not shard.endswith(".safetensors"):
+        if not isinstance(shard, str) or not _plain(shard):
             raise CheckpointError(
                 f"{index}: {name} points to {shard!r}; expected the name of a .safetensors file "
-                "beside the index"
+                "in the index's folder"
             )
     return weight_map
+
+
+def _plain(shard: str) -> bool:
+    """Whether a path of an index goes down from the index's folder, and to a safetensors file."""
+    parts = shard.split("/")
+    return (
+        shard.endswith(".safetensors")
+        and not any(part in ("", ".", "..") for part in parts)
+        and not set(shard) & set("\\:\0*?[]")
+        and not PurePosixPath(shard).is_absolute()
+    )
+
+
+def _confine(folder: Path, shard: str) -> None:
+    """Refuse a link that leads out of the folder; the hub's cache keeps the files it links to in
+    ``blobs`` beside ``snapshots``."""
+    home, target = folder.resolve(), (folder / shard).resolve()
+    allowed = [home]
+    if home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--"):
+        allowed.append(home.parent.parent / "blobs")
+    if not any(target.is_relative_to(place) for place in allowed):
+        raise CheckpointError(f"{folder / shard} is a link to {target}, outside the model's folder")
 
 
 def read_json(path: Path) -> dict:
@@ -211,8 +268,3 @@ def _stored(file: Path, name: str, entry: dict, data: int, size: int) -> Stored:
             f"{file} is cut short: {name} ends at byte {data + stop}, the file at byte {size}"
         )
     return Stored(name, file, dtype, tuple(shape), data + start, data + stop)
-
-
-def _some(names: list[str], limit: int = 3) -> str:
-    rest = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

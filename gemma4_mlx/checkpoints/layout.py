@@ -13,18 +13,21 @@ transformers, 12B        as Google                              ``model.embed_vi
 """
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
 from dataclasses import dataclass
 
 from ..config import Gemma4Config
 from ..errors import CheckpointError
+from .derived import Derived, stacked
 from .files import Stored
 from .inventory import TEXT
 
 _TOWERS = ("vision_tower.", "audio_tower.", "vision_embedder.", "embed_vision.", "embed_audio.")
 #: What some exporters store though every reader computes it.
 _LEFTOVER = re.compile(r"rotary_emb\.|\.inv_freq$|\.inv_timescales$|\.position_ids$")
-_HEAD = re.compile(r"(^|\.)lm_head\.weight$")
+_HEAD = re.compile(r"(^|\.)lm_head\.(weight|scales|biases)$")
+#: One expert's matrix, where a file holds them one by one.
+_EXPERT = re.compile(r"\.experts\.(\d+)\.")
 _RENAMED = (
     # transformers' in-memory names of the 12B's image embedder
     (re.compile(r"^embed_vision\.(patch_|pos_)"), r"vision_embedder.\1"),
@@ -34,8 +37,8 @@ _RENAMED = (
     (re.compile(r"^(audio_tower\.subsample_conv_projection\.)conv_([01])\."), r"\1layer\2."),
     (re.compile(r"\.experts\.switch_mlp\."), ".experts.switch_glu."),
     # the stacked experts of the hub's layout have no ".weight"
-    (re.compile(r"\.experts\.(gate_up|down)_proj$"), r".experts.switch_glu.\1_proj.weight"),
-    (re.compile(r"\.experts\.(gate_up|down)_proj\."), r".experts.switch_glu.\1_proj."),
+    (re.compile(r"\.experts\.(gate_up|gate|up|down)_proj$"), r".experts.switch_glu.\1_proj.weight"),
+    (re.compile(r"\.experts\.(gate_up|gate|up|down)_proj\."), r".experts.switch_glu.\1_proj."),
 )
 _UNUSED = re.compile(re.escape(TEXT) + r"layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm|v_norm)\.")
 
@@ -45,13 +48,13 @@ class Source:
     """Where one tensor of the model is found.
 
     Attributes:
-        stored: the tensor in its file.
+        stored: the tensor in its file, or computed from such.
         half: 0 or 1 if it is the first or second half of the stored one along the axis before
             the last (experts: gate and up projection in one tensor, gate first).
         axes: the permutation from the stored axes to the model's, None where they agree.
     """
 
-    stored: Stored
+    stored: Stored | Derived
     half: int | None = None
     axes: tuple[int, ...] | None = None
 
@@ -85,7 +88,9 @@ def model_name(name: str) -> str:
 
 
 def arrange(
-    stored: Iterable[Stored], config: Gemma4Config, shapes: dict[str, tuple[int, ...]]
+    stored: dict[str, Stored | Derived],
+    config: Gemma4Config,
+    shapes: dict[str, tuple[int, ...]],
 ) -> dict[str, Source]:
     """Name of each tensor in the model -> where it is, for everything a checkpoint stores.
 
@@ -93,11 +98,12 @@ def arrange(
     Names that the model does not have stay in the result, for the caller to complain about.
 
     Args:
+        stored: by the checkpoint's names.
         shapes: the model's own shapes, which tell a convolution kernel in torch's layout
             (out, in, kernel...) from one in MLX's (out, kernel..., in).
 
     Raises:
-        CheckpointError: two stored tensors claim the same place.
+        CheckpointError: two stored tensors claim the same place, or an expert is missing.
     """
     first_shared = config.text.first_kv_shared_layer
     tied = config.raw.get("tie_word_embeddings") is not False
@@ -111,10 +117,10 @@ def arrange(
             )
         found[name] = source
 
-    for tensor in stored:
-        if _LEFTOVER.search(tensor.name) or (tied and _HEAD.search(tensor.name)):
+    for stored_name, tensor in _with_stacks(stored).items():
+        if _LEFTOVER.search(stored_name) or (tied and _HEAD.search(stored_name)):
             continue  # a tied head is the embedding table again
-        name = model_name(tensor.name)
+        name = model_name(stored_name)
         unused = _UNUSED.match(name)
         if unused and int(unused[1]) >= first_shared:
             continue
@@ -123,6 +129,24 @@ def arrange(
                 put(name.replace("gate_up_proj", part), Source(tensor, half=half))
             continue
         put(name, Source(tensor, axes=_axes(tensor.shape, shapes.get(name))))
+    return found
+
+
+def _with_stacks(stored: dict[str, Stored | Derived]) -> dict[str, Stored | Derived]:
+    """Experts stored one by one (``experts.17.up_proj``) as one tensor (``experts.up_proj``)."""
+    found: dict[str, Stored | Derived] = {}
+    experts: dict[str, dict[int, Stored | Derived]] = defaultdict(dict)
+    for name, tensor in stored.items():
+        if expert := _EXPERT.search(name):
+            experts[_EXPERT.sub(".experts.", name)][int(expert[1])] = tensor
+        else:
+            found[name] = tensor
+    for name, of in experts.items():
+        if missing := sorted(set(range(max(of) + 1)) - of.keys()):
+            raise CheckpointError(f"{name}: expert {missing[0]} of {max(of) + 1} is missing")
+        if len({(tensor.shape, tensor.dtype) for tensor in of.values()}) > 1:
+            raise CheckpointError(f"{name}: the experts' shapes or types differ")
+        found[name] = stacked([of[expert] for expert in range(len(of))])
     return found
 
 

@@ -17,8 +17,10 @@ from ..config import Gemma4Config
 from ..errors import CheckpointError
 from ..model.gemma4 import Model
 from .check import check
+from .derived import Derived
 from .files import Stored, read_folder, read_json
 from .find import find, named_in_environment
+from .foreign import translate
 from .inventory import tensors
 from .layout import Source, arrange
 from .packing import Packing, asked_for, choose
@@ -107,7 +109,8 @@ def read_plan(folder: Path) -> Plan:
     stored = read_folder(folder)
     config = _without_absent_towers(config, stored)
     wanted = tensors(config)
-    sources = arrange(stored.values(), config, {n: t.shape for n, t in wanted.items()})
+    shapes = {name: tensor.shape for name, tensor in wanted.items()}
+    sources = arrange(translate(stored, config), config, shapes)
     return Plan(config, stored, sources, check(str(folder), sources, wanted))
 
 
@@ -119,14 +122,15 @@ def _dtype(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
     raise CheckpointError(f"dtype is {dtype!r}; expected one of {', '.join(_DTYPES)}")
 
 
-def _dtype_of(name: str, dtype: mx.Dtype | None) -> mx.Dtype | None:
+def _dtype_of(name: str, source: Source, dtype: mx.Dtype | None) -> mx.Dtype | None:
     return dtype
 
 
-def _cpu_dtype_of(name: str) -> mx.Dtype | None:
+def _cpu_dtype_of(name: str, source: Source) -> mx.Dtype | None:
     """float32, but for the scales of packed experts (see ``CPUQuantizedSwitchLinear``)."""
     packed = ".switch_glu." in name and name.endswith((".scales", ".biases"))
-    return None if packed else mx.float32
+    rounded = isinstance(source.stored, Derived) and source.stored.rounded
+    return None if packed and not rounded else mx.float32
 
 
 def _without_absent_towers(config: Gemma4Config, stored: Iterable[str]) -> Gemma4Config:
@@ -155,14 +159,15 @@ def _quantize_layers(model: Model, packings: dict[str, Packing], on_cpu: bool) -
 def _read(
     sources: dict[str, Source],
     new: dict[str, Packing],
-    dtype_of: Callable[[str], mx.Dtype | None],
+    dtype_of: Callable[[str, Source], mx.Dtype | None],
 ) -> Iterator[tuple[str, mx.array]]:
     """Every tensor of the model, evaluated, one after the other."""
     as_stored = {n: s for n, s in sources.items() if n.removesuffix(".weight") not in new}
     yield from read_as_stored(as_stored, dtype_of)
     for path, packing in new.items():
-        dtype = dtype_of(path + ".scales")
-        for part, array in read_quantized(sources[path + ".weight"], packing, dtype).items():
+        source = sources[path + ".weight"]
+        dtype = dtype_of(path + ".scales", source)
+        for part, array in read_quantized(source, packing, dtype).items():
             yield f"{path}.{part}", array
 
 

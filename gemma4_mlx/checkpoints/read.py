@@ -1,8 +1,8 @@
 """Tensors from file to MLX, in the type the backend computes in, quantized on the way if asked.
 
 Files are opened by ``mx.load``, which reads a tensor only when it is evaluated. A matrix to be
-quantized is read in blocks of rows instead, so that its 16-bit form is never in memory as a whole:
-the peak is what has been quantized so far and one block.
+quantized, or one that must be computed from what is stored, is read in blocks of rows instead, so
+that its 16-bit form is never in memory as a whole: the peak is what is done so far and one block.
 """
 
 import math
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 
 from ..errors import CheckpointError
+from .derived import DTYPES, Derived, rows
 from .layout import Source
 from .packing import Packing
 
@@ -20,14 +20,13 @@ from .packing import Packing
 BLOCK_BYTES = 64 * 2**20
 #: Bytes of tensors evaluated together.
 _BATCH_BYTES = 256 * 2**20
-_NUMPY = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
 
 
 def read_as_stored(
-    sources: dict[str, Source], dtype_of: Callable[[str], mx.Dtype | None]
+    sources: dict[str, Source], dtype_of: Callable[[str, Source], mx.Dtype | None]
 ) -> Iterator[tuple[str, mx.array]]:
-    """Name and evaluated array of every source; floats become ``dtype_of(name)`` (None: as
-    stored).
+    """Name and evaluated array of every source; floats become ``dtype_of(name, source)`` (None:
+    as stored).
 
     Raises CheckpointError for a file that cannot be read, or ends too early.
     """
@@ -35,14 +34,16 @@ def read_as_stored(
     batch: list[tuple[str, mx.array]] = []
     size = 0
     for name, source in sources.items():
-        stored = source.stored
+        stored, dtype = source.stored, dtype_of(name, source)
+        if isinstance(stored, Derived):
+            yield name, _computed(source, dtype)
+            continue
         if stored.file not in files:
             files[stored.file] = _open(stored.file)
         arrays = files[stored.file]
         # The second half is asked for last; keeping the whole would keep it in memory.
         array = arrays[stored.name] if source.half == 0 else arrays.pop(stored.name)
         array = _arranged(array, source)
-        dtype = dtype_of(name)
         if dtype is not None and mx.issubdtype(array.dtype, mx.floating):
             array = array.astype(dtype)
         batch.append((name, array))
@@ -79,6 +80,14 @@ def _evaluated(batch: list[tuple[str, mx.array]]) -> list[tuple[str, mx.array]]:
     return batch
 
 
+def _computed(source: Source, dtype: mx.Dtype | None) -> mx.array:
+    """A derived tensor, block by block; floats in ``dtype`` (None: what a file would hold)."""
+    own = DTYPES[source.stored.dtype]
+    wanted = dtype if dtype is not None and mx.issubdtype(own, mx.floating) else own
+    (whole,) = _in_blocks(source, lambda block: [block.astype(wanted)])
+    return whole.reshape(source.shape)
+
+
 def read_quantized(source: Source, packing: Packing, dtype: mx.Dtype | None) -> dict[str, mx.array]:
     """Read a matrix in blocks of rows and quantize each: ``weight``, ``scales``, ``biases``.
 
@@ -86,47 +95,50 @@ def read_quantized(source: Source, packing: Packing, dtype: mx.Dtype | None) -> 
 
     Raises CheckpointError for a file that ends too early.
     """
-    shape = source.shape
-    rows, width = math.prod(shape[:-1]), shape[-1]
-    step = max(1, BLOCK_BYTES // (width * 4))
-    whole: list[mx.array] = []
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        block = _rows(source, start, stop)
+    if dtype is None and isinstance(source.stored, Derived):
+        dtype = DTYPES[source.stored.dtype]
+
+    def quantized(block: mx.array) -> list[mx.array]:
         parts = mx.quantize(
             block, group_size=packing.group_size, bits=packing.bits, mode=packing.mode
         )
         if packing.mode == "affine" and dtype is not None:
-            parts = [parts[0], *(part.astype(dtype) for part in parts[1:])]
+            return [parts[0], *(part.astype(dtype) for part in parts[1:])]
+        return parts
+
+    names = ("weight", "scales", "biases")
+    whole = zip(names, _in_blocks(source, quantized))
+    return {name: array.reshape(*source.shape[:-1], array.shape[-1]) for name, array in whole}
+
+
+def _in_blocks(source: Source, convert: Callable[[mx.array], list[mx.array]]) -> list[mx.array]:
+    """``convert`` on blocks of a matrix's rows; each of its results joined, evaluated."""
+    shape = source.shape
+    number, width = math.prod(shape[:-1]), shape[-1] if shape else 1
+    step = max(1, BLOCK_BYTES // (width * 4))
+    if number <= step:
+        whole = convert(_rows(source, 0, number))
+        mx.eval(whole)
+        return whole
+    whole = []
+    for start in range(0, number, step):
+        stop = min(start + step, number)
+        parts = convert(_rows(source, start, stop))
         if not whole:
-            whole = [mx.zeros((rows, *part.shape[1:]), dtype=part.dtype) for part in parts]
+            whole = [mx.zeros((number, *part.shape[1:]), dtype=part.dtype) for part in parts]
         for i, part in enumerate(parts):
             whole[i][start:stop] = part
-        del parts, part, block
+        del parts, part
         mx.eval(whole)  # writes the block in place: nothing else refers to the arrays
-    names = ("weight", "scales", "biases")
-    return {n: a.reshape(*shape[:-1], a.shape[-1]) for n, a in zip(names, whole)}
+    return whole
 
 
 def _rows(source: Source, start: int, stop: int) -> mx.array:
     """Rows ``start`` to ``stop`` of a matrix (or stack of matrices, flattened), as an array."""
-    stored = source.stored
-    width = source.shape[-1]
-    item = np.dtype(_NUMPY[stored.dtype])
-    out = np.empty((stop - start, width), dtype=item)
-    view = memoryview(out).cast("B")
-    done = 0
-    with stored.file.open("rb", buffering=0) as f:
-        for first, count in _runs(source, start, stop):
-            f.seek(stored.start + first * width * item.itemsize)
-            end = done + count * width * item.itemsize
-            while done < end:
-                got = f.readinto(view[done:end])
-                if not got:
-                    raise CheckpointError(f"{stored.file} ended while {stored.name} was read")
-                done += got
-    array = mx.array(out)
-    return array.view(mx.bfloat16) if stored.dtype == "BF16" else array
+    pieces = [
+        rows(source.stored, first, first + count) for first, count in _runs(source, start, stop)
+    ]
+    return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces)
 
 
 def _runs(source: Source, start: int, stop: int) -> Iterator[tuple[int, int]]:

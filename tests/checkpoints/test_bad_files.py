@@ -93,26 +93,79 @@ class TestShards:
 
     @pytest.mark.parametrize(
         "target",
-        ["../secret.safetensors", "/etc/passwd", "sub/a.safetensors", "..", "a.bin", 3, None],
+        [
+            "../secret.safetensors",
+            "sub/../../a.safetensors",
+            "/etc/passwd",
+            "/a.safetensors",
+            "sub\\a.safetensors",
+            "*.safetensors",
+            "..",
+            "a.bin",
+            3,
+            None,
+        ],
     )
     def test_index_points_elsewhere(self, target, sharded):
         index = sharded / "model.safetensors.index.json"
         data = json.loads(index.read_text())
         data["weight_map"]["model.norm.weight"] = target
         index.write_text(json.dumps(data))
-        refused(sharded, "model.norm.weight", repr(target), "beside the index")
+        refused(sharded, "model.norm.weight", repr(target), "in the index's folder")
 
     @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": 3}'])
     def test_damaged_index(self, text, sharded):
         (sharded / "model.safetensors.index.json").write_text(text)
         refused(sharded, "index.json")
 
-    def test_index_names_what_its_shard_lacks(self, sharded):
+    def test_index_and_shards_disagree(self, sharded):
+        """What the shards' headers say counts; the check of names finds what is missing."""
         index = sharded / "model.safetensors.index.json"
-        data = json.loads(index.read_text())
-        data["weight_map"]["model.extra.weight"] = "model-00001-of-00003.safetensors"
-        index.write_text(json.dumps(data))
-        refused(sharded, "model.extra.weight", "model-00001-of-00003.safetensors")
+        weight_map = json.loads(index.read_text())["weight_map"]
+        first = "model-00001-of-00003.safetensors"
+        stale = dict.fromkeys(weight_map, first) | dict.fromkeys(["model.extra"], first)
+        stale[tiny.TEXT + "norm.weight"] = "model-00002-of-00003.safetensors"
+        index.write_text(json.dumps({"weight_map": stale}))
+        assert "missing" in refused(sharded, "does not hold the model")
+        index.write_text(json.dumps({"weight_map": weight_map | {"model.extra": first}}))
+        assert g4.load(sharded).config.text.num_hidden_layers == 5
+
+    def test_index_of_shards_that_are_gone(self, folder):
+        """Left over from before a conversion, which wrote one file."""
+        index = {"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        assert g4.load(folder).config.text.num_hidden_layers == 5
+
+    def test_shard_in_a_folder_of_its_own(self, sharded):
+        shard = "model-00002-of-00003.safetensors"
+        (sharded / "more").mkdir()
+        (sharded / shard).rename(sharded / "more" / shard)
+        index = sharded / "model.safetensors.index.json"
+        index.write_text(index.read_text().replace(f'"{shard}"', f'"more/{shard}"'))
+        assert g4.load(sharded).config.text.num_hidden_layers == 5
+
+    @pytest.mark.parametrize("what", ["file", "folder"])
+    def test_links_out_of_the_folder(self, what, sharded, tmp_path):
+        shard, outside = "model-00002-of-00003.safetensors", tmp_path / "outside"
+        outside.mkdir()
+        (sharded / shard).rename(outside / shard)
+        if what == "file":
+            (sharded / shard).symlink_to(outside / shard)
+        else:
+            (sharded / "more").symlink_to(outside)
+            index = sharded / "model.safetensors.index.json"
+            index.write_text(index.read_text().replace(f'"{shard}"', f'"more/{shard}"'))
+        refused(sharded, "is a link to", "outside")
+
+    def test_links_of_the_hubs_cache(self, sharded, tmp_path):
+        """snapshots/COMMIT/x.safetensors -> ../../blobs/HASH."""
+        snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+        blobs = tmp_path / "models--a--b" / "blobs"
+        snapshot.mkdir(parents=True), blobs.mkdir()
+        for file in sharded.iterdir():
+            file.rename(blobs / f"hash-{file.stem}")
+            (snapshot / file.name).symlink_to(f"../../blobs/hash-{file.stem}")
+        assert g4.load(snapshot).config.text.num_hidden_layers == 5
 
     def test_tensor_in_two_places(self, folder, weights):
         name = tiny.TEXT + "norm.weight"

@@ -68,7 +68,7 @@ def test_another_models_weights_are_not_fetched(hub):
 def test_hostile_index_is_refused_before_the_weights(hub):
     index = {"weight_map": {"a": "../../x.safetensors"}}
     (hub.remote / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="beside the index"):
+    with pytest.raises(CheckpointError, match="in the index's folder"):
         g4.load(REPO)
 
 
