@@ -139,16 +139,29 @@ def test_quantized_full_attention_cache_runs(name, bits, checkpoint, loaded):
 
 
 def test_packed_decoding_equals_unpacking(checkpoint, loaded, monkeypatch):
-    """What a GPU does with a quantized cache, against what the CPU does."""
+    """What a GPU does with a quantized cache, against what the CPU does, on the same contents.
+
+    Not two runs of the model: a last digit of one layer puts a later layer's key on the other side
+    of a rounding step, and from there on the two caches hold different numbers.
+    """
     from gemma4_mlx.model import attention
 
     reference = checkpoint("everything")
     model = loaded(reference)
-    tokens = mx.array(reference.ids)
-    unpacked = feed(model, tokens, [60, 5, 1, 1, 33], model.make_cache(kv_bits=8))
+    errors, packed_attention = [], attention.attend_packed
+
+    def both(q, kv, cache, geometry):
+        packed = packed_attention(q, kv, cache, geometry)
+        k, v = (attention.dequantized(part, cache, q.dtype) for part in kv)
+        unpacked = attention.attend(q, k, v, geometry)
+        errors.append((mx.abs(packed - unpacked).max() / mx.abs(unpacked).max()).item())
+        return packed
+
     monkeypatch.setattr(attention, "reads_packed", lambda n: n <= 8)
-    packed = feed(model, tokens, [60, 5, 1, 1, 33], model.make_cache(kv_bits=8))
-    assert np.abs(packed - unpacked).max() <= TOLERANCE * np.abs(unpacked).max()
+    monkeypatch.setattr(attention, "attend_packed", both)
+    feed(model, mx.array(reference.ids), [60, 5, 1, 1, 33], model.make_cache(kv_bits=8))
+    full = sum(map(model.config.text.is_full, range(len(model.layers))))
+    assert len(errors) == 3 * full and max(errors) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["e2b", "moe", "dense31", "everything"])
