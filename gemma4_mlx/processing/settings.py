@@ -15,6 +15,11 @@ from ..errors import ConfigError, MediaError
 #: Soft tokens a picture may cost at most; the caller chooses per picture.
 BUDGETS = (70, 140, 280, 560, 1120)
 
+#: Bounds on what a stranger's file may ask for: soft tokens of one picture or clip, and pixels of
+#: a picture as it is resized.
+_MOST_SOFT = 16_384
+_MOST_PIXELS = 100_000_000
+
 
 @dataclass(frozen=True)
 class ImageSettings:
@@ -97,7 +102,8 @@ class MediaSettings:
         """Settings of a loaded model, of its configuration, or of None: the released models'.
 
         Raises MediaError for what is none of these, ConfigError for a processor configuration that
-        asks for what no released model does (dither, pre-emphasis, normalised pixels).
+        asks for what no released model does (dither, pre-emphasis, normalised pixels) or holds
+        impossible values.
         """
         if model is None:
             return cls(ImageSettings(), AudioSettings())
@@ -142,23 +148,35 @@ def _image(config: Gemma4Config, processor: dict) -> ImageSettings | None:
     if vision is None:
         return None
     merged = isinstance(vision, UnifiedVisionConfig)
-    still = processor.get("image_processor") or {}
-    video = processor.get("video_processor") or {}
-    if still.get("do_normalize") and (
-        any(still.get("image_mean") or ()) or any(s != 1 for s in still.get("image_std") or ())
-    ):
-        raise ConfigError("processor_config.json: normalised pixels are unknown to Gemma 4")
-    default = vision.num_soft_tokens if merged else vision.default_output_length
+    still, video = _part(processor, "image_processor"), _part(processor, "video_processor")
+    if still.get("do_normalize") and (still.get("image_mean") or still.get("image_std")):
+        mean, std = (still.get(name) or [] for name in ("image_mean", "image_std"))
+        if [x for x in _listed(mean) if x != 0] or [x for x in _listed(std) if x != 1]:
+            raise ConfigError("processor_config.json: normalised pixels are unknown to Gemma 4")
+    for part in (still, video):  # the tower's own numbers, said once more
+        for name in ("patch_size", "pooling_kernel_size"):
+            own = getattr(vision, name)
+            if part.get(name) not in (None, own):
+                raise ConfigError(
+                    f"processor_config.json: {name} is {part[name]!r}, but config.json has {own}"
+                )
     pooling = vision.pooling_kernel_size
-    return ImageSettings(
+    default = vision.num_soft_tokens if merged else vision.default_output_length
+    settings = ImageSettings(
         patch_size=vision.patch_size,
         pooling=pooling,
-        budget=int(still.get("max_soft_tokens") or default),
-        frame_budget=int(video.get("max_soft_tokens") or 70),
-        frames=int(video.get("num_frames") or 32),
+        budget=_number(still, "max_soft_tokens", default, 1, _MOST_SOFT),
+        frame_budget=_number(video, "max_soft_tokens", 70, 1, _MOST_SOFT),
+        frames=_number(video, "num_frames", 32, 1, 256),
         positions=vision.mm_posemb_size * pooling if merged else vision.position_embedding_size,
         merged=merged,
     )
+    if (pixels := max(settings.budget, *BUDGETS) * settings.cell**2) > _MOST_PIXELS:
+        raise ConfigError(
+            f"config.json: cells of {settings.cell} x {settings.cell} pixels make a picture of "
+            f"{pixels:,} pixels; the released models' have 48 x 48"
+        )
+    return settings
 
 
 def _audio(config: Gemma4Config, processor: dict) -> AudioSettings | None:
@@ -166,10 +184,10 @@ def _audio(config: Gemma4Config, processor: dict) -> AudioSettings | None:
     if audio is None:
         return None
     common = {
-        "longest": int(processor.get("audio_seq_length") or 750),
-        "ms_per_token": int(processor.get("audio_ms_per_token") or 40),
+        "longest": _number(processor, "audio_seq_length", 750, 1, _MOST_SOFT),
+        "ms_per_token": _number(processor, "audio_ms_per_token", 40, 1, 1000),
     }
-    given = processor.get("feature_extractor") or {}
+    given = _part(processor, "feature_extractor")
     if isinstance(audio, UnifiedAudioConfig):
         size = audio.audio_samples_per_token
         return AudioSettings(feature_size=size, raw=True, **common)
@@ -178,14 +196,51 @@ def _audio(config: Gemma4Config, processor: dict) -> AudioSettings | None:
             raise ConfigError(f"processor_config.json: {name} {given[name]!r} is unknown here")
     if given.get("per_bin_mean") or given.get("per_bin_stddev") or given.get("fft_overdrive"):
         raise ConfigError("processor_config.json: normalised mel bands are unknown here")
-    names = ("sampling_rate", "feature_size", "frame_length", "hop_length", "fft_length")
-    names += ("min_frequency", "max_frequency", "mel_floor")
-    values = {name: given[name] for name in names if given.get(name) is not None}
     # The tower's first convolution has as many channels as there are mel bands.
-    values.setdefault("feature_size", audio.subsampling_conv_channels[0])
-    if values["feature_size"] != audio.subsampling_conv_channels[0]:
+    bands = audio.subsampling_conv_channels[0]
+    if given.get("feature_size") not in (None, bands):
         raise ConfigError(
-            f"processor_config.json: feature_size {values['feature_size']}, but the audio tower "
-            f"takes {audio.subsampling_conv_channels[0]} mel bands"
+            f"processor_config.json: feature_size {given['feature_size']!r}, but the audio tower "
+            f"takes {bands} mel bands"
         )
-    return AudioSettings(**values, **common)
+    usual = AudioSettings()
+    rate = _number(given, "sampling_rate", usual.sampling_rate, 1000, 192_000)
+    frame = _number(given, "frame_length", usual.frame_length, 2, rate)
+    highest = _number(given, "max_frequency", usual.max_frequency, 1.0, rate / 2)
+    return AudioSettings(
+        sampling_rate=rate,
+        feature_size=bands,
+        frame_length=frame,
+        hop_length=_number(given, "hop_length", usual.hop_length, max(1, rate // 10_000), frame),
+        fft_length=_number(given, "fft_length", usual.fft_length, frame, 4 * rate),
+        min_frequency=_number(given, "min_frequency", usual.min_frequency, 0.0, highest - 1),
+        max_frequency=highest,
+        mel_floor=_number(given, "mel_floor", usual.mel_floor, 1e-30, 1.0),
+        **common,
+    )
+
+
+def _part(processor: dict, name: str) -> dict:
+    part = processor.get(name)
+    if not isinstance(part, dict | None):
+        raise ConfigError(f"processor_config.json: {name} is {str(part)[:40]!r}, not an object")
+    return part or {}
+
+
+def _listed(values: Any) -> list:
+    return list(values) if isinstance(values, list) else [values]
+
+
+def _number(part: dict, name: str, usual: Any, low: Any, high: Any) -> Any:
+    """The number ``name``, of the type of ``low``; ``usual`` where the file has none."""
+    value = part.get(name)
+    if value is None:
+        return usual
+    if isinstance(value, float) and isinstance(low, int) and value.is_integer():
+        value = int(value)
+    kinds = int if isinstance(low, int) else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        raise ConfigError(
+            f"processor_config.json: {name} is {str(value)[:40]}, it must be {low} to {high}"
+        )
+    return type(low)(value)
