@@ -4,9 +4,10 @@ The data half (opening, analysing, saving and exporting traces) imports numpy on
 model (:func:`trace`, :class:`Recorder`, the interventions) is imported when first used.
 """
 
-from .attention import SUMMARIES, AttentionData, HeadMass, LayerAttention, Link
+from .attention import SUMMARIES, AttentionData, HeadMass, Link
 from .comparison import RoutingComparison, compare_routing
 from .data import Activations, Timings, Trace, open_trace
+from .layer_attention import LayerAttention
 from .lens import LensData
 from .plans import ActivationPlan, AttentionPlan, LensPlan, PlanCost, RoutingPlan, TracePlan
 from .routing import RoutingData

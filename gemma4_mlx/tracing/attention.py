@@ -5,13 +5,16 @@ during the traced pass; tiles and rows are recomputed here, in numpy, from the q
 that the plan retained, so an opened trace needs neither MLX nor weights.
 """
 
-from dataclasses import dataclass, field
+import threading
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import TraceError
 from . import tiles
+from .layer_attention import LayerAttention, Vectors, check_whole
 from .maps import bin_sizes, square
+from .ranges import ranges
 from .tiles import Tile, checked_span
 from .visibility import key_range
 
@@ -30,53 +33,6 @@ SUMMARIES = {
 
 #: Above this many weights a tile is taken from the overview, if there is one.
 TILE_LIMIT = 1 << 28
-
-
-#: What of a layer is written to the trace file: arrays, and facts as JSON.
-_ARRAYS = (
-    "normaliser",
-    "mass",
-    "peak",
-    "columns",
-    "link_queries",
-    "link_keys",
-    "link_weights",
-    "queries",
-    "keys",
-)
-_FACTS = ("layer", "type", "window", "donor", "heads", "all_heads", "kv_heads", "back", "dtype")
-
-
-@dataclass
-class LayerAttention:
-    """One layer's arrays; H recorded heads, n tokens, R bins.
-
-    ``mass``, ``peak`` (H, R, R) or, with ``back`` set, the band (H, R, columns) whose column c
-    is key bin ``row - back + c``. ``normaliser`` (H, n), ``columns`` (H, n), ``statistics``
-    {name: (H, R)} sums over each bin's queries. ``link_*`` (H, K), strongest first.
-    ``queries`` (H, n, D) and ``keys`` (kv heads, n, D) where retained, in ``dtype``; a KV-shared
-    layer's keys are its donor's.
-    """
-
-    layer: int
-    type: str
-    window: int | None
-    donor: int
-    heads: tuple[int, ...]
-    all_heads: int
-    kv_heads: int
-    normaliser: np.ndarray
-    mass: np.ndarray | None = None
-    peak: np.ndarray | None = None
-    back: int | None = None
-    columns: np.ndarray | None = None
-    statistics: dict[str, np.ndarray] = field(default_factory=dict)
-    link_queries: np.ndarray | None = None
-    link_keys: np.ndarray | None = None
-    link_weights: np.ndarray | None = None
-    queries: np.ndarray | None = None
-    keys: np.ndarray | None = None
-    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -99,12 +55,19 @@ class HeadMass:
 
 
 class AttentionData:
-    """The attention of a trace over ``n`` tokens; ``layers`` maps layer index -> arrays."""
+    """The attention of a trace over ``n`` tokens; ``layers`` maps layer index -> arrays.
+
+    ``rerun`` computes queries and keys that the plan did not keep, while the model of the trace
+    is at hand: see :mod:`.rerun`. ``room``: bytes of those that are held at a time.
+    """
 
     def __init__(self, n: int, width: int, layers: list[LayerAttention], blocks=None):
         self.n, self.width = n, width
         self.blocks = blocks
         self._layers = {part.layer: part for part in layers}
+        self.rerun, self.room = None, 0
+        self._computed: dict[int, Vectors] = {}  # least recently used first
+        self._lock = threading.RLock()
 
     # What there is
 
@@ -115,8 +78,125 @@ class AttentionData:
 
     @property
     def retained(self) -> tuple[int, ...]:
-        """Layers whose queries and keys were kept: tiles, rows and ``find`` work there."""
-        return tuple(i for i, part in self._layers.items() if part.queries is not None)
+        """Layers with queries and keys at hand, of some heads at least: see :meth:`exactness`."""
+        return tuple(
+            i for i, part in self._layers.items() if part.queries is not None or self._ready(i)
+        )
+
+    def _ready(self, layer: int) -> bool:
+        return layer in self._computed
+
+    def exactness(self, layer: int, head: int | None = None) -> str:
+        """How tiles and rows of a head, or of the least exact head of a layer, come about.
+
+        "kept": from queries and keys at hand, at once. "on demand": the model runs again up to
+        this layer first (see :meth:`compute`). "pooled": only the bins of the overview are there.
+
+        Raises TraceError for a layer or head that was not traced.
+        """
+        part = self.layer(layer)
+        if head is not None:
+            self._head(layer, head)
+        heads = part.heads if head is None else (head,)
+        if self._ready(layer) or set(heads) <= set(part.kept):
+            return "kept"
+        return "on demand" if self.rerun is not None and not self.rerun.obstacle() else "pooled"
+
+    def why_not(self, layer: int, head: int | None = None) -> str | None:
+        """One sentence: why tiles and rows of a layer or head are not at hand, and the plan that
+        would keep them; None where they are.
+
+        Raises TraceError for a layer or head that was not traced.
+        """
+        state = self.exactness(layer, head)
+        if state == "kept":
+            return None
+        kept = self.layer(layer).kept
+        of = f"of layer {layer}" + (f" only those of heads {ranges(kept)}" if kept else "")
+        what = f"Queries and keys {of} were {'' if kept else 'not '}kept"
+        plan = f"g4.AttentionPlan(retain=({layer},)) keeps them"
+        if state == "on demand":
+            return f"{what}; the model runs again up to this layer to show single weights ({plan})."
+        obstacle = self.rerun.obstacle() if self.rerun is not None else "no model is at hand"
+        return (
+            f"{what} and {obstacle}, so it is drawn from bins of {self.width} tokens (a trace with "
+            f"{plan})."
+        )
+
+    def compute(self, *layers: int, progress=None) -> None:
+        """Have the queries and keys of these layers at hand: run the model again if need be.
+
+        The prompt is read once more up to the last of these layers, chunk by chunk, and their
+        queries and keys are held until others need the room (:attr:`room` bytes). They are what
+        the traced run had, to the bit. ``progress`` is called with a ``Progress`` after every
+        chunk; an exception from it stops the run, and so does Ctrl-C.
+
+        Raises TraceError for a layer that was not traced, if the model is not at hand or would
+        now compute something else (other interventions, other weights), and if the layers take
+        more room than there is.
+        """
+        wanted = [i for i in dict.fromkeys(layers) if self.exactness(i) != "kept"]
+        if not wanted:
+            return
+        with self._lock:
+            for layer in wanted:
+                self._check_can_compute(layer)
+            held = [i for i in layers if i in self._computed]
+            size = sum(map(self._size, [*wanted, *held]))
+            if size > self.room:
+                raise TraceError(
+                    f"the queries and keys of layers {ranges(wanted)} take {size / 2**20:,.1f} "
+                    f"MiB, and there is room for {self.room / 2**20:,.1f}: compute fewer at a time"
+                )
+            others = [i for i in self._computed if i not in held]
+            while others and size + sum(self._computed[i].nbytes for i in others) > self.room:
+                del self._computed[others.pop(0)]
+            everything = slice(0, self.n)
+            spans = {i: (self._layers[i].heads, everything, everything) for i in wanted}
+            found = self.rerun.run(spans, progress)
+            for layer, vectors in found.items():
+                self._check_same(self._layers[layer], vectors)
+            self._computed |= found
+
+    def _check_can_compute(self, layer: int) -> None:
+        if self.exactness(layer) == "pooled":
+            raise TraceError(self.why_not(layer))
+
+    def _size(self, layer: int) -> int:
+        part = self._layers[layer]
+        return self.rerun.bytes_of(layer, len(part.heads)) * self.n
+
+    def _check_same(self, part: LayerAttention, vectors: Vectors) -> None:
+        """Raise TraceError unless the normalisers of some queries are those of the traced run."""
+        blocks, head = self._blocks_of(part), part.heads[-1]
+        for query in {0, self.n // 2, self.n - 1}:
+            rows = slice(query, query + 1)
+            keys = slice(*key_range(query, query + 1, part.window, blocks))
+            q, k = vectors.queries_of(head, rows), vectors.keys_of(part.kv_head(head), keys)
+            weights = tiles.weights(
+                q, k, part.normaliser[-1][rows], rows, keys, part.window, blocks
+            )
+            if not abs(float(weights.sum()) - 1) < 1e-2:
+                raise TraceError(
+                    f"the model computes other queries and keys in layer {part.layer} than when "
+                    "this was traced: its weights were changed. Trace again"
+                )
+
+    def queries(self, layer: int, head: int, tokens=slice(None)) -> np.ndarray:
+        """The queries of some tokens, after norm and rotation: float32 (r, D).
+
+        Raises TraceError for a layer, head or span that does not exist, and for a layer that was
+        not kept and cannot be computed.
+        """
+        part, _ = self._head(layer, head)
+        rows = checked_span(tokens, self.n, "tokens")
+        return self._vectors(part, head, rows, slice(0, 0)).queries_of(head, rows)
+
+    def keys(self, layer: int, head: int, tokens=slice(None)) -> np.ndarray:
+        """The keys that a query head uses, of some tokens: float32 (c, D). Errors as above."""
+        part, _ = self._head(layer, head)
+        rows = checked_span(tokens, self.n, "tokens")
+        return self._vectors(part, head, slice(0, 0), rows).keys_of(part.kv_head(head), rows)
 
     @property
     def edges(self) -> np.ndarray:
@@ -130,7 +210,7 @@ class AttentionData:
         """
         if layer not in self._layers:
             raise TraceError(
-                f"layer {layer} has no attention in this trace; traced: {_ranges(self.layers)}"
+                f"layer {layer} has no attention in this trace; traced: {ranges(self.layers)}"
             )
         return self._layers[layer]
 
@@ -142,7 +222,7 @@ class AttentionData:
         part = self.layer(layer)
         if head not in part.heads:
             raise TraceError(
-                f"layer {layer} has no traced head {head}; traced: {_ranges(part.heads)} "
+                f"layer {layer} has no traced head {head}; traced: {ranges(part.heads)} "
                 f"of {part.all_heads} heads"
             )
         return part, part.heads.index(head)
@@ -267,13 +347,17 @@ class AttentionData:
         queries, keys = checked_span(queries, self.n, "queries"), checked_span(keys, self.n, "keys")
         shape = tiles.checked_shape(shape)
         shortest = min(queries.stop - queries.start, keys.stop - keys.start)
-        if part.queries is None:
+        state = self.exactness(layer, head)
+        if state == "pooled":
             from_overview = shortest >= min(2 * self.width, self.n)
         else:
             from_overview = self._seen_cells(part, queries, keys) > TILE_LIMIT
+            if state == "on demand":  # rather than run the model for cells as wide as bins
+                cells = zip((queries, keys), shape)
+                from_overview |= all(s.stop - s.start >= self.width * c for s, c in cells)
         if from_overview and part.mass is not None:
             return self._from_overview(part, h, queries, keys, shape, statistic)
-        load_q, load_k, normaliser = self._vectors(part, h)
+        load_q, load_k, normaliser = self._loaders(part, h, queries, keys)
         query_edges, key_edges = tiles.edges_of(queries, shape[0]), tiles.edges_of(keys, shape[1])
         pooled = tiles.pooled_weights(
             load_q,
@@ -298,75 +382,103 @@ class AttentionData:
         query = checked_span(query, self.n, "query")
         if query.stop - query.start != 1:
             raise TraceError("row() takes one query; tile() takes a span")
-        load_q, load_k, normaliser = self._vectors(part, h)
         blocks = self._blocks_of(part)
         keys = slice(*key_range(query.start, query.stop, part.window, blocks))
+        load_q, load_k, normaliser = self._loaders(part, h, query, keys)
         out = np.zeros(self.n, np.float32)
         out[keys] = tiles.weights(
             load_q(query), load_k(keys), normaliser[query], query, keys, part.window, blocks
         )[0]
         return out
 
-    def find(self, source, target, top: int | None = None) -> list[HeadMass]:
+    def find(
+        self, source, target, top: int | None = None, *, compute: bool = True, progress=None
+    ) -> list[HeadMass]:
         """Rank heads by the mass that tokens of ``source`` send to tokens of ``target``.
 
         "Which head carries the needle?": ``source`` is the answer's span, ``target`` the
-        needle's. Searches the retained layers, all of their traced heads, largest mass first.
+        needle's. Largest mass first. Heads whose queries and keys are not at hand are computed,
+        all in one run of the model that keeps these two spans alone (``progress`` as in
+        :meth:`compute`); with ``compute`` False, or without the model, they are left out.
 
-        Raises TraceError for spans that do not exist, and if no layer was retained.
+        Raises TraceError for spans that do not exist, and if nothing can be ranked.
         """
-        source, target = (
-            checked_span(source, self.n, "source"),
-            checked_span(target, self.n, "target"),
-        )
-        if not self.retained:
-            self._vectors(next(iter(self._layers.values())), 0)  # raises, naming the remedy
+        source = checked_span(source, self.n, "source")
+        target = checked_span(target, self.n, "target")
+        kept = {
+            i: [head for head in part.heads if self.exactness(i, head) == "kept"]
+            for i, part in self._layers.items()
+        }
+        missing = {
+            i: tuple(head for head in part.heads if self.exactness(i, head) == "on demand")
+            for i, part in self._layers.items()
+        }
+        missing = {i: heads for i, heads in missing.items() if heads} if compute else {}
+        fetched = {}
+        if missing:
+            spans = {i: (heads, source, target) for i, heads in missing.items()}
+            with self._lock:
+                fetched = self.rerun.run(spans, progress)
+        if not fetched and not any(kept.values()):
+            raise TraceError(self.why_not(self.layers[0]))
         found = []
-        for layer in self.retained:
-            part = self._layers[layer]
-            for h, head in enumerate(part.heads):
-                load_q, load_k, normaliser = self._vectors(part, h)
-                total, best = 0.0, Link(source.start, target.start, 0.0)
-                step = max(1, tiles.STRIP // (target.stop - target.start))
-                for start in range(source.start, source.stop, step):
-                    rows = slice(start, min(start + step, source.stop))
-                    w = tiles.weights(
-                        load_q(rows),
-                        load_k(target),
-                        normaliser[rows],
-                        rows,
-                        target,
-                        part.window,
-                        self._blocks_of(part),
-                    )
-                    total += float(w.sum(dtype=np.float64))
-                    i, j = np.unravel_index(w.argmax(), w.shape)
-                    if w[i, j] > best.weight:
-                        best = Link(start + int(i), target.start + int(j), float(w[i, j]))
-                found.append(HeadMass(layer, head, total / (source.stop - source.start), best))
-        found.sort(key=lambda each: -each.mass)
+        for i, part in self._layers.items():
+            for head in kept[i]:
+                vectors = self._at_hand(part, head)
+                found.append(self._mass_between(part, vectors, head, source, target))
+            for head in missing.get(i, ()):
+                found.append(self._mass_between(part, fetched[i], head, source, target))
+        found.sort(key=lambda each: (-each.mass, each.layer, each.head))
         return found[:top]
+
+    def _mass_between(self, part, vectors, head: int, source: slice, target: slice) -> HeadMass:
+        total, best = 0.0, Link(source.start, target.start, 0.0)
+        normaliser = part.normaliser[part.heads.index(head)]
+        step = max(1, tiles.STRIP // (target.stop - target.start))
+        k = vectors.keys_of(part.kv_head(head), target)
+        for start in range(source.start, source.stop, step):
+            rows = slice(start, min(start + step, source.stop))
+            q, blocks = vectors.queries_of(head, rows), self._blocks_of(part)
+            w = tiles.weights(q, k, normaliser[rows], rows, target, part.window, blocks)
+            total += float(w.sum(dtype=np.float64))
+            i, j = np.unravel_index(w.argmax(), w.shape)
+            if w[i, j] > best.weight:
+                best = Link(start + int(i), target.start + int(j), float(w[i, j]))
+        return HeadMass(part.layer, head, total / (source.stop - source.start), best)
 
     def _blocks_of(self, part: LayerAttention):
         return self.blocks if part.window is not None else None
 
-    def _vectors(self, part: LayerAttention, h: int):
-        donor = self._layers.get(part.donor)
-        keys = part.keys if part.keys is not None else getattr(donor, "keys", None)
-        if part.queries is None or keys is None:
-            raise TraceError(
-                f"layer {part.layer}'s queries and keys were not retained, so its weights cannot "
-                f"be recomputed; retained: {_ranges(self.retained) or 'none'}. Trace with "
-                f"AttentionPlan(retain=({part.layer},)), or retain='full' for all full-attention "
-                "layers, retain='all' for all"
-            )
-        kv = part.heads[h] // (part.all_heads // part.kv_heads)
+    def _at_hand(self, part: LayerAttention, head: int) -> Vectors | None:
+        """A head's retained or computed queries and keys, of all tokens."""
+        if head in part.kept:
+            keys = part.keys if part.keys is not None else self._layers[part.donor].keys
+            return Vectors(part.kept, part.queries, keys, part.dtype)
+        with self._lock:
+            if (vectors := self._computed.pop(part.layer, None)) is not None:
+                self._computed[part.layer] = vectors  # the one used last
+            return vectors
+
+    def _vectors(self, part: LayerAttention, head: int, queries: slice, keys: slice) -> Vectors:
+        """A head's queries and keys of some tokens at least, computed if need be."""
+        with self._lock:
+            if (vectors := self._at_hand(part, head)) is not None:
+                return vectors
+            self._check_can_compute(part.layer)
+            if self._size(part.layer) <= self.room:
+                self.compute(part.layer)
+                return self._computed[part.layer]
+            return self.rerun.run({part.layer: ((head,), queries, keys)})[part.layer]
+
+    def _loaders(self, part: LayerAttention, h: int, queries: slice, keys: slice):
+        head = part.heads[h]
+        vectors = self._vectors(part, head, queries, keys)
 
         def load_q(rows: slice):
-            return tiles.as_float32(part.queries[h, rows], part.dtype)
+            return vectors.queries_of(head, rows)
 
         def load_k(rows: slice):
-            return tiles.as_float32(keys[kv, rows], part.dtype)
+            return vectors.keys_of(part.kv_head(head), rows)
 
         return load_q, load_k, np.asarray(part.normaliser[h])
 
@@ -402,12 +514,9 @@ class AttentionData:
         if self.blocks is not None:
             arrays["blocks"] = self.blocks
         for i, part in self._layers.items():
-            for name in _ARRAYS:
-                if getattr(part, name) is not None:
-                    arrays[f"{i}.{name}"] = getattr(part, name)
-            for name, sums in part.statistics.items():
-                arrays[f"{i}.statistics.{name}"] = sums
-            layers.append({fact: getattr(part, fact) for fact in _FACTS})
+            own, facts = part.to_arrays()
+            arrays |= {f"{i}.{name}": array for name, array in own.items()}
+            layers.append(facts)
         return arrays, {"n": self.n, "width": self.width, "layers": layers}
 
     @classmethod
@@ -417,66 +526,9 @@ class AttentionData:
         Raises ValueError if the arrays do not belong together.
         """
         layers = []
-        _check_whole([meta["n"], meta["width"]], 1, "n and width")
+        check_whole([meta["n"], meta["width"]], 1, "n and width")
         for facts in meta["layers"]:
-            _check_facts(facts)
             prefix = f"{facts['layer']}."
             own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-            statistics = {
-                k.removeprefix("statistics."): v for k, v in own.items() if k.startswith("stat")
-            }
-            values = {k: v for k, v in own.items() if "." not in k}
-            facts = {**facts, "heads": tuple(facts["heads"])}
-            layers.append(LayerAttention(**facts, statistics=statistics, **values))
-            _check_shapes(layers[-1], meta["n"], meta["width"])
+            layers.append(LayerAttention.from_arrays(own, facts, meta["n"], meta["width"]))
         return cls(meta["n"], meta["width"], layers, arrays.get("blocks"))
-
-
-def _check_whole(values: list, least: int, what: str) -> None:
-    if any(type(value) is not int or value < least for value in values):
-        raise ValueError(f"{what}: {values}, expected whole numbers from {least} on")
-
-
-def _check_facts(facts: dict) -> None:
-    """Raise ValueError for a layer's facts that are no numbers where a file should hold some."""
-    known = [facts[name] for name in ("window", "back") if facts[name] is not None]
-    _check_whole([facts["layer"], facts["donor"], *facts["heads"], *known], 0, "a layer's facts")
-    _check_whole([facts["all_heads"], facts["kv_heads"]], 1, "numbers of heads")
-
-
-def _check_shapes(part: LayerAttention, n: int, width: int) -> None:
-    """Raise ValueError unless a layer's arrays belong together."""
-    H, R = len(part.heads), -(-n // width)
-    if not all(0 <= head < part.all_heads for head in part.heads):
-        raise ValueError(f"heads {part.heads} of {part.all_heads} in layer {part.layer}")
-    columns = (R,) if part.back is None else np.shape(part.mass)[2:]
-    links = np.shape(part.link_weights)[1:]
-    wanted = {
-        "normaliser": (H, n), "columns": (H, n),
-        "mass": (H, R, *columns), "peak": (H, R, *columns),
-        "link_weights": (H, *links), "link_queries": (H, *links), "link_keys": (H, *links),
-        "queries": (H, n, part.queries.shape[-1] if part.queries is not None else 0),
-        "keys": (part.kv_heads, n, part.keys.shape[-1] if part.keys is not None else 0),
-    }  # fmt: skip
-    found = {name: getattr(part, name) for name in wanted}
-    for names in (("mass", "peak"), ("link_weights", "link_queries", "link_keys")):
-        if len({found[name] is None for name in names}) > 1:
-            raise ValueError(f"not all of {', '.join(names)} are there for layer {part.layer}")
-    found |= part.statistics
-    wanted |= dict.fromkeys(part.statistics, (H, R))
-    for name, array in found.items():
-        if array is not None and array.shape != wanted[name]:
-            raise ValueError(
-                f"{name} of layer {part.layer} has the shape {array.shape}, expected {wanted[name]}"
-            )
-
-
-def _ranges(indices) -> str:
-    """(0, 1, 2, 5) -> "0-2, 5"."""
-    parts, indices = [], sorted(indices)
-    for i in indices:
-        if parts and i == parts[-1][1] + 1:
-            parts[-1][1] = i
-        else:
-            parts.append([i, i])
-    return ", ".join(f"{a}-{b}" if a < b else f"{a}" for a, b in parts)

@@ -16,11 +16,13 @@ import numpy as np
 
 from ..errors import TraceError
 from ..model.exponential import longest
-from .attention import AttentionData, LayerAttention
+from .attention import AttentionData
 from .buffers import TokenBuffer
+from .layer_attention import LayerAttention
 from .maps import PooledMap
 from .plans import AttentionPlan
 from .strips import score_strip
+from .vectors import VectorStore
 from .visibility import key_range
 
 #: Scores held at once: on the CPU enough rows for its matrix product, on a GPU enough to keep it
@@ -29,9 +31,6 @@ CPU_SCORES, GPU_SCORES = 1 << 22, 1 << 23
 #: Rows of a sliding layer's strip, unless its window is longer: with fewer, the work that every
 #: strip takes weighs more; with more, the keys that a row does not see.
 ROWS = 256
-
-#: How retained 16- and 32-bit values are stored.
-_STORED = {mx.float32: np.float32, mx.float16: np.float16, mx.bfloat16: np.uint16}
 
 
 class AttentionRecorder:
@@ -77,7 +76,7 @@ class AttentionRecorder:
         part = self.parts[layer]
         part.map.make_room(stop, self.blocks if part.window else None)
         if layer in self.retained:
-            part.retain(q[0], k[0], geometry, layer)
+            part.vectors.put(q[0], k[0], geometry.query_start, geometry.n)
         self._reduce(part, q[0], k[0], geometry, tokens, marks)
 
     def _note_blocks(self, geometry, stop: int) -> None:
@@ -155,33 +154,18 @@ class _Part:
         self.type = text.layer_types[layer]
         self.window = None if text.is_full(layer) else text.sliding_window
         self.donor, self.kv_heads = text.kv_donor(layer), text.kv_heads_of(layer)
-        self.all_heads, self.head_dim = text.num_attention_heads, text.head_dim_of(layer)
-        self.keeps_keys = self.donor == layer or self.donor not in recorder.retained
+        self.all_heads = text.num_attention_heads
         H, expected = len(self.heads), recorder.expected
         self.map = PooledMap(H, recorder.bins, recorder.width, self.window, plan.overview)
         self.normaliser = TokenBuffer((H,), np.float32, expected)
         self.columns = TokenBuffer((H,), np.float32, expected) if plan.columns else None
         self.links = [np.zeros((H, 0), dtype) for dtype in (np.float32, np.int32, np.int32)]
-        self.expected = expected
-        self.queries = self.keys = None
-        self.dtype = "float32"
-
-    def retain(self, q, k, geometry, layer: int) -> None:
-        """Keep this call's queries (heads, n, D), and its new keys (kv heads, m, D)."""
-        if len(self.heads) < self.all_heads:
-            q = q[mx.array(self.heads)]
-        if self.queries is None:
-            if q.dtype not in _STORED:
-                raise TraceError(f"queries of type {q.dtype} cannot be retained")
-            self.dtype = str(q.dtype).removeprefix("mlx.core.")
-            folder = (self.plan.folder or "") if self.plan.storage == "disk" else None
-            room = (_STORED[q.dtype], self.expected, folder)
-            self.queries = TokenBuffer((q.shape[0], q.shape[2]), *room)
-            if self.keeps_keys:
-                self.keys = TokenBuffer((k.shape[0], k.shape[2]), *room)
-        self.queries.put(geometry.query_start, _stored(q))
-        if self.keeps_keys:
-            self.keys.put(geometry.query_start, _stored(k[:, -geometry.n :]))
+        self.vectors = None
+        if layer in recorder.retained:
+            folder = (plan.folder or "") if plan.storage == "disk" else None
+            shared = self.donor != layer and self.donor in recorder.retained
+            keys = {"keys": None} if shared else {}
+            self.vectors = VectorStore(self.heads, self.all_heads, expected, folder, **keys)
 
     def add(self, strip, n: int) -> None:
         statistics = strip.statistics if self.plan.summaries else {}
@@ -225,9 +209,9 @@ class _Part:
             link_weights=weights.astype(np.float32) if self.plan.links else None,
             link_queries=queries.astype(np.int32) if self.plan.links else None,
             link_keys=keys.astype(np.int32) if self.plan.links else None,
-            queries=None if self.queries is None else self.queries.values,
-            keys=None if self.keys is None else self.keys.values,
-            dtype=self.dtype,
+            queries=None if self.vectors is None else self.vectors.queries,
+            keys=None if self.vectors is None else self.vectors.keys,
+            dtype="float32" if self.vectors is None else self.vectors.dtype,
         )
 
 
@@ -238,8 +222,3 @@ def _transposed(k: np.ndarray) -> np.ndarray:
     for j in range(0, k.shape[1], 128):
         kt[..., j : j + 128] = k[:, j : j + 128].swapaxes(1, 2)
     return kt
-
-
-def _stored(x: mx.array) -> np.ndarray:
-    """The array's own bits in a type numpy has."""
-    return np.array(x.view(mx.uint16) if x.dtype == mx.bfloat16 else x)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from operator import index
 
 from ..errors import Gemma4Error, TraceError
+from .ranges import ranges
 
 #: retain="auto" keeps queries and keys while they take no more than this.
 AUTO_RETAIN_BYTES = 256 * 2**20
@@ -97,7 +98,7 @@ def _check_length(n_tokens: int) -> None:
         raise TraceError(f"a prompt of {n_tokens} tokens has nothing to trace")
 
 
-def _itemsize(model) -> int:
+def itemsize(model) -> int:
     """Bytes of an activation: 2 for 16-bit models, else 4; 4 if only a configuration is given."""
     return getattr(getattr(model, "dtype", None), "size", 4)
 
@@ -212,7 +213,7 @@ class AttentionPlan:
         if not isinstance(self.retain, str):
             chosen = checked_indices(self.retain, text.num_hidden_layers, "layer")
             if missing := set(chosen) - set(layers):
-                raise TraceError(f"retain names layers {sorted(missing)}, which are not traced")
+                raise TraceError(f"retain names layers {ranges(missing)}, which are not traced")
             return chosen
         if self.retain == "auto":
             for choice in (layers, full):
@@ -230,7 +231,7 @@ class AttentionPlan:
             if donor not in holders:
                 numbers += text.kv_heads_of(i) * text.head_dim_of(i)
                 holders |= {donor} if donor in layers else set()
-        return numbers * n_tokens * _itemsize(model)
+        return numbers * n_tokens * itemsize(model)
 
     def cost(self, model, n_tokens: int) -> PlanCost:
         """Bytes by part, and additional operations, of tracing ``n_tokens``.
@@ -343,7 +344,7 @@ class ActivationPlan:
         _check_length(n_tokens)
         text, layers = text_config(model), len(self.chosen_layers(model))
         numbers = len(self.taps) * text.hidden_size
-        return PlanCost({"activations": layers * n_tokens * numbers * _itemsize(model)})
+        return PlanCost({"activations": layers * n_tokens * numbers * itemsize(model)})
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,12 @@ from ..processing.template import render
 from .data import Trace
 from .plans import ActivationPlan, AttentionPlan, LensPlan, RoutingPlan, TracePlan, check_plan
 from .recorder import Recorder
+from .rerun import Rerun
 
 #: Share of the free memory that a trace may take.
 MEMORY_SHARE = 0.8
+#: Queries and keys computed later that are held at a time.
+RERUN_BYTES = 2**30
 _DEFAULT = object()
 
 
@@ -88,7 +91,11 @@ def trace(
     for event in job.events():
         if progress is not None:
             progress(event)
-    return job.result()
+    traced = job.result()
+    if traced.attention is not None:
+        traced.attention.rerun = Rerun(model, prompt, chunk, media_features, None)
+        traced.attention.room = RERUN_BYTES
+    return traced
 
 
 def inputs_of(model, prompt):

@@ -255,5 +255,5 @@ def test_tiles_of_unretained_layers_come_from_the_overview(loaded):
         for j in range(10):
             cell = w[rows, slice(*tile.key_edges[j : j + 2])]
             assert abs(tile.values[i, j] - cell.sum(1).mean()) < EXACT
-    with pytest.raises(g4.errors.TraceError, match="were not retained"):
+    with pytest.raises(g4.errors.TraceError, match="were not kept"):
         trace.attention.tile(0, 1, (31, 35), (12, 58))

@@ -229,8 +229,8 @@ def test_spans_and_places_that_do_not_exist(random_model):
     trace = g4.trace(random_model, list(range(3, 43)), routing=None, activations=plan)
     attention = trace.attention
     for match, call in (
-        ("layer 9 has no attention .* 0-7", lambda: attention.overview(9, 0)),
-        ("no traced head 7; traced: 0-3 of 4", lambda: attention.row(0, 7, 0)),
+        ("layer 9 has no attention .* 0 to 7", lambda: attention.overview(9, 0)),
+        ("no traced head 7; traced: 0 to 3 of 4", lambda: attention.row(0, 7, 0)),
         ("query 40 does not exist: the trace has 40", lambda: attention.row(0, 0, 40)),
         ("takes one query", lambda: attention.row(0, 0, slice(2, 5))),
         ("no span", lambda: attention.tile(0, 0, slice(10, 10))),

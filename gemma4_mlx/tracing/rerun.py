@@ -1,0 +1,139 @@
+"""Queries and keys that a plan did not keep: the prompt is read again up to their layer.
+
+What a trace holds of a layer without its queries and keys is exact but coarse. While the model is
+at hand, single weights need no second trace: reading the prompt in the same chunks up to that
+layer, and no further, gives the queries and keys of the traced run, to the bit. Nothing of the
+layers above is computed, nothing of those between is held, and only the heads and tokens asked
+for are recorded.
+"""
+
+import weakref
+
+import mlx.core as mx
+
+from ..errors import TraceError
+from ..generation import Progress, engine
+from ..generation.prefill import Prompt, SoftTokens
+from .layer_attention import Vectors
+from .plans import itemsize, text_config
+from .vectors import VectorStore
+
+
+class Rerun:
+    """What it takes to run a trace's prompt again.
+
+    Only a weak reference is held to the model, so that a trace that is kept does not keep it.
+
+    Parameters
+    ----------
+    model, prompt, chunk, media_features : what :func:`.trace` ran
+    folder : where mapped files go; None keeps queries and keys in memory
+    """
+
+    def __init__(self, model, prompt: Prompt, chunk: int, media_features, folder: str | None):
+        self._model = weakref.ref(model)
+        self._prompt, self._chunk, self._media_features = prompt, chunk, media_features
+        self._folder = folder
+        self._interventions, self._fingerprint = model.interventions, model.fingerprint
+
+    def obstacle(self) -> str | None:
+        """Why it cannot run now, as a clause; None if it can."""
+        model = self._model()
+        if model is None:
+            return "the model is no longer in memory"
+        if model.fingerprint != self._fingerprint:
+            return "the model has other weights now"
+        if model.interventions != self._interventions:
+            return (
+                f"the model runs under {_named(model.interventions)} now and ran under "
+                f"{_named(self._interventions)} when it was traced"
+            )
+        return None
+
+    def bytes_of(self, layer: int, heads: int) -> int:
+        """Bytes of one token's queries, of so many heads, and keys."""
+        model = self._model()
+        text = text_config(model)
+        return (heads + text.kv_heads_of(layer)) * text.head_dim_of(layer) * itemsize(model)
+
+    def run(self, wanted: dict, progress=None) -> dict[int, Vectors]:
+        """Queries and keys of layers: ``wanted`` {layer: (heads, query span, key span)}.
+
+        ``progress`` is called with a ``Progress`` after every chunk; an exception from it stops
+        the run within a chunk, and so does Ctrl-C.
+
+        Raises TraceError if :meth:`obstacle` names one.
+        """
+        if obstacle := self.obstacle():
+            raise TraceError(f"queries and keys cannot be computed: {obstacle}")
+        model = self._model()
+        mx.eval(model.parameters())  # lazy arrays belong to the thread that made them
+        job = engine().submit(self._run, model, wanted)
+        del model
+        try:
+            for event in job.events():
+                if progress is not None:
+                    progress(event)
+        except BaseException:
+            job.cancel()
+            job.wait()
+            raise
+        return job.result()
+
+    def _run(self, model, wanted: dict):
+        """Generator for the engine."""
+        prompt = self._prompt
+        recorder = _UpTo(model, wanted, self._folder)
+        cache = model.make_cache()
+        soft = SoftTokens(model, prompt, 0, self._media_features)
+        needed = max(max(q.stop, k.stop) for _, q, k in wanted.values())
+        with model.observe(recorder):
+            for start, stop in prompt.inputs.chunks(self._chunk):
+                if start >= needed:
+                    break
+                tokens = mx.array(prompt.tokens[start:stop])[None]
+                try:
+                    model.hidden(tokens, cache, soft.between(start, stop))
+                except _Enough:
+                    mx.eval([entry.state for entry in cache])
+                mx.clear_cache()
+                yield Progress(stop, len(prompt), 0.0)
+        return recorder.found()
+
+
+class _Enough(Exception):
+    """The last layer that is wanted has its queries and keys: the call of the model may end."""
+
+
+class _UpTo:
+    """An observer that records queries and keys and ends each call at the last wanted layer."""
+
+    def __init__(self, model, wanted: dict, folder: str | None):
+        self._wanted, self._last = wanted, max(wanted)
+        heads = model.config.text.num_attention_heads
+        self._stores = {
+            layer: VectorStore(own, heads, queries.stop - queries.start, folder, queries, keys)
+            for layer, (own, queries, keys) in wanted.items()
+        }
+        self._queries = None
+
+    def __call__(self, name, layer, value, geometry) -> None:
+        if name == "layer_input":
+            mx.eval(value)  # one layer's intermediates at a time
+        elif layer not in self._wanted:
+            return
+        elif name == "queries":
+            self._queries = value
+        elif name == "keys":
+            q, self._queries = self._queries, None
+            mx.eval(q, value)
+            self._stores[layer].put(q[0], value[0], geometry.query_start, geometry.n)
+            if layer == self._last:
+                raise _Enough
+
+    def found(self) -> dict[int, Vectors]:
+        return {layer: store.vectors() for layer, store in self._stores.items()}
+
+
+def _named(interventions) -> str:
+    return ", ".join(map(str, interventions)) or "none"

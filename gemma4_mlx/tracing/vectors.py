@@ -1,0 +1,101 @@
+"""Queries and keys of one layer, collected call by call as the model computes them."""
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import TraceError
+from .buffers import TokenBuffer
+from .layer_attention import Vectors
+
+#: How retained 16- and 32-bit values are stored.
+_STORED = {mx.float32: np.float32, mx.float16: np.float16, mx.bfloat16: np.uint16}
+_EVERYTHING = slice(0, 1 << 62)
+
+
+class VectorStore:
+    """Keeps the queries of some heads, and the keys, of some tokens.
+
+    Parameters
+    ----------
+    heads : which heads' queries; ``all_heads`` is how many the layer has
+    expected : tokens to make room for, 0 if unknown
+    folder : where the mapped file goes, "" the system's place for such; None: in memory
+    queries, keys : spans of tokens whose queries and keys are kept; ``keys`` None: no keys
+    """
+
+    def __init__(
+        self,
+        heads: tuple[int, ...],
+        all_heads: int,
+        expected: int,
+        folder: str | None = None,
+        queries: slice = _EVERYTHING,
+        keys: slice | None = _EVERYTHING,
+    ):
+        self.heads, self._all, self._expected, self._folder = heads, all_heads, expected, folder
+        self._query_span, self._key_span = queries, keys
+        self._queries = self._keys = None
+        self.dtype = "float32"
+
+    def put(self, q: mx.array, k: mx.array, start: int, n: int) -> None:
+        """One call's queries (all heads, n, D) of tokens ``start ..``, and keys (kv heads, m, D),
+        of which the last n are new. Both evaluated.
+
+        Raises TraceError for a type that cannot be kept.
+        """
+        if self._queries is None:
+            self._begin(q, k)
+        low, high = _overlap(self._query_span, start, n)
+        if low < high:
+            q = q[:, low - start : high - start]
+            if len(self.heads) < self._all:
+                q = q[mx.array(self.heads)]
+            self._queries.put(low - self._query_span.start, _stored(q))
+        if self._keys is None:
+            return
+        low, high = _overlap(self._key_span, start, n)
+        if low < high:
+            first = k.shape[1] - n - start
+            k = k[:, first + low : first + high]
+            self._keys.put(low - self._key_span.start, _stored(k))
+
+    def _begin(self, q, k) -> None:
+        if q.dtype not in _STORED:
+            raise TraceError(f"queries of type {q.dtype} cannot be retained")
+        self.dtype = str(q.dtype).removeprefix("mlx.core.")
+        stored = _STORED[q.dtype]
+        room = (stored, self._expected, self._folder)
+        self._queries = TokenBuffer((len(self.heads), q.shape[2]), *room)
+        if self._key_span is not None:
+            length = self._key_span.stop - self._key_span.start
+            expected = self._expected if self._key_span is _EVERYTHING else length
+            self._keys = TokenBuffer((k.shape[0], k.shape[2]), stored, expected, self._folder)
+
+    @property
+    def queries(self) -> np.ndarray | None:
+        """(heads, n, D) so far."""
+        return None if self._queries is None else self._queries.values
+
+    @property
+    def keys(self) -> np.ndarray | None:
+        """(kv heads, n, D) so far."""
+        return None if self._keys is None else self._keys.values
+
+    def vectors(self) -> Vectors:
+        return Vectors(
+            self.heads,
+            self.queries,
+            self.keys,
+            self.dtype,
+            self._query_span.start,
+            self._key_span.start,
+        )
+
+
+def _overlap(span: slice, start: int, n: int) -> tuple[int, int]:
+    return max(span.start, start), min(span.stop, start + n)
+
+
+def _stored(x: mx.array) -> np.ndarray:
+    """The array's own bits in a type numpy has."""
+    return np.array(x.view(mx.uint16) if x.dtype == mx.bfloat16 else x)
