@@ -47,6 +47,8 @@ def run_steps(
         yield from _run_calls(chat, waiting, timeout, approve, cancel)
     for number in range(1, max_steps + 1):
         yield Step(number, max_steps)
+        if how.get("schema") is not None:  # a last step has to answer
+            how["or_calls"] = bool(chat.tools) and number < max_steps
         reply = None
         for event in chat.stream(*(message if number == 1 else ()), **how):
             if isinstance(event, Done):

@@ -133,6 +133,7 @@ class Chat:
         schema: Any = None,
         thinking: bool | int | None = None,
         require_tool: bool = False,
+        or_calls: bool = False,
         alternatives: int = 0,
         begin: Sequence[int] = (),
         cancel: threading.Event | None = None,
@@ -151,6 +152,7 @@ class Chat:
                 or Lark grammar; see :attr:`Reply.parsed`.
             thinking: overrides the chat's for this message.
             require_tool: the answer must be a call of a declared tool.
+            or_calls: in place of an answer of the `schema`, tools may be called.
             alternatives: how many likely tokens to report with each token.
             begin: token ids that the answer begins with: the model goes on from them. They are
                 told as text first, and are not among the reply's tokens.
@@ -169,6 +171,7 @@ class Chat:
         constraint = answer_constraint(
             self.model.tokenizer, self.tools, schema,
             thinking=bool(thinking), strict=self.strict_tools, require=require_tool,
+            or_calls=or_calls,
         )  # fmt: skip
         message = user_message(text, images, audio, videos)
         if not self._lock.acquire(blocking=False):
@@ -254,6 +257,8 @@ class Chat:
         **how: Any,
     ) -> Iterator[Any]:
         """:meth:`run` as events: Step before each generation, ToolResult after each call.
+
+        A ``schema`` holds the final answer; until then, tools may be called.
 
         Args:
             max_steps: generations at most. Calls beyond are answered with an error.

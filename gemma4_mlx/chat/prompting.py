@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ChatError, GenerationError
+from ..generation.choices import CallsOrAnswer
 from ..generation.constrained import Constraint
 from ..generation.sampling import SamplingOptions
 from ..processing.inputs import ModelInputs, expand
@@ -140,19 +141,26 @@ def answer_constraint(
     thinking: bool,
     strict: bool,
     require: bool,
-) -> Constraint | None:
-    """What the answer is held to: a schema, calls of the tools (``require``), words and then only
-    calls that fit (``strict``), or nothing. Raises ChatError and SchemaError."""
-    if schema is not None:
-        if require:
-            raise ChatError("schema and require_tool exclude one another.")
-        return Constraint.of(schema, tokenizer, thinking=thinking)
+    or_calls: bool = False,
+) -> Constraint | CallsOrAnswer | None:
+    """What the answer is held to: a schema, calls of the tools (``require``), a schema unless tools
+    are called (``or_calls``), words and then only calls that fit (``strict``), or nothing. Raises
+    ChatError and SchemaError."""
+    if require and schema is not None:
+        raise ChatError("schema and require_tool exclude one another.")
     if require and not tools:
         raise ChatError("require_tool needs a chat with tools.")
-    if not (require or (strict and tools)):
-        return None
-    schemas = {name: tool.schema for name, tool in tools.items()}
-    return Constraint.from_tools(schemas, tokenizer, required=require, thinking=thinking)
+
+    def calls(required: bool) -> Constraint:
+        schemas = {name: tool.schema for name, tool in tools.items()}
+        return Constraint.from_tools(schemas, tokenizer, required=required, thinking=thinking)
+
+    if schema is not None:
+        answer = Constraint.of(schema, tokenizer, thinking=thinking)
+        if not (or_calls and tools):
+            return answer
+        return CallsOrAnswer(answer, calls(required=True) if strict else None)
+    return calls(require) if require or (strict and tools) else None
 
 
 def user_message(text: Any, images: Any, audio: Any, videos: Any) -> Message | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import Gemma4Error
+from ..generation.choices import CallsOrAnswer
 from ..generation.constrained import Constraint
 from ..generation.events import Finish, Progress, Token
 from ..generation.stopping import TextGate
@@ -28,7 +29,7 @@ class Turn:
         self,
         parser: ReplyParser,
         stops: tuple[str, ...] = (),
-        constraint: Constraint | None = None,
+        constraint: Constraint | CallsOrAnswer | None = None,
         wants_value: bool = False,
     ):
         self.parser, self.constraint, self.wants_value = parser, constraint, wants_value
@@ -120,7 +121,7 @@ class Turn:
 
     def _parsed(self) -> tuple[Any, str | None]:
         """(value, None), or (None, why there is none)."""
-        if not self.wants_value:
+        if not self.wants_value or self.parser.calls:
             return None, None
         if not self.constraint.complete:
             why = self.stats.reason if self.stats is not None else "cancelled"

@@ -252,6 +252,11 @@ class Constraint:
             raise GenerationError(f"Constrained decoding failed: {problem}")
 
     @property
+    def in_thought(self) -> bool:
+        """Whether the model is in its thinking channel."""
+        return self._thinking
+
+    @property
     def finished(self) -> bool:
         return not self._thinking and self._matcher.is_stopped()
 

@@ -256,6 +256,30 @@ def test_required_calls_are_calls(chat):
         chat.messages.clear()
 
 
+def get_weather(city: str) -> dict:
+    """Get the current weather for a city.
+
+    Args:
+        city: City name
+    """
+    return {"sky": "sunny", "temperature": 21}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_schema_holds_the_answer_and_leaves_the_calls(teaching, strict):
+    chat = Chat(teaching, tools=[get_weather], strict_tools=strict, options={"max_tokens": 40})
+    schema = re.compile(r"It is sunny in Paris, [0-9]{2} degrees\.")
+    reply = chat.run("What is the weather in Paris?", schema=schema)
+    assert [call.arguments for call in reply.steps[0].tool_calls] == [{"city": "Paris"}]
+    assert reply.steps[0].parsed is None
+    assert reply.parsed == reply.text == "It is sunny in Paris, 21 degrees."
+    chat.messages.clear()
+    at_once = chat.run("What is the weather in Paris?", schema=schema, max_steps=1)
+    assert schema.fullmatch(at_once.parsed) and not at_once.tool_calls
+    chat.messages.clear()
+    assert schema.fullmatch(chat.send("What is the weather in Paris?", schema=schema).parsed)
+
+
 # Looking inside
 
 
