@@ -19,7 +19,10 @@ or little-endian float32/int32, never nested buffers). The message is ``{"id", "
 answer ``{"id", "content"}`` or ``{"id", "error"}``. Answers are computed in one thread per widget,
 never in the kernel's message callback, whose thread differs between ipykernel versions; what needs
 MLX goes on to ``engine().submit``. A newer request with the same ``slot`` replaces one that still
-waits, so that scrolling does not queue up stale tiles.
+waits, so that scrolling does not queue up stale tiles. While requests wait or are computed, the
+view hears of it every two seconds (``{"alive": {id: progress}}``; ``self.progress(...)`` says how
+far the present one is): silence means that Python is gone or busy with a cell, and the view says
+so (``static/lifeline.js``).
 
 **Pushes** (streaming, live routing): mark a :class:`Flusher`; it calls back at most 30 times a
 second, and the callback sends one message. The truth is also in a trait or behind a request:
@@ -32,6 +35,7 @@ Jupyter Server drops bursts silently, and messages sent before a view exists are
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import queue
@@ -47,11 +51,15 @@ import anywidget
 import traitlets
 
 STATIC = Path(__file__).parent / "static"
+BEAT = 2.0  # seconds between two signs of life while a request is not answered
 RATE = 30  # pushes per second at most; Jupyter Server drops everything above 1000 messages a second
 
 _IMPORT = re.compile(r'^import\s+(?:\{[^}]*\}|\w+)\s+from\s+"\./([\w./-]+)";\n?', re.M)
 _CSS_IMPORT = re.compile(r'^@import "\./([\w.-]+)";$', re.M)
 _EXPORT = re.compile(r"^export (?=(?:async\s+)?(?:function|const|let|class)\b)", re.M)
+
+
+_ASLEEP = '<p class="g4-asleep">A live widget: run the cell again to use it.</p>'
 
 
 @lru_cache
@@ -101,6 +109,8 @@ class Widget(anywidget.AnyWidget):
         self._requests: queue.Queue = queue.Queue()
         self._newest: dict[str, str] = {}
         self._answering: threading.Thread | None = None
+        self._pulse = Pulse(self.send)
+        self._current: str | None = None
         self.on_msg(self._on_message)
 
     # -- requests -------------------------------------------------------------------------------
@@ -116,6 +126,7 @@ class Widget(anywidget.AnyWidget):
             return
         if content.get("slot"):
             self._newest[content["slot"]] = content.get("id", "")
+        self._pulse.begin(content.get("id"))
         self._requests.put((content, buffers))
         if self._answering is None or not self._answering.is_alive():
             self._answering = threading.Thread(
@@ -128,9 +139,12 @@ class Widget(anywidget.AnyWidget):
             content, buffers = self._requests.get()
             slot, id = content.get("slot"), content.get("id")
             if slot and self._newest.get(slot) != id:
+                self._pulse.end(id)
                 self.send({"id": id, "stale": True})
                 continue
+            self._current = id
             reply, bulk = self.answer(content, buffers)
+            self._pulse.end(id)
             with contextlib.suppress(Exception):  # the view or the kernel may have gone meanwhile
                 self.send(reply, bulk)
 
@@ -157,6 +171,10 @@ class Widget(anywidget.AnyWidget):
             result = (result, None)
         value, bulk = result
         return {"id": content.get("id"), "content": value}, [] if bulk is None else [bytes(bulk)]
+
+    def progress(self, what: str, done: float, total: float) -> None:
+        """Tell the view how far the request being answered is; call it as often as you like."""
+        self._pulse.progress(self._current, {"what": what, "done": done, "total": total})
 
     def report(self, error: BaseException | str) -> None:
         """Show an error in the view (callbacks must not raise: Jupyter would swallow it)."""
@@ -186,10 +204,34 @@ class Widget(anywidget.AnyWidget):
         return Snapshot.of(self, **options)
 
     def _repr_mimebundle_(self, **kwargs: Any):
-        """The live view; its snapshot where ``GEMMA4_WIDGETS=static`` renders a page to keep."""
+        """The live view, and beside it the still picture for places without a kernel.
+
+        Where ``GEMMA4_WIDGETS=static`` renders a page to keep, the snapshot.
+        """
         if os.environ.get("GEMMA4_WIDGETS") == "static":
             return self.snapshot()._repr_mimebundle_(**kwargs)
-        return super()._repr_mimebundle_(**kwargs)
+        from gemma4_mlx.widgets.snapshot import small_png
+
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data["text/plain"] = f"<{type(self).__name__} widget>"
+        with contextlib.suppress(Exception):  # a picture that fails must not cost the live view
+            data["image/png"] = base64.b64encode(small_png(self.snapshot_image())).decode()
+        return data, metadata
+
+    def _ipython_display_(self) -> None:
+        """Display the widget, and a sentence that is seen only where it is not alive.
+
+        JupyterLab keeps to the live view's MIME type even when no kernel knows the widget, and
+        then shows nothing of it; so the sentence is an output of its own. ``theme.css``, which
+        comes with a live widget, takes it away.
+        """
+        from IPython.display import display
+
+        if os.environ.get("GEMMA4_WIDGETS") != "static":
+            display({"text/html": _ASLEEP, "text/plain": ""}, raw=True)
+        bundle = self._repr_mimebundle_()
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        display(data, metadata=metadata, raw=True)
 
     def save_html(self, path: str | Path) -> Path:
         """Write the snapshot as a self-contained page.
@@ -198,6 +240,52 @@ class Widget(anywidget.AnyWidget):
         written.
         """
         return self.snapshot().save(path)
+
+
+class Pulse:
+    """Tells the view every :data:`BEAT` seconds which of its requests are not answered yet."""
+
+    def __init__(self, send: Callable[[dict], Any]) -> None:
+        self._send = send
+        self._open: dict[str, dict | None] = {}  # request id -> progress
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, id: str | None) -> None:
+        """A request has come."""
+        if not id:
+            return
+        with self._lock:
+            self._open[id] = None
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="gemma4-pulse", daemon=True)
+                self._thread.start()
+
+    def end(self, id: str | None) -> None:
+        """It is answered."""
+        with self._lock:
+            self._open.pop(id, None)
+
+    def progress(self, id: str | None, progress: dict) -> None:
+        """The next sign of life comes sooner, and carries this."""
+        with self._lock:
+            if id in self._open:
+                self._open[id] = progress
+                self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            if self._wake.wait(BEAT):
+                threading.Event().wait(1 / 4)  # progress four times a second is plenty
+            self._wake.clear()
+            with self._lock:
+                told = dict(self._open)
+                if not told:
+                    self._thread = None
+                    return
+            with contextlib.suppress(Exception):  # the view or the kernel may have gone meanwhile
+                self._send({"alive": told})
 
 
 class Flusher:

@@ -5,7 +5,10 @@ three things at once: ``text/html`` with an ``<iframe srcdoc>`` whose page holds
 module, its style, its traits and the answers to its requests (no network, no kernel);
 ``image/png`` drawn by Pillow; and ``text/plain``. The page is sandboxed: it may run scripts and
 offer downloads, and can reach neither the notebook around it nor any server (its content security
-policy allows inline code, ``data:`` and ``blob:`` only).
+policy allows inline code, ``data:`` and ``blob:`` only; links in a frame lead nowhere).
+
+What was not recorded is refused calmly (``NotRecorded`` in ``static/shared.js``); a text search
+works on every recorded page of tokens, for any text (``static/shim.js``).
 """
 
 from __future__ import annotations
@@ -20,12 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gemma4_mlx import atomic
 from gemma4_mlx.widgets.base import STATIC, Widget
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; media-src data: blob:"
+    "img-src data: blob:; media-src data: blob:; form-action 'none'; base-uri 'none'"
 )
+PICTURE_BYTES = 110_000  # of the PNG beside a live view, 150 kB in base64
 _HOST_TRAITS = {"layout", "tabbable", "tooltip"}
 
 
@@ -129,24 +134,26 @@ class Snapshot:
         return out.getvalue()
 
     def save(self, path: str | Path) -> Path:
-        """Write ``.html`` (the live page) or ``.png`` (the picture), by the name's ending.
+        """Write ``.html`` (the live page) or ``.png`` (the picture), by the name's ending: whole,
+        or not at all.
 
         Raises ValueError for another ending, OSError if it cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() == ".png":
-            path.write_bytes(self.png())
+            data = self.png()
         elif path.suffix.lower() in (".html", ".htm"):
-            path.write_text(self.page, encoding="utf-8")
+            data = self.page.encode("utf-8")
         else:
             raise ValueError(f"a snapshot is saved as .html or .png, not {path.suffix or path}")
+        atomic.write(path, data)
         return path
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         name = f"g4-{secrets.token_hex(6)}"
         frame = (
             f'<iframe id="{name}" title="{html.escape(self.title)}" '
-            'sandbox="allow-scripts allow-downloads allow-popups" '
+            'sandbox="allow-scripts allow-downloads" '
             f'style="width:100%;height:{self.height}px;border:0;color-scheme:normal" '
             f'srcdoc="{html.escape(self.page)}"></iframe>\n'
             f"<script>{_HOST % json.dumps(name)}</script>"
@@ -155,6 +162,18 @@ class Snapshot:
         with contextlib.suppress(NotImplementedError):
             bundle["image/png"] = base64.b64encode(self.png()).decode()
         return bundle
+
+
+def small_png(image, limit: int = PICTURE_BYTES) -> bytes:
+    """A picture as a PNG of at most ``limit`` bytes: 128 colours, and smaller until it fits."""
+    image = image.convert("RGB")
+    while True:
+        out = io.BytesIO()
+        image.quantize(128).save(out, format="PNG")
+        if out.tell() <= limit or max(image.size) < 64:
+            return out.getvalue()
+        scale = max(0.5, min(0.9, (limit / out.tell()) ** 0.5))
+        image = image.resize([max(1, round(scale * side)) for side in image.size])
 
 
 def _inline(script: str) -> str:

@@ -252,6 +252,25 @@ def shared_notebook(lab, shared_page):
     return _opener(lab, shared_page)
 
 
+@pytest.fixture
+def course(lab, page):
+    """``course(stem, theme)``: a notebook of the course, opened in that theme and run."""
+    settings = lab.private / "config/lab/user-settings/@jupyterlab/apputils-extension"
+    file = settings / "themes.jupyterlab-settings"
+
+    def open_(stem: str, theme: str) -> Notebook:
+        file.write_text(json.dumps({"theme": THEMES[theme]}))
+        name = f"{stem}-{theme}.ipynb"
+        shutil.copy(ROOT / "notebooks" / f"{stem}.ipynb", lab.folder / name)
+        notebook = Notebook(page, lab, name)
+        notebook.open()
+        notebook.run_all()
+        return notebook
+
+    yield open_
+    file.unlink(missing_ok=True)
+
+
 def _opener(lab, page):
     import nbformat
 

@@ -1,6 +1,6 @@
 /* The architecture to scale. Area is parameters or bytes; a click shows formula, code and taps. */
 
-import { chip, exportPicker, headline, segmented, table } from "./pieces.js";
+import { chip, exportPicker, headline, problemNote, segmented, table } from "./pieces.js";
 import { formatBytes, formatCount, formatPercent, h, mount, request, setTraits, watch } from "./shared.js";
 
 const PART_COLORS = {
@@ -14,8 +14,7 @@ function render({ model, el }) {
   const { root, signal } = view;
   root.classList.add("g4-view");
   const meta = model.get("meta");
-  const problem = h("div", { class: "g4-note g4-problem", role: "status", hidden: true });
-  const show = (error) => { problem.textContent = error.message.replace(/^\w+Error: /, ""); problem.hidden = false; };
+  const { problem, show } = problemNote();
   let unit = "params", open = null;
 
   const amount = (value) => (unit === "params" ? shortCount(value) : formatBytes(value));

@@ -1,6 +1,6 @@
 /* Attention over the whole context: every head small, one head as a map, one token over the text. */
 
-import { bytesOf, barCell, chip, exportPicker, floats, headline, largest, partColor, picker, pixelTable, segmented, table, tokensHolding } from "./pieces.js";
+import { barCell, bytesOf, chip, exportPicker, floats, headline, largest, partColor, picker, pixelTable, problemNote, segmented, table, tokensHolding } from "./pieces.js";
 import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, perFrame, request, sizeCanvas } from "./shared.js";
 import { TILE, tileMap } from "./tilemap.js";
 import { tokenView } from "./tokenview.js";
@@ -13,8 +13,7 @@ function render({ model, el }) {
   root.classList.add("g4-view");
   const meta = () => model.get("meta");
   const ask = (type, args = {}, options = {}) => request(model, type, args, { signal, ...options });
-  const show = (error) => { problem.textContent = error.message.replace(/^\w+Error: /, ""); problem.hidden = false; };
-  const problem = h("div", { class: "g4-note g4-problem", role: "status", hidden: true });
+  const { problem, show } = problemNote();
 
   if (!meta().layers?.length) {
     root.append(headline("Attention", [], []), h("p", { class: "g4-empty" }, meta().empty || "This trace kept no attention."));

@@ -1,7 +1,7 @@
 /* Memory, model, bits, context: what fits, and where the bytes go. The plans come from Python.
    A memory of null is this machine as it is, any other a Mac with so many GiB. */
 
-import { barCell, exportPicker, headline, segmented, table } from "./pieces.js";
+import { barCell, exportPicker, headline, problemNote, segmented, table } from "./pieces.js";
 import { formatCount, h, mount, request, setTraits, watch } from "./shared.js";
 
 const GIB = 2 ** 30;
@@ -11,8 +11,7 @@ function render({ model, el }) {
   const { root, signal } = view;
   root.classList.add("g4-view");
   const meta = model.get("meta");
-  const problem = h("div", { class: "g4-note g4-problem", role: "status", hidden: true });
-  const show = (error) => { problem.textContent = error.message.replace(/^\w+Error: /, ""); problem.hidden = false; };
+  const { problem, show } = problemNote();
   const cache = new Map(); // `${model} ${kv} ${here}` -> answer
   const names = Object.fromEntries(meta.parts.map(([key, name, color]) => [key, { name, color }]));
   const keys = meta.parts.map(([key]) => key);

@@ -1,6 +1,21 @@
 /* Small pieces the trace and model views share: colours of a canvas, controls, tables, export. */
 
-import { categoryColors, colorMaps, download, h, request } from "./shared.js";
+import { categoryColors, colorMaps, download, h, NotRecorded, request } from "./shared.js";
+
+/** A line for what went wrong, and what fills it. What a snapshot lacks is said calmly, and goes. */
+export function problemNote() {
+  const problem = h("div", { class: "g4-note g4-problem", role: "status", hidden: true });
+  let timer = 0;
+  const show = (/** @type {Error} */ error) => {
+    const calm = error instanceof NotRecorded;
+    problem.textContent = error.message.replace(/^\w+Error: /, "");
+    problem.classList.toggle("g4-calm", calm);
+    problem.hidden = false;
+    clearTimeout(timer);
+    if (calm) timer = setTimeout(() => { problem.hidden = true; }, 6000);
+  };
+  return { problem, show };
+}
 
 /** A table of 256 pixels (Uint32, canvas byte order) of a sequential map. @param {string} name */
 export function pixelTable(name) {

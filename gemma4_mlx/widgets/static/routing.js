@@ -1,7 +1,7 @@
 /* Expert routing: the text in the colours of its experts, load, paths, comparison, what-if. */
 
 import { loadMap } from "./loadmap.js";
-import { barCell, bytesOf, chip, exportPicker, floats, headline, partColor, picker, segmented, table } from "./pieces.js";
+import { barCell, bytesOf, chip, exportPicker, floats, headline, partColor, picker, problemNote, segmented, table } from "./pieces.js";
 import { categoryColors, formatCount, formatPercent, h, linkSelection, mount, perFrame, request, visibleToken, watch } from "./shared.js";
 import { tokenView } from "./tokenview.js";
 import { whatIf } from "./whatif.js";
@@ -13,8 +13,7 @@ function render({ model, el }) {
   const meta = () => model.get("meta");
   const count = () => model.get("n");
   const ask = (type, args = {}, options = {}) => request(model, type, args, { signal, ...options });
-  const problem = h("div", { class: "g4-note g4-problem", role: "status", hidden: true });
-  const show = (error) => { problem.textContent = error.message.replace(/^\w+Error: /, ""); problem.hidden = false; };
+  const { problem, show } = problemNote();
   if (!meta().layers?.length) {
     root.append(headline("Expert routing", [], []), h("p", { class: "g4-empty" }, meta().empty || "This trace has no routing."));
     return view.cleanup;

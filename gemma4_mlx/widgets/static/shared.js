@@ -1,6 +1,8 @@
 // Helpers that every widget's module starts with. Joined in front of it by widgets/base.py.
 // Plain functions, no framework; types are JSDoc.
 
+import { lifelineOf } from "./lifeline.js";
+
 /**
  * @typedef {{ get(name: string): any, set(name: string, value: any): void, save_changes(): void,
  *   send(content: any, callbacks?: any, buffers?: ArrayBuffer[]): void,
@@ -74,24 +76,38 @@ export function download(name, data) {
 
 let requestCount = 0;
 
+/** What a snapshot did not record: to be told calmly, once. */
+export class NotRecorded extends Error {
+  constructor() { super("This page is a snapshot and did not record that; the notebook has it."); }
+}
+
 /**
  * Ask Python (`answer_<type>` of the widget) and wait for the answer.
- * A newer request of the same `slot` makes an older one resolve to null.
+ * A newer request of the same `slot` makes an older one resolve to null. `onProgress` hears what
+ * Python's `self.progress(...)` tells meanwhile; without it the reader sees it above the widget.
  * @param {Model} model @param {string} type @param {Record<string, any>} [args]
- * @param {{ signal?: AbortSignal, slot?: string, buffers?: ArrayBuffer[] }} [options]
+ * @param {{ signal?: AbortSignal, slot?: string, buffers?: ArrayBuffer[],
+ *   onProgress?: (progress: { what: string, done: number, total: number }) => void }} [options]
  * @returns {Promise<{ content: any, buffer: DataView | null } | null>}
  */
-export function request(model, type, args = {}, { signal, slot, buffers } = {}) {
+export function request(model, type, args = {}, { signal, slot, buffers, onProgress } = {}) {
+  const life = lifelineOf(model);
   const id = `${Date.now().toString(36)}-${++requestCount}`;
   return new Promise((resolve, reject) => {
     const receive = (/** @type {any} */ message, /** @type {DataView[]} */ bulk) => {
       if (message?.id !== id) return;
       forget();
-      if (message.error) reject(new Error(message.error));
+      if (message.unrecorded) reject(new NotRecorded());
+      else if (message.error) reject(new Error(message.error));
       else if (message.stale) resolve(null);
       else resolve({ content: message.content, buffer: bulk?.[0] ?? null });
     };
-    const forget = () => { model.off("msg:custom", receive); signal?.removeEventListener("abort", forget); };
+    const forget = () => {
+      life.end(id);
+      model.off("msg:custom", receive);
+      signal?.removeEventListener("abort", forget);
+    };
+    life.begin(id, onProgress);
     model.on("msg:custom", receive);
     signal?.addEventListener("abort", forget);
     model.send({ ...args, type, id, ...(slot ? { slot } : {}) }, undefined, buffers);
@@ -146,7 +162,7 @@ export function linkSelection(model, onChange, signal) {
 // ---- The frame around a widget ----------------------------------------------------------------
 
 /**
- * Prepare `el` for a widget: theme, live region, tooltip, error banner, "kernel is gone" banner.
+ * Prepare `el` for a widget: theme, live region, tooltip, error banner, what to know of the kernel.
  * @param {Model} model @param {HTMLElement} el @param {string} name @returns {View}
  */
 export function mount(model, el, name) {
@@ -176,15 +192,17 @@ export function mount(model, el, name) {
     errorBox.hidden = !text;
     errorBox.firstChild.textContent = text ?? "";
   }, signal);
-  const gone = () => {
-    root.dataset.gone = "true";
-    goneBox.hidden = false;
-    goneBox.textContent = "The kernel behind this widget is gone. Run the cell again to go on.";
-  };
-  // ipywidgets sets comm_live to false when the kernel restarts, and closes the comm with a widget.
-  for (const event of ["comm_live_update", "comm:close"]) {
-    model.on(event, gone);
-    signal.addEventListener("abort", () => model.off(event, gone));
+  if (!isStatic) {
+    const life = lifelineOf(model);
+    const look = () => {
+      const { gone, text } = life.look();
+      root.dataset.waiting = String(life.pending);
+      if (gone) root.dataset.gone = "true";
+      goneBox.hidden = !text;
+      if (goneBox.textContent !== text) goneBox.textContent = text;
+    };
+    const timer = setInterval(look, 1000);
+    signal.addEventListener("abort", () => clearInterval(timer));
   }
 
   const { ink, onInk } = followInk(root, signal);

@@ -32,11 +32,37 @@
     off: (event, f) => (f ? listeners.get(event)?.delete(f) : listeners.delete(event)),
     send({ id, slot, ...request }) {
       const answer = data.answers[key(request)]
-        ?? { error: "This is a snapshot: what it did not record needs the notebook." };
+        ?? (request.type === "search" ? { content: found(request) } : { unrecorded: true });
       const buffers = answer.buffer ? [bytes(answer.buffer)] : [];
-      setTimeout(() => emit("msg:custom", { id, content: answer.content, error: answer.error }, buffers));
+      const { content, error, unrecorded } = answer;
+      setTimeout(() => emit("msg:custom", { id, content, error, unrecorded }, buffers));
     },
   };
+
+  /** `answer_search` of widgets/traceview.py over the recorded pages: first tokens of the hits. */
+  function found({ text, which = "a" }) {
+    const pages = Object.entries(data.answers).map(([name, answer]) => [JSON.parse(name), answer.content])
+      .filter(([asked, content]) => asked.type === "tokens" && (asked.which ?? "a") === which && content?.text)
+      .map(([, content]) => content).sort((a, b) => a.start - b.start);
+    const runs = []; // neighbouring pages read as one text
+    for (const page of pages) {
+      const last = runs.at(-1);
+      if (last && last.start + last.texts.length === page.start) last.texts.push(...page.text);
+      else runs.push({ start: page.start, texts: [...page.text] });
+    }
+    const look = (fold) => runs.flatMap(({ start, texts }) => {
+      const hits = [], whole = fold(texts.join("")), wanted = fold(text);
+      let token = 0, end = texts[0]?.length ?? 0;
+      for (let at = whole.indexOf(wanted); wanted && at >= 0; at = whole.indexOf(wanted, at + wanted.length)) {
+        while (end <= at) end += texts[++token].length;
+        hits.push(start + token);
+      }
+      return hits;
+    });
+    const exact = look((t) => t), hits = exact.length ? exact : look((t) => t.toLowerCase());
+    const searched = runs.reduce((sum, run) => sum + run.texts.length, 0);
+    return { hits, total: hits.length, searched };
+  }
 
   const root = document.getElementById("g4-root");
   addEventListener("message", ({ data: message }) => {
@@ -44,6 +70,11 @@
   });
   globalThis.g4Widget.render({ model, el: root });
   if (parent !== window) {
+    // Inside somebody's page a link would replace the widget; what it leads to is in its text.
+    addEventListener("click", (event) => {
+      const link = event.composedPath().find((node) => node.href !== undefined && node.tagName === "A");
+      if (link && !link.download) event.preventDefault();
+    }, { capture: true });
     document.body.classList.add("g4-framed");
     const tell = () => parent.postMessage({ g4Height: Math.ceil(root.getBoundingClientRect().height) + 4 }, "*");
     new ResizeObserver(tell).observe(root);

@@ -69,9 +69,14 @@ export function tokenView(o) {
 
   async function show(number) {
     number = Math.max(0, Math.min(Math.ceil(o.n() / PAGE) - 1, number));
+    const before = page;
     page = number;
     let content;
-    try { content = await load(number); } catch (error) { o.onError(error); return; }
+    try { content = await load(number); } catch (error) {
+      if (page === number) page = before; // a page that a snapshot did not record is not entered
+      o.onError(error);
+      return;
+    }
     if (page === number) { build(content); repaint(); }
   }
 
@@ -282,7 +287,9 @@ export function tokenView(o) {
     if (search.dataset.found !== wanted) {
       const { content } = await o.ask("search", { text: wanted });
       hits = content.hits; hit = -1; search.dataset.found = wanted;
-      if (!hits.length) { found.textContent = "not found"; mark(); paintStrip(); return; }
+      // A snapshot's search says how many tokens it could read.
+      found.title = content.searched < o.n() ? `Looked in the ${content.searched} tokens that this snapshot holds.` : "";
+      if (!hits.length) { found.textContent = found.title ? "not found in this snapshot" : "not found"; mark(); paintStrip(); return; }
     }
     if (!hits.length) return;
     hit = (hit + (event.shiftKey ? hits.length - 1 : 1)) % hits.length;
