@@ -61,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     lab.set_defaults(run=_lab)
 
     chat = commands.add_parser("chat", help="talk to a model")
-    chat.add_argument("prompt", nargs="*", help="what to say; without it, a conversation")
+    chat.add_argument(
+        "prompt", nargs="*", action="extend", default=[],
+        help="what to say; without it, a conversation",
+    )  # fmt: skip
     _model_options(chat)
     chat.add_argument("--system", help="instructions before the conversation")
     for kind in ("image", "audio", "video"):
@@ -69,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
             f"--{kind}", action="append", default=[], metavar="FILE", help=f"add this {kind}"
         )
     chat.add_argument(
-        "--thinking", nargs="?", const=True, default=False, type=_budget, metavar="TOKENS",
-        help="think first, in at most so many tokens",
+        "--thinking", nargs="?", default=False, action=_Thinking, metavar="TOKENS",
+        help="think first; with a number, in at most so many tokens",
     )  # fmt: skip
     chat.add_argument("--max-tokens", type=int, help="answer in at most so many tokens")
     chat.add_argument("--temperature", type=float, help="0 is greedy")
@@ -118,14 +121,18 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, help="quantize while loading")
 
 
-def _budget(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no number of tokens (put the prompt before --thinking, or write "
-            "--thinking=256)"
-        ) from None
+class _Thinking(argparse.Action):
+    """``--thinking``, ``--thinking 256``, and ``--thinking "a question"``, where what follows is
+    what is said."""
+
+    def __call__(self, parser, namespace, value, option=None):
+        if value is None:
+            namespace.thinking = True
+        elif value.lstrip("-").isdigit():
+            namespace.thinking = int(value)
+        else:
+            namespace.thinking = True
+            namespace.prompt = [*namespace.prompt, value]
 
 
 def _port(text: str) -> int:
@@ -167,7 +174,11 @@ def _lab(options: argparse.Namespace) -> int:
         command.append(f"--port={options.port}")
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container: Jupyter would refuse to start
         command.append("--allow-root")
-    print(f"The notebooks are in {folder}. Ctrl-C, twice, ends JupyterLab.", flush=True)
+    print(
+        f"Your copy of the notebooks is in {folder}; what you change there is never overwritten "
+        "(delete one to get it anew). Ctrl-C, twice, ends JupyterLab.",
+        flush=True,
+    )
     process = subprocess.Popen(command, env=kernel_environment())
     while True:
         try:
@@ -190,8 +201,9 @@ def kernel_environment() -> dict[str, str]:
 def notebooks_folder(wanted: Path | None = None) -> Path:
     """The course's notebooks, where they can be changed.
 
-    In a source checkout these are its own. An installed package's are copied, to `wanted` or to
-    ``gemma4-notebooks`` in the current folder; what is there already is never overwritten.
+    They are copied to ``wanted`` or to ``gemma4-notebooks`` in the current folder, also from a
+    source checkout, whose own files would change with every run. What is there already is never
+    overwritten.
     """
     package = Path(__file__).parent
     shipped = package / "notebooks"
@@ -199,8 +211,6 @@ def notebooks_folder(wanted: Path | None = None) -> Path:
     source = checkout if checkout.is_dir() and any(checkout.glob("*.ipynb")) else shipped
     if not source.is_dir():
         raise Gemma4Error("this installation has no notebooks; they are in the repository.")
-    if wanted is None and source == checkout:
-        return checkout
     folder = (wanted or Path("gemma4-notebooks")).expanduser().resolve()
     for file in sorted(source.glob("*.ipynb")):
         target = folder / file.name
@@ -242,7 +252,7 @@ def _conversation(chat, media, schema, stats: bool) -> int:
     interactive = sys.stdin.isatty()
     if interactive:
         print(
-            f"{chat.model.source}. Ctrl-C stops an answer, or here ends; so does Ctrl-D.",
+            f"{chat.model.source}. Ctrl-C stops an answer; /quit, Ctrl-D or Ctrl-C here ends.",
             file=sys.stderr,
         )
     while True:
@@ -254,6 +264,8 @@ def _conversation(chat, media, schema, stats: bool) -> int:
             raise Gemma4Error(f"standard input cannot be read: {error}") from None
         if not text.strip():
             continue
+        if text.strip().lower() in ("/quit", "/exit", "/bye"):
+            return 0
         try:
             _answer(chat, text, media, schema, stats)
         except KeyboardInterrupt:

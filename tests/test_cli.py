@@ -73,6 +73,28 @@ def test_chat_reads_lines(capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", read)
     assert run("chat", "--max-tokens", "4") == 0
     assert len(capsys.readouterr().out.splitlines()) >= 2
+    lines = iter(["/quit", "hello"])
+    assert run("chat", "--max-tokens", "4") == 0
+    assert not capsys.readouterr().out and list(lines) == ["hello"]
+
+
+@pytest.mark.parametrize(
+    "arguments, thinking, said",
+    [
+        (["--thinking", "How many?"], True, "How many?"),
+        (["--thinking", "How", "many?"], True, "How many?"),
+        (["How", "--thinking", "many?"], True, "How many?"),
+        (["How", "many?", "--thinking"], True, "How many?"),
+        (["--thinking", "256", "How many?"], 256, "How many?"),
+        (["--thinking=256", "How many?"], 256, "How many?"),
+        (["How many?"], False, "How many?"),
+    ],
+)
+def test_thinking_takes_a_number_and_leaves_the_question(arguments, thinking, said, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "_answer", lambda chat, text, *_: asked.append((chat.thinking, text)))
+    assert run("chat", *arguments) == 0
+    assert asked == [(thinking, said)]
 
 
 @pytest.mark.parametrize("name", ["t.g4trace", "t.html"])
@@ -98,7 +120,7 @@ def test_fit_and_check(capsys):
         (["chat", "hi", "--temperature", "-1"], "temperature"),
         (["chat", "hi", "--model", "/no/such/folder"], "/no/such/folder"),
         (["chat", "hi", "--schema", "/no/such/file"], "cannot be read"),
-        (["chat", "--thinking", "hi"], "number of tokens"),
+        (["chat", "hi", "--thinking", "-3"], "thinking"),
         (["chat", "hi", "--schema", __file__], "is no JSON Schema"),
         (["trace"], "give a text"),
         (["trace", "x", "--file", __file__], "not both"),
@@ -152,8 +174,10 @@ def test_ctrl_c(monkeypatch, capsys):
     assert run("chat", "hi") == 130
 
 
-def test_lab_opens_the_course_of_a_checkout(monkeypatch):
+def test_lab_opens_a_copy_of_the_course(monkeypatch, tmp_path):
+    """From a checkout, too: running a notebook must not change the repository's files."""
     called = []
+    monkeypatch.chdir(tmp_path)
     waits = iter([KeyboardInterrupt, KeyboardInterrupt])  # JupyterLab answers them, not we
 
     class Process:
@@ -170,7 +194,11 @@ def test_lab_opens_the_course_of_a_checkout(monkeypatch):
     assert run("lab", "--no-browser", "--port", "9999") == 0
     (command,) = called
     assert command[:3] == [sys.executable, "-m", "jupyterlab"]
-    folder = Path(cli.__file__).parent.parent / "notebooks"
+    folder = tmp_path / "gemma4-notebooks"
+    source = Path(cli.__file__).parent.parent / "notebooks"
+    assert sorted(f.name for f in folder.iterdir()) == sorted(
+        f.name for f in source.glob("*.ipynb")
+    )
     assert f"--notebook-dir={folder}" in command
     assert f"--LabApp.default_url=/lab/tree/{cli.START_NOTEBOOK}" in command
     assert (folder / cli.START_NOTEBOOK).is_file()
