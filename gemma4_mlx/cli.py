@@ -5,6 +5,7 @@ error and exit status 2; Ctrl-C is 130.
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -19,6 +20,11 @@ START_NOTEBOOK = "00_start_here.ipynb"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a terminal of few characters shows "?" for others
+            stream.reconfigure(errors="replace")
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
@@ -280,15 +286,17 @@ def _answer(chat, text: str | None, media, schema, stats: bool) -> None:
     from .chat.rendering import media_of
 
     color = sys.stdout.isatty()
+    thoughts = sys.stdout if color else sys.stderr  # a program that reads wants the answer alone
     thinking = False
     images, audio, videos = media
     for event in chat.stream(text, images, audio, videos, schema=schema):
         if isinstance(event, ThinkingDelta):
-            print(f"\x1b[2m{event.text}\x1b[0m" if color else event.text, end="", flush=True)
+            text = f"\x1b[2m{event.text}\x1b[0m" if color else event.text
+            print(text, end="", file=thoughts, flush=True)
             thinking = True
         elif isinstance(event, TextDelta):
             if thinking:
-                print("\n")
+                print("\n", file=thoughts, flush=True)
                 thinking = False
             print(event.text, end="", flush=True)
         elif isinstance(event, ToolCall):
@@ -298,6 +306,8 @@ def _answer(chat, text: str | None, media, schema, stats: bool) -> None:
             cut = {"length": "max_tokens reached", "memory": "no memory for more"}
             if event.reply.finish_reason in cut:
                 print(f"[{cut[event.reply.finish_reason]}]", file=sys.stderr)
+            if event.reply.answered_in_thought:
+                print("[it answered inside its thinking]", file=sys.stderr)
             if schema is not None:
                 _ = event.reply.parsed  # an answer cut short is an error
             if stats:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,25 @@ def test_chat_holds_a_schema(capsys, tmp_path):
     file.write_text('{"enum": ["yes", "no"]}')
     assert run("chat", "Is it?", "--schema", str(file), "--seed", "0") == 0
     assert json.loads(capsys.readouterr().out) in ("yes", "no")
+
+
+def test_thoughts_stay_out_of_what_another_program_reads(tmp_path):
+    file = tmp_path / "schema.json"
+    file.write_text('{"type": "integer", "minimum": 0, "maximum": 99}')
+    ask = ["chat", "What is 27 + 15 - 8?", "--schema", str(file), "--thinking"]
+    command = [sys.executable, "-m", "gemma4_mlx", *ask]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert json.loads(done.stdout) == 34
+    assert "27 + 15 = 42" in done.stderr
+
+
+def test_a_terminal_of_few_characters():
+    """It shows marks for the characters it has not."""
+    command = [sys.executable, "-m", "gemma4_mlx", "chat", "请从2数到6。", "--max-tokens", "8"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"?" in done.stdout
 
 
 def test_chat_reads_lines(capsys, monkeypatch):

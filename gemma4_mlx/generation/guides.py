@@ -38,12 +38,14 @@ class Guide(Protocol):
 
 
 class ThinkingBudget:
-    """Ends the thinking channel after a number of tokens.
+    """Ends the thinking after a number of tokens.
 
-    Counts the tokens between ``<|channel>`` (also one that the prompt left open) and
-    ``<channel|>``; when the budget is used up, a newline, unless one was just written, and
-    ``<channel|>`` are forced, and the model answers with what it has thought so far. The two
-    closing tokens are not counted; a budget of 0 closes the channel right after its name line.
+    Counts the tokens between ``<|channel>`` and ``<channel|>`` over all channels of the model's
+    turn, also those that the prompt holds already (an agent thinks before and behind a call). When
+    the budget is used up, a newline, unless one was just written, and ``<channel|>`` are forced,
+    no other channel is opened, and the model answers with what it has thought so far. Channels'
+    name lines and the two closing tokens are not counted; a budget of 0 closes the first channel
+    right after its name line.
 
     Raises GenerationError for a budget below 0.
     """
@@ -54,6 +56,7 @@ class ThinkingBudget:
         self.budget = budget
         self._opens = tokenizer.id("<|channel>")
         self._closes = tokenizer.id("<channel|>")
+        self._turn = tokenizer.id("<|turn>")
         newline = tokenizer.encode("\n")
         self._newline = newline[0] if len(newline) == 1 else None
         #: the name line, "thought\n", is part of the syntax and not counted
@@ -61,26 +64,28 @@ class ThinkingBudget:
         self._reset()
 
     def _reset(self) -> None:
-        self._spent: int | None = None  # None: not in the channel
+        self._inside = self._closed = False  # in a channel; one was closed
+        self._spent = self._name_left = 0
         self._last: int | None = None
         #: True once the budget has closed the channel
         self.exhausted = False
 
     def start(self, prompt: list[int], vocab_size: int, stops: frozenset[int]) -> None:
         self._reset()
-        opened = [i for i, token in enumerate(prompt) if token in (self._opens, self._closes)]
-        if opened and prompt[opened[-1]] == self._opens:
-            self._spent = -len(self._name)
-            for token in prompt[opened[-1] + 1 :]:
-                self._count(token)
-
-    def _count(self, token: int) -> None:
-        self._spent += 1
-        self._last = token
+        begin = len(prompt) - next(
+            (back for back, token in enumerate(reversed(prompt)) if token == self._turn),
+            len(prompt),
+        )
+        for token in prompt[begin:]:
+            self.accept(token)
+        self._no_channel = np.ones(vocab_size, bool)
+        self._no_channel[self._opens] = False
 
     def allowed(self) -> Allowed:
-        if self._spent is None or self._spent < self.budget:
+        if self._name_left or self._spent < self.budget:
             return None
+        if not self._inside:
+            return self._no_channel if self._closed else None
         self.exhausted = True
         if self._newline is not None and self._last != self._newline:
             return self._newline
@@ -88,11 +93,15 @@ class ThinkingBudget:
 
     def accept(self, token: int) -> None:
         if token == self._opens:
-            self._spent, self._last = -len(self._name), token
+            self._inside, self._name_left = True, len(self._name)
         elif token == self._closes:
-            self._spent = None
-        elif self._spent is not None:
-            self._count(token)
+            self._closed |= self._inside
+            self._inside, self._name_left = False, 0
+        elif self._name_left:
+            self._name_left -= 1
+        elif self._inside:
+            self._spent += 1
+        self._last = token
 
     @property
     def finished(self) -> bool:

@@ -441,6 +441,39 @@ def test_a_thinking_budget_closes_the_channel(tiny):
     assert closes not in [t.id for t in tokens] and not finish.thinking_cut
 
 
+@pytest.mark.parametrize("budget", [0, 3, 5, 20])
+def test_a_thinking_budget_counts_over_all_channels(tokenizer, budget):
+    """Of a turn, those that its prompt holds included; the turns before do not count."""
+
+    def ids(text):
+        return tokenizer.encode(text, allow_special=True)
+
+    guide, vocabulary = ThinkingBudget(tokenizer, budget), tokenizer.vocab_size
+    opens, closes = tokenizer.id("<|channel>"), tokenizer.id("<channel|>")
+    thought = "<|channel>thought\none two\n<channel|>"
+    spent = len(ids("one two\n"))
+    for earlier in (0, 1, 2):
+        prompt = ids(f"<|turn>model\n{thought * 9}<turn|>\n<|turn>model\n" + thought * earlier)
+        guide.start(prompt, vocabulary, frozenset())
+        left = max(0, budget - spent * earlier)
+        if earlier and not left:
+            mask = guide.allowed()
+            assert not mask[opens] and mask.sum() == vocabulary - 1
+            continue
+        count = 0
+        for token in ids("<|channel>thought\n"):
+            assert guide.allowed() is None
+            guide.accept(token)
+        while guide.allowed() is None:
+            guide.accept(600)
+            count += 1
+        assert count == left and guide.exhausted
+        while (forced := guide.allowed()) != closes:
+            guide.accept(forced)
+        guide.accept(closes)
+        assert not guide.allowed()[opens]
+
+
 def test_the_users_random_numbers_stay_theirs(tiny):
     mx.random.seed(11)
     want = mx.random.normal((3,)).tolist()
