@@ -7,16 +7,20 @@ Nothing is guessed from a model's name; ``layer_types`` is read from the file.
 """
 
 import json
+import logging
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 SLIDING, FULL = "sliding_attention", "full_attention"
 _MODEL_TYPES = ("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text")
 #: Values of ``quant_method`` whose files are read (``checkpoints/foreign``); MLX's name none.
 _QUANTIZATIONS = (None, "mlx", "compressed-tensors", "modelopt", "fp8", "fbgemm_fp8")
+_GELU = "gelu_pytorch_tanh"
 #: No released model comes near these; a larger value is a damaged file, refused before any
 #: memory is asked for.
 _LARGEST = {
@@ -74,6 +78,7 @@ class TextConfig:
     use_bidirectional_attention: str | None = None  # "vision": image blocks, sliding layers only
     rms_norm_eps: float = 1e-6
     rope: dict[str, Rope] = field(default_factory=dict)  # layer type -> Rope
+    tie_word_embeddings: bool = True  # the head is the embedding table
     pad_token_id: int = 0
     bos_token_id: int = 2
 
@@ -91,6 +96,12 @@ class TextConfig:
 
     def k_eq_v(self, layer: int) -> bool:
         return self.attention_k_eq_v and self.is_full(layer)
+
+    @property
+    def lacks_per_layer_embeddings(self) -> bool:
+        """Whether some tokens have no per-layer embedding, though the model takes these."""
+        few = self.vocab_size_per_layer_input < self.vocab_size
+        return bool(self.hidden_size_per_layer_input) and few
 
     @property
     def first_kv_shared_layer(self) -> int:
@@ -241,7 +252,11 @@ class Gemma4Config:
             )
         unified = kind.startswith("gemma4_unified")
         text_only = kind.endswith("_text")
-        text = _text_config(data if text_only else _section(data, "text_config", source), source)
+        flat = "text_config" not in data and "num_hidden_layers" in data  # some exporters' way
+        text = data if text_only or flat else _section(data, "text_config", source)
+        # The outermost configuration decides whether the head is tied.
+        tied = {"tie_word_embeddings": data.get("tie_word_embeddings")}
+        text = _text_config(text | tied, source)
         vision = audio = None
         if not text_only:
             vision_class = UnifiedVisionConfig if unified else VisionConfig
@@ -317,6 +332,9 @@ def _integer(data: dict, key: str, source: str, low: int = 1) -> int:
 def _read_fields(cls: type, data: dict, source: str, skip: tuple[str, ...] = ()) -> dict:
     """Values of ``cls``'s fields found in ``data``, checked against the type of the default."""
     values = {}
+    key, wanted = ("hidden_act", "silu") if cls is AudioConfig else ("hidden_activation", _GELU)
+    if data.get(key) not in (None, wanted):
+        raise ConfigError(f"{source}: {key} is {data[key]!r}; this package has Gemma 4's, {wanted}")
     for f in fields(cls):
         value = data.get(f.name)
         if value is None or f.name in skip:
@@ -369,6 +387,9 @@ def _text_config(data: dict, source: str) -> TextConfig:
         raise ConfigError(f"{where}: unknown layer_types {unknown}, expected {SLIDING} or {FULL}")
     values["layer_types"] = kinds
 
+    if kinds[-1] != FULL:  # as transformers does
+        log.warning("%s: the last layer attends to everything, whatever layer_types says", where)
+        values["layer_types"] = kinds = (*kinds[:-1], FULL)
     _apply_per_layer_config(values, data.get("per_layer_config"), kinds, where)
     values["rope"] = _rope(data, where)
     config = TextConfig(**values)
@@ -419,7 +440,7 @@ def _rope(data: dict, where: str) -> dict[str, Rope]:
             rope = Rope(
                 theta=float(given.get("rope_theta", default.theta)),
                 partial_rotary_factor=float(partial),
-                factor=float(given.get("factor") or 1.0),
+                factor=float(given.get("factor") or 1.0) if rope_type != "default" else 1.0,
             )
         except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"{where}: impossible rope_parameters for {kind}: {given}") from None

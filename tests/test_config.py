@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemma4_mlx.config import FULL, SLIDING, Gemma4Config
+from gemma4_mlx.config import FULL, SLIDING, Gemma4Config, Rope
 from gemma4_mlx.errors import ConfigError
 
 TEXT = {
@@ -33,6 +33,43 @@ def test_a_text_section_with_an_odd_model_type_is_read():
         {"model_type": "gemma4", "text_config": {**TEXT, "model_type": 3}}
     )
     assert config.text.hidden_size == 64
+
+
+def test_an_untold_or_tied_head():
+    assert Gemma4Config.from_dict(TEXT).text.tie_word_embeddings
+    untied = {"tie_word_embeddings": False}
+    assert not Gemma4Config.from_dict(TEXT | untied).text.tie_word_embeddings
+    nested = {"model_type": "gemma4", "text_config": TEXT | untied}
+    assert Gemma4Config.from_dict(nested).text.tie_word_embeddings  # the outermost decides
+    assert not Gemma4Config.from_dict(nested | untied).text.tie_word_embeddings
+
+
+def test_as_transformers_reads_it():
+    """The last layer is a full one, and the default kind of rope has neither factor nor part."""
+    rope = {"rope_type": "default", "rope_theta": 5e3, "factor": 8.0, "partial_rotary_factor": 0.5}
+    odd = {"layer_types": [SLIDING, FULL, FULL, SLIDING, FULL, SLIDING]}
+    text = Gemma4Config.from_dict(TEXT | odd | {"rope_parameters": {SLIDING: rope}}).text
+    assert text.layer_types[-1] == FULL
+    assert text.rope[SLIDING] == Rope(theta=5e3)
+    scaled = rope | {"rope_type": "proportional"}
+    text = Gemma4Config.from_dict(TEXT | {"rope_parameters": {SLIDING: scaled}}).text
+    assert text.rope[SLIDING] == Rope(5e3, 0.5, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("text_config", "hidden_activation", "relu"),
+        ("vision_config", "hidden_activation", "silu"),
+        ("audio_config", "hidden_act", "gelu"),
+    ],
+)
+def test_other_activations_are_refused(section, key, value):
+    config = {"model_type": "gemma4", "text_config": TEXT, "vision_config": {}, "audio_config": {}}
+    Gemma4Config.from_dict(config)
+    config[section] = {**config[section], key: value}
+    with pytest.raises(ConfigError, match=f"{key} is '{value}'"):
+        Gemma4Config.from_dict(config)
 
 
 def test_shared_layers_have_donors_of_their_own_type():

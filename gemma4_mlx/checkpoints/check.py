@@ -9,6 +9,8 @@ from .layout import Source
 from .packing import Packing, stored_packings
 
 _FLOATS = ("BF16", "F16", "F32")
+_TOWER = re.compile(r"(vision_tower|vision_embedder|audio_tower|embed_vision|embed_audio)(?=\.)")
+_MOST_LINES = 40
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
@@ -61,13 +63,18 @@ def check(where: str, sources: dict[str, Source], wanted: dict[str, Tensor]) -> 
 
 
 class _Grouped:
-    """Problems by kind, those of many layers on one line: ``layers.{0-3,7}.mlp...``."""
+    """Problems by kind, those of many layers on one line (``layers.{0-3,7}.mlp...``), and what a
+    tower lacks or has too much on one line, too."""
 
     def __init__(self):
         self._names: dict[tuple, list[str]] = defaultdict(list)
+        self._towers: dict[tuple, list[str]] = defaultdict(list)
 
     def add(self, kind: str, name: str, note: str) -> None:
-        self._names[kind, _NUMBER.sub("*", name), note].append(name)
+        if tower := _TOWER.search(name):
+            self._towers[kind, tower[0]].append(f"{kind}: {name}: {note}")
+        else:
+            self._names[kind, _NUMBER.sub("*", name), note].append(name)
 
     def lines(self) -> list[str]:
         found = []
@@ -76,6 +83,12 @@ class _Grouped:
                 numbers = sorted(int(_NUMBER.search(name)[0]) for name in names)
                 names = [pattern.replace("*", "{" + _ranges(numbers) + "}")]
             found += [f"{kind}: {name}: {note}" for name in names]
+        if len(found) > _MOST_LINES:
+            found = [*found[:_MOST_LINES], f"and {len(found) - _MOST_LINES} more like these"]
+        for (kind, tower), lines in self._towers.items():
+            if len(lines) > 4:
+                lines = [f"{lines[0]}, and {len(lines) - 1} more {kind} tensors of {tower}"]
+            found += lines
         return found
 
 

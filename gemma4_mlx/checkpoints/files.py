@@ -144,7 +144,7 @@ def _read_sharded(folder: Path, index: Path) -> dict[str, Stored]:
         raise CheckpointError(f"{folder}: shard {', '.join(missing)} is missing; {_INDEX} names it")
     found: dict[str, Stored] = {}
     for shard in shards:
-        _confine(folder, shard)
+        confine(folder, folder / shard)
         for stored in read_header(folder / shard):
             if stored.name not in found or weight_map.get(stored.name) == shard:
                 found[stored.name] = stored
@@ -180,15 +180,18 @@ def _plain(shard: str) -> bool:
     )
 
 
-def _confine(folder: Path, shard: str) -> None:
-    """Refuse a link that leads out of the folder; the hub's cache keeps the files it links to in
-    ``blobs`` beside ``snapshots``."""
-    home, target = folder.resolve(), (folder / shard).resolve()
+def confine(folder: Path, file: Path) -> None:
+    """Refuse a file of a checkpoint that is a link out of the checkpoint's folder.
+
+    The hub's cache keeps the files it links to in ``blobs`` beside ``snapshots``. Raises
+    CheckpointError.
+    """
+    home, target = folder.resolve(), file.resolve()
     allowed = [home]
     if home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--"):
         allowed.append(home.parent.parent / "blobs")
     if not any(target.is_relative_to(place) for place in allowed):
-        raise CheckpointError(f"{folder / shard} is a link to {target}, outside the model's folder")
+        raise CheckpointError(f"{file} is a link to {target}, outside the model's folder")
 
 
 def read_json(path: Path) -> dict:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from ..config import Gemma4Config
 from ..errors import CheckpointError, Gemma4Error
-from .files import index_map
+from .files import index_map, read_json
 from .released import released
+from .towers import SIDE_FILES, holds
 
 TEACHING = Path(__file__).parent.parent / "teaching" / "checkpoint"
+#: Files that hold an adapter's weights: mlx-lm's, PEFT's, and PEFT's pickled ones.
+_ADAPTERS = ("adapters.safetensors", "adapter_model.safetensors", "adapter_model.bin")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _INDEX = "model.safetensors.index.json"
 _SMALL_FILES = [
@@ -82,10 +85,53 @@ def _repository_like(name: str) -> str:
 
 def _folder(path: Path) -> Path:
     if path.is_dir():
-        return path
+        return _with_model(path)
     if path.exists():
         raise CheckpointError(f"{path} is a file; give the folder that holds it and config.json")
     raise CheckpointError(f"the folder {path} does not exist")
+
+
+def _weight_files(folder: Path, config: Gemma4Config) -> list[str]:
+    """Names and patterns of the files to fetch: what the index names, and files of towers that
+    the configuration has and the index leaves out."""
+    if not (folder / _INDEX).is_file():
+        return ["model*.safetensors", *SIDE_FILES]
+    named = index_map(folder / _INDEX)
+    lacking = any(getattr(config, k) and not holds(k, config, named) for k in ("vision", "audio"))
+    return sorted(set(named.values())) + (SIDE_FILES if lacking else [])
+
+
+def _with_model(folder: Path) -> Path:
+    """The folder itself, or the one in it where the hub's cache keeps a model."""
+    if (folder / "config.json").exists():
+        return folder
+    if (folder / "snapshots").is_dir():
+        return _snapshot(folder)
+    adapter = next((folder / n for n in _ADAPTERS if (folder / n).is_file()), None)
+    if adapter is not None:
+        about = folder / "adapter_config.json"
+        about = read_json(about) if about.is_file() else {}
+        base = about.get("base_model_name_or_path") or about.get("model") or "the model it is for"
+        raise CheckpointError(
+            f"{folder} holds an adapter ({adapter.name}) and no model: load {base} first"
+        )
+    return folder
+
+
+def _snapshot(folder: Path) -> Path:
+    """A folder ``models--org--name`` of the hub's cache: the snapshot that main points to, or the
+    only one."""
+    snapshots = sorted(p for p in (folder / "snapshots").iterdir() if p.is_dir())
+    main = folder / "refs" / "main"
+    if main.is_file():
+        commit = main.read_text(encoding="utf-8", errors="replace").strip()
+        snapshots = [p for p in snapshots if p.name == commit] or snapshots
+    if len(snapshots) != 1:
+        raise CheckpointError(
+            f"{folder} of the hub's cache holds {len(snapshots)} snapshots; give the folder of one "
+            "of them, or the repository's id"
+        )
+    return snapshots[0]
 
 
 def _download(repo: str, revision: str | None) -> Path:
@@ -106,9 +152,7 @@ def _download(repo: str, revision: str | None) -> Path:
 
     try:
         folder = fetch(_SMALL_FILES)
-        Gemma4Config.from_file(folder)
-        index = folder / _INDEX
-        fetch(sorted(set(index_map(index).values())) if index.is_file() else ["model*.safetensors"])
+        fetch(_weight_files(folder, Gemma4Config.from_file(folder)))
         return folder
     except GatedRepoError:
         reason = "its licence must be accepted on its page, and `hf auth login` run here"

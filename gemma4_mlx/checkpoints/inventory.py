@@ -99,6 +99,8 @@ def _text(c: TextConfig) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in _layer(c, layer):
             yield f"{TEXT}layers.{layer}.{name}", tensor
     yield TEXT + "norm.weight", Tensor((H,), "norms")
+    if not c.tie_word_embeddings:
+        yield "language_model.lm_head.weight", Tensor((c.vocab_size, H), "embeddings", True)
 
 
 def _layer(c: TextConfig, layer: int) -> Iterator[tuple[str, Tensor]]:

@@ -24,7 +24,10 @@ from .inventory import TEXT
 
 _TOWERS = ("vision_tower.", "audio_tower.", "vision_embedder.", "embed_vision.", "embed_audio.")
 #: What some exporters store though every reader computes it.
-_LEFTOVER = re.compile(r"rotary_emb\.|\.inv_freq$|\.inv_timescales$|\.position_ids$")
+_LEFTOVER = re.compile(
+    r"rotary_emb\.|[._](inv_freq|inv_timescales|position_ids)$|\.(embed_scale|softcap)$"
+    r"|\.(scalar_root_size|gradient_clipping|per_layer_(input|projection)_scale)$"
+)
 _HEAD = re.compile(r"(^|\.)lm_head\.(weight|scales|biases)$")
 #: One expert's matrix, where a file holds them one by one.
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
@@ -80,6 +83,8 @@ def model_name(name: str) -> str:
             break
     else:
         rest = name
+    if rest.startswith("lm_head."):
+        return "language_model." + rest
     if not rest.startswith(_TOWERS):
         rest = TEXT + rest
     for pattern, replacement in _RENAMED:
@@ -106,7 +111,7 @@ def arrange(
         CheckpointError: two stored tensors claim the same place, or an expert is missing.
     """
     first_shared = config.text.first_kv_shared_layer
-    tied = config.raw.get("tie_word_embeddings") is not False
+    tied = config.text.tie_word_embeddings
     found: dict[str, Source] = {}
 
     def put(name: str, source: Source) -> None:

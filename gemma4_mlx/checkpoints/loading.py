@@ -4,8 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,14 +25,11 @@ from .layout import Source, arrange
 from .packing import Packing, asked_for, choose
 from .quantized import quantized_layer
 from .read import read_as_stored, read_quantized
+from .towers import settle
 
 log = logging.getLogger(__name__)
 
 _DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
-_TOWERS = {
-    "vision": ("vision_tower.", "vision_embedder.", "embed_vision."),
-    "audio": ("audio_tower.", "embed_audio."),
-}
 
 
 def load(
@@ -106,8 +102,7 @@ class Plan(NamedTuple):
 def read_plan(folder: Path) -> Plan:
     """Everything about a checkpoint but its weights. Raises CheckpointError, ConfigError."""
     config = Gemma4Config.from_file(folder)
-    stored = read_folder(folder)
-    config = _without_absent_towers(config, stored)
+    config, stored = settle(folder, config, read_folder(folder))
     wanted = tensors(config)
     shapes = {name: tensor.shape for name, tensor in wanted.items()}
     sources = arrange(translate(stored, config), config, shapes)
@@ -131,19 +126,6 @@ def _cpu_dtype_of(name: str, source: Source) -> mx.Dtype | None:
     packed = ".switch_glu." in name and name.endswith((".scales", ".biases"))
     rounded = isinstance(source.stored, Derived) and source.stored.rounded
     return None if packed and not rounded else mx.float32
-
-
-def _without_absent_towers(config: Gemma4Config, stored: Iterable[str]) -> Gemma4Config:
-    """The configuration without the towers of which the checkpoint holds no tensor.
-
-    mlx-lm's conversions keep ``vision_config`` and ``audio_config`` but drop those weights.
-    """
-    names = [name.removeprefix("model.") for name in stored]
-    for tower, prefixes in _TOWERS.items():
-        if getattr(config, tower) is not None and not any(n.startswith(prefixes) for n in names):
-            log.info("the checkpoint holds no %s weights: the model is loaded without", tower)
-            config = replace(config, **{tower: None})
-    return config
 
 
 def _quantize_layers(model: Model, packings: dict[str, Packing], on_cpu: bool) -> None:

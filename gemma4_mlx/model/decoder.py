@@ -191,16 +191,20 @@ class TextDecoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """The decoder under the name that MLX checkpoints give it, with the tied, capped head."""
+    """The decoder under the name that MLX checkpoints give it, with the capped head, which is
+    the embedding table unless the configuration unties them."""
 
     def __init__(self, config: TextConfig):
         super().__init__()
         self.final_logit_softcapping = config.final_logit_softcapping
         self.model = TextDecoder(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def head(self, hidden: mx.array) -> mx.array:
         """Normed hidden states (..., H) -> soft-capped logits (..., V), float32."""
-        logits = self.model.embed_tokens.as_linear(hidden).astype(mx.float32)
+        head = self.lm_head if "lm_head" in self else self.model.embed_tokens.as_linear
+        logits = head(hidden).astype(mx.float32)
         if self.final_logit_softcapping is None:
             return logits
         return soft_cap(logits, mx.array(self.final_logit_softcapping))

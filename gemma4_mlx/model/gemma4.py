@@ -109,7 +109,8 @@ class Model(nn.Module):
         Raises:
             MediaError: ``features`` has another number of rows than there are placeholders.
             GenerationError: an id is outside the vocabulary. A single token behind a filled cache
-                is not looked at: while decoding that would wait for the accelerator.
+                is not looked at: while decoding that would wait for the accelerator. Or an id has
+                no per-layer embedding.
         """
         start = cache[0].offset if cache else 0
         if tokens.shape[1] > 1 or (isinstance(start, int) and start == 0):
@@ -126,6 +127,19 @@ class Model(nn.Module):
         if not 0 <= low <= high < size:
             wrong = low if low < 0 else high
             raise GenerationError(f"token {wrong} does not exist: ids go from 0 to {size - 1}")
+
+    def _check_per_layer_ids(self, tokens: mx.array) -> None:
+        """The same for checkpoints that gained tokens and no per-layer embeddings for them."""
+        text = self.config.text
+        try:
+            high = mx.max(tokens).item()
+        except ValueError:
+            return
+        if high >= text.vocab_size_per_layer_input:
+            raise GenerationError(
+                f"token {high} has no per-layer embedding: this checkpoint holds "
+                f"{text.vocab_size_per_layer_input} of them for {text.vocab_size} tokens"
+            )
 
     def hidden(
         self,
@@ -173,6 +187,8 @@ class Model(nn.Module):
             for placeholder in config.soft_token_ids:
                 soft = soft | (tokens == placeholder)
             tokens = mx.where(soft, config.text.pad_token_id, tokens)
+        if config.text.lacks_per_layer_embeddings:
+            self._check_per_layer_ids(tokens)
         return decoder(tokens, x, cache, blocks, self._taps, cache_only)
 
     def head(self, hidden: mx.array) -> mx.array:

@@ -117,8 +117,9 @@ class MediaSettings:
         """The image settings. Raises MediaError if the model cannot see."""
         if self.image is None:
             raise MediaError(
-                "this model has no vision tower: it takes text only. Load a checkpoint whose "
-                "config.json has a vision_config to send images or videos"
+                "this model has no vision tower: it takes text only. Load a checkpoint that holds "
+                "one to send images or videos: Google's own, or a conversion by mlx-vlm (mlx-lm's "
+                "leave the towers out)"
             )
         return self.image
 
@@ -127,7 +128,7 @@ class MediaSettings:
         if self.audio is None:
             raise MediaError(
                 "this model has no audio tower: of the released models E2B, E4B and the 12B hear, "
-                "26B-A4B and 31B do not"
+                "26B-A4B and 31B do not, nor do conversions that left the towers out (mlx-lm's)"
             )
         return self.audio
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import httpx
 import huggingface_hub
+import mlx.core as mx
 import pytest
 import tiny
 from huggingface_hub.errors import (
@@ -133,3 +134,49 @@ def test_offline_for_real(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match="cannot be reached"):
         g4.load(REPO)
+
+
+def test_towers_beside_the_shards_are_fetched(hub):
+    """The index names no tower though config.json describes one; names alone are known yet."""
+    config = tiny.CONFIG | {"text_config": tiny.TEXT_CONFIG}
+    weights = tiny.weights(config)
+    text = {n: v for n, v in weights.items() if n.startswith(tiny.TEXT)}
+    towers = {n: v for n, v in weights.items() if not n.startswith(tiny.TEXT)}
+    for file in hub.remote.iterdir():
+        file.unlink()
+    tiny.save(hub.remote, config, text, shards=2)
+    mx.save_safetensors(str(hub.remote / "optiq_vision.safetensors"), towers)
+    mx.save_safetensors(str(hub.remote / "adapters.safetensors"), {"a": mx.zeros(1)})
+    assert g4.load(REPO).config.vision is not None
+    assert not (hub.cache / "adapters.safetensors").exists()
+
+
+class TestTheHubsCache:
+    @pytest.fixture
+    def cached(self, tmp_path):
+        folder = tmp_path / "models--google--gemma-4-E2B-it"
+        weights = tiny.weights(tiny.TEXT_CONFIG)
+        tiny.save(folder / "snapshots" / "0a1b", tiny.TEXT_CONFIG, weights)
+        return folder
+
+    def test_is_found(self, cached):
+        assert g4.load(cached).config.text.num_hidden_layers == 5
+
+    def test_what_main_points_to(self, cached):
+        (cached / "snapshots" / "older").mkdir()
+        with pytest.raises(CheckpointError, match="2 snapshots"):
+            g4.load(cached)
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text("0a1b")
+        assert g4.load(cached).config.text.num_hidden_layers == 5
+        (cached / "refs" / "main").write_text("../../..")
+        with pytest.raises(CheckpointError, match="2 snapshots"):
+            g4.load(cached)
+
+
+@pytest.mark.parametrize("file", ["adapters.safetensors", "adapter_model.bin"])
+def test_an_adapter_is_no_model(file, tmp_path):
+    (tmp_path / file).write_bytes(b"")
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "google/x"}')
+    with pytest.raises(CheckpointError, match=r"adapter.*google/x"):
+        g4.load(tmp_path)
