@@ -1,38 +1,37 @@
-"""``Attention(trace)``: every head small, one head as a map, one token over the text.
+"""``Attention(trace)``: all heads in one map, one head as a map, one token over the text.
 
-The map works like a street map: the view asks for tiles of 128 x 128 cells of 2^level tokens as it
-shows them. A tile is recomputed exactly from the trace's queries and keys while that means at most
-:data:`TILE_WEIGHTS` weights; wider ones are merged, exactly as well, from the trace's overview,
-whose bins may be coarser than the screen. The answer says which edges its cells have.
+All heads are one heat map, a cell for each, coloured by a summary; small pictures are sent a layer
+at a time, when one is pointed at. The map of one head works like a street map: the view asks for
+tiles of 128 x 128 cells of 2^level tokens as it shows them. A tile is recomputed exactly from the
+trace's queries and keys while that means at most :data:`TILE_WEIGHTS` weights; wider ones are
+merged, exactly as well, from the trace's overview, whose bins may be coarser than the screen. The
+answer says which edges its cells have.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from gemma4_mlx.tracing.attention import _ranges as ranges
+from gemma4_mlx.tracing.tiles import checked_span
 from gemma4_mlx.widgets.attention_picture import attention_drawing
+from gemma4_mlx.widgets.headpictures import layer_cells, layer_pictures, pooled_masses, pooled_row
+from gemma4_mlx.widgets.headstats import METHOD, SUMMARY_NAMES, HeadStats, head_stats
 from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
 
 TILE = 128  # cells of a tile along each side; tilemap.js cuts the context in the same way
 TILE_WEIGHTS = 1 << 23  # weights recomputed for one tile at most, 2896 x 2896: about 40 ms
 ANSWER_WEIGHTS = 1 << 23  # recomputed for one answer to the map, which then asks for the rest
-THUMBNAIL = 48  # cells of a head's small picture along each side
-SNAPSHOT_BYTES = 800_000  # tiles and rows a snapshot keeps
-
-SUMMARY_NAMES = {
-    "entropy": "entropy",
-    "distance": "mean distance",
-    "first": "on the first token (sink)",
-    "previous": "on the previous token",
-    "same": "on the same token earlier",
-    "induction": "after the same token earlier (induction)",
-    "image": "on image tokens",
-    "video": "on video tokens",
-    "audio": "on audio tokens",
-}
+PICTURE = 48  # cells of a head's small picture along each side
+SPAN_WEIGHTS = 1 << 26  # recomputed for the mass between two spans at most; else from the bins
+SNAPSHOT_PICTURES = 500_000  # bytes of small pictures a snapshot keeps
+SNAPSHOT_TILES = 350_000  # bytes of the chosen head's map
+SNAPSHOT_ROWS = 150_000  # bytes of its rows and columns
+TEXT_PAGES = 256  # pages of text it keeps: 131,072 tokens
 
 
 class Attention(TraceView):
@@ -86,7 +85,6 @@ class Attention(TraceView):
                     "donor": part.donor if part.donor not in (None, index) else None,
                     "heads": [int(h) for h in part.heads],
                     "kv_heads": part.kv_heads,
-                    "retained": index in data.retained,
                     "exact": _exact_level(data.n, part.window) if index in data.retained else -1,
                 }
             )
@@ -95,11 +93,44 @@ class Attention(TraceView):
             "source": str(self.trace.model.get("source", "")),
             "layers": layers,
             "bin": int(data.width),
+            "pooled": self._why_pooled(),
+            "pages": TEXT_PAGES,
+            "pictures": {"side": PICTURE, "kept": self._kept_side()},
             "parts": parts_of(tokens),
             "media": media_of(tokens),
             "blocks": _runs(data.blocks),
             "start": self._start(),
         }
+
+    def _why_pooled(self) -> dict | None:
+        """Which layers are exact, why others are not, and the plan with which they would be."""
+        data = self.trace.attention
+        missing = sorted(set(data.layers) - set(data.retained))
+        if not missing:
+            return None
+        full = [i for i in missing if data.layer(i).window is None]
+        wanted = "all" if len(missing) == len(data.layers) or not full else "full"
+        kept = f"Exact in layers {ranges(data.retained)}. " if data.retained else ""
+        return {
+            "why": f"{kept}Pooled here: this trace kept no queries and keys of this layer, so the "
+            f"finest there is are bins of {data.width} tokens.",
+            "plan": f'AttentionPlan(retain="{wanted}")',
+        }
+
+    def _kept_side(self) -> int:
+        """Cells along a small picture's side in a snapshot: the more heads, the fewer."""
+        data, side = self.trace.attention, PICTURE
+        parts = [data.layer(i) for i in data.layers]
+
+        def size(side: int) -> int:
+            return sum(
+                len(p.heads) * side * (side if p.window is None else max(8, side // 2))
+                for p in parts
+            )
+
+        while side > 8 and size(side) > SNAPSHOT_PICTURES:
+            side -= 1
+        return side
 
     def _start(self) -> dict:
         """The head and query of the strongest link outside the sinks, a full layer's if any."""
@@ -122,43 +153,75 @@ class Attention(TraceView):
 
     # ---- answers ------------------------------------------------------------------------------
 
-    def answer_heads(self, stat: str = "mean") -> tuple[dict, bytes]:
-        """Small pictures of every head, uint8 (heads, side, side), and the head summaries.
+    @cached_property
+    def stats(self) -> HeadStats:
+        """Summaries, distance from the others and group of every head."""
+        return head_stats(self.trace.attention, self.trace.tokens)
 
-        A value is 255 times the square root of its share of the head's largest cell, ``peak``.
+    def answer_heads(self) -> tuple[dict, bytes]:
+        """Every head's numbers, float32 (columns, heads), heads in the order of ``meta``'s layers.
+
+        Columns are the summaries in ``names`` ([name, words]), then "unlike" (how far from other
+        heads of its kind), "reason" (the summary in which) and "group"; not a number: not kept.
+        """
+        s = self.stats
+        columns = [*s.values.T, s.unlike, s.reason, s.group]
+        content = {
+            "names": [[name, SUMMARY_NAMES[name]] for name in s.names],
+            "groups": list(s.groups),
+            "method": METHOD,
+        }
+        return content, np.stack(columns).astype("<f4").tobytes()
+
+    def answer_pictures(self, layer: int, side: int, stat: str = "mean") -> tuple[dict, bytes]:
+        """Small pictures of a layer's heads: see :func:`.headpictures.layer_pictures`."""
+        facts, pictures = layer_pictures(self.trace.attention, layer, min(side, 256), stat)
+        return facts, pictures.tobytes()
+
+    def answer_offsets(self, layer: int, head: int, stat: str = "mean") -> tuple[dict, bytes]:
+        """A sliding head as queries x offset over the whole text: float32 (rows, columns).
+
+        ``rowCell`` and ``columnCell`` are tokens per cell.
         """
         data = self.trace.attention
-        side = min(THUMBNAIL, len(data.edges) - 1)
-        cuts = np.arange(side) * (len(data.edges) - 1) // side
-        pictures, heads = [], []
-        summaries = {(s["layer"], s["head"]): s for s in data.summaries()}
-        known = [name for name in SUMMARY_NAMES if any(name in s for s in summaries.values())]
-        absent = {  # a medium the trace does not have
-            name
-            for name in ("image", "video", "audio")
-            if name in known and not self.trace.tokens.of_kind(name).any()
+        cells, axis, reach = layer_cells(data, layer, stat, head)
+        if axis != "offsets":
+            raise ValueError(f"layer {layer} sees every earlier token: it has no offsets")
+        content = {
+            "rows": cells.shape[1],
+            "columns": cells.shape[2],
+            "rowCell": int(data.width),
+            "columnCell": reach / cells.shape[2],
         }
-        for layer in data.layers:
-            for head in data.heads(layer):
-                cells = self._overview(layer, head, stat)
-                if stat == "max":
-                    cells = np.maximum.reduceat(np.maximum.reduceat(cells, cuts, 0), cuts, 1)
-                else:
-                    cells = np.add.reduceat(np.add.reduceat(cells, cuts, 0), cuts, 1)
-                    cells = cells / np.diff(np.r_[cuts, len(data.edges) - 1])[:, None]
-                peak = float(cells.max()) or 1.0
-                pictures.append((255 * np.sqrt(cells / peak)).round().astype(np.uint8))
-                values = summaries.get((layer, head), {})
-                heads.append(
-                    {
-                        "layer": layer,
-                        "head": int(head),
-                        "peak": peak,
-                        "summary": {k: values.get(k) for k in known if k not in absent},
-                    }
-                )
-        names = [[k, SUMMARY_NAMES[k]] for k in known if k not in absent]
-        return {"side": side, "heads": heads, "names": names}, np.stack(pictures).tobytes()
+        return content, np.ascontiguousarray(cells[0], "<f4").tobytes()
+
+    def answer_span(self, source: list, target: list) -> tuple[dict, bytes]:
+        """Every head's mass from one span to another, float32 (heads,), and a ``note`` on it.
+
+        Where queries and keys were kept it is exact, elsewhere as the bins have it. Raises
+        TraceError for a span outside the text.
+        """
+        data = self.trace.attention
+        for span, what in ((source, "source"), (target, "target")):
+            checked_span(span, data.n, what)
+        source, target = tuple(source), tuple(target)
+        mass = pooled_masses(data, source, target)
+        heads = sum(len(data.heads(layer)) for layer in data.retained)
+        area = (source[1] - source[0]) * (target[1] - target[0])
+        exact = list(data.retained) if heads * area <= SPAN_WEIGHTS else []
+        if exact:
+            found = {(f.layer, f.head): f.mass for f in data.find(source, target)}
+            heads_of_all = [(layer, head) for layer in data.layers for head in data.heads(layer)]
+            for at, head in enumerate(heads_of_all):
+                mass[at] = found.get(head, mass[at])
+        note = "Mean over the first span's tokens of the weight they put on the second. "
+        missing = set(data.layers) - set(exact)
+        if not missing:
+            note += "Exact."
+        else:
+            kept = f"Exact in layers {ranges(exact)}; layers" if exact else "Layers"
+            note += f"{kept} {ranges(missing)} as their bins of {data.width} tokens have it."
+        return {"note": note}, mass.astype("<f4").tobytes()
 
     def _overview(self, layer: int, head: int, stat: str) -> np.ndarray:
         return self.trace.attention.overview(layer, head, "max" if stat == "max" else "mass")
@@ -188,13 +251,20 @@ class Attention(TraceView):
         return contents, b"".join(bulk)
 
     def answer_tile(
-        self, layer: int, head: int, level: int, row: int, column: int, stat: str = "mean"
+        self,
+        layer: int,
+        head: int,
+        level: int,
+        row: int,
+        column: int,
+        stat: str = "mean",
+        bits: int = 32,
     ) -> tuple[dict, bytes]:
         """Tile (row, column) of the map at ``level``: float32 (rows, columns).
 
         ``stat``: "mean" is the mass on a cell's keys, averaged over its queries; "max" the largest
         single weight. The content has ``query`` and ``key``, the first tokens, and ``rowCell`` and
-        ``columnCell``, tokens per cell.
+        ``columnCell``, tokens per cell. With ``bits=8`` values are coded: see :func:`eight_bits`.
 
         Raises TraceError for a layer or head that does not exist, ValueError for a tile outside
         the text.
@@ -205,7 +275,8 @@ class Attention(TraceView):
         keys = slice(column * span, min(data.n, (column + 1) * span))
         if queries.start >= data.n or keys.start >= data.n:
             raise ValueError(f"no tile ({row}, {column}) at level {level} in {data.n:,} tokens")
-        return self._cells(layer, head, queries, keys, 1 << level, stat)
+        content, bulk = self._cells(layer, head, queries, keys, 1 << level, stat)
+        return eight_bits(content, bulk) if bits == 8 else (content, bulk)
 
     def _cells(self, layer, head, queries, keys, cell: int, stat: str) -> tuple[dict, bytes]:
         """A rectangle in cells of ``cell`` tokens, or of the overview's bins where it is large."""
@@ -261,29 +332,25 @@ class Attention(TraceView):
         }
         return content, np.ascontiguousarray(cells, "<f4").tobytes()
 
-    def answer_weights(self, layer: int, head: int, token: int, mode: str = "row") -> tuple:
-        """Exact weights of one token, float32 (n,): what it looks at, or ("column") who looks."""
+    def answer_weights(
+        self, layer: int, head: int, token: int, mode: str = "row", bits: int = 32
+    ) -> tuple[dict, bytes]:
+        """Weights of one token, float32 (n,): what it looks at, or ("column") who looks.
+
+        Exact where the layer's queries and keys were kept; else ``pooled`` is the width of the
+        bins that they are spread over.
+        """
         data = self.trace.attention
-        if mode == "row":
-            values = data.row(layer, head, token)
+        if layer not in data.retained and data.layer(layer).mass is not None:
+            values, pooled = pooled_row(data, layer, head, token, mode), int(data.width)
+        elif mode == "row":
+            values, pooled = data.row(layer, head, token), 0
         else:
             one = slice(token, token + 1)
             values = data.tile(layer, head, slice(0, data.n), one, (data.n, 1), "max").values[:, 0]
-        return None, np.ascontiguousarray(values, "<f4").tobytes()
-
-    def answer_find(self, source: list, target: list) -> dict:
-        """Heads ranked by the mass from one span to another; spans are [start, stop)."""
-        found = self.trace.attention.find(tuple(source), tuple(target))
-        missing = sorted(set(self.trace.attention.layers) - set(self.trace.attention.retained))
-        note = "Exact: mean over the first span's tokens of the weight they put on the second."
-        if missing:
-            note += f" Layers {missing} are not ranked: this trace kept no queries of theirs."
-        return {
-            "heads": [
-                {"layer": f.layer, "head": int(f.head), "mass": float(f.mass)} for f in found
-            ],
-            "note": note,
-        }
+            pooled = 0
+        answer = {"pooled": pooled}, np.ascontiguousarray(values, "<f4").tobytes()
+        return eight_bits(*answer) if bits == 8 else answer
 
     # ---- snapshots and pictures -----------------------------------------------------------------
 
@@ -305,43 +372,55 @@ class Attention(TraceView):
         }
 
     def snapshot_requests(self) -> list[dict]:
-        """The chosen head at every zoom that fits, its selected rows, and every small picture."""
+        """All heads' numbers and small pictures, the text, and the chosen head: its map as fine as
+        fits, single weights about the chosen token, its rows."""
         if not self.meta["layers"]:
             return []
         data, now = self.trace.attention, self.chosen()
+        part, side = data.layer(now["layer"]), self.meta["pictures"]["kept"]
         head = {"layer": now["layer"], "head": now["head"]}
-        wanted: list[dict] = [{"type": "heads", "stat": s} for s in ("mean", "max")]
-        wanted += self.page_requests(now["token"])
+        wanted: list[dict] = [{"type": "heads"}]
+        wanted += [
+            {"type": "pictures", "layer": i, "side": side, "stat": "mean"} for i in data.layers
+        ]
+        wanted += self.page_requests(now["token"], pages=TEXT_PAGES)
         wanted += [{"type": "media", "span": m["index"]} for m in self.meta["media"]]
-        wanted.append({"type": "export", "format": "svg"})
-        budget, level = SNAPSHOT_BYTES, max(0, int(np.ceil(np.log2(data.n / TILE))))
+        if part.window is not None:
+            wanted.append({"type": "offsets", **head, "stat": "mean"})
+        budget, level = SNAPSHOT_TILES, max(0, int(np.ceil(np.log2(data.n / TILE))))
         while level >= 0:
-            count = -(-data.n // (TILE << level))
-            tiles = [(i, j) for i in range(count) for j in range(i + 1)]
-            size = sum(
-                4
-                * np.prod(
-                    [min(TILE, -(-(data.n - x * (TILE << level)) // (1 << level))) for x in t]
-                )
-                for t in tiles
-            )
-            if size > budget:
+            tiles = self._tiles_to_keep(level, part.window)
+            budget -= TILE * TILE * len(tiles)
+            if budget < 0:
                 break
-            budget -= int(size)
-            wanted += [
-                {"type": "tile", **head, "stat": "mean", "level": level, "row": i, "column": j}
-                for i, j in tiles
-            ]
+            wanted += [self._tile_request(head, level, *tile) for tile in tiles]
             level -= 1
-        if now["layer"] in data.retained:
-            tokens = [now["token"]] if now["token"] is not None else []
-            if data.layer(now["layer"]).link_weights is not None:
-                tokens += [link.query for link in data.links(**head)]
-            tokens += range(data.n - 1, -1, -1)
-            for token in list(dict.fromkeys(tokens))[: max(1, budget // (8 * data.n))]:
-                for mode in ("row", "column"):
-                    wanted.append({"type": "weights", **head, "token": token, "mode": mode})
+        if now["layer"] in data.retained and data.n > TILE and now["token"] is not None:
+            query = now["token"] // TILE  # single weights: near the token, and where it looks
+            strongest = int(data.row(**head, query=now["token"]).argmax()) // TILE
+            keys = sorted({query, max(0, query - 1), strongest})
+            wanted += [self._tile_request(head, 0, query, key) for key in keys]
+        tokens = [] if now["token"] is None else [now["token"]]
+        if part.link_weights is not None:
+            tokens += [link.query for link in data.links(**head)]
+        tokens += range(data.n - 1, -1, -1)
+        for token in list(dict.fromkeys(tokens))[: max(1, SNAPSHOT_ROWS // (2 * data.n))]:
+            for mode in ("row", "column"):
+                wanted.append({"type": "weights", **head, "token": token, "mode": mode, "bits": 8})
+        wanted.append({"type": "export", "format": "svg"})
         return wanted
+
+    def _tiles_to_keep(self, level: int, window: int | None) -> list[tuple[int, int]]:
+        """Tiles of a level below the diagonal, and not beyond a sliding window."""
+        span = TILE << level
+        count = -(-self.trace.attention.n // span)
+        reach = count if window is None else -(-window // span) + 1
+        return [(i, j) for i in range(count) for j in range(max(0, i - reach), i + 1)]
+
+    @staticmethod
+    def _tile_request(head: dict, level: int, row: int, column: int) -> dict:
+        place = {"level": level, "row": row, "column": column}
+        return {"type": "tile", **head, "stat": "mean", **place, "bits": 8}
 
     def drawing(self):
         """The still picture: every head, and the chosen one large (a ``Drawing``)."""
@@ -349,6 +428,17 @@ class Attention(TraceView):
 
     def snapshot_image(self):
         return self.drawing().pil()
+
+
+def eight_bits(content: dict, bulk: bytes) -> tuple[dict, bytes]:
+    """An answer's float32 values as uint8: 0 is zero, 1 to 255 go from ``low`` to ``high`` of the
+    content in even steps of the logarithm over five decades: right within 2.3%."""
+    values = np.frombuffer(bulk, "<f4")
+    high = float(values.max(initial=0)) or 1.0
+    low = high * 1e-5
+    place = np.log(np.maximum(values, low) / low) / np.log(high / low)
+    codes = np.where(values > low / 2, 1 + 254 * place, 0).round().astype(np.uint8)
+    return {**content, "bits": 8, "low": low, "high": high}, codes.tobytes()
 
 
 def _exact_level(n: int, window: int | None) -> int:

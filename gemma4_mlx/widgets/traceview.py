@@ -168,7 +168,7 @@ class TraceView(LinkedWidget):
         self._sources = {**getattr(self, "_sources", {}), which: found}
 
     def answer_tokens(self, start: int, stop: int, which: str = "a") -> dict:
-        """Texts and kinds of tokens [start, stop), at most a page of 512."""
+        """Texts of tokens [start, stop), at most a page of 512, and the offsets of special ones."""
         tokens = self.trace_of(which).tokens
         start = max(0, min(int(start), len(tokens)))
         stop = max(start, min(int(stop), len(tokens), start + PAGE))
@@ -177,7 +177,9 @@ class TraceView(LinkedWidget):
         return {
             "start": start,
             "text": list(tokens.texts[start:stop]),
-            "kind": [KINDS[k] for k in tokens.kinds[start:stop]],
+            "special": np.flatnonzero(
+                np.asarray(tokens.kinds[start:stop]) == KINDS.index("special")
+            ).tolist(),
         }
 
     def answer_search(self, text: str, which: str = "a") -> dict:

@@ -140,7 +140,7 @@ for (let k = 1; k <= 12; k++) weights[k * 9000] = 0.08 - 0.001 * k;
 globalThis.asked = [];
 globalThis.serve = ({ type, start, stop, tiles }) => {
   asked.push(type === "tiles" ? tiles.length : type);
-  if (type === "tokens") return { content: { start, text: Array(stop - start).fill(" word"), kind: Array(stop - start).fill("text") } };
+  if (type === "tokens") return { content: { start, text: Array(stop - start).fill(" word"), special: [] } };
   if (type === "weights") return { buffer: weights.slice().buffer };
   if (type === "heads") return { content: { side: 1, heads: [{ layer: 0, head: 0, peak: 1, summary: {} }], names: [] }, buffer: new ArrayBuffer(1) };
   if (type === "tiles") {

@@ -316,7 +316,7 @@ export function tileMap(o) {
       const c = Math.max(0, (part.start - view.y) * s), d = Math.min(height, (part.stop - view.y) * s);
       if (d > c) context.fillRect(margin.left - 6, margin.top + c, 4, Math.max(1, d - c - 0.5));
     }
-    context.fillStyle = ink.text; context.font = "11px " + ink.font;
+    context.fillStyle = ink.text; context.font = "12px " + ink.font;
     const words = s >= 11 ? [o.words(Math.floor(view.x), Math.ceil(x1)), o.words(Math.floor(view.y), Math.ceil(y1))] : [null, null];
     if (words[0] && words[1]) {
       context.textBaseline = "middle";
@@ -345,7 +345,7 @@ export function tileMap(o) {
         context.fillRect(margin.left - 9, py, 3, 1);
       }
     }
-    context.fillStyle = ink.faint; context.font = "600 11px " + ink.font; context.textBaseline = "top";
+    context.fillStyle = ink.faint; context.font = "600 12px " + ink.font; context.textBaseline = "top";
     context.textAlign = "left"; context.fillText("key: what is looked at →", margin.left, 2);
     context.save(); context.translate(2, margin.top + Math.min(height, 150)); context.rotate(-Math.PI / 2);
     context.fillText("query: who looks →", 0, 0); context.restore();
@@ -482,13 +482,13 @@ export function tileMap(o) {
     const width = Math.max(260, Math.min(canvas.parentElement.clientWidth, 720));
     if (Math.abs(width - size.width) < 1) return;
     const fitted = view.scale <= fitScale() * 1.01;
-    size = { width, height: Math.max(320, Math.min(width, 560)) };
+    size = { width, height: Math.min(width, 560, Math.max(380, innerHeight - 280)) };
     canvas.style.width = `${size.width}px`; canvas.style.height = `${size.height}px`;
     if (fitted) view.scale = fitScale();
     moved();
   });
 
-  const state = () => ({ ...view, level: level(), n, ...colour, ...painted, fit: view.scale <= fitScale() * 1.01 });
+  const state = () => ({ ...view, size, level: level(), n, ...colour, ...painted, fit: view.scale <= fitScale() * 1.01 });
 
   return {
     canvas, zoom, fit, draw, state, cellOf,

@@ -20,6 +20,7 @@ const PAGE = 512;
  * @param {() => {background:(i:number)=>string|null, text:(i:number)=>string|null,
  *                title:(i:number)=>string}} o.paint
  * @param {(from:number, to:number) => number|string|null} o.strip  colour of a range on the strip
+ * @param {(page:number) => boolean} [o.keeps]  in a snapshot: whether it holds that page
  */
 export function tokenView(o) {
   const pages = new Map(), waiting = new Map();
@@ -35,7 +36,7 @@ export function tokenView(o) {
   const bar = h("div", { class: "g4-toolbar" }, search, found, h("span", { class: "g4-grow" }), where, back, next);
   const root = h("div", { class: "g4-tokenview" }, bar, strip, text);
 
-  /** Tokens of a page: {start, text: string[], kind: string[], role: string[]}. */
+  /** Tokens of a page: {start, text: string[], special: number[]}. */
   function load(number) {
     if (pages.has(number)) return Promise.resolve(pages.get(number));
     if (!waiting.has(number))
@@ -47,7 +48,7 @@ export function tokenView(o) {
 
   const token = (i) => {
     const content = pages.get(Math.floor(i / PAGE));
-    return content ? { text: content.text[i % PAGE], kind: content.kind[i % PAGE] } : null;
+    return content ? { text: content.text[i % PAGE] } : null;
   };
 
   /** Texts of tokens [start, stop), or null while they are on their way. */
@@ -62,13 +63,24 @@ export function tokenView(o) {
   /** What to call token i: its text, or its place in a picture or sound; null while loading. */
   function nameOf(i, whenThere) {
     const media = o.media().find((m) => i >= m.start && i < m.stop);
-    if (media) return `${media.label} ${media.kind === "audio" ? "frame" : "patch"} ${i - media.start + 1}`;
+    if (media) return `${media.label} ${media.kind === "audio" ? "frame" : "patch"} ${i - media.start}`;
     const found = words(i, i + 1, whenThere);
     return found && found.length ? visibleToken(found[0]) : null;
   }
 
+  /** Whether token i can be shown: a snapshot may lack its page. */
+  const held = (i) => !o.keeps || o.keeps(Math.floor(i / PAGE));
+  const lastPage = () => Math.ceil(o.n() / PAGE) - 1;
+
+  /** The nearest page from `number` on in the direction of `step` that can be shown, or -1. */
+  function pageFrom(number, step) {
+    while (number >= 0 && number <= lastPage() && o.keeps && !o.keeps(number)) number += step;
+    return number < 0 || number > lastPage() ? -1 : number;
+  }
+
   async function show(number) {
-    number = Math.max(0, Math.min(Math.ceil(o.n() / PAGE) - 1, number));
+    number = Math.max(0, Math.min(lastPage(), number));
+    if (o.keeps && !o.keeps(number)) number = Math.max(pageFrom(number, -1), 0);
     const before = page;
     page = number;
     let content;
@@ -83,6 +95,7 @@ export function tokenView(o) {
   function build(content) {
     text.replaceChildren();
     sources = [];
+    const specials = new Set(content.special);
     let line = paragraph();
     for (let k = 0; k < content.text.length; k++) {
       const i = content.start + k, media = o.media().find((m) => i >= m.start && i < m.stop);
@@ -92,7 +105,7 @@ export function tokenView(o) {
         line = paragraph();
         continue;
       }
-      const piece = content.text[k], special = content.kind[k] === "special";
+      const piece = content.text[k], special = specials.has(k);
       const node = h("span", { class: special ? "g4-word g4-special" : "g4-word", role: "option", id: `${uid}-${i}`, "aria-selected": "false" });
       node.dataset.i = i;
       node.append(piece.replace(/\n/g, "↵"));
@@ -100,8 +113,8 @@ export function tokenView(o) {
       if (piece.includes("\n")) line = paragraph();
     }
     where.textContent = `tokens ${content.start.toLocaleString("en")} to ${(content.start + content.text.length - 1).toLocaleString("en")} of ${o.n().toLocaleString("en")}`;
-    back.disabled = page === 0;
-    next.disabled = (page + 1) * PAGE >= o.n();
+    back.disabled = pageFrom(page - 1, -1) < 0;
+    next.disabled = pageFrom(page + 1, 1) < 0;
     back.hidden = next.hidden = o.n() <= PAGE;
     text.classList.remove("g4-short"); // a short text takes no more room than it needs
     text.classList.toggle("g4-short", text.scrollHeight <= text.clientHeight);
@@ -268,6 +281,7 @@ export function tokenView(o) {
     if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault(); event.stopPropagation();
     const to = Math.max(0, Math.min(o.n() - 1, Math.max(0, selected) + step));
+    if (!held(to)) return;
     if (event.shiftKey) {
       const fixed = span && span[1] === selected ? span[0] : span && span[0] === selected ? span[1] : selected;
       select(to).then(() => { span = [Math.min(fixed, to), Math.max(fixed, to)]; mark(); o.onSpan?.(span); });
@@ -275,10 +289,12 @@ export function tokenView(o) {
   });
   strip.addEventListener("click", (event) => {
     const i = Math.max(0, Math.min(o.n() - 1, Math.floor((event.offsetX / strip.clientWidth) * o.n())));
+    if (!held(i)) return;
     select(i); o.onSelect(i, event);
   });
-  back.addEventListener("click", () => show(page - 1));
-  next.addEventListener("click", () => show(page + 1));
+  back.addEventListener("click", () => show(pageFrom(page - 1, -1)));
+  next.addEventListener("click", () => show(pageFrom(page + 1, 1)));
+
   const find = async (event) => {
     if (event.type === "keydown" && event.key !== "Enter") return;
     event.stopPropagation();

@@ -1,0 +1,125 @@
+"""Small pictures of heads, and what the overview's bins say of one token.
+
+A full head's picture is queries x keys. A sliding head's is queries x offset, 0 (the token itself)
+to the window: on the other axes it would be a diagonal line at any length.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gemma4_mlx.tracing.maps import square
+
+
+def layer_pictures(data, layer: int, side: int, stat: str = "mean") -> tuple[dict, np.ndarray]:
+    """Every head of a layer as a picture: facts, and uint8 (heads, rows, columns).
+
+    A value is 255 times the square root of its share of the head's largest cell, ``peak``. Rows are
+    queries; ``axis`` says whether columns are "keys" over the whole text or "offsets" 0 to
+    ``reach`` tokens back. ``stat``: "mean" of the mass on a cell's keys, or "max".
+
+    Raises TraceError for a layer that was not traced.
+    """
+    part = data.layer(layer)
+    cells, axis, reach = layer_cells(data, layer, stat)
+    cells = pooled(cells, side, side if axis == "keys" else max(8, side // 2), stat)
+    peak = cells.max((1, 2), initial=0)
+    scaled = cells / np.where(peak > 0, peak, 1)[:, None, None]
+    facts = {
+        "rows": cells.shape[1],
+        "columns": cells.shape[2],
+        "axis": axis,
+        "reach": reach,
+        "heads": [int(h) for h in part.heads],
+        "peak": [float(p) for p in peak],
+    }
+    return facts, (255 * np.sqrt(scaled)).round().astype(np.uint8)
+
+
+def layer_cells(data, layer: int, stat: str, head: int | None = None):
+    """A layer's overview (heads, R, columns) with its axis: "keys", or "offsets" up to ``reach``.
+
+    Values are masses averaged over a bin's queries, or maxima. ``head`` takes that one only.
+    """
+    part = data.layer(layer)
+    kept = part.peak if stat == "max" else part.mass
+    if head is not None:
+        kept = kept[part.heads.index(head)][None]
+    if stat != "max":
+        kept = kept / np.diff(data.edges).astype(np.float32)[:, None]
+    if part.window is None:
+        return square(kept, part.back), "keys", data.n
+    if part.back is None:  # a sliding layer whose window is longer than the text keeps a square
+        kept = _offsets_of_square(kept)
+        return kept, "offsets", min(data.n, kept.shape[2] * data.width)
+    back = part.back
+    band = kept[..., back::-1].copy() if back else kept[..., :1].copy()
+    ahead = kept[..., back + 1 :]
+    if ahead.shape[2]:  # later tokens of the same picture: with the token itself
+        join = np.maximum if stat == "max" else np.add
+        band[..., 0] = join(band[..., 0], join.reduce(ahead, axis=2))
+    return band, "offsets", band.shape[2] * data.width
+
+
+def _offsets_of_square(cells: np.ndarray) -> np.ndarray:
+    """(heads, R, R) by key bin -> by how many bins back."""
+    rows = np.arange(cells.shape[1])[:, None]
+    column = rows - np.arange(cells.shape[2])[None]
+    found = np.take_along_axis(cells, np.maximum(column, 0)[None].repeat(len(cells), 0), 2)
+    return np.where(column[None] >= 0, found, 0)
+
+
+def pooled(cells: np.ndarray, rows: int, columns: int, stat: str) -> np.ndarray:
+    """Cells (heads, R, C) merged until at most ``rows`` x ``columns`` are left.
+
+    Masses are averaged over queries and added over keys.
+    """
+    _, R, C = cells.shape
+    down = np.arange(min(rows, R)) * R // min(rows, R)
+    right = np.arange(min(columns, C)) * C // min(columns, C)
+    if stat == "max":
+        return np.maximum.reduceat(np.maximum.reduceat(cells, right, 2), down, 1)
+    cells = np.add.reduceat(np.add.reduceat(cells, right, 2), down, 1)
+    return cells / np.diff(np.r_[down, R])[:, None]
+
+
+def pooled_row(data, layer: int, head: int, token: int, mode: str = "row") -> np.ndarray:
+    """What the bins say of one token's weights, spread evenly over each bin's tokens: (n,).
+
+    ``mode`` "row": the mean over the queries of its bin; "column": what each query's bin puts on
+    a key of its bin. Raises TraceError for a layer, head or kind of map that is not there.
+    """
+    sizes = np.diff(data.edges)
+    cells, bin_of = data.overview(layer, head), token // data.width
+    per_token = cells[bin_of] / sizes if mode == "row" else cells[:, bin_of] / sizes[bin_of]
+    return np.repeat(per_token, sizes).astype(np.float32)
+
+
+def pooled_masses(data, source: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
+    """Every head's mass from one span to another as its bins have it: (heads,) in layer order.
+
+    Bins count by the share of theirs that lies in a span. Raises TraceError without overviews.
+    """
+    weight = [_overlap(data, *span) for span in (source, target)]
+    rows = weight[0] / max(weight[0].sum(), 1e-9)
+    share = weight[1] / np.diff(data.edges)
+    out = []
+    used = np.flatnonzero(rows)
+    weights = rows[used] / np.diff(data.edges)[used]
+    for layer in data.layers:
+        part = data.layer(layer)
+        cells, keys = part.mass[:, used], share[None].repeat(len(used), 0)
+        if part.back is not None:  # a band: the keys of its columns, none outside the text
+            key = used[:, None] - part.back + np.arange(cells.shape[2])
+            inside = (key >= 0) & (key < len(share))
+            keys = np.where(inside, share[np.clip(key, 0, len(share) - 1)], 0)
+        out.append(np.einsum("hrc,r,rc->h", cells, weights, keys))
+    return np.concatenate(out).astype(np.float32)
+
+
+def _overlap(data, start: int, stop: int) -> np.ndarray:
+    """Tokens of each bin that lie in [start, stop): (R,)."""
+    edges = data.edges
+    return np.clip(np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start), 0, None).astype(
+        np.float64
+    )
