@@ -24,7 +24,7 @@ from gemma4_mlx.widgets.headstats import METHOD, SUMMARY_NAMES, HeadStats, head_
 from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
 
 TILE = 128  # cells of a tile along each side; tilemap.js cuts the context in the same way
-TILE_WEIGHTS = 1 << 23  # weights recomputed for one tile at most, 2896 x 2896: about 40 ms
+TILE_WEIGHTS = 1 << 23  # weights recomputed for one tile at most, of heads of 64 numbers or fewer
 ANSWER_WEIGHTS = 1 << 23  # recomputed for one answer to the map, which then asks for the rest
 PICTURE = 48  # cells of a head's small picture along each side
 SPAN_WEIGHTS = 1 << 26  # recomputed for the mass between two spans at most; else from the bins
@@ -85,7 +85,7 @@ class Attention(TraceView):
                     "donor": part.donor if part.donor not in (None, index) else None,
                     "heads": [int(h) for h in part.heads],
                     "kv_heads": part.kv_heads,
-                    "exact": _exact_level(data.n, part.window) if index in data.retained else -1,
+                    "exact": self._exact_level(part) if index in data.retained else -1,
                 }
             )
         return {
@@ -132,6 +132,16 @@ class Attention(TraceView):
             side -= 1
         return side
 
+    def _exact_level(self, part) -> int:
+        """The coarsest level whose tiles are all recomputed, -1 for none: finer than the bins."""
+        data, level = self.trace.attention, -1
+        while (1 << (level + 1)) < data.width and (level < 0 or TILE << level < data.n):
+            span = TILE << (level + 1)
+            if span * min(span, part.window or data.n) > _most_weights(part):
+                break
+            level += 1
+        return level
+
     def _start(self) -> dict:
         """The head and query of the strongest link outside the sinks, a full layer's if any."""
         data = self.trace.attention
@@ -158,6 +168,12 @@ class Attention(TraceView):
         """Summaries, distance from the others and group of every head."""
         return head_stats(self.trace.attention, self.trace.tokens)
 
+    def heads_by(self) -> str:
+        """What the heads are coloured by at first: how unlike the others they are, where there are
+        enough to tell; else the first summary."""
+        s = self.stats
+        return "unlike" if len(s.unlike) >= 24 and s.unlike.any() else (s.names or ("unlike",))[0]
+
     def answer_heads(self) -> tuple[dict, bytes]:
         """Every head's numbers, float32 (columns, heads), heads in the order of ``meta``'s layers.
 
@@ -170,6 +186,7 @@ class Attention(TraceView):
             "names": [[name, SUMMARY_NAMES[name]] for name in s.names],
             "groups": list(s.groups),
             "method": METHOD,
+            "by": self.heads_by(),
         }
         return content, np.stack(columns).astype("<f4").tobytes()
 
@@ -282,7 +299,8 @@ class Attention(TraceView):
         """A rectangle in cells of ``cell`` tokens, or of the overview's bins where it is large."""
         data = self.trace.attention
         part, statistic = data.layer(layer), "max" if stat == "max" else "mass"
-        if part.queries is None or _visible_weights(queries, keys, part.window) > TILE_WEIGHTS:
+        seen = 0 if part.queries is None else _visible_weights(queries, keys, part.window)
+        if part.queries is None or cell >= data.width or seen > _most_weights(part):
             return self._from_overview(layer, head, queries, keys, cell, stat)
         shape = tuple(-(-(s.stop - s.start) // cell) for s in (queries, keys))
         values = data.tile(layer, head, queries, keys, shape, statistic).values
@@ -441,12 +459,10 @@ def eight_bits(content: dict, bulk: bytes) -> tuple[dict, bytes]:
     return {**content, "bits": 8, "low": low, "high": high}, codes.tobytes()
 
 
-def _exact_level(n: int, window: int | None) -> int:
-    """The coarsest level whose tiles are all recomputed."""
-    level, top = 0, max(0, int(np.ceil(np.log2(n / TILE))))
-    while level < top and (span := TILE << (level + 1)) * min(span, window or n) <= TILE_WEIGHTS:
-        level += 1
-    return level
+def _most_weights(part) -> int:
+    """Weights of a tile that are recomputed rather than read off the overview; a weight costs as
+    many products as a head has numbers."""
+    return TILE_WEIGHTS * 64 // max(64, part.queries.shape[-1])
 
 
 def _visible_weights(queries: slice, keys: slice, window: int | None) -> int:

@@ -74,8 +74,28 @@ def head_stats(data, tokens) -> HeadStats:
     unlike = np.abs(apart).max(1, initial=0)
     everywhere = _standardized(place)
     group = _groups(everywhere)
-    groups = tuple(_described(everywhere, group, names))
+    groups = tuple(_described(everywhere, group, names, sliding))
     return HeadStats(tuple(names), values, unlike, reason, group, groups)
+
+
+def on_scale(name: str, values: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """Where values stand between their lowest (0) and highest (1), and these two.
+
+    The same scale as ``headscale.js``: square roots of masses, the logarithm of distances.
+    """
+    bend = {"distance": np.log1p, "entropy": np.asarray, "unlike": np.asarray}.get(name, np.sqrt)
+    known = values[~np.isnan(values)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    low = 0.0 if name == "unlike" else low
+    first, last = bend(np.float64(low)), bend(np.float64(high))
+    place = (bend(values.astype(np.float64)) - first) / ((last - first) or 1.0)
+    return np.clip(place, 0, 1), (low, high)
+
+
+def say(name: str, value: float) -> str:
+    """A summary's value in words, as ``headscale.js`` says it."""
+    unit = {"entropy": f"{value:.2f} nats", "distance": f"{value:,.0f} tokens"}
+    return unit.get(name, f"{value:.1f} spreads" if name == "unlike" else f"{100 * value:.0f} %")
 
 
 def _places(values: np.ndarray, names) -> np.ndarray:
@@ -121,7 +141,7 @@ def _groups(points: np.ndarray, rounds: int = 50) -> np.ndarray:
     return rank[group]
 
 
-def _described(points: np.ndarray, group: np.ndarray, names) -> list[dict]:
+def _described(points: np.ndarray, group: np.ndarray, names, sliding) -> list[dict]:
     """What most sets each group apart in words ("high on the previous token, low entropy"), and
     its four middlemost heads."""
     out = []
@@ -135,5 +155,7 @@ def _described(points: np.ndarray, group: np.ndarray, names) -> list[dict]:
         ]
         away = ((points[members] - middle) ** 2).sum(1)
         central = members[np.argsort(away, kind="stable")[:4]].tolist()
-        out.append({"name": ", ".join(told) or "like most heads", "central": central})
+        share = sliding[members].mean()
+        kind = "full: " if share < 0.1 else "sliding: " if share > 0.9 else ""
+        out.append({"name": kind + (", ".join(told) or "like most heads"), "central": central})
     return out

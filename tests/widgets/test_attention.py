@@ -133,16 +133,135 @@ def test_weights_of_a_token_both_ways(trace, view):
     np.testing.assert_allclose(column, weights[:, 20], atol=1e-6)
 
 
-def test_small_pictures_and_summaries_of_every_head(trace, view):
-    content, bulk = view.answer_heads("mean")
-    side = content["side"]
-    pictures = np.frombuffer(bulk, np.uint8).reshape(32, side, side)
-    assert (pictures.reshape(32, -1).max(1) == 255).all()  # each on its own scale
-    assert [h["head"] for h in content["heads"][:5]] == [0, 1, 2, 3, 0]
-    cells = (pictures[9] / 255.0) ** 2 * content["heads"][9]["peak"]
+def numbers(view):
+    """The columns of ``answer_heads`` by name: (32,) each."""
+    content, bulk = view.answer_heads()
+    names = [*dict(content["names"]), "unlike", "reason", "group"]
+    columns = np.frombuffer(bulk, "<f4").reshape(len(names), -1)
+    return content, dict(zip(names, columns))
+
+
+def test_every_head_has_its_summaries_in_the_order_of_layers(trace, view):
+    content, columns = numbers(view)
+    assert columns.keys() == {"first", "entropy", "image", "unlike", "reason", "group"}
+    heads = [(layer["index"], head) for layer in view.meta["layers"] for head in layer["heads"]]
+    for at in (0, 9, 31):
+        assert columns["first"][at] == pytest.approx(trace.attention.summary("first", *heads[at]))
+    assert sum(len(g["central"]) for g in content["groups"]) <= 4 * len(content["groups"])
+
+
+def test_a_head_unlike_the_others_of_its_kind_stands_out():
+    data = make_attention(N)
+    rng = np.random.default_rng(0)
+    for layer in data.layers:
+        for sums in data.layer(layer).statistics.values():
+            sums *= rng.uniform(0.9, 1.1, (len(sums), 1)).astype(np.float32)
+    data.layer(5).statistics["first"][2] *= 0.02  # a full layer
+    view = Attention(Trace(make_tokens(N), attention=data))
+    content, columns = numbers(view)
+    odd = columns["unlike"].argmax()
+    assert odd == 5 * 4 + 2 and columns["unlike"][odd] > 2 * np.sort(columns["unlike"])[-2]
+    assert content["names"][int(columns["reason"][odd])][0] == "first"
+
+
+def test_heads_made_alike_are_one_group():
+    data = make_attention(N)
+    rng = np.random.default_rng(1)
+    kinds = rng.integers(0, 2, 32)
+    for k, layer in enumerate(data.layers):
+        for name, sums in data.layer(layer).statistics.items():
+            high = kinds[4 * k : 4 * k + 4, None] * (name != "image")
+            sums[:] = (0.1 + 0.5 * high) * data.width * rng.uniform(0.95, 1.05, (4, 1))
+    content, columns = numbers(Attention(Trace(make_tokens(N), attention=data)))
+    group = columns["group"].astype(int)
+    assert len(set(zip(kinds, group))) == 2 == len(content["groups"])
+    assert (np.diff(np.bincount(group)) <= 0).all(), "the largest first"
+
+
+def test_small_pictures_of_a_layer(trace, view):
+    facts, bulk = view.answer_pictures(2, side=16)
+    pictures = np.frombuffer(bulk, np.uint8).reshape(4, facts["rows"], facts["columns"])
+    assert facts["axis"] == "keys" and pictures.shape == (4, 16, 16)
+    assert (pictures.reshape(4, -1).max(1) == 255).all()  # each on its own scale
+    cells = (pictures[1] / 255.0) ** 2 * facts["peak"][1]
     assert cells.sum(1) == pytest.approx(1, abs=0.05)  # rows of mass, quantized to 255 steps
-    assert dict(content["names"]).keys() == {"entropy", "first", "image"}
-    assert content["heads"][0]["summary"]["entropy"] == pytest.approx(2.5, rel=0.1)
+    exact = pooled(dense(trace, 2, 1), *[np.r_[0:N:20, N]] * 2, "mean")
+    whole = view.answer_pictures(2, side=64)[0]
+    assert whole["rows"] == len(trace.attention.edges) - 1 and exact.shape == (15, 15)
+
+
+def banded(view, layers):
+    """The same trace with sliding layers kept as a real one keeps them: a band of cells."""
+    for layer in layers:
+        part = view.trace.attention.layer(layer)
+        width, R = view.trace.attention.width, part.mass.shape[1]
+        part.back = -(-(WINDOW - 1) // width)
+        key = np.arange(R)[:, None] - part.back + np.arange(part.back + 1)
+        for name in ("mass", "peak"):
+            cells = np.take_along_axis(getattr(part, name), np.maximum(key, 0)[None], 2)
+            setattr(part, name, np.where(key >= 0, cells, 0))
+
+
+def test_sliding_heads_are_drawn_by_offset():
+    """A head that looks one token back is a column on the left, however long the text is."""
+    view = Attention(Trace(make_tokens(N), attention=make_attention(N)))
+    square_ = view.answer_offsets(0, 3)
+    banded(view, [0])
+    content, bulk = view.answer_offsets(0, 3)
+    values = np.frombuffer(bulk, "<f4").reshape(content["rows"], content["columns"])
+    assert values.sum(1) == pytest.approx(1, abs=1e-4)
+    full = np.frombuffer(square_[1], "<f4").reshape(content["rows"], -1)
+    np.testing.assert_allclose(values, full[:, : values.shape[1]], atol=1e-6)
+    weights, width = dense(view.trace, 0, 3), content["rowCell"]
+    expected = np.mean([weights[q, 100 - width : 100].sum() for q in range(100, 100 + width)])
+    assert values[100 // width, 1] == pytest.approx(expected, abs=1e-5)
+    facts = view.answer_pictures(0, side=48)[0]
+    assert facts["axis"] == "offsets" and facts["columns"] <= 24
+    with pytest.raises(ValueError, match="no offsets"):
+        view.answer_offsets(2, 0)
+
+
+@pytest.mark.parametrize("bands", [False, True])
+def test_mass_between_spans_is_exact_or_comes_from_the_bins(trace, view, bands):
+    content, bulk = view.answer_span([280, 281], [40, 41])
+    mass = np.frombuffer(bulk, "<f4")
+    assert mass.argmax() == 2 * 4 + 1 and content["note"].endswith("Exact.")
+    for at in (9, 20, 30):
+        assert mass[at] == pytest.approx(dense(trace, at // 4, at % 4)[280, 40], rel=1e-4)
+    blind = Attention(Trace(trace.tokens, attention=make_attention(N, retain=False)))
+    if bands:
+        banded(blind, [0, 1, 3, 4, 6])
+    content, bulk = blind.answer_span([200, 210], [150, 200])  # whole bins of 5 tokens
+    mass = np.frombuffer(bulk, "<f4")
+    full = Trace(trace.tokens, attention=make_attention(N))
+    for at in (0, 9, 31):
+        expected = dense(full, at // 4, at % 4)[200:210, 150:200].sum(1).mean()
+        assert mass[at] == pytest.approx(expected, abs=1e-5)
+    assert "Layers 0-7 as their bins of 5 tokens have it" in content["note"]
+
+
+def test_rows_of_layers_that_were_not_kept_are_pooled_and_say_so(trace):
+    blind = Attention(Trace(trace.tokens, attention=make_attention(N, retain=False)))
+    weights = dense(Trace(trace.tokens, attention=make_attention(N)), 5, 1)
+    content, bulk = blind.answer_weights(5, 1, 203)
+    row, width = np.frombuffer(bulk, "<f4"), blind.meta["bin"]
+    assert content["pooled"] == width == 5 and row.sum() == pytest.approx(1, abs=1e-4)
+    mean = weights[200:205].mean(0).reshape(-1, width).mean(1).repeat(width)
+    np.testing.assert_allclose(row, mean, atol=1e-6)
+    column = np.frombuffer(blind.answer_weights(5, 1, 203, "column")[1], "<f4")
+    assert column.sum() == pytest.approx(weights[:, 200:205].sum() / width, rel=1e-3)
+    assert blind.meta["pooled"]["plan"] == 'AttentionPlan(retain="all")'
+    assert Attention(trace).meta["pooled"] is None
+
+
+def test_eight_bits_are_right_within_their_steps():
+    values = np.r_[0, 10.0 ** -np.arange(0, 5, 0.1)].astype("<f4")
+    content, bulk = module.eight_bits({"rows": 1}, values.tobytes())
+    codes = np.frombuffer(bulk, np.uint8).astype(float)
+    low, high = content["low"], content["high"]
+    back = np.where(codes > 0, low * np.exp((codes - 1) / 254 * np.log(high / low)), 0)
+    np.testing.assert_allclose(back, values, rtol=0.023)
+    assert content["rows"] == 1 and codes[0] == 0
 
 
 def test_what_is_no_trace_is_refused_with_the_remedy():
@@ -150,9 +269,7 @@ def test_what_is_no_trace_is_refused_with_the_remedy():
         Attention({})
 
 
-def test_the_needle_head_is_found_and_shown_first(view):
-    found = view.answer_find([280, 281], [40, 41])["heads"]
-    assert (found[0]["layer"], found[0]["head"]) == (2, 1) and found[0]["mass"] > 0.8
+def test_the_needle_head_is_shown_first(view):
     assert view.meta["start"] == {"layer": 2, "head": 1, "token": 280}
 
 
@@ -183,7 +300,8 @@ def test_parts_and_media(trace):
 
 def test_pages_search_and_media(view, trace):
     page = view.answer_tokens(10, 20)
-    assert page["text"] == trace.tokens.texts[10:20] and page["kind"][0] == "text"
+    assert page["text"] == trace.tokens.texts[10:20] and page["special"] == []
+    assert view.answer_tokens(0, 20)["special"] == [0]
     assert len(view.answer_tokens(0, 10**9)["text"]) == N
     hits = view.answer_search("needle")["hits"]
     assert hits and all("needle" in trace.tokens.texts[i] for i in hits)
@@ -211,13 +329,10 @@ def test_bad_requests_answer_with_the_reason(view):
         ({"type": "tile", "layer": 2, "head": 9, "level": 0, "row": 0, "column": 0}, "head 9"),
         ({"type": "tile", "layer": 2, "head": 0, "level": 0, "row": 9, "column": 0}, "no tile"),
         ({"type": "weights", "layer": 2, "head": 0, "token": N}, "does not exist"),
-        ({"type": "find", "source": [5, 5], "target": [0, 1]}, "no span"),
+        ({"type": "span", "source": [5, 5], "target": [0, 1]}, "no span"),
         ({"type": "export", "format": "pdf"}, "png, svg or html"),
     ):
         assert word in view.answer(request)[0]["error"]
-    blind = Attention(Trace(make_tokens(N), attention=make_attention(N, retain=False)))
-    reply, _ = blind.answer({"type": "weights", "layer": 2, "head": 0, "token": 5})
-    assert "AttentionPlan(retain=(2,))" in reply["error"]
 
 
 def test_selection_goes_both_ways(view, trace):

@@ -12,7 +12,6 @@ import { TILE, tileMap } from "./tilemap.js";
 import { tokenView } from "./tokenview.js";
 
 const HINT = "Point at the map, or focus it and use the arrow keys.";
-const SCALES = [["log", "log", "Logarithmic: small weights stay visible"], ["linear", "linear", "Proportional to the weight"], ["rank", "rank", "By rank among the weights in view"]];
 
 function render({ model, el }) {
   const view = mount(model, el, "attention");
@@ -326,10 +325,12 @@ function render({ model, el }) {
   }
 
   // ---- assembly -------------------------------------------------------------------------------------
-  const stat = segmented("Value of a pooled cell", [["mean", "mean", "Mean over the cell's queries of the mass on its keys"], ["max", "max", "Largest single weight in the cell: a needle stays visible"]], "mean", (value) => { now.stat = value; headChanged(); });
+  const stat = picker("Value of a pooled cell", [["mean", "mean"], ["max", "max"]], "mean", (value) => { now.stat = value; headChanged(); });
+  stat.node.title = "mean: over the cell's queries, of the mass on its keys; max: the largest single weight in the cell, in which a needle stays visible";
   stat.node.hidden = view.isStatic; // a snapshot holds the means
-  const scale = segmented("Colour scale", SCALES, "log", (value) => { now.scale = value; map.setScale(value); offsets.setScale(value); text.repaint(); });
+  const scale = picker("Colour scale", [["log", "log"], ["linear", "linear"], ["rank", "rank"]], "log", (value) => { now.scale = value; map.setScale(value); offsets.setScale(value); text.repaint(); });
   const colours = picker("Colours", [["viridis", "viridis"], ["cividis", "cividis"]], "viridis", (value) => { now.map = value; pixels = pixelTable(value); repaint(); });
+  for (const { node } of [scale, stat]) node.classList.add("g4-bare"); // its values say what it is
   const sink = h("input", { type: "checkbox" });
   sink.addEventListener("change", () => { now.sink = sink.checked; map.setHideFirst(sink.checked); loadWeights(); }, { signal });
   const zoomers = h("div", { class: "g4-segmented", role: "group", "aria-label": "Zoom" },
@@ -344,15 +345,15 @@ function render({ model, el }) {
     h("div", { class: "g4-columns" },
       panel.node,
       h("div", { class: "g4-stack" },
-        h("section", { class: "g4-panel g4-section g4-mapbox", "aria-label": "One head" }, mapTitle,
-          h("div", { class: "g4-toolbar" }, axis.node, scale.node, stat.node, zoomers, showPair, h("label", {}, sink, "Take the sink out")),
+        h("section", { class: "g4-panel g4-section g4-mapbox", "aria-label": "One head" }, h("div", { class: "g4-toolbar g4-maptitle" }, mapTitle, h("span", { class: "g4-grow" }), axis.node),
+          h("div", { class: "g4-toolbar g4-maptools" }, scale.node, stat.node, zoomers, showPair, h("label", {}, sink, "Without sink")),
           hold, h("div", { class: "g4-toolbar g4-mapfoot" }, legend, state), readout, why, summaryBox),
         token.node,
         h("section", { class: "g4-panel g4-section", "aria-label": "Text" }, text.root, legendOfParts(m.parts), h("h4", { class: "g4-subtitle" }, "Which head carries it?"), spanBox, ranking))),
   );
   view.onInk((newest) => { ink = newest; repaint(); });
   map.setParts(m.parts.map((p) => ({ ...p, colour: partColor(p.role) })));
-  map.start();
+  map.start(hold);
   const selected = link.get();
   if (layerOf(selected.layer)) {
     now.layer = selected.layer;

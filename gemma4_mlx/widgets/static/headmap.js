@@ -7,7 +7,7 @@
 
 import { h, sizeCanvas } from "./shared.js";
 
-const ROOM = 440, WIDE = 384; // css pixels that the rows and the columns may take
+const ROOM = 412, WIDE = 384; // css pixels that the rows and the columns may take
 const LEFT = 58, TOP = 22;
 
 /**
@@ -31,14 +31,14 @@ export function headMap(o) {
     class: "g4-headmap", tabindex: 0, role: "application", "aria-roledescription": "map of heads",
     "aria-label": "All heads, a row for each layer. Arrow keys move between heads, Enter shows one large, F folds or unfolds the sliding layers here, Escape marks all.",
   });
-  const runs = slidingRuns(layers), foldable = runs.length > 0 && layers.length * 12 > ROOM;
+  const runs = slidingRuns(layers), foldable = runs.length > 0 && layers.length * 11 > ROOM;
   let open = new Set(foldable ? [] : runs), rows = [], height = 0, cell = 12;
   let chosen = -1, cursor = -1, drag = null, orders = [];
 
   function place() {
     const folded = runs.filter((run) => !open.has(run));
     const thin = folded.reduce((sum, run) => sum + run.stop - run.start, 0), tall = layers.length - thin;
-    const tallRow = folded.length ? 14 : Math.max(12, Math.min(40, Math.floor(ROOM / layers.length)));
+    const tallRow = folded.length ? 14 : Math.max(11, Math.min(40, Math.floor(ROOM / layers.length)));
     const thinRow = Math.max(3, Math.min(8, Math.floor((ROOM - tall * 14 - 4 * folded.length) / Math.max(1, thin))));
     cell = Math.max(8, Math.min(84, Math.floor(WIDE / most)));
     rows = []; height = TOP;

@@ -8,7 +8,7 @@ import { barCell, picker, segmented, table } from "./pieces.js";
 import { scatter } from "./scatter.js";
 import { categoryColors, colorAt, h, inkOn, perFrame, sizeCanvas } from "./shared.js";
 
-const DOZENS = 24, UNUSUAL = 5;
+const DOZENS = 24, UNUSUAL = 4;
 const VIEWS = [["map", "Map", "A cell for each head"], ["scatter", "Scatter", "Two numbers of every head"], ["groups", "Groups", "Heads that are alike"], ["pictures", "Pictures", "Small pictures of two dozen heads"]];
 
 /**
@@ -55,7 +55,8 @@ export function headPanel(o) {
     const canvas = h("canvas", { class: "g4-preview", width: 1, height: 1, "aria-hidden": "true" });
     const lines = [...new Set([now.by, "unlike", ...heads.names])].filter((name) => name !== "group" && heads.columns.has(name)).slice(0, 7);
     const item = heads.list[index];
-    view.tip.show(x, y, h("div", { class: "g4-headtip" }, canvas, h("div", {}, h("strong", {}, nameOf(index)), h("span", { class: "g4-note" }, item.kind === "full" ? "full: queries × keys" : "sliding: queries × offset"),
+    const right = node.getBoundingClientRect().right - 8; // beside the panel, so that no head is hidden
+    view.tip.show(right < innerWidth - 300 ? right : x, y, h("div", { class: "g4-headtip" }, canvas, h("div", {}, h("strong", {}, nameOf(index)), h("span", { class: "g4-note" }, item.kind === "full" ? "full: queries × keys" : "sliding: queries × offset"),
       h("dl", {}, ...lines.flatMap((name) => [h("dt", {}, heads.words.get(name)), h("dd", {}, heads.say(name, index))])))));
     o.store.paint(canvas, item).then(() => { canvas.dataset.ready = "true"; }).catch(o.onError);
   }
@@ -70,21 +71,22 @@ export function headPanel(o) {
   const by = picker("Colour by", [["unlike", "unlike the other heads"]], "unlike", (value) => { now.by = value; update(); });
   const sorted = h("input", { type: "checkbox" });
   sorted.addEventListener("change", () => { now.sorted = sorted.checked; map.draw(); }, { signal: view.signal });
-  const unfold = h("button", { type: "button", class: "g4-quiet", onclick: () => { map.foldAll(map.unfolded); update(); } });
+  const unfold = h("button", { type: "button", class: "g4-quiet", title: "Sliding layers between the full ones", onclick: () => { map.foldAll(map.unfolded); update(); } });
   const views = segmented("How to show the heads", VIEWS, "map", (value) => { now.view = value; view.tip.hide(); update(); });
   const across = picker("Across", [], "distance", (value) => { now.across = value; plot.draw(); });
   const up = picker("Up", [], "first", (value) => { now.up = value; plot.draw(); });
   const sortLabel = h("label", { title: "Highest first in each layer" }, sorted, "Sort in layers");
-  const axes = h("div", { class: "g4-toolbar" }, across.node, up.node);
+  const axes = h("div", { class: "g4-toolbar g4-axes" }, across.node, up.node);
   const unmark = h("button", { type: "button", class: "g4-quiet", onclick: () => mark(null) }, "Show all");
   const markNote = h("div", { class: "g4-marknote", role: "status" }, h("span", { class: "g4-note" }), unmark);
+  const tools = h("div", { class: "g4-toolbar g4-headtools" }, by.node, sortLabel, unfold);
   const legend = h("canvas", { class: "g4-headlegend", role: "img" });
   const stage = h("div", { class: "g4-stage" });
   const list = h("div", { class: "g4-stage-list" });
   const unusual = h("div", { class: "g4-unusual" });
   const node = h("section", { class: "g4-panel g4-section g4-headpanel", "aria-label": "All heads" },
-    h("div", { class: "g4-toolbar" }, views.node, h("span", { class: "g4-grow" }), unfold),
-    h("div", { class: "g4-toolbar g4-headtools" }, by.node, sortLabel), axes, markNote, stage, legend, readout, unusual);
+    h("div", { class: "g4-toolbar" }, views.node),
+    tools, axes, markNote, stage, legend, readout, unusual);
 
   function choices() {
     const all = ["unlike", ...heads.names, "group", "span"].filter((name) => heads.columns.has(name));
@@ -105,8 +107,9 @@ export function headPanel(o) {
     const onMap = now.view === "map";
     sortLabel.hidden = !onMap || now.by === "group";
     unfold.hidden = !onMap || !map.foldable;
-    unfold.textContent = map.unfolded ? "Fold sliding layers" : "Unfold sliding layers";
+    unfold.textContent = map.unfolded ? "Fold" : "Unfold";
     axes.hidden = now.view !== "scatter";
+    tools.hidden = now.view === "groups";
     stage.replaceChildren(onMap ? map.canvas : now.view === "scatter" ? plot.canvas : list);
     if (now.view === "scatter") plot.resize(Math.min(448, stage.clientWidth || 448));
     node.dataset.by = now.by;
@@ -118,7 +121,7 @@ export function headPanel(o) {
     if (marked) markNote.firstChild.textContent = markedWhy || `${marked.size} heads marked.`;
     if (now.view === "groups") list.replaceChildren(...groupList());
     else if (now.view === "pictures") list.replaceChildren(pictures());
-    unusual.replaceChildren(h("span", { class: "g4-note" }, "Most unlike the others:"), ...heads.ranked("unlike").slice(0, UNUSUAL).map((index) =>
+    unusual.replaceChildren(h("span", { class: "g4-note" }, "Unusual:"), ...heads.ranked("unlike").slice(0, UNUSUAL).map((index) =>
       h("button", { type: "button", class: "g4-quiet", title: describe(index), onclick: () => pick(index) }, shortName(index), h("span", { class: "g4-note" }, reasonWord(index)))));
     unusual.hidden = heads.list.length < 12;
   }
@@ -126,7 +129,7 @@ export function headPanel(o) {
 
   function drawLegend() {
     const ink = o.ink(), width = 448;
-    legend.hidden = now.by === "group" || !heads.columns.has(now.by);
+    legend.hidden = now.by === "group" || now.view === "groups" || !heads.columns.has(now.by);
     if (legend.hidden) return;
     const context = sizeCanvas(legend, width, 32), scale = heads.scale(now.by), left = 58, right = width - 8, length = right - left;
     context.clearRect(0, 0, width, 32);
@@ -169,8 +172,7 @@ export function headPanel(o) {
     /** The table has been filled. */
     start() {
       filled = true;
-      const spread = heads.columns.get("unlike")?.some((v) => v > 0);
-      if (!spread || heads.list.length < 24) now.by = heads.names[0] ?? "unlike";
+      now.by = heads.by;
       choices(); update();
     },
     choose(layer, head) { chosen = heads.indexOf(layer, head); map.choose(chosen); plot.choose(chosen); if (filled && now.view === "pictures") build(); },

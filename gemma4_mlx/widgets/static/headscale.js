@@ -12,7 +12,7 @@ export function headTable(layers) {
   for (const layer of layers) { first.push(at); at += layer.heads.length; }
   const columns = new Map(), words = new Map(), scales = new Map();
   const table = {
-    list, layers, first, columns, words, groups: [], method: "", names: [],
+    list, layers, first, columns, words, groups: [], method: "", by: "unlike", names: [],
     /** @param {number} layer @param {number} head */
     indexOf: (layer, head) => list.findIndex((item) => item.layer === layer && item.head === head),
     /** Take in an answer. @param {{content: any, buffer: DataView}} answer */
@@ -23,7 +23,7 @@ export function headTable(layers) {
       for (const [name, text] of content.names) words.set(name, text);
       words.set("unlike", "unlike the other heads");
       words.set("group", "group of alike heads");
-      Object.assign(table, { names, groups: content.groups, method: content.method });
+      Object.assign(table, { names, groups: content.groups, method: content.method, by: content.by });
     },
     /** The mass from one marked span to another, as one more column. @param {Float32Array} values */
     setSpan(values) { columns.set("span", values); words.set("span", "mass from the marked span"); scales.delete("span"); },

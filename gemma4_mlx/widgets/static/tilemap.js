@@ -11,6 +11,8 @@ import { cellIndex, edge, shorten, ticks } from "./axes.js";
 import { formatCount, h } from "./shared.js";
 
 export const TILE = 128; // cells along each side; widgets/attention.py has the same
+const FITTED = { left: 72, top: 42 }, ZOOMED = { left: 92, top: 76 }; // room for numbers, for words and the inset
+const WORDS = 11; // css pixels per token from which tokens are named
 const TILES_KEPT = 512;
 const MAX_SCALE = 40; // css pixels per token, closest zoom
 const ASK_EVERY = 60, PATIENCE = 5000; // ms between requests while the view moves; ms before asking again
@@ -30,12 +32,9 @@ const SAMPLES = 512; // values of a tile that the colour scale is made from
  * @param {(start:number, stop:number) => (string[]|null)} o.words  token texts, null while loading
  */
 export function tileMap(o) {
-  const canvas = h("canvas", {
-    class: "g4-map", tabindex: 0, role: "application",
-    "aria-label": o.label, "aria-roledescription": "zoomable map",
-  });
+  const canvas = h("canvas", { class: "g4-map", tabindex: 0, role: "application", "aria-label": o.label, "aria-roledescription": "zoomable map" });
   const context = canvas.getContext("2d");
-  const margin = { left: 92, top: 76 };
+  let margin = FITTED, holder = null;
   let n = 1, size = { width: 560, height: 560 };
   let view = { x: 0, y: 0, scale: 1 };
   let geometry = { window: null, blocks: [], exact: 0, bin: 1 };
@@ -50,7 +49,8 @@ export function tileMap(o) {
     width: Math.max(50, size.width - margin.left - 8),
     height: Math.max(50, size.height - margin.top - 8),
   });
-  const fitScale = () => Math.min(plot().width, plot().height) / n;
+  const fitIn = (around) => Math.max(50, Math.min(size.width - around.left, size.height - around.top) - 8) / n;
+  const fitScale = () => (fitIn(FITTED) >= WORDS ? fitIn(ZOOMED) : fitIn(FITTED));
   const topLevel = () => Math.max(0, Math.ceil(Math.log2(n / TILE)));
 
   /** The level to draw from: cells of about a pixel, or of the overview where nothing finer is. */
@@ -60,8 +60,9 @@ export function tileMap(o) {
   }
 
   function clamp() {
-    const p = plot();
     view.scale = Math.max(fitScale(), Math.min(MAX_SCALE, view.scale));
+    margin = view.scale >= WORDS || view.scale > fitScale() * 1.3 ? ZOOMED : FITTED;
+    const p = plot();
     const slackX = n - p.width / view.scale, slackY = n - p.height / view.scale;
     view.x = slackX <= 0 ? 0 : Math.max(0, Math.min(slackX, view.x));
     view.y = slackY <= 0 ? 0 : Math.max(0, Math.min(slackY, view.y));
@@ -317,7 +318,7 @@ export function tileMap(o) {
       if (d > c) context.fillRect(margin.left - 6, margin.top + c, 4, Math.max(1, d - c - 0.5));
     }
     context.fillStyle = ink.text; context.font = "12px " + ink.font;
-    const words = s >= 11 ? [o.words(Math.floor(view.x), Math.ceil(x1)), o.words(Math.floor(view.y), Math.ceil(y1))] : [null, null];
+    const words = s >= WORDS ? [o.words(Math.floor(view.x), Math.ceil(x1)), o.words(Math.floor(view.y), Math.ceil(y1))] : [null, null];
     if (words[0] && words[1]) {
       context.textBaseline = "middle";
       words[1].forEach((text, k) => {
@@ -479,7 +480,7 @@ export function tileMap(o) {
   function fit() { view = { x: 0, y: 0, scale: fitScale() }; moved(); }
 
   const observer = new ResizeObserver(() => {
-    const width = Math.max(260, Math.min(canvas.parentElement.clientWidth, 720));
+    const width = Math.max(260, Math.min(holder.clientWidth, 720));
     if (Math.abs(width - size.width) < 1) return;
     const fitted = view.scale <= fitScale() * 1.01;
     size = { width, height: Math.min(width, 560, Math.max(380, innerHeight - 280)) };
@@ -492,7 +493,7 @@ export function tileMap(o) {
 
   return {
     canvas, zoom, fit, draw, state, cellOf,
-    start() { observer.observe(canvas.parentElement); },
+    start(element) { holder = element; observer.observe(holder); },
     /** Another head: forget its tiles, keep the place. */
     setHead(next) {
       const first = next.n !== n;
