@@ -44,10 +44,14 @@ def test_attention_fetches_tiles_and_rows(lab_views, picture):
     page = lab_views.page
     attention = shown(lab_views, "attention")
     page.locator('.g4-attention[data-missing="0"]').wait_for()
-    assert attention.locator(".g4-thumb").count() == 32
     attention.locator(".g4-word").nth(20).click()
     attention.locator(".g4-facts", has_text="1.0000").wait_for()
-    attention.locator(".g4-thumb").nth(6).click()
+    attention.get_by_role("button", name="Pictures").click()
+    assert attention.locator(".g4-thumb").count() == 24
+    attention.locator(".g4-headpanel").get_by_role("button", name="Map").click()
+    attention.locator(".g4-headmap").focus()
+    for key in (*["PageDown"] * 2, "ArrowUp", "Home", "Enter"):
+        page.keyboard.press(key)
     attention.locator(".g4-mapbox h4", has_text="Layer 6, head 0").wait_for()
     attention.locator(".g4-shared", has_text="keys and values of layer 4").wait_for()
     attention.get_by_label("Find text in the trace").fill("471")

@@ -106,6 +106,60 @@ def make_attention(
     return AttentionData(n, width, layers)
 
 
+def make_many_heads(
+    layers: int = 60,
+    heads: int = 32,
+    every: int = 6,
+    n: int = 1024,
+    window: int = 128,
+    seed: int = 0,
+) -> Trace:
+    """Very many heads over a short text, each ``every``-th layer a full one: overviews, summaries
+    and links of plausible size without queries and keys. Layer 17, head 3 alone looks at the token
+    before."""
+    rng, bins = np.random.default_rng(seed), 32
+    width = n // bins
+    row, column = np.arange(bins)[:, None], np.arange(bins)
+    parts = []
+    for i in range(layers):
+        full = (i + 1) % every == 0
+        back = None if full else -(-(window - 1) // width)
+        key = column[None] if full else row - back + np.arange(back + 1)[None]
+        cells = rng.gamma(0.6, size=(heads, bins, key.shape[1])) * ((key <= row) & (key >= 0))
+        mass = (cells / cells.sum(2, keepdims=True) * width).astype(np.float32)
+        means = {
+            "entropy": rng.normal(4 if full else 3, 0.3, heads).clip(0.5),
+            "distance": np.exp(rng.normal(np.log(300 if full else 40), 0.2, heads)),
+            "first": rng.beta(2, 8, heads),
+            "previous": rng.beta(2, 20, heads),
+            "image": rng.beta(2, 30, heads),
+        }
+        if i == 17:
+            means["previous"][3 % heads] = 0.95
+        sums = {name: (v[:, None] * np.full(bins, width)).astype("f4") for name, v in means.items()}
+        parts.append(
+            LayerAttention(
+                layer=i,
+                type="full_attention" if full else "sliding_attention",
+                window=None if full else window,
+                donor=i,
+                heads=tuple(range(heads)),
+                all_heads=heads,
+                kv_heads=max(1, heads // 4),
+                normaliser=np.zeros((heads, n), np.float32),
+                mass=mass,
+                peak=mass / width,
+                back=back,
+                statistics=sums,
+                link_queries=np.full((heads, 1), n - 1),
+                link_keys=np.full((heads, 1), n // 2 if full else n - 2),
+                link_weights=rng.uniform(0.1, 0.5, (heads, 1)).astype(np.float32),
+            )
+        )
+    tokens = make_tokens(n, seed=seed)
+    return Trace(tokens, attention=AttentionData(n, width, parts), model={"source": "many heads"})
+
+
 def make_routing(tokens: Tokens, seed: int = 2, bias: int = 0) -> RoutingData:
     """Two of sixteen experts for every token and layer; kinds and ``bias`` move the preferences."""
     rng = np.random.default_rng(seed)
