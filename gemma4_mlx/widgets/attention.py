@@ -10,13 +10,14 @@ answer says which edges its cells have.
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import traitlets
 
-from gemma4_mlx.tracing.attention import _ranges as ranges
 from gemma4_mlx.tracing.tiles import checked_span
 from gemma4_mlx.widgets.attention_picture import attention_drawing
 from gemma4_mlx.widgets.headpictures import layer_cells, layer_pictures, pooled_masses, pooled_row
@@ -50,6 +51,10 @@ class Attention(TraceView):
     """
 
     front = "attention"
+
+    #: While the model reads the prompt again for a layer: ``{layer, done, total}`` in tokens, then
+    #: ``{layer}``, with ``error`` where it failed.
+    computing = traitlets.Dict().tag(sync=True)
 
     def __init__(self, trace: Any, media: Any = None) -> None:
         if not hasattr(trace, "attention"):
@@ -85,7 +90,7 @@ class Attention(TraceView):
                     "donor": part.donor if part.donor not in (None, index) else None,
                     "heads": [int(h) for h in part.heads],
                     "kv_heads": part.kv_heads,
-                    "exact": self._exact_level(part) if index in data.retained else -1,
+                    **self._exactness(part),
                 }
             )
         return {
@@ -93,7 +98,6 @@ class Attention(TraceView):
             "source": str(self.trace.model.get("source", "")),
             "layers": layers,
             "bin": int(data.width),
-            "pooled": self._why_pooled(),
             "pages": TEXT_PAGES,
             "pictures": {"side": PICTURE, "kept": self._kept_side()},
             "parts": parts_of(tokens),
@@ -102,19 +106,16 @@ class Attention(TraceView):
             "start": self._start(),
         }
 
-    def _why_pooled(self) -> dict | None:
-        """Which layers are exact, why others are not, and the plan with which they would be."""
-        data = self.trace.attention
-        missing = sorted(set(data.layers) - set(data.retained))
-        if not missing:
-            return None
-        full = [i for i in missing if data.layer(i).window is None]
-        wanted = "all" if len(missing) == len(data.layers) or not full else "full"
-        kept = f"Exact in layers {ranges(data.retained)}. " if data.retained else ""
+    def _exactness(self, part) -> dict:
+        """Of which ``kept`` heads a layer's queries and keys are at hand, up to which level tiles
+        are then recomputed (-1: none), and whether the model could compute them on ``demand``."""
+        state = self.trace.attention.exactness(part.layer)
+        kept = part.heads if state == "kept" else part.kept
+        level = self._exact_level(part, kept[0]) if kept else -1
         return {
-            "why": f"{kept}Pooled here: this trace kept no queries and keys of this layer, so the "
-            f"finest there is are bins of {data.width} tokens.",
-            "plan": f'AttentionPlan(retain="{wanted}")',
+            "kept": [int(head) for head in kept],
+            "exact": level,
+            "demand": state == "on demand",
         }
 
     def _kept_side(self) -> int:
@@ -132,15 +133,20 @@ class Attention(TraceView):
             side -= 1
         return side
 
-    def _exact_level(self, part) -> int:
+    def _exact_level(self, part, head: int) -> int:
         """The coarsest level whose tiles are all recomputed, -1 for none: finer than the bins."""
-        data, level = self.trace.attention, -1
+        data, level, most = self.trace.attention, -1, self._most_weights(part.layer, head)
         while (1 << (level + 1)) < data.width and (level < 0 or TILE << level < data.n):
             span = TILE << (level + 1)
-            if span * min(span, part.window or data.n) > _most_weights(part):
+            if span * min(span, part.window or data.n) > most:
                 break
             level += 1
         return level
+
+    def _most_weights(self, layer: int, head: int) -> int:
+        """Weights of a tile that are recomputed rather than read off the overview; a weight costs
+        as many products as a head has numbers."""
+        return TILE_WEIGHTS * 64 // max(64, self.trace.attention.queries(layer, head, 0).shape[-1])
 
     def _start(self) -> dict:
         """The head and query of the strongest link outside the sinks, a full layer's if any."""
@@ -212,33 +218,58 @@ class Attention(TraceView):
         }
         return content, np.ascontiguousarray(cells[0], "<f4").tobytes()
 
-    def answer_span(self, source: list, target: list) -> tuple[dict, bytes]:
+    def answer_span(self, source: list, target: list, compute: bool = False) -> tuple[dict, bytes]:
         """Every head's mass from one span to another, float32 (heads,), and a ``note`` on it.
 
-        Where queries and keys were kept it is exact, elsewhere as the bins have it. Raises
-        TraceError for a span outside the text.
+        Exact where queries and keys are at hand, elsewhere as the bins have it; ``demand`` tells
+        that ``compute`` would run the model for the rest. Raises TraceError for a span outside the
+        text.
         """
         data = self.trace.attention
         for span, what in ((source, "source"), (target, "target")):
             checked_span(span, data.n, what)
         source, target = tuple(source), tuple(target)
-        mass = pooled_masses(data, source, target)
-        heads = sum(len(data.heads(layer)) for layer in data.retained)
-        area = (source[1] - source[0]) * (target[1] - target[0])
-        exact = list(data.retained) if heads * area <= SPAN_WEIGHTS else []
-        if exact:
-            found = {(f.layer, f.head): f.mass for f in data.find(source, target)}
-            heads_of_all = [(layer, head) for layer in data.layers for head in data.heads(layer)]
-            for at, head in enumerate(heads_of_all):
-                mass[at] = found.get(head, mass[at])
+        heads = [(layer, head) for layer in data.layers for head in data.heads(layer)]
+        states = {layer: data.exactness(layer) for layer in data.layers}
+        mass, found = pooled_masses(data, source, target), {}
+        area = len(heads) * (source[1] - source[0]) * (target[1] - target[0])
+        if compute or (data.retained and area <= SPAN_WEIGHTS):
+            ranked = data.find(source, target, compute=compute)
+            found = {(f.layer, f.head): f.mass for f in ranked}
+            mass = np.array([found.get(h, m) for h, m in zip(heads, mass)], np.float32)
         note = "Mean over the first span's tokens of the weight they put on the second. "
-        missing = set(data.layers) - set(exact)
-        if not missing:
+        if len(found) == len(heads):
             note += "Exact."
         else:
-            kept = f"Exact in layers {ranges(exact)}; layers" if exact else "Layers"
-            note += f"{kept} {ranges(missing)} as their bins of {data.width} tokens have it."
-        return {"note": note}, mass.astype("<f4").tobytes()
+            known = f"Exact for {len(found):,} of {len(heads):,} heads, the others" if found else ""
+            note += f"{known or 'All'} as their bins of {data.width} tokens have it."
+        demand = len(found) < len(heads) and "on demand" in states.values()
+        return {"note": note, "demand": demand}, mass.astype("<f4").tobytes()
+
+    def answer_why(self, layer: int, head: int) -> dict:
+        """Whether a head's single weights are at hand ("kept", "on demand" or "pooled"), and a
+        sentence why not."""
+        data = self.trace.attention
+        return {"state": data.exactness(layer, head), "why": data.why_not(layer, head)}
+
+    def answer_compute(self, layer: int) -> None:
+        """Begin to compute a layer's queries and keys: the trait ``computing`` tells how far it
+        is, ``meta`` what is exact then. Other requests go on meanwhile."""
+        if self.computing.get("total"):
+            return
+        self.computing = {"layer": layer, "done": 0, "total": self.meta["n"]}
+        threading.Thread(target=self._compute, args=(layer,), daemon=True).start()
+
+    def _compute(self, layer: int) -> None:
+        def progress(event) -> None:
+            self.computing = {"layer": layer, "done": event.done, "total": event.total}
+
+        try:
+            self.trace.attention.compute(layer, progress=progress)
+            self.meta = self._facts()
+            self.computing = {"layer": layer}
+        except Exception as error:  # a raise would be lost in this thread
+            self.computing = {"layer": layer, "error": str(error)}
 
     def _overview(self, layer: int, head: int, stat: str) -> np.ndarray:
         return self.trace.attention.overview(layer, head, "max" if stat == "max" else "mass")
@@ -299,8 +330,9 @@ class Attention(TraceView):
         """A rectangle in cells of ``cell`` tokens, or of the overview's bins where it is large."""
         data = self.trace.attention
         part, statistic = data.layer(layer), "max" if stat == "max" else "mass"
-        seen = 0 if part.queries is None else _visible_weights(queries, keys, part.window)
-        if part.queries is None or cell >= data.width or seen > _most_weights(part):
+        exact = data.exactness(layer, head) == "kept" and cell < data.width
+        seen = _visible_weights(queries, keys, part.window)
+        if not exact or seen > self._most_weights(layer, head):
             return self._from_overview(layer, head, queries, keys, cell, stat)
         shape = tuple(-(-(s.stop - s.start) // cell) for s in (queries, keys))
         values = data.tile(layer, head, queries, keys, shape, statistic).values
@@ -359,7 +391,7 @@ class Attention(TraceView):
         bins that they are spread over.
         """
         data = self.trace.attention
-        if layer not in data.retained and data.layer(layer).mass is not None:
+        if data.exactness(layer, head) != "kept" and data.layer(layer).mass is not None:
             values, pooled = pooled_row(data, layer, head, token, mode), int(data.width)
         elif mode == "row":
             values, pooled = data.row(layer, head, token), 0
@@ -413,7 +445,8 @@ class Attention(TraceView):
                 break
             wanted += [self._tile_request(head, level, *tile) for tile in tiles]
             level -= 1
-        if now["layer"] in data.retained and data.n > TILE and now["token"] is not None:
+        exact = data.exactness(**head) == "kept"
+        if exact and data.n > TILE and now["token"] is not None:
             query = now["token"] // TILE  # single weights: near the token, and where it looks
             strongest = int(data.row(**head, query=now["token"]).argmax()) // TILE
             keys = sorted({query, max(0, query - 1), strongest})
@@ -457,12 +490,6 @@ def eight_bits(content: dict, bulk: bytes) -> tuple[dict, bytes]:
     place = np.log(np.maximum(values, low) / low) / np.log(high / low)
     codes = np.where(values > low / 2, 1 + 254 * place, 0).round().astype(np.uint8)
     return {**content, "bits": 8, "low": low, "high": high}, codes.tobytes()
-
-
-def _most_weights(part) -> int:
-    """Weights of a tile that are recomputed rather than read off the overview; a weight costs as
-    many products as a head has numbers."""
-    return TILE_WEIGHTS * 64 // max(64, part.queries.shape[-1])
 
 
 def _visible_weights(queries: slice, keys: slice, window: int | None) -> int:

@@ -46,7 +46,8 @@ def attention_drawing(view) -> Drawing:
     _draw_heads(out, view, cell, row)
     _draw_map(out, view, left)
     y = max(heads_bottom, TOP + MAP_SIDE) + 70
-    if now["token"] is not None and now["layer"] in data.retained:
+    exact = data.exactness(now["layer"], now["head"]) == "kept"
+    if now["token"] is not None and exact:
         bottom = _draw_text(out, view, y)
     else:
         bottom = y - 20

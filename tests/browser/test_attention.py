@@ -144,9 +144,8 @@ def long_context(page):
     meta = {
         "n": LONG,
         "source": "a long one",
-        "layers": [layer | {"kv_heads": 1, "retained": True, "exact": 4}],
+        "layers": [layer | {"kv_heads": 1, "kept": [0], "exact": 4, "demand": False}],
         "bin": 512,
-        "pooled": None,
         "pages": 256,
         "pictures": {"side": 48, "kept": 48},
         "parts": [{"start": 0, "stop": LONG, "name": "user", "role": "user"}],

@@ -1,12 +1,14 @@
 """The Attention widget's Python side: every number it sends, against dense softmax."""
 
 import json
+import time
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from synthetic import DONORS, WINDOW, make_attention, make_media, make_tokens, make_trace
 
+import gemma4_mlx as g4
 from gemma4_mlx.tracing import Tokens, Trace, open_trace
 from gemma4_mlx.widgets import attention as module
 from gemma4_mlx.widgets.attention import Attention
@@ -237,7 +239,7 @@ def test_mass_between_spans_is_exact_or_comes_from_the_bins(trace, view, bands):
     for at in (0, 9, 31):
         expected = dense(full, at // 4, at % 4)[200:210, 150:200].sum(1).mean()
         assert mass[at] == pytest.approx(expected, abs=1e-5)
-    assert "Layers 0-7 as their bins of 5 tokens have it" in content["note"]
+    assert "All as their bins of 5 tokens have it" in content["note"] and not content["demand"]
 
 
 def test_rows_of_layers_that_were_not_kept_are_pooled_and_say_so(trace):
@@ -250,8 +252,8 @@ def test_rows_of_layers_that_were_not_kept_are_pooled_and_say_so(trace):
     np.testing.assert_allclose(row, mean, atol=1e-6)
     column = np.frombuffer(blind.answer_weights(5, 1, 203, "column")[1], "<f4")
     assert column.sum() == pytest.approx(weights[:, 200:205].sum() / width, rel=1e-3)
-    assert blind.meta["pooled"]["plan"] == 'AttentionPlan(retain="all")'
-    assert Attention(trace).meta["pooled"] is None
+    assert "AttentionPlan(retain=(5,))" in blind.answer_why(5, 1)["why"]
+    assert Attention(trace).answer_why(5, 1) == {"state": "kept", "why": None}
 
 
 def test_eight_bits_are_right_within_their_steps():
@@ -372,6 +374,8 @@ def test_what_a_plan_left_out_is_no_obstacle_to_a_snapshot(trace, absent):
     data = make_attention(N)
     for layer in data.layers:
         vars(data.layer(layer)).update(dict.fromkeys(absent))
+        if "queries" in absent:
+            data.layer(layer).kept = ()
     snapshot = Attention(Trace(trace.tokens, attention=data)).snapshot()
     assert snapshot.png() and not [a for a in snapshot.answers.values() if "error" in a]
 
@@ -379,3 +383,34 @@ def test_what_a_plan_left_out_is_no_obstacle_to_a_snapshot(trace, absent):
 def test_one_picture_needs_no_list(trace):
     one = make_media()[0]
     assert Attention(trace, media=one).media_sources() == {0: one}
+
+
+def test_a_layer_that_was_not_kept_is_computed_on_demand():
+    model = g4.load()
+    ids = [2, *np.random.default_rng(0).integers(300, 1900, 200).tolist()]
+    exact = g4.trace(model, ids, routing=None, attention=g4.AttentionPlan(retain="all"))
+    trace = g4.trace(model, ids, routing=None, attention=g4.AttentionPlan(retain="none"))
+    view = Attention(trace)
+    layers = {facts["index"]: facts for facts in view.meta["layers"]}
+    assert layers[3]["kept"] == [] and layers[3]["demand"] and layers[3]["exact"] == -1
+    why = view.answer_why(3, 1)
+    assert why["state"] == "on demand" and "runs again up to this layer" in why["why"]
+    told = []
+    view.observe(lambda change: told.append(change["new"]), names="computing")
+    view.answer_compute(3)
+    for _ in range(600):
+        if view.computing == {"layer": 3}:
+            break
+        time.sleep(0.05)
+    assert told[0]["done"] == 0 and told[-2]["done"] == told[-2]["total"] == 201
+    layers = {facts["index"]: facts for facts in view.meta["layers"]}
+    assert layers[3]["kept"] == list(trace.attention.heads(3)) and layers[2]["kept"] == []
+    content, bulk = view.answer_weights(3, 1, 150)
+    row = np.frombuffer(bulk, "<f4")
+    assert content["pooled"] == 0
+    np.testing.assert_allclose(row, exact.attention.row(3, 1, 150), atol=1e-6)
+    assert view.answer_span([150, 151], [20, 21])[0]["demand"]
+    content, bulk = view.answer_span([150, 151], [20, 21], compute=True)
+    mass = np.frombuffer(bulk, "<f4").reshape(len(trace.attention.layers), -1)
+    assert content["note"].endswith("Exact.") and not content["demand"]
+    assert mass[2, 1] == pytest.approx(exact.attention.row(2, 1, 150)[20], rel=1e-4)

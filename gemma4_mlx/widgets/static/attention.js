@@ -7,7 +7,7 @@ import { headTable } from "./headscale.js";
 import { offsetMap } from "./offsetmap.js";
 import { counted, oneToken, weightText } from "./onetoken.js";
 import { barCell, bytesOf, chip, exportPicker, floats, headline, partColor, picker, pixelTable, problemNote, segmented, table } from "./pieces.js";
-import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, request, sizeCanvas } from "./shared.js";
+import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, request, sizeCanvas, watch } from "./shared.js";
 import { TILE, tileMap } from "./tilemap.js";
 import { tokenView } from "./tokenview.js";
 
@@ -240,9 +240,22 @@ function render({ model, el }) {
     const layer = layerOf(now.layer), index = heads.indexOf(now.layer, now.head);
     mapTitle.replaceChildren(`Layer ${now.layer}, head ${now.head}`, h("span", { class: `g4-kind g4-kind-${layer.kind}` }, layer.kind === "full" ? "full" : `sliding, window ${formatCount(layer.window)}`), layer.donor !== null ? h("span", { class: "g4-shared" }, `keys and values of layer ${layer.donor}`) : "");
     summaryBox.textContent = heads.names.map((name) => `${heads.words.get(name)} ${heads.say(name, index)}`).join(" · ");
-    const pooled = layer.exact < 0 && meta().pooled;
-    why.replaceChildren(...(pooled && !view.isStatic ? [`${pooled.why} `, h("code", {}, pooled.plan), " keeps them."] : []));
-    why.hidden = !why.childNodes.length;
+    sayWhy();
+  }
+
+  // One sentence where single weights are not at hand, and a way to them where the model is.
+  async function sayWhy() {
+    const { layer, head } = now, running = model.get("computing") ?? {};
+    if (running.total) { why.replaceChildren(`The model reads the prompt up to layer ${running.layer}: ${formatCount(running.done)} of ${counted(running.total)}.`, h("progress", { max: running.total, value: running.done })); why.hidden = false; return; }
+    why.hidden = true;
+    if (view.isStatic || layerOf(layer).kept.includes(head)) return;
+    try {
+      const { content } = await ask("why", { layer, head });
+      if (layer !== now.layer || head !== now.head || !content.why) return;
+      why.replaceChildren(running.error && running.layer === layer ? running.error : content.why,
+        content.state === "on demand" ? h("button", { type: "button", onclick: () => ask("compute", { layer }).catch(show) }, `Compute layer ${layer}`) : "");
+      why.hidden = false;
+    } catch (error) { show(error); }
   }
 
   // ---- the text -----------------------------------------------------------------------------------
@@ -288,13 +301,13 @@ function render({ model, el }) {
     spanBox.replaceChildren(
       h("span", { class: "g4-note" }, current ? `Marked in the text: ${name(current)} (Shift extends it).` : "Mark a token in the text; Shift extends it to a span."),
       setter("from", "These tokens look:", "Use the mark"), setter("to", "at these:", "Use the mark"),
-      h("button", { type: "button", class: "g4-primary", disabled: !spans.from || !spans.to, onclick: rank }, "Rank the heads"));
+      h("button", { type: "button", class: "g4-primary", disabled: !spans.from || !spans.to, onclick: () => rank() }, "Rank the heads"));
   }
 
-  async function rank() {
-    ranking.replaceChildren(h("p", { class: "g4-note", role: "status" }, "Adding up every head's weights…"));
+  async function rank(compute = false) {
+    ranking.replaceChildren(h("p", { class: "g4-note", role: "status" }, compute ? "The model reads the prompt once more…" : "Adding up every head's weights…"));
     try {
-      const answer = await ask("span", { source: [spans.from[0], spans.from[1] + 1], target: [spans.to[0], spans.to[1] + 1] });
+      const answer = await ask("span", { source: [spans.from[0], spans.from[1] + 1], target: [spans.to[0], spans.to[1] + 1], compute });
       heads.setSpan(floats(answer.buffer));
       panel.showSpan();
       const best = heads.ranked("span").slice(0, 12), high = heads.value("span", best[0]) || 1;
@@ -302,7 +315,7 @@ function render({ model, el }) {
         const { layer, head, kind } = heads.list[index], button = h("button", { type: "button", class: "g4-quiet" }, `Layer ${layer}, head ${head}`);
         button.addEventListener("click", () => { link.set({ layer, head, token: spans.from[0] }); axis.set("keys"); setAxis("keys"); map.show(spans.from[0], spans.to[0]); map.setMark({ query: spans.from[0], key: spans.to[0] }); });
         return h("tr", {}, h("th", { scope: "row" }, button), h("td", {}, kind), barCell(heads.value("span", index) / high, formatPercent(heads.value("span", index))));
-      })), h("p", { class: "g4-note" }, answer.content.note));
+      })), h("p", { class: "g4-note" }, answer.content.note, answer.content.demand ? h("button", { type: "button", onclick: () => rank(true) }, "Run the model for exact ones") : ""));
       view.announce(`Strongest: ${panel.describe(best[0])}`);
     } catch (error) { ranking.replaceChildren(h("p", { class: "g4-note", role: "status" }, error.message)); }
   }
@@ -310,7 +323,7 @@ function render({ model, el }) {
   // ---- changes ------------------------------------------------------------------------------------
   function headChanged() {
     const layer = layerOf(now.layer);
-    map.setHead({ n: meta().n, window: layer.window, blocks: layer.window ? meta().blocks : [], exact: layer.exact, bin: meta().bin });
+    map.setHead({ n: meta().n, window: layer.window, blocks: layer.window ? meta().blocks : [], exact: layer.kept.includes(now.head) ? layer.exact : -1, bin: meta().bin });
     setAxis(now.axis);
     panel.choose(now.layer, now.head); buildSummary(); loadWeights();
     view.announce(`Layer ${now.layer}, head ${now.head}, ${layer.kind} attention`);
@@ -363,6 +376,8 @@ function render({ model, el }) {
   now.axis = m.layers.some((l) => l.window) && m.n > 4 * Math.max(...m.layers.map((l) => l.window ?? 0)) ? "offsets" : "keys";
   axis.set(now.axis);
   headChanged(); buildSpans(); token.build();
+  let exactFor = m;
+  watch(model, ["computing", "meta"], () => { if (meta() !== exactFor) { exactFor = meta(); headChanged(); } else sayWhy(); }, signal);
   ask("heads").then((answer) => { heads.fill(answer); panel.start(); buildSummary(); root.dataset.heads = "true"; }).catch(show);
   text.show(0).then(() => { if (Number.isInteger(selected.token)) tokenChanged(selected.token); else if (Number.isInteger(m.start.token)) tokenChanged(m.start.token); });
   signal.addEventListener("abort", () => { map.destroy(); offsets.destroy(); text.destroy(); });
