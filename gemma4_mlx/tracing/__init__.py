@@ -7,6 +7,7 @@ model (:func:`trace`, :class:`Recorder`, the interventions) is imported when fir
 from .attention import SUMMARIES, AttentionData, HeadMass, Link
 from .comparison import RoutingComparison, compare_routing
 from .data import Activations, Timings, Trace, open_trace
+from .head_maps import OffsetMap, SpanMass
 from .layer_attention import LayerAttention
 from .lens import LensData
 from .plans import ActivationPlan, AttentionPlan, LensPlan, PlanCost, RoutingPlan, TracePlan
@@ -39,11 +40,13 @@ __all__ = [
     "LensData",
     "LensPlan",
     "Link",
+    "OffsetMap",
     "PlanCost",
     "RoutingComparison",
     "RoutingData",
     "RoutingPlan",
     "Selection",
+    "SpanMass",
     "Tile",
     "Timings",
     "TokenInfo",

@@ -6,19 +6,23 @@ that the plan retained, so an opened trace needs neither MLX nor weights.
 """
 
 import threading
+from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import TraceError
-from . import tiles
+from . import head_maps, tiles
+from .head_maps import OffsetMap, SpanMass
 from .layer_attention import LayerAttention, Vectors, check_whole
 from .maps import bin_sizes, square
 from .ranges import ranges
 from .tiles import Tile, checked_span
 from .visibility import key_range
 
-#: What the head summaries mean. All but the first two are masses between 0 and 1.
+#: What the head summaries mean. All but the first two are masses between 0 and 1. Soft tokens of
+#: pictures and sounds share one id and are no copies of each other ("same", "induction").
 SUMMARIES = {
     "entropy": "entropy of the weights, in nats",
     "distance": "mean of query position minus key position, in tokens",
@@ -66,7 +70,7 @@ class AttentionData:
         self.blocks = blocks
         self._layers = {part.layer: part for part in layers}
         self.rerun, self.room = None, 0
-        self._computed: dict[int, Vectors] = {}  # least recently used first
+        self._computed: OrderedDict[int, Vectors] = OrderedDict()  # least recently used first
         self._lock = threading.RLock()
 
     # What there is
@@ -75,6 +79,11 @@ class AttentionData:
     def layers(self) -> tuple[int, ...]:
         """Traced layers."""
         return tuple(self._layers)
+
+    @property
+    def parts(self) -> tuple[LayerAttention, ...]:
+        """The traced layers' arrays and facts."""
+        return tuple(self._layers.values())
 
     @property
     def retained(self) -> tuple[int, ...]:
@@ -96,7 +105,7 @@ class AttentionData:
         """
         part = self.layer(layer)
         if head is not None:
-            self._head(layer, head)
+            self.part_and_head(layer, head)
         heads = part.heads if head is None else (head,)
         if self._ready(layer) or set(heads) <= set(part.kept):
             return "kept"
@@ -188,13 +197,13 @@ class AttentionData:
         Raises TraceError for a layer, head or span that does not exist, and for a layer that was
         not kept and cannot be computed.
         """
-        part, _ = self._head(layer, head)
+        part, _ = self.part_and_head(layer, head)
         rows = checked_span(tokens, self.n, "tokens")
         return self._vectors(part, head, rows, slice(0, 0)).queries_of(head, rows)
 
     def keys(self, layer: int, head: int, tokens=slice(None)) -> np.ndarray:
         """The keys that a query head uses, of some tokens: float32 (c, D). Errors as above."""
-        part, _ = self._head(layer, head)
+        part, _ = self.part_and_head(layer, head)
         rows = checked_span(tokens, self.n, "tokens")
         return self._vectors(part, head, slice(0, 0), rows).keys_of(part.kv_head(head), rows)
 
@@ -218,7 +227,7 @@ class AttentionData:
         """Traced heads of a layer. Raises TraceError for a layer that was not traced."""
         return self.layer(layer).heads
 
-    def _head(self, layer: int, head: int) -> tuple[LayerAttention, int]:
+    def part_and_head(self, layer: int, head: int) -> tuple[LayerAttention, int]:
         part = self.layer(layer)
         if head not in part.heads:
             raise TraceError(
@@ -239,7 +248,7 @@ class AttentionData:
         no overviews.
         """
         tiles.check_statistic(statistic)
-        part, h = self._head(layer, head)
+        part, h = self.part_and_head(layer, head)
         if part.mass is None:
             raise TraceError("this trace kept no overviews (AttentionPlan(overview=True) does)")
         kept = part.peak if statistic == "max" else part.mass
@@ -254,7 +263,7 @@ class AttentionData:
         cells, and if the plan kept no overview.
         """
         self.overview(layer, head, statistic)  # checks
-        part, h = self._head(layer, head)
+        part, h = self.part_and_head(layer, head)
         whole, shape = slice(0, self.n), tiles.checked_shape(shape)
         return self._from_overview(part, h, whole, whole, shape, statistic)
 
@@ -263,7 +272,7 @@ class AttentionData:
 
         Raises TraceError for a layer or head that was not traced.
         """
-        part, h = self._head(layer, head)
+        part, h = self.part_and_head(layer, head)
         return np.asarray(part.normaliser[h])
 
     def column_sums(self, layer: int, head: int) -> np.ndarray:
@@ -271,7 +280,7 @@ class AttentionData:
 
         Raises TraceError for a layer or head that was not traced, and if the plan kept no sums.
         """
-        part, h = self._head(layer, head)
+        part, h = self.part_and_head(layer, head)
         if part.columns is None:
             raise TraceError("this trace kept no column sums (AttentionPlan(columns=True) does)")
         return np.asarray(part.columns[h])
@@ -281,7 +290,7 @@ class AttentionData:
 
         Raises TraceError for a layer, head or summary that this trace does not have.
         """
-        part, h = self._head(layer, head)
+        part, h = self.part_and_head(layer, head)
         if name not in part.statistics:
             known = ", ".join(part.statistics) or "none, see AttentionPlan(summaries=True)"
             raise TraceError(f"no summary {name!r} in this trace; there are: {known}")
@@ -308,6 +317,43 @@ class AttentionData:
 
         return heads_frame(self, library)
 
+    def summary_map(self, name: str) -> np.ndarray:
+        """A summary of every head at once: (layers, heads) float32 in the order of :attr:`layers`,
+        nan for heads that were not traced.
+
+        Raises TraceError for a summary that no layer of this trace has.
+        """
+        return head_maps.summary_map(self, name)
+
+    def span_mass(self, target, source=None, exact: bool = False) -> SpanMass:
+        """How much every head's tokens of ``source`` (None: all tokens) look at ``target``.
+
+        Taken from the column sums or the overview in some milliseconds; with ``exact`` from the
+        queries and keys that are at hand, where the spans do not end at bins' edges. Each value
+        says whether it is exact: see :class:`.SpanMass`. Heads of which nothing is known are nan.
+
+        Raises TraceError for spans that do not exist.
+        """
+        return head_maps.span_mass(self, target, source, exact)
+
+    def offsets(
+        self,
+        layer: int,
+        head: int,
+        queries: slice = slice(None),
+        shape: tuple[int, int] = (256, 64),
+    ) -> OffsetMap:
+        """A sliding head by query and by how far back it looks, from 0 to its window.
+
+        Cells no finer than the overview's bins come from what was recorded, finer ones from
+        queries and keys where :meth:`exactness` says so: see :class:`.OffsetMap`. Mass on keys
+        ahead of the query (inside a picture) is not part of it.
+
+        Raises TraceError for a layer, head or span that does not exist, for a shape without cells,
+        and for a layer without a window.
+        """
+        return head_maps.offsets(self, layer, head, queries, shape)
+
     def links(self, layer: int, head: int) -> list[Link]:
         """The strongest weights, leaving out each token itself and the context's first token.
 
@@ -315,7 +361,7 @@ class AttentionData:
 
         Raises TraceError for a layer or head that was not traced, and if the plan kept no links.
         """
-        part, h = self._head(layer, head)
+        part, h = self.part_and_head(layer, head)
         if part.link_weights is None:
             raise TraceError("this trace kept no links (AttentionPlan(links=16) does)")
         rows = zip(part.link_queries[h], part.link_keys[h], part.link_weights[h])
@@ -343,7 +389,7 @@ class AttentionData:
         and for a rectangle finer than two bins of the overview in a layer that was not retained.
         """
         tiles.check_statistic(statistic)
-        part, h = self._head(layer, head)
+        part, h = self.part_and_head(layer, head)
         queries, keys = checked_span(queries, self.n, "queries"), checked_span(keys, self.n, "keys")
         shape = tiles.checked_shape(shape)
         shortest = min(queries.stop - queries.start, keys.stop - keys.start)
@@ -354,10 +400,10 @@ class AttentionData:
             from_overview = self._seen_cells(part, queries, keys) > TILE_LIMIT
             if state == "on demand":  # rather than run the model for cells as wide as bins
                 cells = zip((queries, keys), shape)
-                from_overview |= all(s.stop - s.start >= self.width * c for s, c in cells)
+                from_overview |= all(-(-(s.stop - s.start) // c) >= self.width for s, c in cells)
         if from_overview and part.mass is not None:
             return self._from_overview(part, h, queries, keys, shape, statistic)
-        load_q, load_k, normaliser = self._loaders(part, h, queries, keys)
+        load_q, load_k, normaliser = self.loaders(part, h, queries, keys)
         query_edges, key_edges = tiles.edges_of(queries, shape[0]), tiles.edges_of(keys, shape[1])
         pooled = tiles.pooled_weights(
             load_q,
@@ -378,13 +424,13 @@ class AttentionData:
         Raises TraceError for a layer, head or query that does not exist, and for a layer that was
         not retained.
         """
-        part, h = self._head(layer, head)
+        part, h = self.part_and_head(layer, head)
         query = checked_span(query, self.n, "query")
         if query.stop - query.start != 1:
             raise TraceError("row() takes one query; tile() takes a span")
         blocks = self._blocks_of(part)
         keys = slice(*key_range(query.start, query.stop, part.window, blocks))
-        load_q, load_k, normaliser = self._loaders(part, h, query, keys)
+        load_q, load_k, normaliser = self.loaders(part, h, query, keys)
         out = np.zeros(self.n, np.float32)
         out[keys] = tiles.weights(
             load_q(query), load_k(keys), normaliser[query], query, keys, part.window, blocks
@@ -424,7 +470,7 @@ class AttentionData:
         found = []
         for i, part in self._layers.items():
             for head in kept[i]:
-                vectors = self._at_hand(part, head)
+                vectors = self.at_hand(part, head)
                 found.append(self._mass_between(part, vectors, head, source, target))
             for head in missing.get(i, ()):
                 found.append(self._mass_between(part, fetched[i], head, source, target))
@@ -449,28 +495,30 @@ class AttentionData:
     def _blocks_of(self, part: LayerAttention):
         return self.blocks if part.window is not None else None
 
-    def _at_hand(self, part: LayerAttention, head: int) -> Vectors | None:
-        """A head's retained or computed queries and keys, of all tokens."""
-        if head in part.kept:
+    def at_hand(self, part: LayerAttention, head: int | None = None) -> Vectors | None:
+        """Retained or computed queries and keys of all tokens: those of a head, or of as many heads
+        as there are; None where there are none."""
+        vectors = self._computed.get(part.layer)
+        if head in part.kept or (head is None and part.kept and vectors is None):
             keys = part.keys if part.keys is not None else self._layers[part.donor].keys
             return Vectors(part.kept, part.queries, keys, part.dtype)
-        with self._lock:
-            if (vectors := self._computed.pop(part.layer, None)) is not None:
-                self._computed[part.layer] = vectors  # the one used last
-            return vectors
+        if vectors is not None:
+            with suppress(KeyError):  # another thread may just have made room
+                self._computed.move_to_end(part.layer)
+        return vectors
 
     def _vectors(self, part: LayerAttention, head: int, queries: slice, keys: slice) -> Vectors:
         """A head's queries and keys of some tokens at least, computed if need be."""
+        if (vectors := self.at_hand(part, head)) is not None:
+            return vectors
         with self._lock:
-            if (vectors := self._at_hand(part, head)) is not None:
-                return vectors
             self._check_can_compute(part.layer)
             if self._size(part.layer) <= self.room:
                 self.compute(part.layer)
                 return self._computed[part.layer]
             return self.rerun.run({part.layer: ((head,), queries, keys)})[part.layer]
 
-    def _loaders(self, part: LayerAttention, h: int, queries: slice, keys: slice):
+    def loaders(self, part: LayerAttention, h: int, queries: slice, keys: slice):
         head = part.heads[h]
         vectors = self._vectors(part, head, queries, keys)
 

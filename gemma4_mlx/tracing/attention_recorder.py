@@ -20,7 +20,9 @@ from .attention import AttentionData
 from .buffers import TokenBuffer
 from .layer_attention import LayerAttention
 from .maps import PooledMap
+from .offsets import offset_edges, records_offsets
 from .plans import AttentionPlan
+from .room import ready_folder, room
 from .strips import score_strip
 from .vectors import VectorStore
 from .visibility import key_range
@@ -48,8 +50,15 @@ class AttentionRecorder:
     def __init__(self, model, plan: AttentionPlan, expected: int = 0):
         self.plan, self.text = plan, model.config.text
         self.layers, self.heads = plan.chosen_layers(model), plan.chosen_heads(model)
-        self.retained = plan.retained_layers(model, expected or 1)
+        self.retention = plan.retention(model, expected or 1)
+        self.retained = self.retention.layers
         self.expected = expected
+        self.limit = self.retention.limit
+        if plan.retain == "auto" and not expected:  # a run that may become long
+            there = room(plan.folder)
+            self.limit = (
+                getattr(there, self.retention.storage) if plan.budget is None else plan.budget
+            )
         self.bins = min(plan.bins, expected) if expected else plan.bins
         self.width = -(-expected // self.bins) if expected else 1
         self.on_cpu = mx.default_device().type == mx.DeviceType.cpu
@@ -78,6 +87,29 @@ class AttentionRecorder:
         if layer in self.retained:
             part.vectors.put(q[0], k[0], geometry.query_start, geometry.n)
         self._reduce(part, q[0], k[0], geometry, tokens, marks)
+        if layer == self.layers[-1]:
+            self._stay_within(stop)
+
+    def _stay_within(self, n: int) -> None:
+        """Give up the least interesting heads once more than the limit is recorded."""
+        stores = {i: part.vectors for i, part in self.parts.items() if part.vectors is not None}
+        if self.limit is None or sum(store.nbytes for store in stores.values()) <= self.limit:
+            return
+        heads = [(i, head) for i, store in stores.items() for head in store.heads]
+        heads.sort(key=lambda each: self.parts[each[0]].interest(each[1], n), reverse=True)
+        horizon = self.expected if n <= self.expected else 2 * n
+        left, keys, kept = self.limit // horizon, set(), {i: [] for i in stores}
+        for layer, head in heads:
+            donor = self.parts[layer].donor
+            owner = donor if donor in stores else layer
+            size = stores[layer].queries[0, :1].nbytes
+            more = 0 if owner in keys else stores[owner].keys[:, :1].nbytes
+            if size + more <= left:
+                left -= size + more
+                keys.add(owner)
+                kept[layer].append(head)
+        for layer, store in stores.items():
+            store.keep(tuple(sorted(kept[layer])), layer in keys)
 
     def _note_blocks(self, geometry, stop: int) -> None:
         """Number the picture blocks of the whole context; a call numbers them from 0."""
@@ -111,6 +143,7 @@ class AttentionRecorder:
         q = q.reshape(-1, group, *q.shape[1:])
         blocks = self.blocks if part.window and (self.blocks >= 0).any() else None
         limit = CPU_SCORES if self.on_cpu else GPU_SCORES
+        tokens = _by_word(tokens, marks) if self.plan.summaries else None
         at, stop = geometry.query_start, geometry.query_start + geometry.n
         while at < stop:
             reach = stop if part.window is None else min(stop - at, max(part.window, ROWS)) * 2
@@ -130,8 +163,9 @@ class AttentionRecorder:
                 bound=bound,
                 window=part.window,
                 blocks=blocks,
-                tokens=tokens if self.plan.summaries else None,
+                tokens=tokens,
                 marks=marks if self.plan.summaries else None,
+                offset_edges=part.offset_edges,
             )
             part.add(strip, stop)
             at = end
@@ -156,20 +190,41 @@ class _Part:
         self.donor, self.kv_heads = text.kv_donor(layer), text.kv_heads_of(layer)
         self.all_heads = text.num_attention_heads
         H, expected = len(self.heads), recorder.expected
+        self.offset_edges = None
+        if (
+            self.window
+            and plan.overview
+            and expected
+            and records_offsets(self.window, recorder.width)
+        ):
+            self.offset_edges = offset_edges(self.window)
         self.map = PooledMap(H, recorder.bins, recorder.width, self.window, plan.overview)
         self.normaliser = TokenBuffer((H,), np.float32, expected)
         self.columns = TokenBuffer((H,), np.float32, expected) if plan.columns else None
         self.links = [np.zeros((H, 0), dtype) for dtype in (np.float32, np.int32, np.int32)]
         self.vectors = None
         if layer in recorder.retained:
-            folder = (plan.folder or "") if plan.storage == "disk" else None
+            on_disk = recorder.retention.storage == "disk"
+            folder = ready_folder(plan.folder) if on_disk else None
             shared = self.donor != layer and self.donor in recorder.retained
             keys = {"keys": None} if shared else {}
             self.vectors = VectorStore(self.heads, self.all_heads, expected, folder, **keys)
 
+    def interest(self, head: int, n: int) -> tuple[bool, float]:
+        """Order in which heads are worth keeping, by the summaries of the first ``n`` tokens: full
+        layers first, then mass that goes sharply to tokens other than the first and the previous.
+        """
+        sums = {name: each[self.heads.index(head)].sum() for name, each in self.map.sums(n).items()}
+        if not sums:
+            return self.window is None, 0.0
+        elsewhere = 1 - (sums["first"] + sums["previous"]) / n
+        return self.window is None, elsewhere * (1 - sums["entropy"] / n / math.log(max(n, 2)))
+
     def add(self, strip, n: int) -> None:
         statistics = strip.statistics if self.plan.summaries else {}
         self.map.add(strip.start, strip.first_key, strip.mass, strip.peak, statistics)
+        if strip.offsets is not None:
+            self.map.add_offsets(strip.start, strip.offsets)
         self.normaliser.put(strip.start, strip.normaliser)
         if self.columns is not None:
             first, end = max(strip.first_key, 0), min(n, strip.first_key + strip.columns.shape[1])
@@ -190,6 +245,7 @@ class _Part:
 
     def result(self, n: int) -> LayerAttention:
         mass, peak = self.map.trimmed(n) if self.plan.overview else (None, None)
+        vectors = self.vectors
         order = np.argsort(-self.links[0], axis=1, kind="stable")
         weights, queries, keys = (np.take_along_axis(x, order, axis=1) for x in self.links)
         return LayerAttention(
@@ -205,14 +261,24 @@ class _Part:
             peak=peak,
             back=self.map.back,
             columns=None if self.columns is None else self.columns.values,
+            offset_mass=self.map.mean_offsets(n),
             statistics=self.map.sums(n),
             link_weights=weights.astype(np.float32) if self.plan.links else None,
             link_queries=queries.astype(np.int32) if self.plan.links else None,
             link_keys=keys.astype(np.int32) if self.plan.links else None,
-            queries=None if self.vectors is None else self.vectors.queries,
-            keys=None if self.vectors is None else self.vectors.keys,
-            dtype="float32" if self.vectors is None else self.vectors.dtype,
+            queries=vectors.queries if vectors is not None and vectors.heads else None,
+            keys=None if vectors is None else vectors.keys,
+            dtype="float32" if vectors is None else vectors.dtype,
+            kept=() if vectors is None else vectors.heads,
         )
+
+
+def _by_word(tokens: np.ndarray, marks: dict) -> np.ndarray:
+    """Ids by which copies of a token are found. All soft tokens of a kind share one id and are no
+    copies of each other: each gets a number of its own, negative, as no token has."""
+    for soft in marks.values():
+        tokens = np.where(soft, -1 - np.arange(len(tokens)), tokens)
+    return tokens
 
 
 def _transposed(k: np.ndarray) -> np.ndarray:

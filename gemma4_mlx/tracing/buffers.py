@@ -4,13 +4,15 @@ import tempfile
 
 import numpy as np
 
+from .room import PREFIX
+
 
 class TokenBuffer:
     """An array with one axis of tokens, axis 1: (rows, n, ...).
 
     ``expected`` tokens are allocated at once; beyond that the room doubles. With ``folder`` the
-    numbers live in a temporary file there ("": the system's place for such files), which has no
-    name any more once it is mapped (on systems that allow it) and is gone with the array.
+    numbers live in a file there which has no name any more once it is mapped (on systems that
+    allow it) and is gone with the array.
     """
 
     def __init__(self, shape: tuple, dtype, expected: int = 0, folder: str | None = None):
@@ -22,7 +24,7 @@ class TokenBuffer:
         shape = (self._shape[0], tokens, *self._shape[1:])
         if self._folder is None:
             return np.zeros(shape, self._dtype)
-        with tempfile.TemporaryFile(dir=self._folder or None, prefix="g4trace-") as file:
+        with tempfile.TemporaryFile(dir=self._folder, prefix=PREFIX) as file:
             return np.memmap(file, self._dtype, "w+", shape=shape)
 
     def room(self, n: int) -> np.ndarray:

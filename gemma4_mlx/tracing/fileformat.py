@@ -4,6 +4,9 @@ Eight bytes of header length, a JSON header, then the arrays one after another; 
 reader opens it. The header's ``__metadata__`` says ``format: g4trace``, a version and, as JSON
 text, what is not an array. Reading maps the file: an array's bytes are read when they are looked
 at. Written and read with numpy alone, never by unpickling.
+
+Version 2 added, for each layer of attention, the heads whose queries it holds (``kept``) and the
+mass by offset of sliding layers (``offset_mass``); files of version 1 open as before.
 """
 
 import json
@@ -15,7 +18,7 @@ import numpy as np
 from ..atomic import replacing
 from ..errors import TraceError
 
-VERSION = 1
+VERSION = 2
 #: A header larger than this is taken for damage.
 MAX_HEADER = 1 << 30
 _TYPES = {

@@ -12,6 +12,7 @@ _ARRAYS = (
     "mass",
     "peak",
     "columns",
+    "offset_mass",
     "link_queries",
     "link_keys",
     "link_weights",
@@ -38,7 +39,9 @@ class LayerAttention:
 
     ``mass``, ``peak`` (H, R, R) or, with ``back`` set, the band (H, R, columns) whose column c
     is key bin ``row - back + c``. ``normaliser`` (H, n), ``columns`` (H, n), ``statistics``
-    {name: (H, R)} sums over each bin's queries. ``link_*`` (H, K), strongest first.
+    {name: (H, R)} sums over each bin's queries. ``offset_mass`` (H, R, B) float16, of a sliding
+    layer: mean mass of each bin's queries by how far back it lies, offset bins of
+    ceil(window / B) tokens. ``link_*`` (H, K), strongest first.
     ``queries`` (K, n, D) of the heads ``kept`` (by default all of ``heads``) and ``keys`` (kv
     heads, n, D) where retained, in ``dtype``, bfloat16 as its 16 bits: see
     :meth:`.AttentionData.queries`. A KV-shared layer's keys are its donor's.
@@ -56,6 +59,7 @@ class LayerAttention:
     peak: np.ndarray | None = None
     back: int | None = None
     columns: np.ndarray | None = None
+    offset_mass: np.ndarray | None = None
     statistics: dict[str, np.ndarray] = field(default_factory=dict)
     link_queries: np.ndarray | None = None
     link_keys: np.ndarray | None = None
@@ -153,6 +157,7 @@ def _check_shapes(part: LayerAttention, n: int, width: int) -> None:
     links = np.shape(part.link_weights)[1:]
     wanted = {
         "normaliser": (H, n), "columns": (H, n),
+        "offset_mass": (H, R, *np.shape(part.offset_mass)[2:3]),
         "mass": (H, R, *columns), "peak": (H, R, *columns),
         "link_weights": (H, *links), "link_queries": (H, *links), "link_keys": (H, *links),
         "queries": (len(part.kept), n, part.queries.shape[-1] if part.queries is not None else 0),

@@ -20,7 +20,8 @@ class PooledMap:
 
     Attributes: ``mass`` (H, bins, columns) float32, weights summed over the cell; ``peak``, the
     cell's largest weight; ``back``: columns in front of the diagonal in a band, None for a square;
-    ``statistics`` {name: (H, bins)}, sums over each bin's queries.
+    ``statistics`` {name: (H, bins)}, sums over each bin's queries; ``offsets`` (H, bins, cells)
+    the same by how far back they look, if any were added.
 
     ``cells`` False keeps the statistics only.
     """
@@ -31,6 +32,7 @@ class PooledMap:
         self.bins, self.width, self.window, self.heads = bins, width, window, heads
         self.cells, self.longest = cells, 0
         self.statistics: dict[str, np.ndarray] = {}
+        self.offsets: np.ndarray | None = None
         self.back, columns = self._layout(width)
         self.mass = np.zeros((heads, bins, columns), np.float32)
         self.peak = np.zeros_like(self.mass)
@@ -105,6 +107,20 @@ class PooledMap:
             at = slice(slot + low, slot + high)
             self.mass[:, row, at] += mass[:, i, low:high]
             np.maximum(self.peak[:, row, at], peak[:, i, low:high], out=self.peak[:, row, at])
+
+    def add_offsets(self, start: int, sums: np.ndarray) -> None:
+        """Add (H, bins, cells) from the bin of row ``start`` on."""
+        if self.offsets is None:
+            self.offsets = np.zeros((self.heads, self.bins, sums.shape[2]), np.float32)
+        first = start // self.width
+        self.offsets[:, first : first + sums.shape[1]] += sums
+
+    def mean_offsets(self, n: int) -> np.ndarray | None:
+        """``offsets`` of ``n`` tokens as means over each bin's queries, float16."""
+        if self.offsets is None:
+            return None
+        sizes = bin_sizes(n, self.width)
+        return (self.offsets[:, : len(sizes)] / sizes[:, None]).astype(np.float16)
 
     def trimmed(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """``mass`` and ``peak`` of ``n`` tokens, unused rows and columns dropped."""

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from operator import index
 
 from ..errors import Gemma4Error, TraceError
+from .offsets import offset_edges, records_offsets
 from .ranges import ranges
-
-#: retain="auto" keeps queries and keys while they take no more than this.
-AUTO_RETAIN_BYTES = 256 * 2**20
+from .room import room
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,21 @@ class RoutingPlan:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """Which queries and keys a plan keeps.
+
+    ``bytes`` of ``layers`` go into ``storage``, "memory" or "disk". With ``limit`` set not all of
+    their heads fit into so many bytes: once the heads recorded so far reach it, those stay that put
+    most of their mass, and put it sharply, on tokens other than the first and the previous one.
+    """
+
+    layers: tuple[int, ...]
+    bytes: int
+    storage: str
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
 class AttentionPlan:
     """Which attention to record and what to keep for later.
 
@@ -158,10 +172,13 @@ class AttentionPlan:
     summaries : entropy, distance, mass on the first, previous and equal tokens, on media
     links : how many of the strongest weights to keep for each head; 0 for none
     retain : whose queries and keys to keep, for tiles, rows and ``find``: "full" (the
-        full-attention layers), "all", "none", layer indices, or "auto" (all layers if that takes
-        at most 256 MiB, else the full ones if they do, else none)
-    storage : where retained queries and keys go: "memory", or "disk", a temporary file in
-        ``folder`` that is mapped, not read, and deleted with the trace
+        full-attention layers), "all", "none", layer indices, or "auto": what :meth:`retention`
+        finds room for
+    storage : where retained queries and keys go: "memory"; "disk", a file in ``folder`` that is
+        mapped, not read, and gone with the trace; or "auto", memory while there is room
+    folder : None is the user's cache folder
+    budget : bytes that ``retain="auto"`` keeps at most; None takes :func:`.room.room`, an eighth
+        of the free memory (4 GiB at most) and a quarter of the free disk (16 GiB at most)
 
     Queries and keys are kept as the model computed them (16-bit models: the same 16 bits), after
     norm and rotation. That is exact whatever the weights' quantization, which recomputing them
@@ -179,14 +196,15 @@ class AttentionPlan:
     summaries: bool = True
     links: int = 16
     retain: str | tuple[int, ...] = "auto"
-    storage: str = "memory"
+    storage: str = "auto"
     folder: str | None = None
+    budget: int | None = None
 
     def __post_init__(self):
         if self.bins < 1 or self.links < 0:
             raise TraceError(f"a plan of {self.bins} bins and {self.links} links is impossible")
-        if self.storage not in ("memory", "disk"):
-            raise TraceError(f"storage {self.storage!r}; there are 'memory' and 'disk'")
+        if self.storage not in ("auto", "memory", "disk"):
+            raise TraceError(f"storage {self.storage!r}; there are 'auto', 'memory' and 'disk'")
         if isinstance(self.retain, str) and self.retain not in ("auto", "full", "all", "none"):
             raise TraceError(
                 f"retain {self.retain!r}; there are 'auto', 'full', 'all', 'none', or layers"
@@ -204,23 +222,43 @@ class AttentionPlan:
         return checked_indices(self.heads, text_config(model).num_attention_heads, "head")
 
     def retained_layers(self, model, n_tokens: int) -> tuple[int, ...]:
-        """The layers whose queries and keys are kept for a prompt of ``n_tokens``.
+        """The layers whose queries and keys are kept: see :meth:`retention`."""
+        return self.retention(model, n_tokens).layers
+
+    def retention(self, model, n_tokens: int) -> "Retention":
+        """What is kept of a prompt of ``n_tokens``, and where.
+
+        With ``retain="auto"``: all layers if they fit into memory; else the full-attention ones,
+        in memory or in a mapped file. Where not even they fit, recording begins with all of their
+        heads and goes on with the most interesting ones, see :class:`Retention`. Sliding layers
+        are given up first, for they are known best without: :meth:`.AttentionData.offsets`.
 
         Raises TraceError for layers that the model lacks or the plan does not trace.
         """
         text, layers = text_config(model), self.chosen_layers(model)
-        full = tuple(i for i in layers if text.is_full(i))
-        if not isinstance(self.retain, str):
-            chosen = checked_indices(self.retain, text.num_hidden_layers, "layer")
-            if missing := set(chosen) - set(layers):
-                raise TraceError(f"retain names layers {ranges(missing)}, which are not traced")
-            return chosen
-        if self.retain == "auto":
-            for choice in (layers, full):
-                if self._retained_bytes(model, choice, n_tokens) <= AUTO_RETAIN_BYTES:
-                    return choice
-            return ()
-        return {"all": layers, "full": full, "none": ()}[self.retain]
+        full = tuple(i for i in layers if text.is_full(i)) or layers
+        there = room(self.folder)
+        places = {"memory": there.memory, "disk": there.disk}
+        if self.storage != "auto":
+            places = {self.storage: places[self.storage]}
+        if self.retain != "auto":
+            chosen = {"all": layers, "full": full, "none": ()}.get(self.retain)
+            if not isinstance(self.retain, str):
+                chosen = checked_indices(self.retain, text.num_hidden_layers, "layer")
+                if missing := set(chosen) - set(layers):
+                    raise TraceError(f"retain names layers {ranges(missing)}, which are not traced")
+            size = self._retained_bytes(model, chosen, n_tokens)
+            fits = [place for place, free in places.items() if size <= free]
+            return Retention(chosen, size, (fits or list(places))[0])
+        if self.budget is not None:
+            places = {place: min(free, self.budget) for place, free in places.items()}
+        choices = [(layers, next(iter(places))), *((full, place) for place in places)]
+        for chosen, place in choices:
+            size = self._retained_bytes(model, chosen, n_tokens)
+            if size <= places[place]:
+                return Retention(chosen, size, place)
+        place = max(places, key=places.get)
+        return Retention(full, places[place], place, places[place])
 
     def _retained_bytes(self, model, layers, n_tokens: int) -> int:
         text, heads = text_config(model), len(self.chosen_heads(model))
@@ -242,26 +280,29 @@ class AttentionPlan:
         text, heads = text_config(model), len(self.chosen_heads(model))
         bins = min(self.bins, n_tokens)
         width = -(-n_tokens // bins)
-        cells = flops = 0
+        cells = offsets = flops = 0
         for i in self.chosen_layers(model):
             window = n_tokens if text.is_full(i) else min(text.sliding_window, n_tokens)
             band = bins if text.is_full(i) else min(bins, -(-(window - 1) // width) + 1)
             cells += bins * band
+            if not text.is_full(i) and records_offsets(text.sliding_window, width):
+                offsets += -(-n_tokens // width) * (len(offset_edges(text.sliding_window)) - 1)
             pairs = n_tokens * window - window * (window - 1) // 2
             flops += pairs * heads * (2 * text.head_dim_of(i) + 12)
         layers = len(self.chosen_layers(model))
-        retained = self._retained_bytes(model, self.retained_layers(model, n_tokens), n_tokens)
+        retention = self.retention(model, n_tokens)
         parts = {
             "normalisers": layers * heads * n_tokens * 4,
             "overviews": 8 * heads * cells * self.overview,
+            "offsets": 2 * heads * offsets * self.overview,
             "column sums": layers * heads * n_tokens * 4 * self.columns,
             "summaries": layers * heads * bins * 4 * 9 * self.summaries,
             "links": layers * heads * self.links * 12,
         }
-        on_disk = self.storage == "disk"
+        on_disk = retention.storage == "disk"
         if not on_disk:
-            parts["queries and keys"] = retained
-        return PlanCost(parts, disk=retained if on_disk else 0, flops=flops)
+            parts["queries and keys"] = retention.bytes
+        return PlanCost(parts, disk=retention.bytes if on_disk else 0, flops=flops)
 
 
 @dataclass(frozen=True)
@@ -400,7 +441,7 @@ class TracePlan:
             for change in (
                 {"storage": "disk"},
                 {"storage": "disk", "retain": "full"},
-                {"storage": "memory", "retain": "none"},
+                {"storage": "auto", "retain": "none"},
             ):
                 steps.append(("attention", change))
         if self.routing is not None:

@@ -27,13 +27,16 @@ class Rerun:
     Parameters
     ----------
     model, prompt, chunk, media_features : what :func:`.trace` ran
+
+    Attributes
+    ----------
     folder : where mapped files go; None keeps queries and keys in memory
     """
 
-    def __init__(self, model, prompt: Prompt, chunk: int, media_features, folder: str | None):
+    def __init__(self, model, prompt: Prompt, chunk: int, media_features):
         self._model = weakref.ref(model)
         self._prompt, self._chunk, self._media_features = prompt, chunk, media_features
-        self._folder = folder
+        self.folder: str | None = None
         self._interventions, self._fingerprint = model.interventions, model.fingerprint
 
     def obstacle(self) -> str | None:
@@ -83,7 +86,7 @@ class Rerun:
     def _run(self, model, wanted: dict):
         """Generator for the engine."""
         prompt = self._prompt
-        recorder = _UpTo(model, wanted, self._folder)
+        recorder = _UpTo(model, wanted, self.folder)
         cache = model.make_cache()
         soft = SoftTokens(model, prompt, 0, self._media_features)
         needed = max(max(q.stop, k.stop) for _, q, k in wanted.values())

@@ -1,8 +1,5 @@
 """``trace(model, prompt)``: read a prompt once, with a recorder watching."""
 
-import shutil
-import tempfile
-
 import mlx.core as mx
 import psutil
 
@@ -14,11 +11,10 @@ from .data import Trace
 from .plans import ActivationPlan, AttentionPlan, LensPlan, RoutingPlan, TracePlan, check_plan
 from .recorder import Recorder
 from .rerun import Rerun
+from .room import free_disk, ready_folder, room
 
 #: Share of the free memory that a trace may take.
 MEMORY_SHARE = 0.8
-#: Queries and keys computed later that are held at a time.
-RERUN_BYTES = 2**30
 _DEFAULT = object()
 
 
@@ -93,9 +89,20 @@ def trace(
             progress(event)
     traced = job.result()
     if traced.attention is not None:
-        traced.attention.rerun = Rerun(model, prompt, chunk, media_features, None)
-        traced.attention.room = RERUN_BYTES
+        _let_rerun(traced.attention, model, prompt, chunk, media_features, plan.attention)
     return traced
+
+
+def _let_rerun(attention, model, prompt, chunk, media_features, plan: AttentionPlan) -> None:
+    """Give a trace the means to compute what was not kept: in memory if its largest layer fits."""
+    there = room(plan.folder)
+    rerun = Rerun(model, prompt, chunk, media_features)
+    largest = max(rerun.bytes_of(part.layer, len(part.heads)) for part in attention.parts)
+    in_memory = plan.storage != "disk" and largest * len(prompt) <= there.memory
+    if not in_memory and plan.storage != "memory":
+        rerun.folder = ready_folder(plan.folder)
+    attention.rerun = rerun
+    attention.room = there.memory if rerun.folder is None else there.disk
 
 
 def inputs_of(model, prompt):
@@ -120,11 +127,7 @@ def _room(plan: TracePlan, memory: int | None) -> tuple[int, int]:
     """Bytes of memory and of disk that a trace may take."""
     if memory is None:
         memory = int(psutil.virtual_memory().available * MEMORY_SHARE)
-    folder = getattr(plan.attention, "folder", None) or tempfile.gettempdir()
-    try:
-        return memory, shutil.disk_usage(folder).free
-    except OSError as error:
-        raise TraceError(f"{folder} cannot hold retained vectors: {error.strerror}") from None
+    return memory, free_disk(getattr(plan.attention, "folder", None))
 
 
 def _run(model, prompt: Prompt, plan: TracePlan, chunk: int, media_features):

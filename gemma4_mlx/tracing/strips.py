@@ -11,12 +11,14 @@ times faster there than that of MLX's wheel, and tiles of scores stay in the pro
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import mlx.core as mx
 import numpy as np
 
 from ..model.exponential import HIDDEN
 from .maps import run_starts
+from .offsets import by_offset
 from .visibility import visible
 
 #: While no score is further from 0, exponentials, sums and products with positions are far from
@@ -38,6 +40,8 @@ class Strip:
     token after an earlier copy) and one per row of ``marks``.
     ``link_weights``, ``link_keys`` (H, r): the largest weight, and its key, among the keys that
     are neither the first of the context nor the query itself.
+    ``offsets`` (H, query bins, cells): weights of each query bin's rows by how far back they look,
+    from the bin of row ``start`` on; None unless asked for.
     """
 
     start: int
@@ -49,10 +53,22 @@ class Strip:
     statistics: dict[str, np.ndarray]
     link_weights: np.ndarray
     link_keys: np.ndarray
+    offsets: np.ndarray | None = None
 
 
 def score_strip(
-    q, kt, start, first_key, width, *, bound, window=None, blocks=None, tokens=None, marks=None
+    q,
+    kt,
+    start,
+    first_key,
+    width,
+    *,
+    bound,
+    window=None,
+    blocks=None,
+    tokens=None,
+    marks=None,
+    offset_edges=None,
 ) -> Strip:
     """Reduce one strip.
 
@@ -66,8 +82,10 @@ def score_strip(
     width : keys per bin, counted from position 0
     bound : no score is further from 0
     window, blocks : the layer's geometry, see :mod:`.visibility`
-    tokens : (n,) int ids of all tokens so far, for ``same`` and ``induction``; None leaves them out
+    tokens : (n,) int ids of all tokens so far, for ``same`` and ``induction``; None leaves them
+        out. Equal ids are copies of one token: give soft tokens each its own
     marks : {name: (n,) bool}, key sets whose mass is wanted, such as image tokens
+    offset_edges : cells of the window in which offsets are added up, None for none
     """
     (kv_heads, group, r, _), total = q.shape, kt.shape[2]
     rows, shape = np.arange(start, start + r), (kv_heads * group, r)
@@ -106,7 +124,21 @@ def score_strip(
         statistics=statistics,
         link_weights=link_weights,
         link_keys=link_keys,
+        offsets=None
+        if offset_edges is None
+        else _offsets(reduced.block, rows, first_key, width, offset_edges),
     )
+
+
+def _offsets(block, rows: np.ndarray, first_key: int, width: int, edges) -> np.ndarray:
+    """The weights of each query bin's rows by how far back they look: (H, bins, cells)."""
+    cuts = np.append(run_starts(rows // width), len(rows))
+    out = []
+    for start, stop in pairwise(cuts):
+        low = max(first_key, int(rows[start]) - int(edges[-1]) + 1)
+        columns = slice(low - first_key, int(rows[stop - 1]) + 1 - first_key)
+        out.append(by_offset(block(slice(start, stop), columns), int(rows[start]) - low, edges))
+    return np.stack(out, axis=1)
 
 
 @dataclass
@@ -115,7 +147,8 @@ class _Reduced:
 
     ``moments`` (H, r, c): the weights times the rows of ``basis`` (c, m). ``weights_at`` takes
     indices of heads, rows and columns, which broadcast, and gives those weights; ``bins_at`` those
-    of whole bins, (..., width), in the columns' place.
+    of whole bins, (..., width), in the columns' place. ``block`` gives the weights of a slice of
+    rows and one of columns, (H, r, c), still of MLX where that computed them.
     """
 
     mass: np.ndarray
@@ -126,6 +159,7 @@ class _Reduced:
     moments: np.ndarray
     weights_at: Callable
     bins_at: Callable
+    block: Callable
 
 
 def _at_once(q: mx.array, kt: mx.array, hidden: np.ndarray, width: int, basis) -> _Reduced:
@@ -143,6 +177,7 @@ def _at_once(q: mx.array, kt: mx.array, hidden: np.ndarray, width: int, basis) -
     z = mass.sum(axis=-1, keepdims=True)
     columns = ((1.0 / z).swapaxes(1, 2) @ weights)[:, 0]
     dot, moments = (weights * scores).sum(axis=-1, keepdims=True), weights @ mx.array(basis.T)
+    total = z
     z, mass, peak, columns, moments, dot, top = _numpy(z, mass, peak, columns, moments, dot, top)
     return _Reduced(
         mass=mass / z,
@@ -153,6 +188,7 @@ def _at_once(q: mx.array, kt: mx.array, hidden: np.ndarray, width: int, basis) -
         moments=moments / z,
         weights_at=lambda h, t, c: _numpy(weights[_mlx(h), _mlx(t), _mlx(c)])[0] / z[h, t, 0],
         bins_at=lambda h, t, b: _numpy(bins[_mlx(h), _mlx(t), _mlx(b)])[0] / z[h, t],
+        block=lambda rows, columns: weights[:, rows, columns] / total[:, rows],
     )
 
 
@@ -226,6 +262,17 @@ def _by_tiles(
         ),
         bins_at=lambda h, t, b: (
             weights[b // per_tile, h, t, b % per_tile] * factor[h, t, b // per_tile, None]
+        ),
+        block=lambda rows, columns: np.concatenate(
+            [
+                weights.reshape(len(tiles), H, r, across)[
+                    i, :, rows, max(columns.start - tile.start, 0) : columns.stop - tile.start
+                ]
+                * factor[:, rows, i, None]
+                for i, tile in enumerate(tiles)
+                if tile.start < columns.stop and columns.start < tile.stop
+            ],
+            axis=2,
         ),
     )
 

@@ -19,7 +19,7 @@ class VectorStore:
     ----------
     heads : which heads' queries; ``all_heads`` is how many the layer has
     expected : tokens to make room for, 0 if unknown
-    folder : where the mapped file goes, "" the system's place for such; None: in memory
+    folder : where the mapped file goes; None: in memory
     queries, keys : spans of tokens whose queries and keys are kept; ``keys`` None: no keys
     """
 
@@ -46,7 +46,7 @@ class VectorStore:
         if self._queries is None:
             self._begin(q, k)
         low, high = _overlap(self._query_span, start, n)
-        if low < high:
+        if low < high and self.heads:
             q = q[:, low - start : high - start]
             if len(self.heads) < self._all:
                 q = q[mx.array(self.heads)]
@@ -80,6 +80,22 @@ class VectorStore:
     def keys(self) -> np.ndarray | None:
         """(kv heads, n, D) so far."""
         return None if self._keys is None else self._keys.values
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (self.queries, self.keys) if array is not None)
+
+    def keep(self, heads: tuple[int, ...], keys: bool) -> None:
+        """Go on with the queries of these heads only, and with the keys or without."""
+        rows = [self.heads.index(head) for head in heads]
+        old, self.heads = self.queries, heads
+        self._queries = TokenBuffer(
+            (len(heads), old.shape[2]), old.dtype, self._expected, self._folder
+        )
+        for new, row in enumerate(rows):
+            self._queries.room(old.shape[1])[new, : old.shape[1]] = old[row]
+        if not keys:
+            self._keys = self._key_span = None
 
     def vectors(self) -> Vectors:
         return Vectors(

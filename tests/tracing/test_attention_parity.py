@@ -52,13 +52,15 @@ def pooled(weights, edges):
 
 def check_against(attention, weights, tokens):
     """Everything a trace knows, against dense weights (layers, heads, n, n)."""
+    soft = tokens.of_kind("image") | tokens.of_kind("audio")
+    ids = np.where(soft, -1 - np.arange(len(tokens)), tokens.ids)  # no copies of each other
     layers, heads, n, _ = weights.shape
     edges = attention.edges
     position = np.arange(n)
     earlier = position[None] < position[:, None]
-    same = (tokens[:, None] == tokens[None]) & earlier
+    same = (ids[:, None] == ids[None]) & earlier
     after_same = np.zeros((n, n), bool)
-    after_same[:, 1:] = ((tokens[:, None] == tokens[None]) & earlier)[:, :-1]
+    after_same[:, 1:] = ((ids[:, None] == ids[None]) & earlier)[:, :-1]
     masks = {
         "first": position[None] == np.zeros((n, 1)),
         "previous": position[None] == position[:, None] - 1,
@@ -99,7 +101,7 @@ def test_whole_prompt(name, loaded):
     model, reference = loaded(name)
     trace = record(model, reference.ids, expected=100)
     weights = dense(reference, model.config.text.num_hidden_layers)
-    check_against(trace.attention, weights, trace.tokens.ids)
+    check_against(trace.attention, weights, trace.tokens)
 
 
 @pytest.mark.parametrize("name", ["e2b", "everything"])
@@ -110,7 +112,7 @@ def test_pieces_of_a_run_whose_length_is_unknown(name, sizes, loaded):
     trace = record(model, reference.ids, sizes)
     assert trace.attention.width == 8 and len(trace) == 100
     weights = dense(reference, model.config.text.num_hidden_layers)
-    check_against(trace.attention, weights, trace.tokens.ids)
+    check_against(trace.attention, weights, trace.tokens)
 
 
 @pytest.mark.parametrize("plain", [40.0, 0.0])
@@ -122,7 +124,7 @@ def test_tiles_of_a_few_bins(plain, expected, loaded, monkeypatch):
     model, reference = loaded("everything")
     trace = record(model, reference.ids, (64, 36), expected=expected)
     weights = dense(reference, model.config.text.num_hidden_layers)
-    check_against(trace.attention, weights, trace.tokens.ids)
+    check_against(trace.attention, weights, trace.tokens)
 
 
 @pytest.mark.parametrize("name", ["moe", "dense31"])
@@ -140,7 +142,7 @@ def test_pictures_that_see_themselves(name, picture, loaded):
     trace = record(model, ids, features=mx.concatenate(features), expected=ids.size)
     text = model.config.text
     weights = dense(reference, text.num_hidden_layers, f"{picture}_")
-    check_against(trace.attention, weights, trace.tokens.ids)
+    check_against(trace.attention, weights, trace.tokens)
     image = trace.tokens.of_kind("image")
     upper = np.triu(np.ones(weights.shape[-2:]), 1)
     for layer in range(text.num_hidden_layers):
@@ -164,7 +166,7 @@ def test_the_mlx_path_agrees(loaded, monkeypatch):
     model, reference = loaded("everything")
     trace = record(model, reference.ids, (30,), expected=100)
     weights = dense(reference, model.config.text.num_hidden_layers)
-    check_against(trace.attention, weights, trace.tokens.ids)
+    check_against(trace.attention, weights, trace.tokens)
 
 
 def test_chosen_layers_and_heads(loaded):

@@ -111,12 +111,14 @@ def test_costs_are_what_is_then_used(random_model, checkpoint):
                 "mass": "overviews",
                 "peak": "overviews",
                 "columns": "column sums",
+                "offset_mass": "offsets",
                 "statistics": "summaries",
                 "queries": "queries and keys",
                 "keys": "queries and keys",
             }.get(kind, "links")
             size[part] += array.nbytes
-        for name in ("normalisers", "column sums", "links", "queries and keys", "overviews"):
+        exact = ("normalisers", "column sums", "links", "queries and keys", "overviews", "offsets")
+        for name in exact:
             assert size[name] == cost.parts[name], name
         assert size["summaries"] <= cost.parts["summaries"]
         kept = trace.activations.values["layer_output"]
@@ -128,21 +130,6 @@ def test_costs_are_what_is_then_used(random_model, checkpoint):
             assert r.experts.nbytes + r.weights.nbytes == cost.parts["routing"]
             assert r.probabilities.nbytes == cost.parts["router probabilities"]
         assert cost.flops > 0 and "queries and keys" in str(cost)
-
-
-def test_retention(random_model):
-    text = random_model.config.text
-    full = tuple(i for i in range(text.num_hidden_layers) if text.is_full(i))
-    auto = AttentionPlan()
-    assert auto.retained_layers(random_model, 100) == tuple(range(8))
-    assert auto.retained_layers(random_model, 100_000) == ()
-    assert AttentionPlan(retain="full").retained_layers(random_model, 100) == full
-    between = next(
-        n for n in range(1000, 10**6, 1000) if auto.retained_layers(random_model, n) == full
-    )
-    assert auto.cost(random_model, between).parts["queries and keys"] <= 256 * 2**20
-    with pytest.raises(TraceError, match="not traced"):
-        AttentionPlan(layers=(1,), retain=(2,)).retained_layers(random_model, 10)
 
 
 @pytest.mark.parametrize("storage", ["memory", "disk"])
@@ -202,7 +189,7 @@ def test_bad_requests(random_model, checkpoint):
         (TraceError, "retain=1.5: give an index", lambda: AttentionPlan(retain=1.5)),
         (TraceError, "cannot hold", trace(attention=nowhere)),
         (TraceError, "retain 'most'", lambda: AttentionPlan(retain="most")),
-        (TraceError, "storage 'cloud'", lambda: AttentionPlan(storage="cloud")),
+        (TraceError, "storage 'cloud'; there are 'auto'", lambda: AttentionPlan(storage="cloud")),
         (TraceError, "impossible", lambda: AttentionPlan(bins=0)),
         (TraceError, "can be kept", lambda: ActivationPlan(taps=("logits",))),
         (TraceError, "keeps nothing", lambda: LensPlan(top=0)),

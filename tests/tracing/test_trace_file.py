@@ -138,9 +138,22 @@ def test_cut_short(saved, cut):
 
 
 def test_newer_versions_are_refused(saved):
-    with_header(saved, lambda h: h["__metadata__"].update(version="2"))
-    with pytest.raises(TraceError, match=r"version 2 .* reads up to 1: update gemma4-mlx"):
+    with_header(saved, lambda h: h["__metadata__"].update(version="3"))
+    with pytest.raises(TraceError, match=r"version 3 .* reads up to 2: update gemma4-mlx"):
         g4.open_trace(saved)
+
+
+def test_files_of_version_1_open(saved, trace):
+    def older(header):
+        header["__metadata__"]["version"] = "1"
+        for name in [name for name in header if name.endswith("offset_mass")]:
+            del header[name]
+
+    with_header(saved, described(lambda a: [facts.pop("kept") for facts in a["layers"]]))
+    with_header(saved, older)
+    back = g4.open_trace(saved).attention
+    assert back.exactness(3) == "kept" and back.layer(3).offset_mass is None
+    assert np.abs(back.row(3, 2, 60) - trace.attention.row(3, 2, 60)).max() < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -162,6 +175,9 @@ def test_newer_versions_are_refused(saved):
         lambda h: h.pop("attention.2.link_keys"),
         lambda h: h["attention.2.normaliser"]["shape"].reverse(),
         lambda h: h["attention.2.queries"]["shape"].reverse(),
+        lambda h: h["attention.1.offset_mass"]["shape"].reverse(),
+        described(lambda a: a["layers"][0].update(kept=[0, 9])),
+        described(lambda a: a["layers"][0].update(kept=[0])),
         lambda h: h["attention.2.statistics.entropy"]["shape"].reverse(),
         described(lambda a: a["layers"][0].update(back={})),
         described(lambda a: a["layers"][0].update(window="8")),

@@ -1,0 +1,150 @@
+"""What a plan keeps by default: by the room there is, full layers and telling heads first."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+import gemma4_mlx as g4
+from gemma4_mlx.config import Gemma4Config
+from gemma4_mlx.errors import TraceError
+from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan, plans, room
+
+GIB = 2**30
+IDS = np.random.default_rng(2).integers(3, 490, 200).tolist()
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return g4.load(checkpoint("everything").folder)
+
+
+@pytest.fixture
+def there(monkeypatch):
+    """``there(memory, disk)``: as much room on this machine."""
+
+    def set_room(memory, disk):
+        monkeypatch.setattr(plans, "room", lambda folder=None: room.Room(memory, disk))
+
+    return set_room
+
+
+class Sixteen:
+    """A released model's configuration, computed in 16 bits."""
+
+    class dtype:
+        size = 2
+
+    def __init__(self, config):
+        self.config = config
+
+
+@pytest.mark.parametrize("name", ["E2B", "26B-A4B", "31B"])
+@pytest.mark.parametrize("n", [8192, 32768, 131072])
+@pytest.mark.parametrize("memory, disk", [(GIB // 2, 4 * GIB), (2 * GIB, 16 * GIB)])
+def test_released_models_keep_their_full_layers(name, n, memory, disk, there, reference_dir):
+    """In memory, else on disk, else as many of their heads as the budget holds."""
+    config = Gemma4Config.from_file(reference_dir / f"config_gemma-4-{name}-it.json")
+    text, model = config.text, Sixteen(config)
+    there(memory, disk)
+    kept, cost = AttentionPlan().retention(model, n), AttentionPlan().cost(model, n)
+    full = tuple(i for i in range(text.num_hidden_layers) if text.is_full(i))
+    if name == "E2B" and n == 8192 and memory == 2 * GIB:  # then all of them fit
+        full = tuple(range(text.num_hidden_layers))
+    keys = {text.kv_donor(i) for i in full}
+    numbers = sum(text.num_attention_heads * text.head_dim_of(i) for i in full)
+    numbers += sum(text.kv_heads_of(i) * text.head_dim_of(i) for i in keys)
+    size = 2 * n * numbers
+    assert kept.layers == full
+    assert kept.storage == ("memory" if size <= memory else "disk")
+    assert kept.bytes == min(size, disk) and (kept.limit is None) == (size <= disk)
+    where = cost.parts.get("queries and keys", 0), cost.disk
+    assert where == ((size, 0) if size <= memory else (0, kept.bytes))
+    # What is always there stays small beside the weights.
+    rest = cost.memory - where[0]
+    assert rest < {"E2B": 1, "26B-A4B": 1.5, "31B": 4}[name] * GIB
+
+
+def test_small_runs_keep_everything_in_memory(model, there):
+    there(GIB, GIB)
+    plan = AttentionPlan()
+    kept = plan.retention(model, 100)
+    assert kept.layers == tuple(range(8)) and kept.storage == "memory" and kept.limit is None
+    assert AttentionPlan(layers=(0, 1)).retained_layers(model, 100) == (0, 1)
+    there(1000, GIB)
+    full = tuple(i for i in range(8) if model.config.text.is_full(i))
+    assert plan.retention(model, 100).layers == full
+    assert plan.retention(model, 100).storage == "disk"
+    assert AttentionPlan(retain="all").retention(model, 100).storage == "disk"
+    assert AttentionPlan(retain="all", storage="memory").retention(model, 100).storage == "memory"
+    with pytest.raises(TraceError, match="layers 2 to 4, which are not traced"):
+        AttentionPlan(layers=(1,), retain=(2, 3, 4)).retention(model, 10)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_most_telling_heads_stay(model, there, share, known):
+    """Within the budget, exact, and those that the summaries of the first chunks name."""
+    there(GIB, GIB)
+    whole = AttentionPlan(retain="full")
+    budget = int(whole.cost(model, len(IDS)).parts["queries and keys"] * share)
+    plan = TracePlan(attention=AttentionPlan(budget=budget))
+    if known:
+        attention = g4.trace(model, IDS, plan=plan, chunk=50).attention
+    else:
+        recorder, cache = Recorder(model, plan), model.make_cache()
+        with model.observe(recorder):
+            for start in range(0, 200, 25):
+                model(g4_array(IDS[start : start + 25]), cache=cache)
+        attention = recorder.trace().attention
+    exact = g4.trace(model, IDS, attention=whole, routing=None).attention
+    sizes = [
+        a.nbytes for part in attention.parts for a in (part.queries, part.keys) if a is not None
+    ]
+    assert 0 < sum(sizes) <= budget
+    kept = {(part.layer, head) for part in attention.parts for head in part.kept}
+    full = {i for i in range(8) if model.config.text.is_full(i)}
+    assert 0 < len(kept) < 4 * len(full) and {layer for layer, _ in kept} <= full
+    for layer, head in kept:
+        assert attention.exactness(layer, head) == "kept"
+        assert np.abs(attention.row(layer, head, 150) - exact.row(layer, head, 150)).max() < 1e-5
+    lost = next((i, h) for i in full for h in range(4) if (i, h) not in kept)
+    assert attention.exactness(*lost) == ("on demand" if known else "pooled")
+    assert "kept" in attention.why_not(*lost)
+    found = attention.find((150, 160), (20, 30), compute=False)
+    assert {(each.layer, each.head) for each in found} == kept
+    arrays, meta = attention.to_arrays()
+    back = type(attention).from_arrays(arrays, meta)
+    assert {(part.layer, head) for part in back.parts for head in part.kept} == kept
+
+
+def g4_array(ids):
+    import mlx.core as mx
+
+    return mx.array(ids)[None]
+
+
+def test_mapped_files_leave_nothing_behind(model, there, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "cache_folder", lambda: tmp_path / "cache" / "traces")
+    there(10, GIB)
+    trace = g4.trace(model, IDS, routing=None)
+    folder = tmp_path / "cache" / "traces"
+    (full, *_) = trace.attention.retained
+    assert isinstance(trace.attention.layer(full).queries, np.memmap)
+    assert folder.is_dir() and not list(folder.iterdir())
+    left, fresh, other = (folder / name for name in ("g4trace-a", "g4trace-b", "mine"))
+    for path in (left, fresh, other):
+        path.touch()
+    os.utime(left, (time.time() - 7200,) * 2)
+    os.utime(other, (time.time() - 7200,) * 2)
+    g4.trace(model, IDS, routing=None)
+    assert sorted(folder.iterdir()) == [fresh, other]
+
+
+def test_the_room_of_this_machine(tmp_path):
+    found = room.room(str(tmp_path))
+    assert 0 < found.memory <= room.MEMORY_LIMIT and 0 < found.disk <= room.DISK_LIMIT
+    assert room.free_disk() > 0
+    with pytest.raises(TraceError, match="cannot hold"):
+        room.room(str(tmp_path / "nowhere"))
