@@ -1,12 +1,17 @@
 """How a matrix is packed into few bits: what a file's tensors say, and what ``bits=`` asks for."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
 from .inventory import Tensor
-from .layout import Source
+
+if TYPE_CHECKING:  # what reads tensors needs MLX; planning does not
+    from .layout import Source
 
 #: MLX's modes (``mx.quantize``): the default group size and bits of each.
 MODES = {"affine": (64, 4), "mxfp4": (32, 4), "mxfp8": (32, 8), "nvfp4": (16, 4)}
