@@ -43,6 +43,12 @@ def run_steps(
     how = {**how, "cancel": cancel}
     steps: list[Reply] = []
     waiting = pending_calls(chat.messages)
+    if message[0] is None and approve is None and (asked := [c for c in waiting if c.loaded]):
+        raise ChatError(
+            f"the conversation comes from a file and ends in calls to "
+            f"{', '.join(call.name for call in asked)}: pass approve=, a function that is asked "
+            "before each of them runs."
+        )
     if waiting and message[0] is None:
         yield from _run_calls(chat, waiting, timeout, approve, cancel)
     for number in range(1, max_steps + 1):

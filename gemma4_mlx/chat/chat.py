@@ -12,6 +12,7 @@ the thread that asks for them.
 """
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -409,19 +410,37 @@ class Chat:
         )
 
     @classmethod
-    def load(cls, path: str | Path, model, **settings: Any) -> "Chat":
+    def load(
+        cls,
+        path: str | Path,
+        model,
+        *,
+        media_folders: Iterable[str | Path] = (),
+        addresses: bool = False,
+        **settings: Any,
+    ) -> "Chat":
         """A chat that goes on from a saved one.
+
+        The file is taken as data: nothing else is opened or fetched by loading it. A picture or
+        sound that it refers to elsewhere than allowed, or that is gone, is left out with a
+        warning that names message and part; the conversation can be read and saved, and is
+        answered again once that message is edited or dropped. Calls that it ends in run only
+        with :meth:`run`'s ``approve``.
 
         Args:
             path: what :meth:`save` wrote.
             model: any model; functions cannot be saved, so pass ``tools=`` again.
+            media_folders: folders, beside the file's own, from which pictures and sounds may be
+                read; ``save(media="reference")`` writes where they are.
+            addresses: whether http(s) addresses in it may be fetched when they are needed.
             settings: further arguments of :class:`Chat`.
 
         Raises:
-            ChatError: not such a file, a damaged one, a conversation that is none, or a picture or
-                sound that it refers to is gone.
+            ChatError: not such a file, a damaged one, or a conversation that is none.
         """
-        content = history.load(path)
+        content = history.load(path, media_folders=media_folders, addresses=addresses)
+        for reason in history.refused(content["messages"]):
+            warnings.warn(reason, stacklevel=2)
         settings.setdefault("thinking", content.get("thinking", False))
         return cls(model, messages=content["messages"], **settings)
 

@@ -1,34 +1,25 @@
 """A conversation as a JSON file: every message, its media embedded or by reference.
 
+A file may be a stranger's, so it is data and nothing else: loading it opens no other file and
+fetches nothing (``saved_media.py``), and calls that it ends in wait for the user's approval.
+
 {"format": "gemma4-mlx chat", "version": 1, "model": ..., "thinking": ..., "options": {...},
  "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}, ...]}
 """
 
-import base64
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import atomic
 from ..errors import ChatError, MediaError
-from ..processing.fetch import is_data_url, is_url
-from .messages import (
-    Audio,
-    Image,
-    Media,
-    Message,
-    Text,
-    Thinking,
-    ToolCall,
-    ToolResult,
-    Video,
-    check_history,
-)
+from .messages import Message, Refused, Text, Thinking, ToolCall, ToolResult, check_history
+from .saved_media import Allowed, media_from_json, media_to_json
 
 FORMAT, VERSION = "gemma4-mlx chat", 1
-_MEDIA = {"image": Image, "audio": Audio, "video": Video}
+#: Bytes of a file: two hours of sound, or hundreds of pictures.
+LARGEST_FILE = 2**30
 
 
 def save(path: str | Path, messages: Sequence[Message], *, media: str, **settings: Any) -> None:
@@ -61,18 +52,28 @@ def save(path: str | Path, messages: Sequence[Message], *, media: str, **setting
     write_atomically(Path(path), text.encode("utf-8", errors="surrogatepass"))
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load(
+    path: str | Path, *, media_folders: Iterable[str | Path] = (), addresses: bool = False
+) -> dict[str, Any]:
     """Read what :func:`save` wrote; ``"messages"`` holds Message objects.
 
+    Args:
+        path: the file.
+        media_folders, addresses: what its pictures and sounds may refer to; see :meth:`Chat.load`.
+            A medium that refers to something else has a :class:`Refused` as its source.
+
     Raises:
-        ChatError: not such a file, a damaged one, a conversation that is none, or a picture or
-            sound that it refers to is gone.
+        ChatError: not such a file, a damaged one, or a conversation that is none.
     """
     file = Path(path)
     try:
+        if (size := file.stat().st_size) > LARGEST_FILE:
+            raise ChatError(f"{file} has {size:,} bytes, more than {LARGEST_FILE:,}.")
         content = json.loads(file.read_text("utf-8", errors="surrogatepass"))
     except OSError as error:
         raise ChatError(f"{file} cannot be read: {error.strerror or error}") from error
+    except ChatError:
+        raise
     except (ValueError, RecursionError) as error:
         raise ChatError(f"{file} is not a saved conversation: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -83,10 +84,14 @@ def load(path: str | Path) -> dict[str, Any]:
         )
     if not isinstance(content.get("messages"), list):
         raise ChatError(f"{file} is damaged: it holds no list of messages.")
+    allowed = Allowed([file.parent, *media_folders], addresses)
     messages = []
     for i, entry in enumerate(content["messages"]):
         try:
-            parts = [_part_from_json(p, file.parent) for p in entry["parts"]]
+            parts = [
+                _part_from_json(part, allowed, f"message {i}, part {k}")
+                for k, part in enumerate(entry["parts"])
+            ]
             messages.append(Message(entry["role"], tuple(parts)))
         except MediaError as error:
             raise ChatError(f"{file}, message {i}: {error}") from error
@@ -95,6 +100,12 @@ def load(path: str | Path) -> dict[str, Any]:
     check_history(messages)
     content["messages"] = messages
     return content
+
+
+def refused(messages: Sequence[Message]) -> list[str]:
+    """Why media of a loaded conversation were not taken, in their order."""
+    found = (part.source for message in messages for part in message.media)
+    return [source.reason for source in found if isinstance(source, Refused)]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -125,12 +136,12 @@ def _part_to_json(part, embed: bool) -> dict[str, Any]:
         if part.denied:
             entry["denied"] = True
         if part.media:
-            entry["media"] = [_media_to_json(m, embed) for m in part.media]
+            entry["media"] = [media_to_json(m, embed) for m in part.media]
         return entry
-    return _media_to_json(part, embed)
+    return media_to_json(part, embed)
 
 
-def _part_from_json(entry: Mapping[str, Any], folder: Path):
+def _part_from_json(entry: Mapping[str, Any], allowed: Allowed, where: str):
     kind = entry["type"]
     if kind == "text":
         return Text(str(entry["text"]))
@@ -138,14 +149,14 @@ def _part_from_json(entry: Mapping[str, Any], folder: Path):
         return Thinking(str(entry["text"]))
     if kind == "tool_call":
         arguments = dict(entry.get("arguments") or {})
-        return ToolCall(*_names(entry), arguments, entry.get("error"))
+        return ToolCall(*_names(entry), arguments, entry.get("error"), loaded=True)
     if kind == "tool_result":
-        media = tuple(_media_from_json(m, folder) for m in entry.get("media", ()))
+        media = tuple(media_from_json(m, allowed, where) for m in entry.get("media", ()))
         return ToolResult(
             *_names(entry), entry.get("result"), entry.get("error"), media,
             bool(entry.get("denied")),
         )  # fmt: skip
-    return _media_from_json(entry, folder)
+    return media_from_json(entry, allowed, where)
 
 
 def _names(entry: Mapping[str, Any]) -> tuple[str, str]:
@@ -154,90 +165,3 @@ def _names(entry: Mapping[str, Any]) -> tuple[str, str]:
     if not all(isinstance(value, str) for value in found):
         raise TypeError(f"id and name of a call are {found!r}, expected text")
     return found
-
-
-def _media_to_json(part: Media, embed: bool) -> dict[str, Any]:
-    entry: dict[str, Any] = {"type": part.kind, **part.options}
-    if part.name:
-        entry["name"] = part.name
-    source = part.source
-    if isinstance(part, Video) and isinstance(source, list | tuple):
-        return entry | {"data": [_data_url(Image(frame)) for frame in source]}
-    if is_data_url(source):
-        return entry | {"data": source}
-    if is_url(source):
-        return entry | {"url": source}
-    if isinstance(source, str | Path) and not embed:
-        return entry | {"path": str(Path(source).expanduser().resolve())}
-    if isinstance(source, str | Path):
-        entry.setdefault("name", Path(source).name)
-    return entry | {"data": _data_url(part)}
-
-
-def _media_from_json(entry: Mapping[str, Any], folder: Path) -> Media:
-    kind = _MEDIA.get(entry.get("type"))
-    if kind is None:
-        raise MediaError(f"unknown part {entry.get('type')!r}")
-    options = {k: entry[k] for k in ("budget", "rate", "frames", "fps") if k in entry}
-    if "path" in entry:
-        path = Path(entry["path"])
-        path = path if path.is_absolute() else folder / path
-        if not path.is_file():
-            raise MediaError(
-                f"the {entry['type']} {path} is gone; put it back, or save with media='embed'"
-            )
-        return kind(str(path), entry.get("name"), **options)
-    source = entry.get("data") or entry.get("url")
-    if kind is Video and isinstance(source, list):
-        source = [_from_data_url(frame) for frame in source]
-    elif isinstance(source, str):
-        source = _from_data_url(source)
-    else:
-        raise MediaError(f"the {entry['type']} has neither data nor an address")
-    return kind(source, entry.get("name"), **options)
-
-
-def _from_data_url(source: str) -> Any:
-    """An array where one was written; other addresses are read when they are needed."""
-    if not source.startswith("data:application/x-npy"):
-        return source
-    import numpy as np
-
-    data = base64.b64decode(source.partition(",")[2])
-    return np.load(io.BytesIO(data), allow_pickle=False)
-
-
-def _data_url(part: Media) -> str:
-    """The medium itself as a ``data:`` address: a file's own bytes, a PNG, or a numpy array."""
-    try:
-        return _encoded(part)
-    except (OSError, ValueError) as error:
-        name = part.source if isinstance(part.source, str | Path) else part.name or "given"
-        raise ChatError(f"the {part.kind} {name} cannot be embedded: {error}") from error
-
-
-def _encoded(part: Media) -> str:
-    source = part.source
-    if is_data_url(source) or is_url(source):  # a frame of a video
-        return source
-    if isinstance(source, str | Path):
-        data = Path(source).expanduser().read_bytes()
-    elif isinstance(source, bytes | bytearray | memoryview):
-        data = bytes(source)
-    elif hasattr(source, "read"):
-        source.seek(0)
-        data = source.read()
-    elif hasattr(source, "save") and hasattr(source, "convert"):  # PIL
-        buffer = io.BytesIO()
-        try:
-            source.save(buffer, format="PNG")
-        except OSError:  # PNG has no such mode, as with CMYK
-            source.convert("RGB").save(buffer, format="PNG")
-        data = buffer.getvalue()
-    else:
-        import numpy as np
-
-        buffer = io.BytesIO()
-        np.save(buffer, np.asarray(source), allow_pickle=False)
-        return "data:application/x-npy;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return f"data:{part.kind}/*;base64," + base64.b64encode(data).decode()

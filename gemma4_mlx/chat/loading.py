@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+from ..errors import MediaError
 from ..processing.audio import load_audio
 from ..processing.image import load_image
 from ..processing.video import load_video
-from .messages import Audio, Image, Media, Video
+from .messages import Audio, Image, Media, Refused, Video
 
 _LOADERS = {"image": load_image, "audio": load_audio, "video": load_video}
 
@@ -41,6 +42,8 @@ class MediaLoader:
 
     def load(self, part: Media):
         """The ImageInput, AudioInput or VideoInput of a part. Raises MediaError."""
+        if isinstance(part.source, Refused):
+            raise MediaError(part.source.reason)
         known = self._loaded.get(id(part))
         if known is not None:
             return known[1]

@@ -42,12 +42,28 @@ class ToolCall:
         name: the tool's name.
         arguments: by name; empty if the call could not be read.
         error: why the call could not be read, None if it could.
+        loaded: the call comes from a file, not from a model that ran here: it runs only if the
+            user approves.
     """
 
     id: str
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    loaded: bool = field(default=False, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The source of a picture or sound that a loaded conversation refers to and may not.
+
+    Attributes:
+        reason: which message and part, why, and what would allow it.
+        entry: what the file says, for saving it again.
+    """
+
+    reason: str
+    entry: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ samples -> 99 frames -> 25 soft tokens; the longest clip, 30 s, makes 750. Follo
 (``feature_extraction_gemma4.py``). The unified 12B takes 640 raw samples per token instead.
 """
 
+import contextlib
 import hashlib
 import io
 import math
@@ -233,13 +234,7 @@ def read_file(data: Path | bytes, name: str, limit: float) -> tuple[np.ndarray, 
     import soundfile
 
     try:
-        # Open files, not paths: for a path libsndfile looks for a second file beside it (SD2).
-        with (
-            io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream,
-            soundfile.SoundFile(stream) as file,
-        ):
-            if file.format not in SOUND_FORMATS:
-                raise MediaError(f"{name} is {file.format_info}, which is not read here")
+        with _sound_file(data, name) as file:
             rate = file.samplerate
             known = file.frames / rate if file.frames < 1 << 60 else 0  # a stream may not say
             _check_length(known, limit, name, split=limit == MAX_SECONDS)
@@ -257,6 +252,34 @@ def read_file(data: Path | bytes, name: str, limit: float) -> tuple[np.ndarray, 
     if not len(samples):
         raise MediaError(f"{name} holds no sound")
     return samples.astype(np.float32, copy=False), rate
+
+
+@contextlib.contextmanager
+def _sound_file(data: Path | bytes, name: str):
+    """libsndfile's reader of a file, if its format is one of those that are read."""
+    import soundfile
+
+    # Open files, not paths: for a path libsndfile looks for a second file beside it (SD2).
+    with (
+        io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as stream,
+        soundfile.SoundFile(stream) as file,
+    ):
+        if file.format not in SOUND_FORMATS:
+            raise MediaError(f"{name} is {file.format_info}, which is not read here")
+        yield file
+
+
+def check_sound(data: Path | bytes, name: str) -> None:
+    """Raise MediaError unless this begins like a sound that can be read; nothing is decoded."""
+    import soundfile
+
+    try:
+        with _sound_file(data, name):
+            return
+    except MediaError:
+        raise
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError) as error:
+        _other_reader(data, name, 0.0, error)
 
 
 def _other_reader(data, name: str, limit: float, first_error: Exception) -> tuple[list, int]:

@@ -186,12 +186,21 @@ def open_image(source: Any):
         picture = _from_array(np.asarray(source))
         return picture, picture.size, "array"
     data, name = locate(source)
+    with _stream(data, name) as stream:
+        return *_decoded(*_opened(stream, name), name), name
+
+
+def check_picture(data: Path | bytes, name: str) -> None:
+    """Raise MediaError unless this begins like a picture that can be read; nothing is decoded."""
+    with _stream(data, name) as stream:
+        _opened(stream, name)
+
+
+def _stream(data: Path | bytes, name: str):
     try:
-        stream = io.BytesIO(data) if isinstance(data, bytes) else data.open("rb")
+        return io.BytesIO(data) if isinstance(data, bytes) else data.open("rb")
     except OSError as error:
         raise MediaError(f"{name} cannot be opened: {error}") from None
-    with stream:
-        return *_decoded(*_opened(stream, name), name), name
 
 
 def _opened(stream, name: str):

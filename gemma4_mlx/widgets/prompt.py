@@ -26,6 +26,7 @@ import traitlets
 
 from gemma4_mlx.chat import Audio, Chat, Image, Message, Text, Video
 from gemma4_mlx.chat.history import load as load_history
+from gemma4_mlx.chat.history import refused
 from gemma4_mlx.chat.loading import as_parts
 from gemma4_mlx.errors import ChatError
 from gemma4_mlx.widgets.answering import Answering
@@ -297,13 +298,17 @@ class Prompt(Widget):
     def answer_load(self, text: str) -> bool:
         """The conversation of a file takes the place of this one.
 
-        Raises ChatError while the model answers, and for a file that holds none.
+        Raises ChatError while the model answers, for a file that holds none, and for one whose
+        pictures or sounds are not in it: the view cannot know which other files may be read.
         """
         with self._lock, tempfile.TemporaryDirectory() as folder:
             self._check_idle()
             path = Path(folder) / "conversation.json"
             path.write_text(text, encoding="utf-8")
-            self.chat.messages[:] = load_history(path)["messages"]
+            messages = load_history(path)["messages"]
+            if reasons := refused(messages):
+                raise ChatError("; ".join(reasons))
+            self.chat.messages[:] = messages
             self._forget()
         return True
 

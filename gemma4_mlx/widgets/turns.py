@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma4_mlx.chat import Chat, Message, Text
+from gemma4_mlx.chat.messages import Refused
 from gemma4_mlx.errors import ChatError
 from gemma4_mlx.widgets.attachments import as_wav, describe
 from gemma4_mlx.widgets.branches import Branches
@@ -91,6 +92,8 @@ class ChatView:
 
     def show_media(self, part: Any) -> dict:
         """The view's part for a picture, sound or video; made once."""
+        if isinstance(part.source, Refused):
+            return {"kind": "text", "text": part.source.reason}
         known = self._shown.get(id(part))
         if known is None:
             medium = self.chat._media.load(part)

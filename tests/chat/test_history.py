@@ -72,7 +72,7 @@ def test_media_are_embedded_or_referred_to(actor, tmp_path):
     assert light[4] == {"type": "image", "url": "https://example.org/cat.png"}
 
     for name in ("whole.json", "light.json"):
-        loaded = Chat.load(tmp_path / name, actor).messages[1].parts
+        loaded = Chat.load(tmp_path / name, actor, addresses=True).messages[1].parts
         for ours, theirs in zip(parts, loaded):
             assert (type(ours), ours.options) == (type(theirs), theirs.options)
         assert loaded[2].name == "black"
@@ -84,9 +84,9 @@ def test_media_are_embedded_or_referred_to(actor, tmp_path):
         assert np.array_equal(loaded[6].source, parts[6].source)
 
     file.unlink()
-    assert Chat.load(tmp_path / "whole.json", actor)
-    with pytest.raises(ChatError, match=r"message 1: the image .*cat\.png is gone"):
-        Chat.load(tmp_path / "light.json", actor)
+    assert Chat.load(tmp_path / "whole.json", actor, addresses=True)
+    with pytest.warns(UserWarning, match=r"message 1, part 0: the image .*cat\.png is gone"):
+        Chat.load(tmp_path / "light.json", actor, addresses=True)
     with pytest.raises(ChatError, match="cannot be embedded"):
         chat.save(tmp_path / "late.json")
 
@@ -157,7 +157,7 @@ def test_an_interrupted_save_harms_nothing(tmp_path, monkeypatch, actor):
         ('{"format": "gemma4-mlx chat", "version": 99}', "has version 99"),
         ("PARTS:[{}]", "message 0 is damaged"),
         ('PARTS:[{"type": "smell"}]', "unknown part 'smell'"),
-        ('PARTS:[{"type": "image"}]', "neither data nor an address"),
+        ('PARTS:[{"type": "image", "name": 5}]', "name of the image is a int"),
         ('PARTS:[{"type": "thinking", "text": "x"}]', "cannot hold a Thinking"),
     ],
 )
