@@ -116,11 +116,16 @@ def _single_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     if files:
         return files
-    others = sorted(f.name for f in folder.iterdir() if f.suffix in (*_PICKLED, ".gguf"))
+    ggufs = sorted(folder.glob("*.gguf"))
+    if ggufs:
+        raise CheckpointError(
+            f"{folder} holds no .safetensors file; to read its GGUF, load {ggufs[0]}"
+        )
+    others = sorted(f.name for f in folder.iterdir() if f.suffix in _PICKLED)
     if others:
         raise CheckpointError(
-            f"{folder} holds {others[0]} but no .safetensors file; pickled and GGUF weights are "
-            "never opened here: use the model's safetensors release"
+            f"{folder} holds {others[0]} but no .safetensors file; pickled weights are never "
+            "opened here: use the model's safetensors release"
         )
     raise CheckpointError(
         f"{folder} holds no weights: expected model.safetensors, or shards named by {_INDEX}"

@@ -17,6 +17,8 @@ from .towers import SIDE_FILES, holds
 TEACHING = Path(__file__).parent.parent / "teaching" / "checkpoint"
 #: Files that hold an adapter's weights: mlx-lm's, PEFT's, and PEFT's pickled ones.
 _ADAPTERS = ("adapters.safetensors", "adapter_model.safetensors", "adapter_model.bin")
+#: GGUF files that are no model: towers, and all parts of a split one but the first.
+_SIDE_GGUF = re.compile(r"mmproj|-(?!00001)\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _INDEX = "model.safetensors.index.json"
 _SMALL_FILES = [
@@ -38,7 +40,7 @@ def named_in_environment() -> str | None:
 
 
 def find(path_or_repo: str | Path | None, revision: str | None = None) -> Path:
-    """The folder that holds the checkpoint.
+    """The folder that holds the checkpoint, or the file if it is a GGUF.
 
     None is what the environment variable ``GEMMA4_MODEL`` names (so that a whole notebook runs
     on another model without an edit), without it the embedded teaching model.
@@ -86,6 +88,8 @@ def _repository_like(name: str) -> str:
 def _folder(path: Path) -> Path:
     if path.is_dir():
         return _with_model(path)
+    if path.suffix == ".gguf" and path.exists():
+        return path
     if path.exists():
         raise CheckpointError(f"{path} is a file; give the folder that holds it and config.json")
     raise CheckpointError(f"the folder {path} does not exist")
@@ -102,7 +106,7 @@ def _weight_files(folder: Path, config: Gemma4Config) -> list[str]:
 
 
 def _with_model(folder: Path) -> Path:
-    """The folder itself, or the one in it where the hub's cache keeps a model."""
+    """The folder itself, the one in it where the hub's cache keeps a model, or its GGUF file."""
     if (folder / "config.json").exists():
         return folder
     if (folder / "snapshots").is_dir():
@@ -115,6 +119,11 @@ def _with_model(folder: Path) -> Path:
         raise CheckpointError(
             f"{folder} holds an adapter ({adapter.name}) and no model: load {base} first"
         )
+    if ggufs := [p for p in sorted(folder.glob("*.gguf")) if not _SIDE_GGUF.search(p.name)]:
+        if len(ggufs) > 1:
+            names = ", ".join(p.name for p in ggufs[:6])
+            raise CheckpointError(f"{folder} holds {len(ggufs)} GGUF files; name one: {names}")
+        return ggufs[0]
     return folder
 
 

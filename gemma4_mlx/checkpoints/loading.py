@@ -20,11 +20,12 @@ from .derived import Derived
 from .files import Stored, read_folder, read_json
 from .find import find, named_in_environment
 from .foreign import translate
+from .foreign.gguf import GGUF
 from .inventory import tensors
 from .layout import Source, arrange
 from .packing import Packing, asked_for, choose
 from .quantized import quantized_layer
-from .read import read_as_stored, read_quantized
+from .read import Loss, read_as_stored, read_quantized
 from .towers import settle
 
 log = logging.getLogger(__name__)
@@ -44,9 +45,10 @@ def load(
     """Load a Gemma 4 model.
 
     Args:
-        path_or_repo: a folder with ``config.json`` and safetensors, or a repository of the
-            Hugging Face hub such as ``"google/gemma-4-E2B-it"``, fetched if it is not cached.
-            None is the embedded teaching model, or what ``GEMMA4_MODEL`` names in the environment.
+        path_or_repo: a folder with ``config.json`` and safetensors, a GGUF file, or a repository
+            of the Hugging Face hub such as ``"google/gemma-4-E2B-it"``, fetched if it is not
+            cached. None is the embedded teaching model, or what ``GEMMA4_MODEL`` names in the
+            environment.
         bits: quantize the text weights to so many bits (8, 6, 5, 4, 3, 2) while reading; peak
             memory is the quantized size and one block. The router keeps 8 bits, vision and
             audio their 16.
@@ -54,7 +56,7 @@ def load(
         mode: ``"affine"``, or one of MLX's block floating point types, ``"mxfp4"``,
             ``"mxfp8"``, ``"nvfp4"``, which fix bits and group size.
         dtype: ``"bfloat16"``, ``"float16"`` or ``"float32"`` for everything not quantized. By
-            default as stored; on the CPU backend float32, because it is several times faster
+            default as stored, and bfloat16 for what another ecosystem quantized; on the CPU backend float32, because it is several times faster
             there and some operations exist in no other type.
         revision: branch, tag or commit of the repository.
 
@@ -66,13 +68,14 @@ def load(
     packing = asked_for(bits, group_size, mode)
     wanted_dtype = _dtype(dtype)
     folder = find(path_or_repo, revision)
-    config, stored, sources, packings = read_plan(folder)
-    if packing and packings:
+    plan = read_plan(folder)
+    config, stored, sources, packings = plan[:4]
+    if packing and packings and not plan.decoded:
         raise CheckpointError(
             f"{folder} is quantized already ({next(iter(packings.values()))}); "
             "leave out bits and mode, or load the 16-bit checkpoint"
         )
-    new = choose(tensors(config), packing)
+    new = {p: how for p, how in choose(tensors(config), packing).items() if p not in packings}
 
     on_cpu = mx.default_device() == mx.cpu
     dtype_of = partial(_dtype_of, dtype=wanted_dtype)
@@ -80,13 +83,21 @@ def load(
         dtype_of = _cpu_dtype_of
         if any(s.dtype in ("BF16", "F16") for s in stored.values()):
             log.info("16-bit weights are converted to float32 for the CPU backend")
+    elif wanted_dtype is None and plan.foreign:
+        # Other ecosystems mix types that MLX would have to widen again in every product.
+        dtype_of = partial(_dtype_of, dtype=mx.bfloat16)
     model = Model(config)
     _quantize_layers(model, packings | new, on_cpu)
     model.load_weights(list(_read(sources, new, dtype_of)))
     mx.eval(model.parameters())  # what is left lazy could be computed on this thread alone
     model.eval()
     source = named_in_environment() if path_or_repo is None else path_or_repo
-    _attach(model, folder, stored, source, packings | new)
+    model.source = "teaching model" if source is None else str(source)
+    model.fingerprint = fingerprint(config, stored, packings | new)
+    if plan.gguf is None:
+        _attach(model, folder)
+    else:
+        model.tokenizer, model.chat_template = plan.gguf.tokenizer(), plan.gguf.chat_template
     return model
 
 
@@ -97,16 +108,38 @@ class Plan(NamedTuple):
     stored: dict[str, Stored]  # by the file's names
     sources: dict[str, Source]  # by the model's names
     packings: dict[str, Packing]  # module -> how it is quantized
+    gguf: GGUF | None = None  # the file, where it is one of llama.cpp's
+
+    @property
+    def decoded(self) -> bool:
+        """Whether some weights were quantized in a way that MLX has no packing for."""
+        derived = (source.stored for source in self.sources.values())
+        return any(isinstance(tensor, Derived) and tensor.origin for tensor in derived)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another ecosystem quantized the weights, or wrote the file."""
+        packed = (self.sources[path + ".weight"].stored for path in self.packings)
+        return bool(self.gguf) or self.decoded or any(isinstance(t, Derived) for t in packed)
 
 
 def read_plan(folder: Path) -> Plan:
-    """Everything about a checkpoint but its weights. Raises CheckpointError, ConfigError."""
-    config = Gemma4Config.from_file(folder)
-    config, stored = settle(folder, config, read_folder(folder))
+    """Everything about a checkpoint (a folder, or a GGUF file) but its weights.
+
+    Raises CheckpointError, ConfigError.
+    """
+    gguf = None
+    if folder.suffix == ".gguf":
+        gguf = GGUF(folder)
+        config, stored, translated = gguf.config, gguf.stored, gguf.tensors()
+    else:
+        config = Gemma4Config.from_file(folder)
+        config, stored = settle(folder, config, read_folder(folder))
+        translated = translate(stored, config)
     wanted = tensors(config)
     shapes = {name: tensor.shape for name, tensor in wanted.items()}
-    sources = arrange(translate(stored, config), config, shapes)
-    return Plan(config, stored, sources, check(str(folder), sources, wanted))
+    sources = arrange(translated, config, shapes)
+    return Plan(config, stored, sources, check(str(folder), sources, wanted), gguf)
 
 
 def _dtype(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
@@ -146,31 +179,31 @@ def _read(
     """Every tensor of the model, evaluated, one after the other."""
     as_stored = {n: s for n, s in sources.items() if n.removesuffix(".weight") not in new}
     yield from read_as_stored(as_stored, dtype_of)
+    loss = Loss()
     for path, packing in new.items():
         source = sources[path + ".weight"]
         dtype = dtype_of(path + ".scales", source)
-        for part, array in read_quantized(source, packing, dtype).items():
+        for part, array in read_quantized(source, packing, dtype, loss).items():
             yield f"{path}.{part}", array
+    for origin, share in loss.by_origin().items():
+        log.warning(
+            "weights stored as %s were quantized once more: they moved by %.1f %% of their size "
+            "(root mean square)",
+            origin,
+            100 * share,
+        )
 
 
-def _attach(
-    model: Model,
-    folder: Path,
-    stored: dict[str, Stored],
-    source: str | Path | None,
-    packings: dict[str, Packing],
-) -> None:
+def _attach(model: Model, folder: Path) -> None:
     """What a checkpoint brings beside its weights."""
     if (folder / "tokenizer.json").is_file():
         from ..processing.tokenizer import Tokenizer
 
         model.tokenizer = Tokenizer.from_folder(folder)
-    model.source = "teaching model" if source is None else str(source)
     model.generation_config = _optional_json(folder, "generation_config.json")
     processor = _optional_json(folder, "processor_config.json")
     model.processor_config = processor or _optional_json(folder, "preprocessor_config.json")
     model.chat_template = _chat_template(folder)
-    model.fingerprint = fingerprint(model.config, stored, packings)
 
 
 def _optional_json(folder: Path, name: str) -> dict:

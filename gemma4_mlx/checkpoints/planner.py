@@ -203,10 +203,11 @@ def _describe(model) -> tuple[str, Gemma4Config, dict[str, Packing] | None]:
         raise ConfigError(
             f"a {type(model).__name__} is no model's name, folder or configuration, and no model"
         )
-    if Path(model).expanduser().is_dir():
+    if Path(model).expanduser().exists():
+        from .find import find
         from .loading import read_plan
 
-        plan = read_plan(Path(model).expanduser())
+        plan = read_plan(find(Path(model)))
         return Path(model).name, plan.config, plan.packings or None
     if not isinstance(model, str):
         raise ConfigError(f"{model} is no folder, and not a model's name or configuration")

@@ -88,10 +88,33 @@ def _computed(source: Source, dtype: mx.Dtype | None) -> mx.array:
     return whole.reshape(source.shape)
 
 
-def read_quantized(source: Source, packing: Packing, dtype: mx.Dtype | None) -> dict[str, mx.array]:
+class Loss:
+    """How far weights that were quantized before move when they are quantized once more."""
+
+    def __init__(self):
+        self._squares: dict[str, list[float]] = {}
+
+    def add(self, origin: str, block: mx.array, parts: list[mx.array], packing: Packing) -> None:
+        """Count a block of weights and its packed form."""
+        how = dict(group_size=packing.group_size, bits=packing.bits, mode=packing.mode)
+        moved = mx.dequantize(*parts, dtype=mx.float32, **how) - block
+        sums = self._squares.setdefault(origin, [0.0, 0.0])
+        sums[0] += mx.sum(moved * moved).item()
+        sums[1] += mx.sum(block * block).item()
+
+    def by_origin(self) -> dict[str, float]:
+        """What the weights were stored as -> root mean square of the change, as a share of the
+        weights' own."""
+        return {origin: (a / b) ** 0.5 if b else 0.0 for origin, (a, b) in self._squares.items()}
+
+
+def read_quantized(
+    source: Source, packing: Packing, dtype: mx.Dtype | None, loss: Loss
+) -> dict[str, mx.array]:
     """Read a matrix in blocks of rows and quantize each: ``weight``, ``scales``, ``biases``.
 
-    Scales and biases of the affine mode get ``dtype`` (None: the matrix's own).
+    Scales and biases of the affine mode get ``dtype`` (None: the matrix's own). ``loss`` counts
+    what is quantized for the second time.
 
     Raises CheckpointError for a file that ends too early.
     """
@@ -102,6 +125,8 @@ def read_quantized(source: Source, packing: Packing, dtype: mx.Dtype | None) -> 
         parts = mx.quantize(
             block, group_size=packing.group_size, bits=packing.bits, mode=packing.mode
         )
+        if isinstance(source.stored, Derived) and source.stored.origin:
+            loss.add(source.stored.origin, block, parts, packing)
         if packing.mode == "affine" and dtype is not None:
             return [parts[0], *(part.astype(dtype) for part in parts[1:])]
         return parts
