@@ -56,8 +56,9 @@ def load(
         mode: ``"affine"``, or one of MLX's block floating point types, ``"mxfp4"``,
             ``"mxfp8"``, ``"nvfp4"``, which fix bits and group size.
         dtype: ``"bfloat16"``, ``"float16"`` or ``"float32"`` for everything not quantized. By
-            default as stored, and bfloat16 for what another ecosystem quantized; on the CPU backend float32, because it is several times faster
-            there and some operations exist in no other type.
+            default as stored, and bfloat16 for what another ecosystem quantized; on the CPU
+            backend float32, because it is several times faster there and some operations exist
+            in no other type.
         revision: branch, tag or commit of the repository.
 
     Raises:
