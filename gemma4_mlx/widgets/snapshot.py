@@ -153,7 +153,7 @@ class Snapshot:
         name = f"g4-{secrets.token_hex(6)}"
         frame = (
             f'<iframe id="{name}" title="{html.escape(self.title)}" '
-            'sandbox="allow-scripts allow-downloads" '
+            'sandbox="allow-scripts allow-downloads" allow="fullscreen" '
             f'style="width:100%;height:{self.height}px;border:0;color-scheme:normal" '
             f'srcdoc="{html.escape(self.page)}"></iframe>\n'
             f"<script>{_HOST % json.dumps(name)}</script>"

@@ -34,6 +34,7 @@ globalThis.fake = {
 globalThis.answers = ANSWERS;
 SERVE
 globalThis.emit = emit;
+globalThis.ask = (type, args) => request(fake, type, args);
 globalThis.push = (...items) => emit("msg:custom", { push: items });
 globalThis.cleanup = g4Widget.render({ model: fake, el: document.getElementById("root") });
 """

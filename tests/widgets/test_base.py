@@ -102,6 +102,39 @@ def test_a_newer_request_of_a_slot_replaces_a_waiting_one(widget, monkeypatch):
     assert sent[1].get("stale") and sent[2].get("stale") and sent[3]["content"] == 9
 
 
+def test_a_long_answer_gives_signs_of_life(widget, monkeypatch):
+    sent, go = [], threading.Event()
+
+    def answer_long():
+        for i in range(100):
+            widget.progress("Comparing", i, 100)
+        go.wait(5)
+
+    def send(content, buffers=None):
+        sent.append(content)
+        if content.get("alive", {}).get("2") is None and "alive" in content:
+            go.set()
+
+    monkeypatch.setattr(base, "BEAT", 0.05)
+    monkeypatch.setattr(widget, "answer_long", answer_long, raising=False)
+    monkeypatch.setattr(widget._pulse, "_send", send)
+    monkeypatch.setattr(widget, "send", send)
+    widget._on_message(widget, {"type": "long", "id": "1"}, [])
+    widget._on_message(widget, {"type": "square", "id": "2", "x": 1}, [])
+    for _ in range(250):
+        if {"id": "2", "content": 1} in sent:
+            break
+        time.sleep(0.02)
+    alive = [m["alive"] for m in sent if "alive" in m]
+    assert alive[-1]["1"] == {"what": "Comparing", "done": 99, "total": 100}
+    assert all("2" in beat for beat in alive), "one that waits is alive, too"
+    assert sent.index({"id": "1", "content": None}) < sent.index({"id": "2", "content": 1})
+    thread = widget._pulse._thread
+    if thread is not None:
+        thread.join(5)
+    assert not widget._pulse._open and widget._pulse._thread is None, "it ends with the last answer"
+
+
 def test_the_flusher_keeps_its_rate_and_loses_nothing():
     state, seen = {"n": 0}, []
     flusher = base.Flusher(lambda: seen.append((time.perf_counter(), state["n"])))

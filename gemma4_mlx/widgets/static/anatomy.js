@@ -46,10 +46,10 @@ function render({ model, el }) {
         middles.set(block.layer, x + wide / 2);
         const fact = factOf(block.layer), full = fact.kind === "full";
         labels.append(h("rect", { x: x + 1, y: TOP + HEIGHT + 4, width: Math.max(1, wide - 2), height: 5, fill: full ? "var(--g4-accent)" : "var(--g4-line)" }, h("title", {}, layerText(fact))));
-        if (x + wide / 2 - labelEnd > 22) { labels.append(h("text", { x: x + wide / 2, y: TOP + HEIGHT + 24, "font-size": 11, "text-anchor": "middle", class: full ? null : "g4-faint" }, `L${block.layer}`)); labelEnd = x + wide / 2; }
+        if (x + wide / 2 - labelEnd > 22) { labels.append(h("text", { x: x + wide / 2, y: TOP + HEIGHT + 24, "font-size": 12, "text-anchor": "middle", class: full ? null : "g4-faint" }, `L${block.layer}`)); labelEnd = x + wide / 2; }
       } else if (wide > 46) {
         const words = blockName(block).split(" ")[0] === "Norms" ? "Output" : blockName(block);
-        labels.append(h("text", { x: x + wide / 2, y: TOP + HEIGHT + 24, "font-size": 11, "text-anchor": "middle", class: "g4-faint" }, wide > words.length * 6 ? words : words.split(" ")[0]));
+        labels.append(h("text", { x: x + wide / 2, y: TOP + HEIGHT + 24, "font-size": 12, "text-anchor": "middle", class: "g4-faint" }, wide > words.length * 6 ? words : words.split(" ")[0]));
         labelEnd = x + wide / 2;
       }
       bodies.append(column);
@@ -62,7 +62,7 @@ function render({ model, el }) {
       arcs.append(h("path", { class: on ? "g4-arc g4-on" : "g4-arc", d: `M ${a} ${TOP - 2} C ${a} ${TOP - lift * 1.3}, ${b} ${TOP - lift * 1.3}, ${b} ${TOP - 2}` }, h("title", {}, `Layer ${fact.layer} reads the keys and values of layer ${fact.donor}`)));
     }
     plan.append(arcs, bodies, labels);
-    if (meta.layers.some((f) => f.donor !== null)) plan.append(h("text", { x: 0, y: 14, "font-size": 11, class: "g4-faint" }, "Arcs: layers that read another layer's keys and values"));
+    if (meta.layers.some((f) => f.donor !== null)) plan.append(h("text", { x: 0, y: 14, "font-size": 12, class: "g4-faint" }, "Arcs: layers that read another layer's keys and values"));
   }
 
   const layerText = (f) => `Layer ${f.layer}: ${f.kind === "full" ? "full attention" : `sliding attention, window ${formatCount(f.window)}`}`;

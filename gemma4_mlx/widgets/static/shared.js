@@ -205,6 +205,10 @@ export function mount(model, el, name) {
     signal.addEventListener("abort", () => clearInterval(timer));
   }
 
+  // The view's own header takes the button, once the view is built.
+  if (document.fullscreenEnabled) queueMicrotask(() => {
+    (root.querySelector(".g4-headline, .g4-head") ?? root).append(presenter(root, signal));
+  });
   const { ink, onInk } = followInk(root, signal);
   const tip = makeTip(root, signal);
   return {
@@ -221,6 +225,18 @@ export function mount(model, el, name) {
     node.className = "g4-banner";
     return node;
   }
+}
+
+/** A button that shows the widget alone on the whole screen, for a projector. */
+function presenter(/** @type {HTMLElement} */ root, /** @type {AbortSignal} */ signal) {
+  const says = "Fill the screen (Escape ends it)";
+  const button = h("button", { type: "button", class: "g4-quiet g4-present", title: says, "aria-label": says, "aria-pressed": "false", signal,
+    onclick: () => (root.matches(":fullscreen") ? document.exitFullscreen() : root.requestFullscreen()) },
+  icon("M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5"));
+  root.addEventListener("fullscreenchange", () => {
+    button.setAttribute("aria-pressed", String(root.matches(":fullscreen")));
+  }, { signal });
+  return button;
 }
 
 /** Speak at most once a second, the newest text last. @param {HTMLElement} node */

@@ -183,8 +183,8 @@ export function tokenView(o) {
       const colour = paint.background(media.start + k, true), [x, y, w, hh] = boxOf(source, k);
       if (colour) { context.globalAlpha = picture ? paint.alpha?.(media.start + k) ?? 0.62 : 0.9; context.fillStyle = colour; context.fillRect(x, y, w, hh); context.globalAlpha = 1; }
       const label = paint.label?.(media.start + k);
-      if (label && w > 15) {
-        context.font = `600 ${Math.min(11, w / 2)}px ` + ink.font; context.textAlign = "center"; context.textBaseline = "middle";
+      if (label && w >= 20) {
+        context.font = "600 12px " + ink.font; context.textAlign = "center"; context.textBaseline = "middle";
         context.lineWidth = 2.5; context.strokeStyle = ink.panel; context.strokeText(label, x + w / 2, y + hh / 2);
         context.fillStyle = ink.text; context.fillText(label, x + w / 2, y + hh / 2);
       }
@@ -198,7 +198,7 @@ export function tokenView(o) {
         context.lineTo(x, height / 2 - wave[2 * k] * height * 0.46 + 0.5);
       }
       context.stroke();
-      context.fillStyle = ink.faint; context.font = "10px " + ink.font; context.textBaseline = "bottom";
+      context.fillStyle = ink.faint; context.font = "12px " + ink.font; context.textBaseline = "bottom";
       context.textAlign = "left"; context.fillText("0 s", 3, height - 2);
       context.textAlign = "right"; context.fillText(`${content.seconds.toFixed(2)} s`, width - 3, height - 2);
     }
