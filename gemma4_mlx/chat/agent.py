@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import ChatError
+from ..errors import ChatError, MediaError
 from .events import Done, Reply, Step
 from .messages import Message, ToolCall, ToolResult, pending_calls
+from .results import plain_text, words_of
 from .tools import call_tool
 
+#: Calls that run at the same time; the others of a turn wait.
+_AT_ONCE = 32
 #: Asked before a call runs: True lets it, False or a reason in words does not.
 Approve = Callable[[ToolCall], bool | str]
 
@@ -85,6 +88,7 @@ def _run_calls(
     """Run the calls of one turn at the same time; yields results as they come, then adds the tool
     message. However it ends, every call has a result."""
     results: dict[str, ToolResult] = {}
+    at_once = threading.Semaphore(_AT_ONCE)
     finished: queue.SimpleQueue[ToolResult] = queue.SimpleQueue()
     try:
         running = 0
@@ -97,10 +101,17 @@ def _run_calls(
 
             def work(call=call):
                 try:
-                    result = call_tool(call, chat.tools, timeout=timeout, cancelled=cancel.is_set)
+                    with at_once:
+                        result = call_tool(
+                            call, chat.tools, timeout=timeout, cancelled=cancel.is_set
+                        )
+                    for medium in result.media:  # a broken one would end every later turn
+                        chat._media.load(medium)
+                except MediaError as error:
+                    problem = f"what the tool returned cannot be shown to the model: {error}"
+                    result = ToolResult(call.id, call.name, error=plain_text(problem))
                 except BaseException as error:  # without a result the loop below waits for ever
-                    problem = f"{type(error).__name__}: {error}"
-                    result = ToolResult(call.id, call.name, error=problem)
+                    result = ToolResult(call.id, call.name, error=words_of(error))
                 finished.put(result)
 
             threading.Thread(target=work, name=f"call {call.name}", daemon=True).start()

@@ -23,7 +23,8 @@ from typing import Any
 
 from ..errors import ToolError
 from .docstrings import read_docstring
-from .messages import Audio, Image, ToolCall, ToolResult, Video
+from .messages import ToolCall, ToolResult
+from .results import plain_result, plain_text, words_of
 from .schemas import declared_schema
 
 #: What a tool may be called.
@@ -223,7 +224,7 @@ def call_tool(
     """
 
     def failed(problem: str) -> ToolResult:
-        return ToolResult(call.id, call.name, error=problem)
+        return ToolResult(call.id, call.name, error=plain_text(problem))
 
     if call.error is not None:
         return failed(call.error)
@@ -251,12 +252,8 @@ def call_tool(
         if limit is not None and waited >= limit and thread.is_alive():
             return failed(f"no result after {limit:g} s; the call was given up")
     if "error" in outcome:
-        error = outcome["error"]
-        return failed(f"{type(error).__name__}: {error}")
-    try:
-        result, media = split_media(outcome.get("result"))
-    except Exception as error:
-        return failed(f"the result cannot be written as JSON: {error}")
+        return failed(words_of(outcome["error"]))
+    result, media = plain_result(outcome.get("result"))
     return ToolResult(call.id, call.name, result, media=media)
 
 
@@ -270,33 +267,3 @@ def _run(function: Callable, keywords: dict[str, Any], outcome: dict[str, Any]) 
         outcome["result"] = result
     except BaseException as error:
         outcome["error"] = error
-
-
-def split_media(value: Any) -> tuple[Any, tuple[Image | Audio | Video, ...]]:
-    """(plain data, media) of what a tool returned: pydantic objects, dataclasses, dates, numpy
-    numbers and the like become plain, pictures and sounds are taken out."""
-    media: list[Image | Audio | Video] = []
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, Image | Audio | Video):
-            media.append(item)
-            return f"{item.kind} {len(media)}"
-        if type(item).__module__.split(".")[0] == "PIL":
-            media.append(Image(item))
-            return f"image {len(media)}"
-        if isinstance(item, Mapping):
-            return {str(k): plain(v) for k, v in item.items()}
-        if isinstance(item, list | tuple | set | frozenset):
-            return [plain(v) for v in item]
-        if hasattr(item, "tolist") and hasattr(item, "dtype"):  # numpy and MLX
-            return item.tolist()
-        if item is None or isinstance(item, str | int | float | bool):
-            return item
-        from pydantic_core import to_jsonable_python
-
-        return to_jsonable_python(item, fallback=str)
-
-    result = plain(value)
-    if media and value is not None and not isinstance(value, Mapping | list | tuple | set):
-        result = None
-    return result, tuple(media)

@@ -45,13 +45,15 @@ class Budget:
 
     Args:
         size: characters and values of what is rendered.
+
+    Seconds are the processor's, spent in this thread.
     """
 
     def __init__(self, size: int) -> None:
         self.steps = 100_000 + 50 * size
         self.characters = 4_000_000 + 50 * size
         self.seconds = 1.0 + size / 100_000
-        self._end = time.monotonic() + self.seconds
+        self._end = time.thread_time() + self.seconds  # not the clock: others may be running
 
     def step(self, written: int) -> None:
         """One turn of a loop or call of a macro that writes so many characters by itself."""
@@ -59,7 +61,7 @@ class Budget:
         self.characters -= written
         if self.steps < 0:
             raise _TooMuch("runs without end: more steps than this conversation can need")
-        if self.steps % 16 == 0 and time.monotonic() > self._end:
+        if self.steps % 16 == 0 and time.thread_time() > self._end:
             raise _TooMuch(f"is not done after {self.seconds:.1f} s")
         if self.characters < 0:
             self.spend(0)

@@ -199,7 +199,13 @@ def _mark(value: Any, stand_in: str) -> Any:
         return {_mark(k, stand_in): _mark(v, stand_in) for k, v in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return [_mark(item, stand_in) for item in value]
-    return value
+    if value is None or type(value) in (bool, int, float):
+        return value
+    # Whatever else would be written by its own __str__, which nobody has marked.
+    raise ChatError(
+        f"a message or tool holds a {type(value).__name__}: a template takes text, numbers, lists "
+        "and dicts."
+    )
 
 
 def _mark_message(message: Mapping[str, Any], stand_in: str) -> dict[str, Any]:
