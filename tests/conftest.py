@@ -11,6 +11,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from as_gpu import (  # noqa: F401  (hooks)
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+)
 
 import gemma4_mlx  # noqa: F401  (loads OpenBLAS before anything imports mlx.core)
 
