@@ -1,4 +1,4 @@
-"""``gemma4-mlx lab | chat | trace | fit | check``: the package from a terminal.
+"""``gemma4-mlx lab | chat | trace | fit | verify | check``: the package from a terminal.
 
 A mistake of the user's (a file that is not there, a model too large) is one line on standard
 error and exit status 2; Ctrl-C is 130.
@@ -112,6 +112,15 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--kv-bits", type=int, help="bits of full-attention keys and values (8, 4)")
     fit.add_argument("--memory", type=_gib, help="GiB of a Mac; without it, this machine")
     fit.set_defaults(run=_fit)
+
+    verify = commands.add_parser("verify", help="prove a model on this machine, layer by layer")
+    verify.add_argument(
+        "model", nargs="?", help="folder or hub repository; without it, what GEMMA4_MODEL names, "
+        "or the teaching model",
+    )  # fmt: skip
+    verify.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    verify.add_argument("--html", type=Path, metavar="FILE", help="write the result as a page")
+    verify.set_defaults(run=_verify)
 
     check = commands.add_parser("check", help="what this machine has, and whether it works")
     check.set_defaults(run=_check)
@@ -363,6 +372,23 @@ def _fit(options: argparse.Namespace) -> int:
     }
     print_fit(options.model, **{k: v for k, v in given.items() if v is not None})
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """Exit status 1 where the model is not sound."""
+    from .atomic import replacing
+    from .verify import verify
+
+    for file in (options.json, options.html):
+        if file is not None and not file.parent.is_dir():
+            raise Gemma4Error(f"{file.parent} is not a folder")
+    report = verify(options.model, progress=lambda part: print(f"{part} ...", file=sys.stderr))
+    print(report)
+    for file, made in ((options.json, report.to_json), (options.html, report.to_html)):
+        if file is not None:
+            with replacing(file) as opened:
+                opened.write(made().encode())
+    return 0 if report.sound else 1
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ LEVELS = [
     {"model"},
     {"processing", "checkpoints"},
     {"generation"},
-    {"chat", "tracing"},
+    {"chat", "tracing", "verify"},
     {"widgets"},
     {"teaching", "cli", "__init__", "__main__"},
 ]

@@ -1,0 +1,168 @@
+"""The weights as the checkpoint's files hold them, read again and apart from the loaded model."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ..checkpoints.loading import read_plan
+from ..checkpoints.read import read_as_stored
+from .report import Finding
+
+#: Weights further out than so many times their tensor's size are no trained weights.
+OUTLIER = 1e4
+#: So many zeros in a row are a hole in a file, not weights.
+HOLE = 4096
+_BLOB = re.compile(r"[0-9a-f]{64}")
+
+
+class Weights:
+    """Tensors by the model's names, one layer's at a time, as NumPy arrays of type ``wide``.
+
+    With a ``folder`` they come from its files, wherever the model took them as they are; what it
+    quantized while loading, and everything without a folder, is the model's own.
+    """
+
+    def __init__(self, model, folder: Path | None, wide: type):
+        self.model, self.wide, self.folder = model, wide, folder
+        self._own = dict(tree_flatten(model.parameters()))
+        self._packed = {
+            path: module for path, module in model.named_modules() if hasattr(module, "bits")
+        }
+        self._sources, self._requantized = {}, {}
+        if folder is not None:
+            sources = read_plan(folder).sources
+            self._sources = {n: s for n, s in sources.items() if n in self._own}
+            for path in self._packed:  # quantized while it was loaded
+                if path + ".scales" not in sources and path + ".weight" in sources:
+                    self._requantized[path] = self._sources.pop(path + ".weight")
+        self._held: dict[str, mx.array] = {}
+
+    def hold(self, prefix: str) -> None:
+        """Read what begins with ``prefix``, and let go of what was held before."""
+        wanted = {n: s for n, s in self._sources.items() if n.startswith(prefix)}
+        with mx.stream(mx.cpu):
+            self._held = dict(read_as_stored(wanted, lambda *_: None))
+
+    def raw(self, name: str) -> mx.array:
+        if name not in self._held and name in self._sources:
+            self.hold(_group(name))
+        return self._held.get(name, self._own.get(name))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._own
+
+    def __call__(self, name: str, rows=None) -> np.ndarray:
+        """A tensor, unpacked; ``rows``: some of its rows, or one expert's matrix."""
+        path, _, last = name.rpartition(".")
+        parts = [name]
+        if last == "weight" and path in self._packed:
+            parts = [name, path + ".scales", path + ".biases"]
+        arrays = [self.raw(part) for part in parts]
+        with mx.stream(mx.cpu):
+            if rows is not None:
+                index = rows if isinstance(rows, int | slice) else mx.array(np.asarray(rows))
+                arrays = [None if a is None else a[index] for a in arrays]
+            array = arrays[0]
+            if len(parts) > 1:
+                module = self._packed[path]
+                array = mx.dequantize(
+                    *(a if a is None or a.dtype in _WHOLE else a.astype(mx.float32)
+                      for a in arrays),
+                    group_size=module.group_size, bits=module.bits, mode=module.mode,
+                    dtype=mx.float32,
+                )  # fmt: skip
+            return np.array(array.astype(mx.float32)).astype(self.wide)
+
+    def findings(self) -> Iterator[Finding]:
+        """What is wrong with the weights themselves, tensor by tensor."""
+        if self.folder is not None:
+            yield from _digests(self.folder)
+        for name, own in self._own.items():
+            stored = self.raw(name)
+            layer, mechanism = place_of(name)
+            with mx.stream(mx.cpu):
+                if stored is not own:
+                    same = stored.shape == own.shape and mx.array_equal(
+                        stored.astype(own.dtype), own, equal_nan=True
+                    )
+                    if not same:
+                        note = f"{name} is not what the file holds"
+                        yield Finding("weights", layer, mechanism, note=note)
+            if not mx.issubdtype(stored.dtype, mx.floating):
+                continue
+            with mx.stream(mx.cpu):
+                note = _odd(np.array(stored.astype(mx.float32)), name)
+            if note:
+                yield Finding("weights", layer, mechanism, note=f"{name} {note}")
+        self._held = {}
+        for path, source in self._requantized.items():
+            if note := self._lost(path, source):
+                layer, mechanism = place_of(path)
+                yield Finding("weights", layer, mechanism, note=f"{path} {note}")
+
+    def _lost(self, path: str, source) -> str | None:
+        """What is wrong with a matrix that was quantized while it was loaded: it should be about
+        as far from the file's as quantizing leaves it."""
+        module, name = self._packed[path], path + ".weight"
+        how = dict(group_size=module.group_size, bits=module.bits, mode=module.mode)
+        with mx.stream(mx.cpu):
+            ((_, stored),) = read_as_stored({name: source}, lambda *_: mx.float32)
+            again = mx.dequantize(*mx.quantize(stored, **how), dtype=mx.float32, **how)
+            explained = mx.sqrt(((again - stored) ** 2).mean()).item()
+            again = mx.array(self(name).astype(np.float32))
+            error = mx.sqrt(((again - stored) ** 2).mean()).item()
+        if error <= 1.5 * explained:
+            return None
+        return f"is {error:.2g} from the file's weights, {module.bits} bits explain {explained:.2g}"
+
+
+_WHOLE = (mx.uint32, mx.uint8)
+
+
+def _odd(values: np.ndarray, name: str) -> str | None:
+    if not np.isfinite(values).all():
+        return f"holds {int((~np.isfinite(values)).sum()):,} values that are no numbers"
+    if values.ndim < 2 or values.size < 2 * HOLE:
+        return None
+    size = float(np.median(np.abs(values.ravel()[:: max(1, values.size // 65536)])))
+    most = float(np.abs(values).max())
+    if size > 0 and most > OUTLIER * size:
+        return f"holds {most:.3g}, its usual size is {size:.3g}: a damaged file?"
+    if "embed_tokens" not in name and size > 0:
+        empty = np.flatnonzero(np.add.reduceat(
+            np.abs(values.ravel()), np.arange(0, values.size // HOLE * HOLE, HOLE)
+        ) == 0)  # fmt: skip
+        if len(empty):
+            return f"has {len(empty) * HOLE:,} zeros in a row: a hole in the file?"
+    return None
+
+
+def _group(name: str) -> str:
+    """The start of the names that are read together: a layer's, a tower's, or one tensor's."""
+    found = re.match(r"language_model\.model\.layers\.\d+\.|(vision|audio)_tower\.", name)
+    return found[0] if found else name
+
+
+def _digests(folder: Path) -> Iterator[Finding]:
+    """Files of the hub's cache are named by their SHA-256."""
+    for file in sorted(folder.glob("*.safetensors")):
+        if not _BLOB.fullmatch(name := file.resolve().name):
+            continue
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        if digest != name:
+            yield Finding("weights", None, "file", note=f"{file.name} is not the file the hub has")
+
+
+def place_of(name: str) -> tuple[int | None, str]:
+    """Layer and mechanism that a tensor belongs to."""
+    found = re.match(r"language_model\.model\.layers\.(\d+)\.(.+)", name)
+    if not found:
+        return None, name.removeprefix("language_model.model.").split(".")[0]
+    rest = re.sub(r"\.(weight|scales|biases)$", "", found[2])
+    return int(found[1]), rest.removeprefix("self_attn.").removeprefix("experts.switch_glu.")

@@ -1,0 +1,189 @@
+"""``gemma4-mlx verify`` finds planted faults, names where they are, and finds none elsewhere."""
+
+import dataclasses
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import tiny
+
+import gemma4_mlx as g4
+from gemma4_mlx.cli import main
+from gemma4_mlx.config import Rope
+from gemma4_mlx.model import attention, moe
+from gemma4_mlx.model.layers import RotaryEmbedding
+from gemma4_mlx.verify import Report, verify
+
+CONFIG = {**tiny.CONFIG, "vision_config": None, "audio_config": None}
+LAYER = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.save(tmp_path_factory.mktemp("sound"), CONFIG, tiny.weights(CONFIG, mx.float32))
+
+
+@pytest.fixture
+def model(folder):
+    """A model of its own for each test, to be broken."""
+    return g4.load(folder)
+
+
+def faults(model, folder, parts=("layers",)):
+    report = verify(model, folder=folder, parts=parts)
+    assert "Not sound" in str(report) and not report.sound
+    return {(f.layer, f.mechanism) for f in report.faults}
+
+
+def test_a_sound_model_is_sound(model, folder):
+    report = verify(model, folder=folder)
+    assert report.sound, str(report)
+    parts = {f.part for f in report.findings}
+    assert parts >= {"whole prompt", "next token", "chunk of 5", "ways", "8-bit cache", "weights"}
+    assert len({f.mechanism for f in report.findings if f.layer == 1}) >= 15
+
+
+def test_a_wrong_rope_base(model, folder):
+    attention_module = model.layers[LAYER].self_attn
+    attention_module.rope = RotaryEmbedding(attention_module.head_dim, Rope(theta=2e4))
+    assert faults(model, folder) == {(LAYER, "queries")}
+
+
+def test_swapped_gate_and_up_projection_of_one_layer(model, folder):
+    mlp = model.layers[LAYER].mlp
+    mlp.gate_proj, mlp.up_proj = mlp.up_proj, mlp.gate_proj
+    assert faults(model, folder) == {(LAYER, "mlp")}
+    found = faults(model, folder, ("weights",))
+    assert found == {(LAYER, "mlp.gate_proj"), (LAYER, "mlp.up_proj")}
+
+
+def test_swapped_gate_and_up_projection_in_the_code(model, folder, monkeypatch):
+    plain = moe.geglu
+    monkeypatch.setattr(moe, "geglu", lambda gate, up: plain(up, gate))
+    assert faults(model, folder) == {(i, "experts") for i in range(5)}
+
+
+def test_a_stale_scale(model, folder):
+    model.layers[LAYER].layer_scalar = model.layers[LAYER].layer_scalar * 1.01
+    assert faults(model, folder) == {(LAYER, "layer_scalar")}
+    assert faults(model, folder, ("weights",)) == {(LAYER, "layer_scalar")}
+
+
+def test_a_stale_scale_of_a_quantized_layer(folder):
+    model = g4.load(folder, bits=8)
+    q_proj = model.layers[2].self_attn.q_proj
+    assert verify(model, folder=folder, parts=("layers", "weights")).sound
+    q_proj.scales = mx.roll(q_proj.scales, 1, 0)
+    assert (2, "q_proj") in faults(model, folder, ("weights",))
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+def test_a_window_off_by_one(model, folder, monkeypatch, off):
+    plain = attention.AttentionGeometry.mask
+
+    def mask(self, *arguments):
+        if self.window is not None:
+            self = dataclasses.replace(self, window=self.window + off)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(attention.AttentionGeometry, "mask", mask)
+    assert faults(model, folder) == {(i, "attention") for i in (0, 1, 3)}
+
+
+def test_a_cache_that_forgets_too_early(model, folder):
+    make = model.make_cache
+
+    def forgetful(**options):
+        cache = make(**options)
+        for entry in cache:
+            if hasattr(entry, "window"):
+                entry.window -= 2
+        return cache
+
+    model.make_cache = forgetful
+    assert (0, "cache") in faults(model, folder)
+
+
+def test_a_kernel_that_returns_garbage_past_1066_tokens(model, folder, monkeypatch):
+    plain = attention.attend
+
+    def attend(q, k, v, geometry):
+        out = plain(q, k, v, geometry)
+        late = mx.arange(geometry.n) + geometry.query_start > 1066
+        return mx.where(late[:, None] & (geometry.window is None), out * 1.5 + 0.1, out)
+
+    monkeypatch.setattr(attention, "attend", attend)
+    assert faults(model, folder) == {(2, "attention"), (4, "attention")}
+
+
+def test_a_number_that_is_none(model, folder):
+    bias = np.ones(128, np.float32)
+    bias[7] = np.nan
+    model.layers[LAYER].post_attention_layernorm.weight = mx.array(bias)
+    found = verify(model, folder=folder, parts=("layers",)).faults
+    assert (found[0].layer, found[0].mechanism) == (LAYER, "o_proj") and "no numbers" in str(
+        found[0]
+    )
+
+
+def test_a_corrupt_shard(folder, tmp_path):
+    """Random bytes in the middle of a file, where one layer's weights are."""
+    tensors = mx.load(str(folder / "model.safetensors"))
+    name = next(n for n in tensors if n.endswith(f"layers.{LAYER}.mlp.down_proj.weight"))
+    values = np.array(tensors[name])
+    noise = np.random.default_rng(0).integers(0, 2**32, (20, values.shape[1]), np.uint32)
+    values[20:40] = noise.view(np.float32)
+    broken = tiny.save(tmp_path, CONFIG, {**tensors, name: mx.array(values)})
+    report = verify(broken, parts=("weights",))
+    assert (report.faults[0].layer, report.faults[0].mechanism) == (LAYER, "mlp.down_proj")
+
+
+def test_a_hole_in_a_file(folder, tmp_path):
+    tensors = mx.load(str(folder / "model.safetensors"))
+    name = next(n for n in tensors if n.endswith(f"layers.{LAYER}.self_attn.o_proj.weight"))
+    values = np.array(tensors[name])
+    values.ravel()[4096:12288] = 0
+    broken = tiny.save(tmp_path, CONFIG, {**tensors, name: mx.array(values)})
+    report = verify(broken, parts=("weights",))
+    assert (report.faults[0].layer, report.faults[0].mechanism) == (LAYER, "o_proj")
+
+
+def test_the_page(folder, tmp_path, capsys):
+    arguments = [
+        "verify",
+        str(folder),
+        "--html",
+        f"{tmp_path}/v.html",
+        "--json",
+        f"{tmp_path}/v.json",
+    ]
+    assert main(arguments) == 0
+    assert "Sound" in capsys.readouterr().out
+    told = json.loads((tmp_path / "v.json").read_text())
+    assert told["sound"] and len(told["findings"]) > 100
+    page = (tmp_path / "v.html").read_text()
+    assert "Sound" in page and "@" not in page.split("</style>")[1] and "<script" not in page
+
+
+def test_names_in_a_page_are_text():
+    report = Report("<img src=x>", "a & b")
+    assert "<img" not in report.to_html() and "a &amp; b" in report.to_html()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "name", ["e2b", "e2b_noshare", "moe", "dense31", "everything", "mm", "textonly", "textonly_moe"]
+)
+def test_no_false_alarm(name, dtype, checkpoint):
+    reference = checkpoint(name)
+    model = g4.load(reference.folder, dtype=dtype)
+    report = verify(model, folder=reference.folder)
+    assert report.sound, str(report)
+
+
+@pytest.mark.slow
+def test_the_teaching_model_is_sound():
+    report = verify()
+    assert report.sound and len(report.questions) == 12, str(report)
