@@ -29,7 +29,9 @@ TILE_WEIGHTS = 1 << 23  # weights recomputed for one tile at most, of heads of 6
 ANSWER_WEIGHTS = 1 << 23  # recomputed for one answer to the map, which then asks for the rest
 PICTURE = 48  # cells of a head's small picture along each side
 SPAN_WEIGHTS = 1 << 26  # recomputed for the mass between two spans at most; else from the bins
-SNAPSHOT_PICTURES = 500_000  # bytes of small pictures a snapshot keeps
+SNAPSHOT_PICTURES = (
+    1_100_000  # bytes of small pictures a snapshot keeps, less 4 a token for the text
+)
 SNAPSHOT_TILES = 350_000  # bytes of the chosen head's map
 SNAPSHOT_ROWS = 150_000  # bytes of its rows and columns
 TEXT_PAGES = 256  # pages of text it keeps: 131,072 tokens
@@ -124,12 +126,12 @@ class Attention(TraceView):
         parts = [data.layer(i) for i in data.layers]
 
         def size(side: int) -> int:
-            return sum(
-                len(p.heads) * side * (side if p.window is None else max(8, side // 2))
-                for p in parts
-            )
+            columns = {None: side}  # a band has few columns in a long text
+            for p in parts:
+                columns.setdefault(p.window, min(max(8, side // 2), p.mass.shape[2]))
+            return sum(len(p.heads) * side * columns[p.window] for p in parts)
 
-        while side > 8 and size(side) > SNAPSHOT_PICTURES:
+        while side > 8 and size(side) > max(SNAPSHOT_PICTURES // 2, SNAPSHOT_PICTURES - 4 * data.n):
             side -= 1
         return side
 

@@ -79,7 +79,7 @@ function render({ model, el }) {
         return { ...content, values: decoded(content, buffer), level, row, column };
       } catch {
         if (TILE * 2 ** wanted.level < meta().n) Object.assign(wanted, { level: wanted.level + 1, row: wanted.row >> 1, column: wanted.column >> 1 });
-        else return { ...keysOf(await store.values(now)), level, row, column };
+        else { saySmall(); return { ...keysOf(await store.values(now)), level, row, column }; }
       }
     }
   }
@@ -132,6 +132,7 @@ function render({ model, el }) {
     const { layer, head, stat } = now, n = meta().n;
     offsets.resize(map.state().size);
     offsets.set(null);
+    root.dataset.missing = "1";
     try {
       let found;
       try {
@@ -140,7 +141,8 @@ function render({ model, el }) {
         found = { ...answer.content, values: floats(answer.buffer) };
       } catch (error) {
         if (!view.isStatic) throw error;
-        const picture = await store.values({ layer, head }); // a snapshot holds other heads small
+        saySmall();
+        const picture = await store.values({ layer, head });
         found = { ...picture, rowCell: n / picture.rows, columnCell: picture.reach / picture.columns };
       }
       if (layer !== now.layer || head !== now.head || stat !== now.stat) return;
@@ -241,6 +243,11 @@ function render({ model, el }) {
     mapTitle.replaceChildren(`Layer ${now.layer}, head ${now.head}`, h("span", { class: `g4-kind g4-kind-${layer.kind}` }, layer.kind === "full" ? "full" : `sliding, window ${formatCount(layer.window)}`), layer.donor !== null ? h("span", { class: "g4-shared" }, `keys and values of layer ${layer.donor}`) : "");
     summaryBox.textContent = heads.names.map((name) => `${heads.words.get(name)} ${heads.say(name, index)}`).join(" · ");
     sayWhy();
+  }
+
+  function saySmall() {
+    why.textContent = "This page is a snapshot: it holds this head as a small picture. The notebook has all of it.";
+    why.hidden = false;
   }
 
   // One sentence where single weights are not at hand, and a way to them where the model is.

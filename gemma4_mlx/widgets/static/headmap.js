@@ -91,19 +91,17 @@ export function headMap(o) {
 
   function labels(context, ink) {
     context.textBaseline = "middle"; context.textAlign = "right";
-    let free = TOP - 8;
     layers.forEach((layer, k) => {
       const { y, size, run } = rows[k];
       if (run && k !== run.start) return;
       const middle = run ? y + (size * (run.stop - run.start)) / 2 : y + size / 2;
       const full = layer.kind === "full";
       if (full && !run) { context.fillStyle = ink.accent; context.fillRect(LEFT - 5, y, 3, size - 1); }
-      if (middle < free + 12 && !full) return;
+      if (!full && !run && size < 14) return; // the full layers' names need the room
       const between = run && run.stop - run.start > 1 ? `${layer.index}–${layers[run.stop - 1].index}` : layer.index;
       context.font = `${full ? "600 " : ""}12px ${ink.font}`;
       context.fillStyle = full ? ink.text : ink.faint;
-      context.fillText(run ? `▸ ${between}` : full ? `L${between}` : `${between}`, LEFT - 9, middle + 0.5);
-      free = middle;
+      context.fillText(run ? `▸ ${between}` : `L${between}`, LEFT - 9, middle + 0.5);
     });
     context.fillStyle = ink.faint; context.font = `12px ${ink.font}`; context.textBaseline = "alphabetic"; context.textAlign = "left";
     if (o.order()) { context.fillText(most * cell > 150 ? "highest → lowest" : "high → low", LEFT, TOP - 7); return; }
