@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from gemma4_mlx.tracing.tiles import checked_span
 from gemma4_mlx.widgets.attention_picture import attention_drawing
-from gemma4_mlx.widgets.headpictures import layer_cells, layer_pictures, pooled_masses, pooled_row
+from gemma4_mlx.widgets.headpictures import layer_cells, layer_pictures, pooled_row
 from gemma4_mlx.widgets.headstats import METHOD, SUMMARY_NAMES, HeadStats, head_stats
 from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
 
@@ -206,47 +205,54 @@ class Attention(TraceView):
     def answer_offsets(self, layer: int, head: int, stat: str = "mean") -> tuple[dict, bytes]:
         """A sliding head as queries x offset over the whole text: float32 (rows, columns).
 
-        ``rowCell`` and ``columnCell`` are tokens per cell.
+        ``rowCell`` and ``columnCell`` are tokens per cell, ``start`` is the offset at the left edge
+        of the first column: a key bin so many bins back holds offsets around so many widths.
         """
         data = self.trace.attention
         cells, axis, reach = layer_cells(data, layer, stat, head)
         if axis != "offsets":
             raise ValueError(f"layer {layer} sees every earlier token: it has no offsets")
+        recorded = data.layer(layer).offset_mass is not None and stat != "max"
         content = {
             "rows": cells.shape[1],
             "columns": cells.shape[2],
             "rowCell": int(data.width),
             "columnCell": reach / cells.shape[2],
+            "start": 0 if recorded else -data.width / 2,
         }
         return content, np.ascontiguousarray(cells[0], "<f4").tobytes()
 
     def answer_span(self, source: list, target: list, compute: bool = False) -> tuple[dict, bytes]:
         """Every head's mass from one span to another, float32 (heads,), and a ``note`` on it.
 
-        Exact where queries and keys are at hand, elsewhere as the bins have it; ``demand`` tells
-        that ``compute`` would run the model for the rest. Raises TraceError for a span outside the
-        text.
+        Exact where queries and keys are at hand, elsewhere for the spans moved outwards to bins;
+        ``demand`` tells that ``compute`` would run the model for the rest. Raises TraceError for a
+        span outside the text.
         """
         data = self.trace.attention
-        for span, what in ((source, "source"), (target, "target")):
-            checked_span(span, data.n, what)
-        source, target = tuple(source), tuple(target)
-        heads = [(layer, head) for layer in data.layers for head in data.heads(layer)]
-        states = {layer: data.exactness(layer) for layer in data.layers}
-        mass, found = pooled_masses(data, source, target), {}
-        area = len(heads) * (source[1] - source[0]) * (target[1] - target[0])
-        if compute or (data.retained and area <= SPAN_WEIGHTS):
-            ranked = data.find(source, target, compute=compute)
-            found = {(f.layer, f.head): f.mass for f in ranked}
-            mass = np.array([found.get(h, m) for h, m in zip(heads, mass)], np.float32)
+        source, target = slice(*source), slice(*target)
+        area = (source.stop - source.start) * (target.stop - target.start)
+        count = len(self.stats.unlike)
+        exact = 0 < count * area <= SPAN_WEIGHTS
+        masses = data.span_mass(target, source, exact=exact)
+        rows = [(k, list(data.heads(layer))) for k, layer in enumerate(data.layers)]
+        mass = np.concatenate([masses.values[row] for row in rows])
+        known = int(np.concatenate([masses.exact[row] for row in rows]).sum())
+        if compute:
+            found = {(f.layer, f.head): f.mass for f in data.find(source, target)}
+            heads = [(layer, head) for layer in data.layers for head in data.heads(layer)]
+            mass, known = np.array([found.get(h, m) for h, m in zip(heads, mass)]), len(found)
         note = "Mean over the first span's tokens of the weight they put on the second. "
-        if len(found) == len(heads):
+        if known == count:
             note += "Exact."
         else:
-            known = f"Exact for {len(found):,} of {len(heads):,} heads, the others" if found else ""
-            note += f"{known or 'All'} as their bins of {data.width} tokens have it."
-        demand = len(found) < len(heads) and "on demand" in states.values()
-        return {"note": note, "demand": demand}, mass.astype("<f4").tobytes()
+            some = f"Exact for {known:,} of {count:,} heads; the others" if known else "Pooled"
+            spans = [f"{s.start:,} to {s.stop - 1:,}" for s in (masses.source, masses.target)]
+            note += f"{some}: from {spans[0]} on {spans[1]}, whole bins of {data.width} tokens."
+        demand = known < count and any(
+            data.exactness(layer) == "on demand" for layer in data.layers
+        )
+        return {"note": note, "demand": demand}, np.asarray(mass, "<f4").tobytes()
 
     def answer_why(self, layer: int, head: int) -> dict:
         """Whether a head's single weights are at hand ("kept", "on demand" or "pooled"), and a

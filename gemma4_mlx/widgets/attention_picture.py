@@ -33,7 +33,7 @@ def attention_drawing(view) -> Drawing:
         return out
     data, now = view.trace.attention, view.chosen()
     most = max(len(layer["heads"]) for layer in view.meta["layers"])
-    cell = min(28, HEADS_WIDE / most)
+    cell = min(56, HEADS_WIDE / most)
     row = min(22, LAYERS_HIGH / len(view.meta["layers"]))
     heads_bottom = TOP + row * len(view.meta["layers"])
     left = max(LEFT + cell * most, 330) + 84
@@ -105,7 +105,7 @@ def _draw_map(out: Drawing, view, x: float) -> None:
     if by_offset:
         content, bulk = view.answer_offsets(now["layer"], now["head"])
         values = np.frombuffer(bulk, "<f4").reshape(content["rows"], content["columns"])
-        before = np.arange(content["columns"]) * content["columnCell"]
+        before = content["start"] + np.arange(content["columns"]) * content["columnCell"]
         visible = before[None] < (np.arange(content["rows"])[:, None] + 1) * content["rowCell"]
         across, what = content["columns"] * content["columnCell"], "tokens back to the right"
     else:

@@ -39,12 +39,15 @@ def layer_pictures(data, layer: int, side: int, stat: str = "mean") -> tuple[dic
 def layer_cells(data, layer: int, stat: str, head: int | None = None):
     """A layer's overview (heads, R, columns) with its axis: "keys", or "offsets" up to ``reach``.
 
-    Values are masses averaged over a bin's queries, or maxima. ``head`` takes that one only.
+    Values are masses averaged over a bin's queries, or maxima. Offsets are those that the traced
+    pass recorded, or key bins by how many bins they lie back. ``head`` takes that one only.
     """
     part = data.layer(layer)
-    kept = part.peak if stat == "max" else part.mass
-    if head is not None:
-        kept = kept[part.heads.index(head)][None]
+    one = slice(None) if head is None else [part.heads.index(head)]
+    if part.offset_mass is not None and stat != "max":
+        cells = part.offset_mass[one].astype(np.float32)
+        return cells, "offsets", cells.shape[2] * -(-part.window // cells.shape[2])
+    kept = (part.peak if stat == "max" else part.mass)[one]
     if stat != "max":
         kept = kept / np.diff(data.edges).astype(np.float32)[:, None]
     if part.window is None:
@@ -93,33 +96,3 @@ def pooled_row(data, layer: int, head: int, token: int, mode: str = "row") -> np
     cells, bin_of = data.overview(layer, head), token // data.width
     per_token = cells[bin_of] / sizes if mode == "row" else cells[:, bin_of] / sizes[bin_of]
     return np.repeat(per_token, sizes).astype(np.float32)
-
-
-def pooled_masses(data, source: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
-    """Every head's mass from one span to another as its bins have it: (heads,) in layer order.
-
-    Bins count by the share of theirs that lies in a span. Raises TraceError without overviews.
-    """
-    weight = [_overlap(data, *span) for span in (source, target)]
-    rows = weight[0] / max(weight[0].sum(), 1e-9)
-    share = weight[1] / np.diff(data.edges)
-    out = []
-    used = np.flatnonzero(rows)
-    weights = rows[used] / np.diff(data.edges)[used]
-    for layer in data.layers:
-        part = data.layer(layer)
-        cells, keys = part.mass[:, used], share[None].repeat(len(used), 0)
-        if part.back is not None:  # a band: the keys of its columns, none outside the text
-            key = used[:, None] - part.back + np.arange(cells.shape[2])
-            inside = (key >= 0) & (key < len(share))
-            keys = np.where(inside, share[np.clip(key, 0, len(share) - 1)], 0)
-        out.append(np.einsum("hrc,r,rc->h", cells, weights, keys))
-    return np.concatenate(out).astype(np.float32)
-
-
-def _overlap(data, start: int, stop: int) -> np.ndarray:
-    """Tokens of each bin that lie in [start, stop): (R,)."""
-    edges = data.edges
-    return np.clip(np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start), 0, None).astype(
-        np.float64
-    )

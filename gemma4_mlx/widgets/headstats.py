@@ -58,14 +58,12 @@ def head_stats(data, tokens) -> HeadStats:
         if any(name in part.statistics for part in parts)
         and (name not in MEDIA or tokens.of_kind(name).any())
     ]
-    values = np.full((sum(len(part.heads) for part in parts), len(names)), np.nan, np.float32)
-    sliding, at = np.zeros(len(values), bool), 0
-    for part in parts:
-        rows = slice(at, at := at + len(part.heads))
-        sliding[rows] = part.window is not None
-        for column, name in enumerate(names):
-            if name in part.statistics:
-                values[rows, column] = part.statistics[name].sum(1) / data.n
+    tables = [data.summary_map(name) for name in names]  # (layers, heads)
+    rows = [(k, list(part.heads)) for k, part in enumerate(parts)]
+    columns = [np.concatenate([table[row] for row in rows]) for table in tables]
+    count = sum(len(part.heads) for part in parts)
+    values = np.stack(columns, 1) if columns else np.zeros((count, 0), np.float32)
+    sliding = np.concatenate([np.full(len(p.heads), p.window is not None) for p in parts])
     place = _places(values, names)
     apart = np.zeros_like(place)
     for kind in (False, True):

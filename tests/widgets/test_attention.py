@@ -239,7 +239,9 @@ def test_mass_between_spans_is_exact_or_comes_from_the_bins(trace, view, bands):
     for at in (0, 9, 31):
         expected = dense(full, at // 4, at % 4)[200:210, 150:200].sum(1).mean()
         assert mass[at] == pytest.approx(expected, abs=1e-5)
-    assert "All as their bins of 5 tokens have it" in content["note"] and not content["demand"]
+    assert content["note"].endswith("Exact.") and not content["demand"]
+    note = blind.answer_span([201, 202], [151, 160])[0]["note"]
+    assert note.endswith("Pooled: from 200 to 204 on 150 to 159, whole bins of 5 tokens.")
 
 
 def test_rows_of_layers_that_were_not_kept_are_pooled_and_say_so(trace):
@@ -389,7 +391,8 @@ def test_a_layer_that_was_not_kept_is_computed_on_demand():
     model = g4.load()
     ids = [2, *np.random.default_rng(0).integers(300, 1900, 200).tolist()]
     exact = g4.trace(model, ids, routing=None, attention=g4.AttentionPlan(retain="all"))
-    trace = g4.trace(model, ids, routing=None, attention=g4.AttentionPlan(retain="none"))
+    plan = g4.AttentionPlan(retain="none", bins=32)
+    trace = g4.trace(model, ids, routing=None, attention=plan)
     view = Attention(trace)
     layers = {facts["index"]: facts for facts in view.meta["layers"]}
     assert layers[3]["kept"] == [] and layers[3]["demand"] and layers[3]["exact"] == -1

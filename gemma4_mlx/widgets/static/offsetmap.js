@@ -39,7 +39,8 @@ export function offsetMap(o) {
     picture.getContext("2d").putImageData(image, 0, 0);
     o.onRange(range);
   }
-  const masked = (r, c) => c * data.columnCell > (r + 1) * data.rowCell; // before the text
+  const from = (c) => (data.start ?? 0) + c * data.columnCell; // may lie before 0 by half a bin
+  const masked = (r, c) => from(c) > (r + 1) * data.rowCell; // before the text
 
   function draw() {
     const context = sizeCanvas(canvas, size.width, size.height), ink = o.ink(), { w, h: hh } = plot();
@@ -49,7 +50,7 @@ export function offsetMap(o) {
     context.imageSmoothingEnabled = false;
     const rows = (data.rows * data.rowCell) / data.n, x = (offset) => EDGE.left + (offset / data.reach) * w, y = (token) => EDGE.top + (token / data.n) * hh;
     context.save(); context.beginPath(); context.rect(EDGE.left, EDGE.top, w, hh); context.clip();
-    context.drawImage(picture, EDGE.left, EDGE.top, ((data.columns * data.columnCell) / data.reach) * w, rows * hh);
+    context.drawImage(picture, x(from(0)), EDGE.top, ((data.columns * data.columnCell) / data.reach) * w, rows * hh);
     if (query !== null) { context.fillStyle = ink.accent; context.fillRect(EDGE.left, y(query) - 0.75, w, 1.5); }
     context.restore();
     context.strokeStyle = ink.line; context.strokeRect(EDGE.left - 0.5, EDGE.top - 0.5, w + 1, hh + 1);
@@ -66,11 +67,11 @@ export function offsetMap(o) {
   function cellAt(px, py) {
     const { w, h: hh } = plot(), u = (px - EDGE.left) / w, v = (py - EDGE.top) / hh;
     if (!data || u < 0 || v < 0 || u >= 1 || v >= 1) return null;
-    const r = Math.min(data.rows - 1, Math.floor((v * data.n) / data.rowCell)), c = Math.min(data.columns - 1, Math.floor((u * data.reach) / data.columnCell));
+    const r = Math.min(data.rows - 1, Math.floor((v * data.n) / data.rowCell)), c = Math.min(data.columns - 1, Math.floor((u * data.reach - from(0)) / data.columnCell));
     const value = data.values[r * data.columns + c];
     return {
       query: Math.floor(r * data.rowCell), queryStop: Math.min(data.n, Math.floor((r + 1) * data.rowCell)), at: Math.floor(v * data.n),
-      offset: Math.floor(c * data.columnCell), offsetStop: Math.min(data.reach, Math.floor((c + 1) * data.columnCell)), value, masked: masked(r, c) && !(value > 0),
+      offset: Math.max(0, Math.floor(from(c))), offsetStop: Math.min(data.reach, Math.floor(from(c + 1))), value, masked: masked(r, c) && !(value > 0),
     };
   }
 
@@ -81,7 +82,7 @@ export function offsetMap(o) {
 
   return {
     canvas, cellAt,
-    /** {values, rows, columns, rowCell, columnCell, n, reach}; null while it is on its way. */
+    /** {values, rows, columns, rowCell, columnCell, start, n, reach}; null while it is on its way. */
     set(next) { data = next; if (data) paint(); draw(); },
     repaint() { if (data) paint(); draw(); },
     setScale(next) { scale = next; if (data) paint(); draw(); },
