@@ -15,7 +15,7 @@ def test_tokens_and_routing(name, reference_dir):
     assert len(trace.tokens.find("harbour is 582")) > 1
     if name == "26B-A4B":
         assert trace.routing.experts.shape == (30, 2000, 8)
-        assert (trace.routing.load() == 0).sum() == 3 * 30
+        assert ((trace.routing.load() == 0).sum(1) >= 3).all()
         assert np.abs(trace.routing.weights.sum(-1) - 1).max() < 1e-5
     else:
         assert trace.routing is None and not config.text.enable_moe_block
