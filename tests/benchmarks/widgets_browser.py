@@ -117,7 +117,7 @@ def measure(lab, playwright, path: Path) -> dict[str, list[float]]:
         "document.querySelector('.jp-InputPrompt')?.textContent.match(/\\[\\d+\\]/)"
     )
     page.wait_for_timeout(2000)
-    page.evaluate(MEASURE)
+    page.evaluate(MEASURE + "undefined;")
     before, found = page_memory(), {}
     begin = time.perf_counter()
     notebook.run(1)
