@@ -147,7 +147,7 @@ export function headPanel(o) {
     const canvas = h("canvas", { width: 1, height: 1, "aria-hidden": "true" });
     o.store.paint(canvas, heads.list[index]).catch(o.onError);
     return h("button", { type: "button", class: "g4-thumb", "aria-pressed": String(index === chosen), "aria-label": describe(index), title: describe(index), onclick: () => pick(index) },
-      canvas, ranked ? h("span", {}, shortName(index)) : null, ranked ? h("em", {}, now.by === "group" ? reasonWord(index) : heads.say(now.by, index)) : null);
+      canvas, ranked ? h("span", {}, shortName(index)) : null, ranked ? h("em", {}, now.by === "group" ? reasonWord(index) : heads.say(now.by, index).replace(" spreads", "")) : null);
   }
 
   function pictures() {
