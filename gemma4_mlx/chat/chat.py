@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ChatError
-from ..generation.caches import PromptCache
+from ..generation.caches import PromptCache, checked_snapshot_bytes
 from ..generation.engine import engine
 from ..generation.guides import ThinkingBudget
 from ..generation.sampling import SamplingOptions
@@ -57,6 +57,9 @@ class Chat:
         options: how to sample; a dict overrides single options of the checkpoint's.
         messages: a history to go on from.
         kv_bits: 8 or 4: quantize the cache of the full-attention layers to so many bits.
+        snapshot_bytes: memory for places that the conversation can step back to without reading it
+            again, on top of the cache; None goes by model and machine (see
+            :class:`~gemma4_mlx.generation.PromptCache`).
         strict_tools: let the model write only calls that name a declared tool and fit it.
         beyond_context: go on past the context that the model was made for; answers get worse.
         template: a chat template in place of the checkpoint's.
@@ -71,7 +74,8 @@ class Chat:
         ChatError: ``model`` is none or has no tokenizer, the history is no conversation, or
             ``thinking`` is neither a bool nor a number of tokens.
         ToolError: a function that cannot be declared as a tool.
-        GenerationError: options that make no sense, or ``kv_bits`` other than 8, 4 and None.
+        GenerationError: options that make no sense, or ``kv_bits`` other than 8, 4 and None,
+            or ``snapshot_bytes`` that are no number of bytes.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Chat:
         *,
         messages: Iterable[Message] = (),
         kv_bits: int | None = None,
+        snapshot_bytes: int | None = None,
         strict_tools: bool = False,
         beyond_context: bool = False,
         template: str | None = None,
@@ -101,6 +106,7 @@ class Chat:
         self.strict_tools = strict_tools
         self.beyond_context = beyond_context
         self.kv_bits = checked_kv_bits(kv_bits)
+        self.snapshot_bytes = checked_snapshot_bytes(snapshot_bytes)
         self.messages = list(messages or ())
         check_history(self.messages)
         if system is not None:
@@ -351,6 +357,7 @@ class Chat:
             options=self.options,
             messages=self.messages[:i],
             kv_bits=self.kv_bits,
+            snapshot_bytes=self.snapshot_bytes,
             strict_tools=self.strict_tools,
             beyond_context=self.beyond_context,
             template=self._prompting.template,
@@ -460,14 +467,19 @@ class Chat:
 
         Raises CheckpointError for a file that is missing, damaged, cut short, or of another model.
         """
-        self.cache = engine().run(PromptCache.load, path, self.model)
+        cache = engine().run(PromptCache.load, path, self.model)
+        if self.snapshot_bytes is not None:
+            cache.snapshot_bytes = self.snapshot_bytes
+        self.cache = cache
 
     # Inside
 
     def _generate(self, inputs, options, constraint, guides, alternatives, *, cancel):
         """Runs on the engine."""
         if self.cache is None:
-            self.cache = PromptCache.sharing(self.model, inputs, kv_bits=self.kv_bits)
+            self.cache = PromptCache.sharing(
+                self.model, inputs, kv_bits=self.kv_bits, snapshot_bytes=self.snapshot_bytes
+            )
         yield from stream(
             self.model, inputs, options=options, cache=self.cache, constraint=constraint,
             guides=guides, alternatives=alternatives, cancel=cancel,

@@ -114,6 +114,7 @@ def load(path: str | Path, model) -> PromptCache:
             raise ValueError(f"{about['entries']} layers")
         for i, entry in enumerate(cache.entries):
             fill(entry, parts(f"entry.{i}"), len(cache.tokens))
+        window = model.config.text.sliding_window
         for s, position in enumerate(about["snapshots"]):
             layers = [
                 {"offset": position, "state": state}
@@ -121,7 +122,9 @@ def load(path: str | Path, model) -> PromptCache:
                 else None
                 for i in range(len(cache.entries))
             ]
-            cache.snapshots.append(Snapshot(position, layers))
+            kept = next(layer["state"][0].shape[2] for layer in layers if layer)
+            first = 0 if kept == position else position - kept + window - 1
+            cache.snapshots.append(Snapshot(position, layers, first))
         cache.media = [CachedMedia(*m) for m in about["media"]]
     except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error

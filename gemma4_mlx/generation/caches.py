@@ -6,29 +6,37 @@ to it; only the rest is computed.
 
 What stepping back costs. Full-attention layers keep every key, so for them it is free. A sliding
 layer keeps its window and a little slack; further back it needs a *snapshot*, a copy of the last
-``window - 1`` keys and values of each sliding layer. Snapshots are taken where conversations turn
-(before an answer, after it) and every ``snapshot_every`` tokens, and thinned out, the oldest
-regions first, to stay within ``snapshot_bytes``. One costs, in bfloat16, 6 MiB on E2B, 20 on E4B,
-200 on 26B-A4B, 320 on the 12B and 800 on 31B. Rewinding goes to the nearest snapshot at or before
-the wanted position, and the tokens between are computed again, so the result is always that of a
-fresh run.
+``window - 1`` keys and values of each sliding layer before a position, or before a stretch of
+positions: those share all but one key and value each. Together with what the layers hold, a
+snapshot serves every position from its beginning on for as long as the layers go back to its end.
+
+What the next turn will need is kept first (:meth:`PromptCache.keep_turn`): where the last turn
+began, for an edit, and where its answer begins, for another answer and for all turns after a
+thought, which later prompts leave out. Then, as far as ``snapshot_bytes`` go, the end of the
+answer and every ``snapshot_every``-th token, thinned out, the oldest regions first. One costs, in
+bfloat16, 6 MiB on E2B, 20 on E4B, 200 on 26B-A4B, 320 on the 12B and 800 on 31B. Rewinding goes to
+the last position that can be had, at or before the wanted one, and the tokens between are
+computed again, so the result is always that of a fresh run.
 """
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
 
+from ..checkpoints.machine import this_machine
 from ..checkpoints.planner import snapshot_bytes
 from ..errors import GenerationError
 from ..model.cache import SlidingKVCache, rewind
 
 #: Tokens between snapshots inside a long prompt or answer.
 SNAPSHOT_EVERY = 2048
-#: Memory for snapshots. The latest one is kept even where it alone takes more.
+#: Memory for snapshots on a small model; larger ones take more, see :func:`snapshot_budget`.
 SNAPSHOT_BYTES = 256 * 2**20
+#: Positions before an answer that its snapshot serves, too: the template may have begun it.
+REACH = 8
 #: Shorter common beginnings are computed again rather than copied from another cache.
 WORTH_SHARING = 32
 
@@ -44,12 +52,14 @@ class CachedMedia:
     key: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Snapshot:
-    """What the sliding layers need to go on from ``position``."""
+    """What the sliding layers need to go on from ``position``, or from ``first`` on."""
 
     position: int
-    layers: list  # one entry per cache entry: what its snapshot() gave, None for full layers
+    layers: list  # one entry per cache entry: what its stretch() gave, None for full layers
+    first: int  # it serves the positions from here on
+    turn: bool = False  # of the last turn, the last one to go
 
     @property
     def nbytes(self) -> int:
@@ -65,9 +75,15 @@ class PromptCache:
         tokens: ids whose keys and values are cached, in order.
         media: the pictures and sounds among them.
         busy: a generation is under way on it.
+        reuse_note: why the last prompt could reuse little of what was cached, else "".
+
+    Args:
+        snapshot_bytes: memory for snapshots; None: :func:`snapshot_budget`; 0: none are taken. The
+            last turn's is kept even where it alone takes more, up to half as much again.
 
     Raises:
-        GenerationError: ``kv_bits`` other than 8, 4 and None, or ``snapshot_every`` below 1.
+        GenerationError: ``kv_bits`` other than 8, 4 and None, ``snapshot_every`` below 1, or
+            ``snapshot_bytes`` that are no number of bytes.
     """
 
     def __init__(
@@ -77,11 +93,14 @@ class PromptCache:
         kv_bits: int | None = None,
         kv_group_size: int = 64,
         snapshot_every: int = SNAPSHOT_EVERY,
-        snapshot_bytes: int = SNAPSHOT_BYTES,
+        snapshot_bytes: int | None = None,
     ):
         if snapshot_every < 1:
             raise GenerationError(f"snapshot_every must be 1 token or more, not {snapshot_every}.")
         self.model = model
+        snapshot_bytes = checked_snapshot_bytes(snapshot_bytes)
+        if snapshot_bytes is None:
+            snapshot_bytes = snapshot_budget(model)
         self.kv_bits, self.kv_group_size = kv_bits, kv_group_size
         self.snapshot_every, self.snapshot_bytes = snapshot_every, snapshot_bytes
         self._bidirectional = model.config.text.use_bidirectional_attention == "vision"
@@ -117,6 +136,7 @@ class PromptCache:
         self.media: list[CachedMedia] = []
         self.snapshots: list[Snapshot] = []
         self.interventions = self.model.interventions
+        self.reuse_note = ""
         self._pending: mx.array | None = None
 
     def __len__(self) -> int:
@@ -175,46 +195,106 @@ class PromptCache:
             self.snapshot()
 
     def snapshot(self) -> None:
-        """Remember the present position as one to come back to."""
+        """Remember the present position as one to come back to, if the last turn's leaves room."""
+        self._keep(len(self.tokens), len(self.tokens))
+
+    def keep_turn(self, begin: int, answer: int) -> None:
+        """Before an answer: remember where the turn began (``begin``) and where the model's part
+        of it (``answer``), and the places between, as far as they are near one another.
+
+        Of an agent's turn, what it has called and heard since then is kept, too.
+        """
+        here, near = len(self.tokens), self.model.config.text.sliding_window // 2
+        begin, answer = min(begin, here), min(answer, here)
+        end = here if here - begin <= near else answer
+        far = end - begin > near
+        if far:
+            self._keep(begin, begin)
+        self._keep(max(begin, end - REACH) if far else begin, end, turn=True)
+        self.snapshot()
+
+    def _keep(self, first: int, last: int, *, turn: bool = False) -> None:
+        """Add a snapshot that serves ``first`` to ``last``. Others make room for it; where the last
+        turn's alone would have to, it is not taken."""
         position = len(self.tokens)
-        offsets = {entry.offset for entry in self.entries}
-        if position == 0 or offsets != {position} or self.snapshot_bytes <= 0:
+        size = self._snapshot_size(first, last)
+        # A model without sliding layers steps back anywhere: its snapshots have no size.
+        if self.snapshot_bytes <= 0 or size == 0 or last == 0:
             return
-        if any(s.position == position for s in self.snapshots):
+        if {entry.offset for entry in self.entries} != {position}:
             return
-        size = self._snapshot_size()
-        if size == 0:
-            return  # a model without sliding layers steps back anywhere
-        while self.snapshots and sum(s.nbytes for s in self.snapshots) + size > self.snapshot_bytes:
-            self._thin_out(position)
-        layers = [
-            entry.snapshot() if isinstance(entry, SlidingKVCache) else None
-            for entry in self.entries
+        for known in self.snapshots:
+            if known.first <= first and last <= known.position:
+                if turn:
+                    self._mark_turn(known)
+                return
+        layers = self._stretch(first, last)
+        if layers is None:
+            return
+        inside = [s for s in self.snapshots if first <= s.first and s.position <= last]
+        others = [s for s in self.snapshots if s not in inside and (turn or not s.turn)]
+        room = self.snapshot_bytes - size
+        room -= sum(s.nbytes for s in self.snapshots if s not in inside and s not in others)
+        if room < 0 and not turn:
+            return
+        while others and sum(s.nbytes for s in others) > room:
+            self._thin_out(others, position)
+        kept = [
+            s for s in self.snapshots if s in others or (s.turn and not turn and s not in inside)
         ]
         mx.eval([layer["state"] for layer in layers if layer])
-        self.snapshots.append(Snapshot(position, layers))
+        added = Snapshot(last, layers, first)
+        self.snapshots = sorted([*kept, added], key=lambda s: s.position)
+        if turn or any(s.turn for s in inside):
+            self._mark_turn(added)
 
-    def _snapshot_size(self) -> int:
-        """Bytes that a snapshot would take now."""
+    def _mark_turn(self, snapshot: Snapshot) -> None:
+        for each in self.snapshots:
+            each.turn = each is snapshot
+
+    def _stretch(self, first: int, last: int) -> list | None:
+        """What the layers need for positions ``first`` to ``last``, from what they hold and one
+        snapshot before it; None if it cannot be had."""
+        for before in (None, *reversed(self.snapshots)):
+            found = []
+            for i, entry in enumerate(self.entries):
+                if isinstance(entry, SlidingKVCache):
+                    layer = entry.stretch(first, last, before and before.layers[i])
+                    if layer is None:
+                        break
+                    found.append(layer)
+                else:
+                    found.append(None)
+            else:
+                return found
+        return None
+
+    def _snapshot_size(self, first: int | None = None, last: int | None = None) -> int:
+        """Bytes of a snapshot of positions ``first`` to ``last``, by default of the present one."""
+        last = len(self.tokens) if last is None else last
+        first = last if first is None else first
+        count = last - max(0, first - (self.model.config.text.sliding_window - 1))
         sliding = [e for e in self.entries if isinstance(e, SlidingKVCache) and not e.empty()]
-        return sum(e.nbytes // e.keys.shape[2] * min(e.size(), e.window - 1) for e in sliding)
+        return sum(e.nbytes // e.keys.shape[2] * count for e in sliding)
 
     def snapshot_bytes_at(self, tokens: int) -> int:
         """At most what the snapshots of a sequence of this length will take."""
         if self.snapshot_bytes <= 0:
             return 0
         one = snapshot_bytes(self.model.config.text, tokens, self.model.dtype.size)
-        return min(max(self.snapshot_bytes, one), one * (3 + tokens // self.snapshot_every))
+        return min(
+            max(self.snapshot_bytes, one + one // 2), one * (3 + tokens // self.snapshot_every)
+        )
 
-    def _thin_out(self, end: int) -> None:
+    def _thin_out(self, snapshots: list[Snapshot], end: int) -> None:
         """Drop the snapshot that is missed least: the one whose removal opens the smallest gap
         relative to its distance from the end. Distances then grow about geometrically."""
-        positions = [0, *(s.position for s in self.snapshots), end]
+        positions = [0, *(s.position for s in snapshots), end]
 
         def loss(i):  # of dropping snapshot i, whose neighbours are positions i and i + 2
             return (positions[i + 2] - positions[i]) / (end - positions[i + 1] + 1)
 
-        del self.snapshots[min(range(len(self.snapshots)), key=loss)]
+        del snapshots[min(range(len(snapshots)), key=loss)]
 
     # Going back
 
@@ -229,10 +309,24 @@ class PromptCache:
             inputs: a ``ModelInputs``, or a plain list of token ids.
         """
         tokens, media = getattr(inputs, "tokens", inputs), cached_media(inputs)
-        if self.interventions != self.model.interventions:
+        had, other = len(self.tokens), self.interventions != self.model.interventions
+        if other:
             self.clear()
         common = self.common_prefix(tokens, media)
-        return self._go_back(common)
+        reused = self._go_back(common)
+        self.reuse_note = ""
+        possible = min(had, len(tokens) - 1)
+        if 2 * reused < possible:
+            if other:
+                self.reuse_note = "interventions have changed"
+            elif 2 * common < possible:
+                self.reuse_note = f"the prompt is another from token {common:,} on"
+            else:
+                self.reuse_note = (
+                    f"sliding layers could step back to token {reused:,} only, of {common:,} in "
+                    "common: more snapshot_bytes keep more places"
+                )
+        return reused
 
     def common_prefix(self, tokens: Sequence[int], media: Sequence[CachedMedia] = ()) -> int:
         """How many leading tokens of a prompt are cached, at most all but its last."""
@@ -260,20 +354,31 @@ class PromptCache:
 
     def _go_back(self, position: int) -> int:
         if not (position and rewind(self.entries, position)):
-            usable = [s for s in self.snapshots if s.position <= position]
-            if not usable:
+            position, layers = self._nearest(position)
+            if layers is None:
                 self.clear()
                 return 0
-            position = usable[-1].position
-            for entry, layer in zip(self.entries, usable[-1].layers):
+            for entry, layer in zip(self.entries, layers):
                 if layer is not None:
                     entry.restore(layer)
                 else:
                     entry.trim(entry.offset - position)
         del self.tokens[position:]
         self.media = [m for m in self.media if m.start < position]
-        self.snapshots = [s for s in self.snapshots if s.position <= position]
+        self.snapshots = [
+            s if s.position <= position else _until(s, position)
+            for s in self.snapshots
+            if s.first <= position
+        ]
         return position
+
+    def _nearest(self, position: int) -> tuple[int, list | None]:
+        """The last position at or before this one that can be had, and the layers for it."""
+        if position and (layers := self._stretch(position, position)) is not None:
+            return position, layers
+        ends = [min(s.position, position) for s in self.snapshots if s.first <= position]
+        best = max(ends, default=0)
+        return best, self._stretch(best, best) if best else None
 
     def fork(self) -> "PromptCache":
         """An independent copy to continue differently; shares memory until one of them writes."""
@@ -317,6 +422,35 @@ class PromptCache:
         from .cache_files import load
 
         return load(path, model)
+
+
+def checked_snapshot_bytes(snapshot_bytes: int | None) -> int | None:
+    """A number of bytes, or None for the default. Raises GenerationError."""
+    if snapshot_bytes is None or (isinstance(snapshot_bytes, int) and snapshot_bytes >= 0):
+        return snapshot_bytes
+    raise GenerationError(
+        f"snapshot_bytes must be a number of bytes, or None for the default, not {snapshot_bytes!r}"
+    )
+
+
+def snapshot_budget(model) -> int:
+    """Bytes for the snapshots of one conversation: four of this model's, but no more than a
+    twentieth of the machine's memory; 256 MiB in any case."""
+    text = model.config.text
+    one = snapshot_bytes(text, text.sliding_window, model.dtype.size)
+    return max(SNAPSHOT_BYTES, min(4 * one, this_machine().memory // 20))
+
+
+def _until(snapshot: Snapshot, position: int) -> Snapshot:
+    """The snapshot without what stands behind a position."""
+    extra = snapshot.position - position
+
+    def cut(layer):
+        state = [x[..., : x.shape[2] - extra, :] for x in layer["state"]]
+        return {"offset": position, "state": state}
+
+    layers = [layer and cut(layer) for layer in snapshot.layers]
+    return replace(snapshot, position=position, layers=layers)
 
 
 def cached_media(inputs) -> list[CachedMedia]:

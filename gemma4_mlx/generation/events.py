@@ -78,6 +78,8 @@ class Finish:
         thinking_cut: True if a thinking budget closed the thinking channel. The answer after it
             is an answer like any other, so the reason does not tell.
         seed: seed that makes this very sample again, None if nothing was sampled at random.
+        reuse_note: why little of what was cached could be reused, "" where much was or nothing was
+            there.
     """
 
     reason: str
@@ -92,6 +94,7 @@ class Finish:
     complete: bool = True
     thinking_cut: bool = False
     seed: int | None = None
+    reuse_note: str = ""
 
     @property
     def tokens_per_second(self) -> float:

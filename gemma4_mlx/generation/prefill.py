@@ -5,10 +5,11 @@ keys and values (20 of E2B's 35) and the 262,144-wide output head are computed f
 last token alone.
 """
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
+import numpy as np
 
 from ..errors import ContextError, GenerationError
 from ..processing.inputs import ModelInputs, encode_media
@@ -93,6 +94,20 @@ class Prompt:
             if first < end:
                 end = first if first > start else last
         return end
+
+
+def turn_places(tokens: Sequence[int], tokenizer) -> tuple[int, int]:
+    """(where the last turn of the user begins, where the model's words begin) in a conversation's
+    prompt; the end of any other prompt."""
+    end = len(tokens)
+    mark = tokenizer.special_ids.get("<|turn>") if tokenizer is not None else None
+    marks = np.flatnonzero(np.asarray(tokens) == mark) if mark is not None else ()
+    if not len(marks):
+        return end - 1, end
+    user = tokenizer.encode("user")[0]
+    said = [i for i in marks if i + 1 < end and tokens[i + 1] == user]
+    opening = 1 + len(tokenizer.encode("model\n"))
+    return int(said[-1] if said else marks[-1]), min(int(marks[-1]) + opening, end)
 
 
 class SoftTokens:

@@ -21,7 +21,7 @@ from .caches import PromptCache
 from .events import Alternative, Finish, Progress, Token
 from .guides import Guide, Guides
 from .memory import check_memory, under_way
-from .prefill import CHUNK, Prompt, SoftTokens, prefill
+from .prefill import CHUNK, Prompt, SoftTokens, prefill, turn_places
 from .sampling import SamplingOptions, make_processors, make_sampler
 from .stopping import AnswerText, stop_token_ids
 
@@ -91,9 +91,9 @@ def stream(
             for done in prefill(
                 model, run.cache, run.prompt, soft, chunk=prefill_chunk, cancelled=run.cancelled
             ):
+                run.keep_turn()
                 if progress:
                     yield Progress(done, len(run.prompt), run.seconds())
-            run.cache.snapshot()
             if not run.cancelled():
                 yield from run.decode(soft)
         finally:
@@ -147,6 +147,7 @@ class _Run:
         self.started = time.perf_counter()
         self.model = model
         self.prompt = Prompt.of(model, inputs)
+        self.turn = turn_places(self.prompt.tokens, model.tokenizer)
         self.options = options = resolve_options(model, options)
         text = model.config.text
         self.vocab = text.vocab_size
@@ -191,6 +192,11 @@ class _Run:
             self.limit, self.at_limit = fits - n + 1, "memory"
         return least
 
+    def keep_turn(self) -> None:
+        """Remember the turn's places in the cache, as far as they are read."""
+        if len(self.cache) >= self.turn[0]:
+            self.cache.keep_turn(*self.turn)
+
     def seconds(self) -> float:
         return time.perf_counter() - self.started
 
@@ -231,6 +237,7 @@ class _Run:
         step = self.choose(logits, 0)
         mx.eval(step, [entry.state for entry in cache.entries])
         cache.commit(prompt.tokens[start:], prompt.media)
+        self.keep_turn()
 
         index = 0
         while True:
@@ -309,4 +316,5 @@ class _Run:
             complete=self.guides.complete,
             thinking_cut=self.guides.thinking_cut,
             seed=self.seed,
+            reuse_note=self.cache.reuse_note,
         )

@@ -6,7 +6,7 @@ needs to go on from a position that has left its window.
 
 A sliding layer keeps the last ``window - 1 + SLACK`` keys in temporal order, so stepping back by
 up to SLACK tokens is free; going further back needs a snapshot, which costs ``window - 1`` keys
-and values a layer.
+and values a layer, and one more for each further position that it is to serve.
 """
 
 from collections.abc import Sequence
@@ -145,9 +145,34 @@ class SlidingKVCache(_KVCache):
 
     def snapshot(self) -> dict:
         """A copy of what going on from here needs: the last ``window - 1`` keys and values."""
-        count = min(self._end, self.window - 1)
-        kept = [mx.contiguous(x) for x in self._last(count)] if self.keys is not None else []
-        return {"offset": self.offset, "state": kept}
+        return self.stretch(self.offset, self.offset)
+
+    def stretch(self, first: int, last: int, before: dict | None = None) -> dict | None:
+        """A copy of what going on from any position of ``first`` to ``last`` needs: the keys and
+        values from ``window - 1`` tokens before ``first`` on.
+
+        Args:
+            before: an earlier copy, for what has left this cache since.
+
+        Returns None if some of them are nowhere any more.
+        """
+        start, here = max(0, first - (self.window - 1)), self.offset - self._end
+        parts = []
+        if start < here:
+            if before is None or not before["state"]:
+                return None
+            end = before["offset"]
+            origin = end - before["state"][0].shape[2]
+            if not (origin <= start <= end and end >= min(here, last)):
+                return None
+            cut = slice(start - origin, min(end, last) - origin)
+            parts.append([x[..., cut, :] for x in before["state"]])
+            start = min(end, last)
+        if start < last:
+            cut = slice(start - here, last - here)
+            parts.append([x[..., cut, :] for x in (self.keys, self.values)])
+        joined = [mx.contiguous(mx.concatenate(x, axis=2)) for x in zip(*parts)]
+        return {"offset": last, "state": joined}
 
     def restore(self, snapshot: dict) -> None:
         self.state = list(snapshot["state"])

@@ -112,6 +112,8 @@ class Answering:
             found["tokens_per_second"] = (len(fresh) - 1) / (fresh[-1].seconds - fresh[0].seconds)
         if self._finish is not None:
             found["reused"] = self._finish.reused_tokens
+            found["prompt"] = self._finish.prompt_tokens
+            found["reuse_note"] = self._finish.reuse_note
             found["used"] = self._finish.prompt_tokens + self._finish.generated_tokens
         return found
 

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from gemma4_mlx.checkpoints import planner
 from gemma4_mlx.errors import CheckpointError, GenerationError
 from gemma4_mlx.generation import Finish, PromptCache, Token, engine, stream
 from gemma4_mlx.generation.caches import CachedMedia
@@ -167,6 +168,53 @@ def test_snapshots_stay_within_their_budget(tiny):
     assert cache.nbytes == sizes + sum(entry.nbytes for entry in cache.entries)
 
 
+def test_a_turn_keeps_its_places_in_the_room_of_one(tiny):
+    """Its beginning, where the answer begins, and all between, through a long answer and more."""
+    model = tiny()
+    prompt = some_tokens(300)
+    one = planner.snapshot_bytes(model.config.text, 300, model.dtype.size)
+    cache = PromptCache(model, snapshot_bytes=one)
+    list(stream(model, prompt[:290], options=GREEDY, cache=cache))
+    assert cache.reuse(prompt) == 290
+    model.read(mx.array(prompt[290:297])[None], cache.entries)
+    cache.commit(prompt[290:297])
+    cache.keep_turn(290, 297)
+    more = some_tokens(400, seed=1)
+    for start in range(0, 400, 40):
+        model.read(mx.array(more[start : start + 40])[None], cache.entries)
+        cache.commit(more[start : start + 40])
+    cache.snapshot()
+    assert [(s.first, s.position) for s in cache.snapshots] == [(290, 297)]
+    assert one < sum(s.nbytes for s in cache.snapshots) <= 1.5 * one
+    for position in (297, 293, 290):
+        fork = cache.fork()
+        assert fork.rewind(position) == position
+        logits = model(mx.array([[500]]), fork.entries)[0, -1]
+        fresh = model(mx.array([[*prompt[:position], 500]]))[0, -1]
+        np.testing.assert_allclose(np.array(logits), np.array(fresh), atol=5e-5)
+    assert cache.rewind(289) == 0
+
+
+def test_why_little_was_reused(tiny):
+    model, prompt = tiny(), some_tokens(900)
+    cache = PromptCache(model, snapshot_bytes=0)
+
+    def read():
+        cache.clear()
+        model.read(mx.array(prompt[:400])[None], cache.entries)
+        model.read(mx.array(prompt[400:])[None], cache.entries)
+        cache.commit(prompt)
+
+    read()
+    assert cache.reuse([*prompt, 5]) == 900 and cache.reuse_note == ""
+    assert cache.reuse([*prompt[:300], 5]) == 0
+    assert "step back to token 0 only, of 300 in common" in cache.reuse_note
+    assert cache.reuse([*prompt[:300], 5]) == 0 and cache.reuse_note == ""
+    read()
+    assert cache.reuse([*prompt[:20], *[5] * 500]) == 0
+    assert cache.reuse_note == "the prompt is another from token 20 on"
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("variant", ["shared", "k_eq_v"])
 def test_quantized_full_layers(tiny, variant, bits):
@@ -288,7 +336,16 @@ def test_a_folder_that_is_a_file(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"kv_bits": 16}, {"kv_bits": 5}, {"kv_bits": 0}, {"snapshot_every": 0}], ids=str
+    "wrong",
+    [
+        {"kv_bits": 16},
+        {"kv_bits": 5},
+        {"kv_bits": 0},
+        {"snapshot_every": 0},
+        {"snapshot_bytes": -1},
+        {"snapshot_bytes": "1 GB"},
+    ],
+    ids=str,
 )
 def test_settings_that_cannot_be(tiny, wrong):
     (name,) = wrong

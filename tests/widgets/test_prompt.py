@@ -70,6 +70,15 @@ def test_a_turn_streams_and_ends_as_the_chat_has_it(prompt):
     json.dumps(prompt.get_state(["turns", "about", "options", "stats"]))
 
 
+def test_the_numbers_say_why_little_was_reused(prompt):
+    say(prompt, "Hello")
+    assert (prompt.stats["reused"], prompt.stats["reuse_note"]) == (0, "")
+    prompt.chat.messages[0] = Message("user", Text("Count from 3 to 9, and again, in French."))
+    say(prompt, "Hello")
+    assert prompt.stats["reused"] < prompt.stats["prompt"] / 2
+    assert "another from token" in prompt.stats["reuse_note"]
+
+
 def get_weather(city: str) -> dict:
     """Get the current weather for a city.
 

@@ -163,7 +163,10 @@ function render({ model, el }) {
     if (s.tokens_per_second) items.push(item("speed", `${s.tokens_per_second.toFixed(s.tokens_per_second < 10 ? 1 : 0)} tokens/s`, "Decoded tokens per second"));
     if (s.first_token) items.push(item("first token", formatSeconds(s.first_token), "Time to the first token"));
     if (s.context) items.push(item("context", `${formatCount(s.used)} of ${formatCount(s.context)}`, "Tokens in the model's context"), gauge(s.used / s.context));
-    if (s.reused) items.push(item("from cache", formatCount(s.reused), "Prompt tokens that did not have to be read again"));
+    if (s.reused || s.reuse_note) {
+      items.push(item("from cache", `${formatCount(s.reused)} of ${formatCount(s.prompt)}`, "Prompt tokens that did not have to be read again"));
+    }
+    if (s.reuse_note) items.push(h("span", { className: "g4-stat", textContent: `read again: ${s.reuse_note}` }));
     if (s.memory) items.push(item("memory", formatBytes(s.memory), "Memory that MLX holds now"));
     status.replaceChildren(...items);
   }
