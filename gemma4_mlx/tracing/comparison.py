@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import TraceError
+from .ranges import ranges
 from .routing import RoutingData, _mask
 
 
@@ -93,7 +94,7 @@ def compare_routing(
     if (a.num_experts, a.layers, a.k) != (b.num_experts, b.layers, b.k):
         raise TraceError(
             f"these traces are of different models or layers: {a.num_experts} experts, {a.k} a "
-            f"token, layers {a.layers} against {b.num_experts}, {b.k}, {b.layers}"
+            f"token, layers {ranges(a.layers)} against {b.num_experts}, {b.k}, {ranges(b.layers)}"
         )
     chosen = [_chosen(a, tokens_a), _chosen(b, tokens_b)]
     sizes = [_block_sizes(experts.shape[1], block) for experts in chosen]

@@ -14,6 +14,7 @@ from ..errors import TraceError
 from . import fileformat
 from .attention import AttentionData
 from .lens import LensData
+from .ranges import ranges
 from .routing import RoutingData
 from .selection import Selection
 from .tiles import as_float32
@@ -41,9 +42,12 @@ class Activations:
     def at(self, tap: str, layer: int, tokens: slice = slice(None)) -> np.ndarray:
         """float32 (tokens, H) of one tap and layer. Raises TraceError for what was not kept."""
         if tap not in self.values:
-            raise TraceError(f"no activations of {tap!r} were kept; kept: {list(self.values)}")
+            known = ", ".join(self.values)
+            raise TraceError(f"no activations of {tap!r} were kept; kept: {known}")
         if layer not in self.layers:
-            raise TraceError(f"no activations of layer {layer} were kept; kept: {self.layers}")
+            raise TraceError(
+                f"no activations of layer {layer} were kept; kept: {ranges(self.layers)}"
+            )
         kept = self.values[tap][self.layers.index(layer)]
         try:
             return as_float32(kept[tokens], self.dtype)

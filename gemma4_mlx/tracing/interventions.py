@@ -29,6 +29,7 @@ import numpy as np
 from ..errors import InterventionError
 from .data import Activations, Trace
 from .plans import KEEPABLE, store_indices
+from .ranges import ranges
 
 #: Added to a router score, puts it below all others, boosted or not.
 NEVER = -1e30
@@ -368,8 +369,8 @@ class Patch(Intervention):
         if isinstance(source, Activations):
             if self.tap not in source.values or self.layer not in source.layers:
                 raise InterventionError(
-                    f"the source kept {', '.join(source.values)} of layers {source.layers}, not "
-                    f"{self.tap} of layer {self.layer}"
+                    f"the source kept {', '.join(source.values)} of layers "
+                    f"{ranges(source.layers)}, not {self.tap} of layer {self.layer}"
                 )
             source = source.at(self.tap, self.layer)
         source = _floats(source, "what is patched in, a trace, its activations or an array,")

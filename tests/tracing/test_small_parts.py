@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+import gemma4_mlx as g4
 from gemma4_mlx.errors import TraceError
 from gemma4_mlx.tracing import Selection, Tokens
 from gemma4_mlx.tracing.buffers import TokenBuffer
 from gemma4_mlx.tracing.maps import PooledMap, bin_sizes, square
+from gemma4_mlx.tracing.ranges import ranges
 from gemma4_mlx.tracing.tokens import roles_of
 from gemma4_mlx.tracing.visibility import key_range, longest_block, visible
 
@@ -129,3 +131,21 @@ def test_buffers_grow_and_keep(folder, tmp_path):
         buffer.put(start, values[:, start : start + 7])
     assert buffer.n == 300 and np.array_equal(buffer.values, values)
     assert isinstance(buffer.values, np.memmap) == (folder == "disk")
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ([], ""),
+        ([4, 3], "3, 4"),
+        (range(5), "0 to 4"),
+        ([0, 1, 2, 7, 9, 10], "0 to 2, 7, 9, 10"),
+    ],
+)
+def test_lists_of_layers_in_sentences(given, said):
+    assert ranges(given) == said
+
+
+def test_every_plan_is_a_public_name():
+    for name in ("AttentionPlan", "RoutingPlan", "LensPlan", "ActivationPlan", "TracePlan"):
+        assert getattr(g4, name).__name__ == name and name in g4.__all__
