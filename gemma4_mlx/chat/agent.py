@@ -6,11 +6,12 @@ does (raise, hang, return a picture) the loop goes on and the history stays a co
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ..errors import ChatError, MediaError
+from .approval import Approve, refusal
 from .events import Done, Reply, Step
 from .messages import Message, ToolCall, ToolResult, pending_calls
 from .results import plain_text, words_of
@@ -18,8 +19,6 @@ from .tools import call_tool
 
 #: Calls that run at the same time; the others of a turn wait.
 _AT_ONCE = 32
-#: Asked before a call runs: True lets it, False or a reason in words does not.
-Approve = Callable[[ToolCall], bool | str]
 
 
 def run_steps(
@@ -46,12 +45,6 @@ def run_steps(
     how = {**how, "cancel": cancel}
     steps: list[Reply] = []
     waiting = pending_calls(chat.messages)
-    if message[0] is None and approve is None and (asked := [c for c in waiting if c.loaded]):
-        raise ChatError(
-            f"the conversation comes from a file and ends in calls to "
-            f"{', '.join(call.name for call in asked)}: pass approve=, a function that is asked "
-            "before each of them runs."
-        )
     if waiting and message[0] is None:
         yield from _run_calls(chat, waiting, timeout, approve, cancel)
     for number in range(1, max_steps + 1):
@@ -93,9 +86,9 @@ def _run_calls(
     try:
         running = 0
         for call in calls:
-            refusal = None if call.error is not None else _refusal(approve, call)
-            if refusal is not None:
-                results[call.id] = ToolResult(call.id, call.name, error=refusal, denied=True)
+            reason = None if call.error is not None else refusal(approve, call, chat.tools)
+            if reason is not None:
+                results[call.id] = ToolResult(call.id, call.name, error=reason, denied=True)
                 yield results[call.id]
                 continue
 
@@ -129,16 +122,6 @@ def _run_calls(
         raise
     finally:
         _answer(chat, calls, results, "interrupted before it was done")
-
-
-def _refusal(approve: Approve | None, call: ToolCall) -> str | None:
-    """Why the call must not run, None if it may."""
-    if approve is None:
-        return None
-    answer = approve(call)
-    if answer is True:
-        return None
-    return answer if isinstance(answer, str) and answer else "the user did not allow this call"
 
 
 def _answer(

@@ -27,7 +27,8 @@ from ..model.sizes import checked_kv_bits
 from ..processing.inputs import MediaCache, ModelInputs
 from ..processing.template import Rendered
 from . import history
-from .agent import Approve, run_steps
+from .agent import run_steps
+from .approval import Approve
 from .events import Done, Reply
 from .loading import MediaLoader
 from .messages import Message, Text, check_history, check_messages
@@ -271,7 +272,8 @@ class Chat:
             max_steps: generations at most. Calls beyond are answered with an error.
             timeout: seconds that a tool may take (its own limit goes first); None: no limit.
             approve: asked before each call; False or a reason in words keeps the tool from
-                running, and the model is told.
+                running, and the model is told. None: functions run, tools of servers and calls
+                that a loaded conversation ends in are asked about at the keyboard.
             how: further arguments of :meth:`stream`, for every step.
 
         Raises:
@@ -432,7 +434,7 @@ class Chat:
         sound that it refers to elsewhere than allowed, or that is gone, is left out with a
         warning that names message and part; the conversation can be read and saved, and is
         answered again once that message is edited or dropped. Calls that it ends in run only
-        with :meth:`run`'s ``approve``.
+        if they are approved (:meth:`run`).
 
         Args:
             path: what :meth:`save` wrote.

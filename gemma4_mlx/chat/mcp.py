@@ -2,29 +2,39 @@
 
     with MCPServer("python", "weather_server.py") as server:
         chat = Chat(model, tools=[*server.tools, my_own_function])
-        chat.run("How warm is it in Paris?")
+        chat.run("How warm is it in Paris?")  # asks before it calls a server's tool
 
     MCPServer("http://127.0.0.1:8000/mcp", headers={"Authorization": "Bearer ..."})
 
 The official client (``pip install mcp``) speaks over the process's standard input and output, or
 with a URL over streamable HTTP, in a thread of its own. The older HTTP+SSE transport,
 which the protocol has replaced, and signing in (OAuth) are not supported. Nothing a server says is
-trusted: names are checked, descriptions and results are plain text to the model.
+trusted: names are checked, descriptions and results are plain text to the model, a call runs only
+if the user approves, and what cannot be read costs that one tool.
 """
 
 import asyncio
 import base64
+import contextlib
 import re
 import threading
+import unicodedata
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import ToolError
 from .messages import Audio, Image
-from .tools import NAME, Tool
+from .results import plain_text
+from .tools import Tool
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+#: Tools of one server, and pages of its list.
+_MOST_TOOLS = 1000
+#: Seconds that a connection and its process have to end; a process that does not is killed before.
+_ENDING = 5.0
 
 
 class MCPServer:
@@ -37,13 +47,17 @@ class MCPServer:
         env: environment variables to add; the rest of the environment is not passed on, but for
             the few that programs need.
         cwd: the folder it runs in.
-        prefix: put before every tool's name, to keep servers apart.
+        prefix: put before every tool's name, to keep servers apart; None: the server's own name
+            and a dot.
         timeout: seconds to wait for it to start, and for any one call.
+        ask: whether its tools run only if the user approves: ``Chat.run(approve=...)``, or a
+            question at the keyboard where none is given.
 
     Attributes:
         tools: what it offers, ready for ``Chat(tools=...)``. A name that Gemma's format does not
-            allow (``3d_render``, ``user/update``, one too long) is changed into one that it does;
-            the server is called by its own name.
+            allow (``3d_render``, ``user/update``, one too long), or that could be taken for
+            another, is changed into one that it does; the server is called by its own name. A
+            tool that cannot be declared is left out with a warning.
 
     Raises:
         ToolError: the `mcp` package is missing, the program does not start, the server does not
@@ -57,14 +71,17 @@ class MCPServer:
         headers: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
-        prefix: str = "",
+        prefix: str | None = None,
         timeout: float = 30.0,
+        ask: bool = True,
     ):
         try:
             import mcp
         except ImportError as error:
             raise ToolError("MCP servers need the official client: pip install mcp") from error
-        self._timeout = timeout
+        if not (isinstance(timeout, int | float) and timeout > 0):
+            raise ToolError(f"a server needs a timeout of seconds above 0, not {timeout!r}.")
+        self._timeout, self._ask = timeout, ask
         remote = command.startswith(("http://", "https://"))
         if remote and (args or env is not None or cwd is not None):
             raise ToolError("a server behind a URL takes no arguments, env or cwd.")
@@ -85,7 +102,8 @@ class MCPServer:
         self._problem: BaseException | None = None
         self._session = None
         self._offered: list[Any] = []
-        self._stop: asyncio.Event | None = None
+        self._name = ""
+        self._serving: asyncio.Task | None = None
         self._thread = threading.Thread(target=self._work, name=f"mcp {command}", daemon=True)
         self._thread.start()
         started = self._ready.wait(timeout)
@@ -94,8 +112,7 @@ class MCPServer:
             reason = "it did not answer in time" if not started else _reason(self._problem)
             raise ToolError(f"the MCP server {command!r} cannot be used: {reason}")
         try:
-            names = allowed_names([prefix + offered.name for offered in self._offered])
-            self.tools = [self._tool(*each) for each in zip(self._offered, names, strict=True)]
+            self.tools = self._declared(f"{self._name}." if prefix is None else prefix)
         except BaseException:
             self.close()
             raise
@@ -108,16 +125,18 @@ class MCPServer:
 
     def close(self) -> None:
         """End the connection and the process. Calls after this fail."""
-        if self._stop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        if self._serving is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                self._loop.call_soon_threadsafe(self._serving.cancel)
+        self._thread.join(_ENDING)
 
     # In the connection's thread
 
     def _work(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._serve())
+            self._serving = self._loop.create_task(self._serve())
+            self._loop.run_until_complete(self._serving)
         except BaseException as error:
             self._problem = self._problem or error
         finally:
@@ -128,21 +147,40 @@ class MCPServer:
     async def _serve(self) -> None:
         from mcp import ClientSession
 
-        self._stop = asyncio.Event()
         async with (
             self._connect() as (reader, writer, *_),
             ClientSession(reader, writer) as session,
         ):
-            await session.initialize()
+            started = await session.initialize()
+            about = _field(started, "serverInfo", "server_info")
+            self._name = str(getattr(about, "name", "") or "server")
             self._offered = await _every_tool(session)
             self._session = session
             self._ready.set()
-            await self._stop.wait()
+            await asyncio.Event().wait()  # until close() cancels
 
     # In the tools' threads
 
+    def _declared(self, prefix: str) -> list[Tool]:
+        tools = []
+        names = allowed_names([prefix + str(offered.name) for offered in self._offered])
+        for offered, name in zip(self._offered, names, strict=True):
+            try:
+                tools.append(self._tool(offered, name))
+            except ToolError as error:
+                warnings.warn(
+                    f"a tool of the MCP server {self._name[:60]!r} is left out: {error}",
+                    stacklevel=3,
+                )
+        return tools
+
     def _tool(self, offered: Any, name: str) -> Tool:
         schema = _field(offered, "inputSchema", "input_schema") or {"type": "object"}
+        if not isinstance(schema, Mapping):
+            raise ToolError(f"the schema of {name!r} is {str(schema)[:40]}, not an object.")
+        for key, kind in (("properties", Mapping), ("required", list)):
+            if key in schema and not isinstance(schema[key], kind):
+                raise ToolError(f"{key} in the schema of {name!r} is {str(schema[key])[:40]}.")
 
         def function(**arguments: Any) -> Any:
             return self._call(offered.name, arguments)
@@ -150,8 +188,10 @@ class MCPServer:
         def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
             return _checked(schema, arguments)
 
-        description = (offered.description or offered.name).strip()
-        return Tool(name, description, schema, function, check=check, timeout=self._timeout)
+        description = plain_text(offered.description or "", 10_000).strip() or name
+        return Tool(
+            name, description, schema, function, check=check, timeout=self._timeout, asks=self._ask
+        )
 
     def _call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         session = self._session
@@ -168,26 +208,32 @@ class MCPServer:
 
 
 def allowed_names(names: Sequence[str]) -> list[str]:
-    """A tool name for each, all different, in the letters and the length that calls allow.
+    """A tool name for each, in the letters (ASCII) and the length that calls allow.
 
-    Names that are allowed already stay as they are.
+    No two are the same, nor look alike: case, ``-._`` and ``0O``, ``1lI`` make no difference.
+    Names that are allowed already stay as they are, but for the later of two that look alike.
     """
     found: dict[int, str] = {}
     taken: set[str] = set()
-    for i in sorted(range(len(names)), key=lambda i: not NAME.fullmatch(names[i])):  # stable
-        name = re.sub(r"[^\w.-]", "_", names[i])
+    for i in sorted(range(len(names)), key=lambda i: not _NAME.fullmatch(names[i])):  # stable
+        ascii = unicodedata.normalize("NFKD", names[i]).encode("ascii", "replace").decode()
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", ascii)
         name = name if re.match("[A-Za-z_]", name) else f"_{name}"
         if len(name) > 64:
-            name = f"{name[:55]}_{zlib.crc32(names[i].encode()):08x}"
+            name = f"{name[:55]}_{zlib.crc32(names[i].encode(errors='replace')):08x}"
         wanted, number = name, 2
-        while name in taken:
-            name, number = f"{wanted[:60]}_{number}", number + 1
-        taken.add(name)
+        while _look(name) in taken:
+            name, number = f"{wanted[:58]}_{number}", number + 1
+        taken.add(_look(name))
         found[i] = name
     return [found[i] for i in range(len(names))]
 
 
-@asynccontextmanager
+def _look(name: str) -> str:
+    return name.lower().translate(str.maketrans("0i1-.", "oll__"))
+
+
+@contextlib.asynccontextmanager
 async def _over_http(url: str, headers: Mapping[str, str] | None):
     """The streams of a connection, under the name that each version of the client has for it."""
     from mcp.client import streamable_http
@@ -209,12 +255,16 @@ async def _every_tool(session: Any) -> list[Any]:
     from mcp.types import PaginatedRequestParams
 
     offered: list[Any] = []
+    cursors: set[str] = set()
     page = await session.list_tools()
     while True:
         offered += page.tools
         cursor = _field(page, "nextCursor", "next_cursor")
         if not cursor:
             return offered
+        if cursor in cursors or len(cursors) > _MOST_TOOLS or len(offered) > _MOST_TOOLS:
+            raise ToolError(f"its list of tools does not end (after {len(offered):,})")
+        cursors.add(cursor)
         page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
 
 
@@ -226,7 +276,10 @@ def _value(result: Any) -> Any:
             texts.append(block.text)
         elif block.type in ("image", "audio"):
             kind = Image if block.type == "image" else Audio
-            media.append(kind(base64.b64decode(block.data)))
+            try:
+                media.append(kind(base64.b64decode(block.data)))
+            except ValueError as error:
+                raise ToolError(f"the server sent {block.type} data that is no base64") from error
         else:
             texts.append(block.model_dump_json(exclude_none=True))
     text = "\n".join(texts)
@@ -241,11 +294,8 @@ def _value(result: Any) -> Any:
 def _checked(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What can be said before the server checks the rest."""
     properties = schema.get("properties") or {}
-    problems = [
-        f"{name}: this parameter is required"
-        for name in schema.get("required") or ()
-        if name not in arguments
-    ]
+    required = schema.get("required") or ()
+    problems = [f"{name}: this parameter is required" for name in required if name not in arguments]
     # JSON Schema admits further names unless told otherwise; here they have to be asked for, so
     # that a model's misspelling comes back to it.
     extra = schema.get("additionalProperties", not properties)

@@ -6,24 +6,39 @@ choices, unions) is said in the description, so that the model at least reads it
 still uses the full schema.
 """
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from ..errors import ToolError
+
+#: Places of a schema that are written out, references included; more are no tool's arguments.
+MOST_PLACES = 2000
 
 _TYPES = ("string", "integer", "number", "boolean", "array", "object")
 
 
 def declared_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """An object schema ready for a chat template."""
+    """An object schema ready for a chat template.
+
+    Raises ToolError for one that grows beyond all bounds when its references are written out, and
+    what Python raises for one of wrong types (TypeError, AttributeError, ...).
+    """
     definitions = schema.get("$defs") or schema.get("definitions") or {}
-    declared = _declared(schema, definitions, ())
+    declared = _declared(schema, definitions, (), itertools.count())
     declared.pop("description", None)
     declared.setdefault("properties", {})
     return declared
 
 
-def _declared(schema: Any, definitions: Mapping, inside: tuple[str, ...]) -> dict[str, Any]:
-    """`inside`: the references being written out, so that a recursive type comes to an end."""
+def _declared(
+    schema: Any, definitions: Mapping, inside: tuple[str, ...], places: Iterator[int]
+) -> dict[str, Any]:
+    """`inside`: the references being written out, so that a recursive type comes to an end;
+    `places` counts what was written."""
+    if next(places) >= MOST_PLACES:
+        raise ToolError(f"has more than {MOST_PLACES:,} places when it is written out.")
     if not isinstance(schema, Mapping):
         return {"type": "string"}
     opened = _references(schema)
@@ -73,10 +88,10 @@ def _declared(schema: Any, definitions: Mapping, inside: tuple[str, ...]) -> dic
             notes.append("in order: " + ", ".join(_name(p) for p in schema["prefixItems"]))
             items = schema["prefixItems"][0]
         if isinstance(items, Mapping):
-            result["items"] = _declared(items, definitions, inside)
+            result["items"] = _declared(items, definitions, inside, places)
     if kind == "object" and isinstance(schema.get("properties"), Mapping):
         result["properties"] = {
-            name: _declared(inner, definitions, inside)
+            name: _declared(inner, definitions, inside, places)
             for name, inner in schema["properties"].items()
         }
         if schema.get("required"):

@@ -17,6 +17,7 @@ The hints become a pydantic model: what the model writes is checked (and mildly 
 import inspect
 import re
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -38,6 +39,7 @@ class Tool:
         name, description: as the model reads them.
         schema: JSON Schema of the arguments, as validation sees it.
         timeout: seconds after which a call counts as failed; None for the loop's own limit.
+        asks: a call runs only if somebody approves of it (tools of servers).
     """
 
     def __init__(
@@ -49,11 +51,12 @@ class Tool:
         *,
         check: Callable[[Mapping[str, Any]], dict[str, Any]],
         timeout: float | None = None,
+        asks: bool = False,
     ):
         """See :meth:`from_function`. ``check`` turns raw arguments into the function's keywords,
         or raises ToolError.
 
-        Raises ToolError for a name or a timeout that cannot be.
+        Raises ToolError for a name, a timeout, a description or a schema that cannot be.
         """
         if not NAME.fullmatch(name):
             raise ToolError(
@@ -64,8 +67,16 @@ class Tool:
             raise ToolError(
                 f"{name!r} needs a timeout of seconds above 0, or None, not {timeout!r}."
             )
+        if not isinstance(description, str) or not description.strip():
+            raise ToolError(f"{name!r} needs a description that says what it does.")
+        try:
+            self._parameters = declared_schema(schema)
+        except ToolError as error:
+            raise ToolError(f"the schema of {name!r} {error}") from None
+        except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+            raise ToolError(f"the schema of {name!r} is none that can be read: {error}") from error
         self.name, self.description, self.schema = name, description, dict(schema)
-        self.function, self.timeout = function, timeout
+        self.function, self.timeout, self.asks = function, timeout, asks
         self._check = check
 
     @classmethod
@@ -101,7 +112,7 @@ class Tool:
             "function": {
                 "name": self.name,
                 "description": self.description,
-                "parameters": declared_schema(self.schema),
+                "parameters": self._parameters,
             },
         }
 
@@ -243,13 +254,12 @@ def call_tool(
         target=_run, args=(tool.function, keywords, outcome), name=f"tool {tool.name}", daemon=True
     )
     thread.start()
-    waited = 0.0
+    end = None if limit is None else time.monotonic() + limit
     while thread.is_alive():
         thread.join(0.05)
-        waited += 0.05
         if cancelled():
             return failed("the call was cancelled")
-        if limit is not None and waited >= limit and thread.is_alive():
+        if end is not None and time.monotonic() >= end and thread.is_alive():
             return failed(f"no result after {limit:g} s; the call was given up")
     if "error" in outcome:
         return failed(words_of(outcome["error"]))

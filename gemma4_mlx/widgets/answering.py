@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gemma4_mlx.chat import Chat, Done, Step, TextDelta, ThinkingDelta, ToolCall, ToolResult
+from gemma4_mlx.chat.approval import must_be_asked
 from gemma4_mlx.generation.events import Progress, Token
 from gemma4_mlx.widgets.live_turn import LiveTurn
 from gemma4_mlx.widgets.turns import plain
@@ -138,8 +139,7 @@ class Answering:
             # A model may call a tool that nobody declared: the call is answered with an error,
             # so that the conversation can go on, and the model is not run again.
             return self.chat.run_stream(text, **media, max_steps=1, **how)
-        approve = self._approve if self._ask else None
-        return self.chat.run_stream(text, **media, approve=approve, **how)
+        return self.chat.run_stream(text, **media, approve=self._approve, **how)
 
     def _take(self, event: Any) -> None:
         if isinstance(event, Token):
@@ -182,7 +182,10 @@ class Answering:
         return self.steps[-1]
 
     def _approve(self, call: ToolCall) -> bool | str:
-        """Wait for the reader's word. Runs in the answering thread, never in the kernel's."""
+        """Wait for the reader's word, where it is wanted. Runs in the answering thread, never in
+        the kernel's."""
+        if not self._ask and not must_be_asked(call, self.chat.tools):
+            return True
         self.live.tool_call(call.id, call.name, plain(call.arguments), "waiting")
         self._changed()
         with self._talk:

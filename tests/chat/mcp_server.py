@@ -69,6 +69,10 @@ def picture() -> list:
 if __name__ == "__main__":
     if "--silent" in sys.argv:
         time.sleep(60)
+    if "--endless" in sys.argv:  # answers, and never says that it is ready
+        while True:
+            print('{"jsonrpc": "2.0", "method": "notifications/message", "params": {}}', flush=True)
+            time.sleep(0.01)
     if "--http" not in sys.argv:
         server.run("stdio")
     elif hasattr(server, "settings") and hasattr(server.settings, "port"):  # version 1

@@ -167,7 +167,7 @@ def test_base64_with_line_breaks_is_read(actor, tmp_path):
     assert said == [] and chat.messages[0].media[0].source == png()
 
 
-def test_calls_of_a_loaded_conversation_wait_for_approval(actor, tmp_path):
+def test_calls_of_a_loaded_conversation_wait_for_approval(actor, tmp_path, monkeypatch):
     ran = []
 
     def delete(path: str) -> str:
@@ -180,19 +180,26 @@ def test_calls_of_a_loaded_conversation_wait_for_approval(actor, tmp_path):
         return "gone"
 
     (tmp_path / "c.json").write_text(json.dumps(conversation(calls=[1])))
-    chat, _ = load(tmp_path / "c.json", actor, tools=[delete])
-    with pytest.raises(ChatError, match="calls to delete: pass approve="):
-        chat.run()
-    assert ran == [] and len(chat.messages) == 2
-    for step in chat.run_stream(approve=lambda call: False):
-        if isinstance(step, ToolResult):
-            break
-    assert ran == [] and step.denied
-    chat, _ = load(tmp_path / "c.json", actor, tools=[delete])
-    for step in chat.run_stream(approve=lambda call: True):
-        if isinstance(step, ToolResult):
-            break
-    assert ran == ["all"]
+    for approve, answer, runs in (
+        (None, None, False),  # nobody can be asked
+        (None, "", False),
+        (None, "y", True),
+        (lambda call: False, None, False),
+        (lambda call: True, None, True),
+    ):
+        ran.clear()
+
+        def asked(question, answer=answer):
+            assert "delete(path='all')" in question
+            if answer is None:
+                raise EOFError
+            return answer
+
+        monkeypatch.setattr("builtins.input", asked)
+        chat, _ = load(tmp_path / "c.json", actor, tools=[delete])
+        step = next(s for s in chat.run_stream(approve=approve) if isinstance(s, ToolResult))
+        assert step.denied is not runs
+        assert ran == (["all"] if runs else [])
 
 
 def test_the_widget_checks_before_it_takes_a_conversation(teaching, outside):

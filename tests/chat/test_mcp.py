@@ -1,5 +1,6 @@
 """Tools of a real MCP server process, over its standard input and output and over HTTP."""
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -7,17 +8,27 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemma4_mlx.chat import Chat
 from gemma4_mlx.chat.messages import ToolCall
-from gemma4_mlx.chat.tools import NAME, as_tools, call_tool
+from gemma4_mlx.chat.tools import as_tools, call_tool
 from gemma4_mlx.errors import ToolError
 
 pytest.importorskip("mcp", reason="the mcp package is not installed")
-from gemma4_mlx.chat.mcp import MCPServer, _checked, allowed_names
+from gemma4_mlx.chat.mcp import (
+    _NAME,
+    MCPServer,
+    _checked,
+    _every_tool,
+    _look,
+    allowed_names,
+)
 
 SERVER = Path(__file__).parent / "mcp_server.py"
 
@@ -45,10 +56,13 @@ def http_process():
 @pytest.fixture(scope="module", params=["stdio", "http"])
 def server(request):
     if request.param == "stdio":
-        with MCPServer(sys.executable, SERVER, timeout=60) as server:
+        with MCPServer(sys.executable, SERVER, prefix="", timeout=60) as server:
             yield server
     else:
-        with http_process() as url, MCPServer(url, headers={"X-Test": "1"}, timeout=60) as server:
+        with (
+            http_process() as url,
+            MCPServer(url, headers={"X-Test": "1"}, prefix="", timeout=60) as server,
+        ):
             yield server
 
 
@@ -86,16 +100,106 @@ def test_names_that_calls_do_not_allow(server):
         next(name for name in heard if name.startswith("long")): "long_" * 14,
     }
     for name, tells in wanted.items():
-        assert NAME.fullmatch(name)
+        assert _NAME.fullmatch(name)
         assert heard[name].result in (tells, {"result": tells})
 
 
 @given(st.lists(st.text(max_size=70) | st.sampled_from(["a/b", "a_b", "a b", "a_b_2", "x" * 80])))
 def test_every_list_of_names_becomes_an_allowed_one(names):
     found = allowed_names(names)
-    assert all(map(NAME.fullmatch, found)) and len(set(found)) == len(names)
-    kept = {name for name in names if NAME.fullmatch(name)}
-    assert kept <= set(found)
+    assert all(map(_NAME.fullmatch, found)) and len(set(map(_look, found))) == len(names)
+    kept = {name for name in names if _NAME.fullmatch(name)}
+    if len(set(map(_look, kept))) == len([name for name in names if _NAME.fullmatch(name)]):
+        assert kept <= set(found)
+
+
+def test_names_that_look_alike_are_told_apart():
+    found = allowed_names(["list", "List", "l1st", "1ist", "delete", "d\u0435lete", "a-b", "a.b"])
+    assert found[0] == "list" and found[4] == "delete" and found[6] == "a-b"
+    assert len(set(map(_look, found))) == 8
+
+
+def endless(request):
+    """A session whose list of tools has a further page for ever, or the same one again."""
+
+    class Session:
+        pages = 0
+
+        async def list_tools(self, params=None):
+            self.pages += 1
+            cursor = "again" if request == "same" else str(self.pages)
+            return SimpleNamespace(tools=[], nextCursor=cursor)
+
+    return Session()
+
+
+@pytest.mark.parametrize("kind", ["same", "new"])
+def test_a_list_without_end_is_refused(kind):
+    session = endless(kind)
+    with pytest.raises(ToolError, match="does not end"):
+        asyncio.run(_every_tool(session))
+    assert session.pages <= 1002
+
+
+def dag(levels):
+    """A schema of two references a level: 2 ** levels places when written out."""
+    definitions = {
+        f"d{i}": {"type": "object", "properties": {k: {"$ref": f"#/$defs/d{i + 1}"} for k in "ab"}}
+        for i in range(levels)
+    }
+    definitions[f"d{levels}"] = {"type": "string"}
+    return {"type": "object", "properties": {"x": {"$ref": "#/$defs/d0"}}, "$defs": definitions}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        *(dag(40), {"properties": 5}, {"properties": {"a": {"enum": 5}}}, {"required": "abc"}),
+        *({"properties": {"a": {"anyOf": 7}}}, {"properties": {"a": {"allOf": True}}}, 12, [1]),
+        {"properties": {"a": {"type": "array", "prefixItems": 3}}},
+    ],
+)
+def test_a_schema_that_cannot_be_costs_that_tool_alone(schema):
+    class Server(MCPServer):
+        def __init__(self):
+            self._name, self._timeout, self._ask = "test", 1.0, True
+            self._offered = [
+                SimpleNamespace(name="bad", description="Bad.", inputSchema=schema),
+                SimpleNamespace(name="good", description=" \n ", inputSchema={}),
+            ]
+
+    with pytest.warns(UserWarning, match="a tool of the MCP server 'test' is left out"):
+        (tool,) = Server()._declared("test.")
+    assert (tool.name, tool.description, tool.asks) == ("test.good", "test.good", True)
+    assert tool.declaration
+
+
+def test_a_servers_tools_are_asked_about(actor, script, monkeypatch):
+    with MCPServer(sys.executable, SERVER, timeout=60) as server:
+        tools = as_tools(server.tools)
+        assert {name.split(".")[0] for name in tools} == {"tests"}
+        for approve, runs in ((None, False), (lambda call: True, True)):
+            script.replies += ["<|tool_call>call:tests.add{a:1,b:2}<tool_call|>", "Done.<turn|>"]
+            monkeypatch.setattr("builtins.input", lambda question: "n")
+            chat = Chat(actor, tools=server.tools)
+            chat.run("go", approve=approve)
+            assert chat.messages[2].parts[0].denied is not runs
+
+
+@pytest.mark.parametrize("how", ["silent", "endless"])
+def test_a_failed_start_holds_its_time_and_ends_everything(how):
+    children = psutil.Process().children(recursive=True)
+    threads = threading.active_count()
+    started = time.monotonic()
+    with pytest.raises(ToolError, match="did not answer in time"):
+        MCPServer(sys.executable, SERVER, f"--{how}", timeout=3)
+    assert time.monotonic() - started < 3 + 10  # ending a process included
+    for _ in range(100):
+        if threading.active_count() == threads:
+            break
+        time.sleep(0.1)
+    assert threading.active_count() == threads
+    assert psutil.Process().children(recursive=True) == children
 
 
 @pytest.mark.parametrize("extra", [True, {"type": "string"}])
@@ -111,7 +215,7 @@ def test_a_server_that_cannot_be_used_leaves_no_thread(monkeypatch):
     def broken(*_):
         raise ToolError("no")
 
-    monkeypatch.setattr(MCPServer, "_tool", broken)
+    monkeypatch.setattr(MCPServer, "_declared", broken)
     before = threading.active_count()
     with pytest.raises(ToolError, match="no"):
         MCPServer(sys.executable, SERVER, timeout=60)
@@ -147,7 +251,7 @@ def test_addresses_that_cannot_be_used():
 
 def test_a_server_that_goes_away_is_an_error_not_a_hang():
     with http_process() as url:
-        server = MCPServer(url, timeout=10)
+        server = MCPServer(url, prefix="", timeout=10)
         tools = as_tools(server.tools)
         assert call_tool(ToolCall("c", "add", {"a": 1, "b": 2}), tools, timeout=60).error is None
     got = call_tool(ToolCall("c", "add", {"a": 1, "b": 2}), tools, timeout=60)
