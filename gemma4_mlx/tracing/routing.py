@@ -4,6 +4,8 @@ Arrays have the axes (layer, token, k): k experts for each token, strongest firs
 addressed by the model's layer index.
 """
 
+from functools import cached_property
+
 import numpy as np
 
 from ..errors import TraceError
@@ -66,7 +68,7 @@ class RoutingData:
 
         These are the router's probabilities of the k chosen experts, divided by their sum, before
         the learned scale of each expert. Where the scale was not recorded, the weights divided by
-        their sum. ``tokens``: a slice.
+        their sum. ``tokens``: a slice or a mask.
 
         Raises TraceError for a layer that was not traced.
         """
@@ -135,29 +137,52 @@ class RoutingData:
                 together += np.bincount(chosen[:, a] * E + chosen[:, b], minlength=E * E)
         return together.reshape(E, E)
 
-    def top_tokens(self, layer: int, expert: int, top: int = 10) -> list[dict]:
-        """The texts an expert works on most: ``text``, ``count``, and ``share`` of that text's
-        occurrences which went to the expert; by count, then share.
+    def top_tokens(self, layer: int, expert: int, top: int = 10, order: str = "count") -> list:
+        """The texts that an expert works on, each once: a list of dicts.
 
-        Raises TraceError for a layer that was not traced or an expert that does not exist.
+        ``text``, ``id`` (of its first occurrence), ``first`` (where that is), ``count`` (how often
+        it went to the expert), ``share`` (of its occurrences), ``lift`` (that over the expert's
+        load), ``gate`` (mean share of the gate that the expert had then). By ``order``: "count", or
+        "lift" for the texts that are most its own (count times the logarithm of the lift).
+
+        Raises TraceError for a layer that was not traced, an expert that does not exist, and
+        another order.
         """
+        if order not in ("count", "lift"):
+            raise TraceError(f"top tokens are ordered by 'count' or 'lift', not {order!r}")
         expert = self._expert(expert)
-        here = (self.experts[self._at(layer)] == expert).any(axis=-1)
-        ids, first, inverse, total = np.unique(
-            self.tokens.ids, return_index=True, return_inverse=True, return_counts=True
-        )
-        counts = np.bincount(inverse[here], minlength=len(ids))
-        order = np.lexsort((-counts / total, -counts))[:top]
+        chosen = self.experts[self._at(layer)] == expert
+        here = chosen.any(axis=-1)
+        if not here.any():
+            return []
+        codes, first, total = self._texts
+        counts = np.bincount(codes[here], minlength=len(first))
+        gate = np.bincount(codes[here], self.gate(layer, here)[chosen[here]], len(first))
+        share = counts / total
+        lift = share / here.mean()
+        score = counts if order == "count" else counts * np.log2(np.maximum(lift, 1e-9))
+        best = np.lexsort((-share, -score))[:top]
         return [
             {
-                "id": int(ids[i]),
                 "text": self.tokens.texts[first[i]],
+                "id": int(self.tokens.ids[first[i]]),
+                "first": int(first[i]),
                 "count": int(counts[i]),
-                "share": float(counts[i] / total[i]),
+                "share": float(share[i]),
+                "lift": float(lift[i]),
+                "gate": float(gate[i] / counts[i]),
             }
-            for i in order
+            for i in best
             if counts[i]
         ]
+
+    @cached_property
+    def _texts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each token's text as a number (n,), first occurrence and count of each text."""
+        known: dict[str, int] = {}
+        codes = np.fromiter((known.setdefault(t, len(known)) for t in self.tokens.texts), np.int64)
+        first = np.unique(codes, return_index=True)[1]
+        return codes, first, np.bincount(codes)
 
     def share_by_kind(self, layer: int) -> dict[str, np.ndarray]:
         """The load among the tokens of each kind (text, image, ...) in the trace: (E,) each.

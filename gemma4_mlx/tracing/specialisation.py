@@ -15,6 +15,8 @@ from .groups import Groups
 
 #: Tokens of a group that an expert would get by chance, from which on its lift means something.
 LEAST_EXPECTED = 5
+#: Lift, less two standard errors, that makes an expert one for its group.
+LEAST_LIFT = 1.15
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,19 @@ class Specialisation:
         """Whether a lift rests on enough tokens: at least :data:`LEAST_EXPECTED` of the group would
         go to the expert if the group made no difference. bool (layers, groups, E)."""
         return self.overall[:, None] * self.groups.tokens[:, None] >= LEAST_EXPECTED
+
+    @property
+    def purpose(self) -> np.ndarray:
+        """Index of the group that each expert is most clearly for, (layers, E); -1 for none.
+
+        The group with the highest lift after two standard errors of its count are taken away, so
+        that a handful of tokens names no expert; none if that is not above :data:`LEAST_LIFT`.
+        """
+        expected = self.overall[:, None] * self.groups.tokens[:, None]
+        sure = np.where(self.enough, self.counts - 2 * np.sqrt(self.counts), 0)
+        sure = np.divide(sure, expected, where=expected > 0, out=np.zeros(expected.shape))
+        best = sure.argmax(axis=1)
+        return np.where(sure.max(axis=1) > LEAST_LIFT, best, -1)
 
     def experts(self, group: str, above: float = 2.0) -> list[dict]:
         """The experts whose lift for a group is at least ``above``, highest first, of those with

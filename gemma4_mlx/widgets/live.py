@@ -48,13 +48,14 @@ class LiveRouting:
 
     def __init__(self, model: Any) -> None:
         from gemma4_mlx.tracing import Selection
-        from gemma4_mlx.tracing.recorder import model_facts
+        from gemma4_mlx.tracing.recorder import expert_scales, model_facts
 
         text = model.config.text
         self._model, self.model = model, model_facts(model)
         self.selection, self.interventions, self.media = Selection(), (), None
         self._experts_exist = text.enable_moe_block
         self._layers = tuple(range(text.num_hidden_layers)) if text.enable_moe_block else ()
+        self._scale = expert_scales(model, self._layers) if self._layers else None
         self._k, self._count = text.top_k_experts, text.num_experts
         self._lock = threading.Lock()
         self._views: list[weakref.WeakMethod] = []
@@ -203,7 +204,7 @@ class LiveRouting:
         with self._lock:
             n = min(len(tokens), self._experts.shape[1])
             experts, weights = self._experts[:, :n], self._weights[:, :n]
-        return RoutingData(self._layers, experts, weights, self._count, tokens)
+        return RoutingData(self._layers, experts, weights, self._count, tokens, scale=self._scale)
 
 
 class _Observer:

@@ -1,34 +1,38 @@
-"""``Routing(trace)``: which experts every token went to, what each expert does, and what if not.
+"""``Routing(trace)``: which experts every token went to, what each expert is for, and what if not.
 
 Three uses of one view. ``Routing(trace)`` looks at a trace; ``Routing(a, b)`` compares two of one
 model; ``Routing(model)`` (or a chat, or a ``Prompt`` widget) fills in while anything generates with
-that model. With ``Routing(trace, model=model)`` an expert can be dropped, routed around, swapped
-or boosted, and the answer generated again from the same cached prompt.
+that model. With ``Routing(trace, model=model)`` experts can be dropped, routed around, swapped or
+boosted, and the answer generated again from the same cached prompt.
+
+The front end gets whole numbers and computes what it shows from them: how many tokens of each group
+went to each expert (``groups``: loads and lifts), which experts a page of tokens went to in every
+layer (``routes``), and the same for the whole context in few columns (``strip``).
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import traitlets
 
 from gemma4_mlx.errors import TraceError
-from gemma4_mlx.widgets.drawing import (
-    CATEGORIES,
-    FAINT,
-    INK,
-    Drawing,
-    color_table,
-    css,
-    flow_tokens,
-)
-from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
+from gemma4_mlx.tracing.groups import GROUPINGS
+from gemma4_mlx.widgets.drawing import Drawing
+from gemma4_mlx.widgets.jobs import Jobs
+from gemma4_mlx.widgets.traceview import PAGE, TraceView, media_of, parts_of
 
-TOP_TOKENS = 24
-SNAPSHOT_LAYER_BYTES = 700_000  # routing of whole layers that a snapshot keeps
-SNAPSHOT_CHOICES = 8_000  # (token, layer, expert) choices in the paths that a snapshot keeps
+TOP_TEXTS = 16
+STRIP = 256  # columns of the whole context
+PERMUTATIONS = 499
+COMPARED_BLOCKS = 1024  # blocks of a side in a comparison, at most
+SNAPSHOT_ROUTES = 1_500_000  # bytes of routes that a snapshot keeps, as base64
 SNAPSHOT_EXPERTS = 64  # experts of the chosen layer that a snapshot keeps, busiest first
+SNAPSHOT_STRIPS = 6  # layers whose strip a snapshot keeps
+NO_PURPOSE = 255
+NO_WORDS = ("image", "video", "audio", "control tokens", "no letters")
 
 
 class Routing(TraceView):
@@ -62,7 +66,8 @@ class Routing(TraceView):
         inputs: Any = None,
     ) -> None:
         self._live = None
-        self._whatif: list[tuple[dict, dict]] = []  # questions asked, with their answers
+        self._jobs = Jobs()
+        self._known: dict[tuple, tuple] = {}  # (which, by) -> (tokens, specialisation)
         if not hasattr(source, "routing"):
             from gemma4_mlx.widgets.live import LiveRouting
 
@@ -96,6 +101,7 @@ class Routing(TraceView):
             "experts": int(routing.num_experts),
             "k": int(routing.k),
             "source": str(self.trace.model.get("source", "")),
+            "groupings": list(GROUPINGS),
             "parts": parts_of(self.trace.tokens),
             "media": media_of(self.trace.tokens),
             "live": self._live is not None,
@@ -111,14 +117,27 @@ class Routing(TraceView):
             }
         return facts
 
-    @staticmethod
-    def _start(routing) -> dict:
-        """The layer whose load is least even, and its busiest expert."""
-        if not routing.n:
-            return {"layer": int(routing.layers[-1]), "expert": None, "token": None}
-        layer = int(np.argmin(routing.entropy()))
-        busiest = int(np.argmax(routing.load()[layer]))
-        return {"layer": int(routing.layers[layer]), "expert": busiest, "token": None}
+    def _start(self, routing) -> dict:
+        """The layer with most experts that are for something, and the clearest of them."""
+        if not routing.n or self._live is not None:
+            return {"layer": int(routing.layers[len(routing.layers) // 2]), "expert": None}
+        found = self.specialisation()
+        purpose = found.purpose
+        words = np.array([name not in NO_WORDS for name in found.groups.names])
+        row = int((purpose >= 0).sum(axis=1).argmax())
+        clear = np.log2(np.maximum(np.nan_to_num(found.lift[row]), 1)) ** 2 * found.load[row]
+        clear = np.take_along_axis(clear, np.maximum(purpose[row], 0)[None], axis=0)[0]
+        clear[(purpose[row] < 0) | ~words[purpose[row]]] = -1
+        return {"layer": int(routing.layers[row]), "expert": int(clear.argmax())}
+
+    def specialisation(self, by: str = "script", which: str = "a"):
+        """Loads and lifts by group of tokens, computed once for each length of the trace."""
+        trace = self.trace_of(which)
+        n, known = self._known.get((which, by), (None, None))
+        if n != trace.routing.n:
+            known = trace.routing.specialisation(by)
+            self._known[which, by] = (trace.routing.n, known)
+        return known
 
     def _grown(self) -> None:
         """The live run has more tokens; called at most 30 times a second."""
@@ -127,93 +146,98 @@ class Routing(TraceView):
 
     # ---- answers ------------------------------------------------------------------------------
 
-    def answer_load(self, which: str = "a") -> tuple[dict, bytes]:
-        """Share of each layer's routed tokens, float32 (layers, experts); rows sum to 1.
+    def answer_groups(self, by: str = "script", which: str = "a") -> tuple[dict, bytes]:
+        """How many tokens of each group went to each expert: (layers, groups, E) uint16 or uint32,
+        then (layers, E) uint8, the group that each expert is for (255: none).
 
-        "b-a" gives the difference of the two traces' shares.
+        The load of an expert is its count over all groups, over the number of tokens.
         """
-        if which == "b-a":
-            mine, theirs = self._share("a"), self._share("b")
-            note = "Load in B minus load in A, in percentage points of a layer's routed tokens."
-            return {"note": note}, (theirs - mine).astype("<f4").tobytes()
-        routing, share = self.trace_of(which).routing, self._share(which)
-        content = {
-            "dead": (share == 0).sum(axis=1).tolist(),
-            "evenness": (routing.entropy() / np.log2(routing.num_experts)).tolist(),
-        }
-        return content, share.astype("<f4").tobytes()
+        if not self.trace_of(which).routing.n:
+            return {"by": by, "n": 0, "groups": []}, b""
+        found = self.specialisation(by, which)
+        kind = "<u2" if found.counts.max() < 2**16 else "<u4"
+        groups = [
+            {"name": name, "tokens": int(count)}
+            for name, count in zip(found.groups.names, found.groups.tokens)
+        ]
+        purpose = np.where(found.purpose < 0, NO_PURPOSE, found.purpose).astype(np.uint8)
+        content = {"by": by, "n": int(found.groups.tokens.sum()), "groups": groups}
+        content["bytes"] = int(kind[-1])
+        return content, found.counts.astype(kind).tobytes() + purpose.tobytes()
 
-    def _share(self, which: str) -> np.ndarray:
+    def answer_routes(self, start: int, stop: int, which: str = "a") -> tuple[dict, bytes]:
+        """Routing of a page of tokens in every layer: experts (layers, tokens, k), strongest first,
+        as uint8 (uint16 above 256 experts), then uint8 shares of the gate, 255 for all of it."""
         routing = self.trace_of(which).routing
-        return routing.load() / routing.k
+        start = max(0, min(int(start), routing.n))
+        stop = max(start, min(int(stop), routing.n, start + PAGE))
+        experts = routing.experts[:, start:stop]
+        part = slice(start, stop)
+        shares = np.stack([routing.gate(layer, part) for layer in routing.layers])
+        wide = 1 if routing.num_experts <= 256 else 2
+        bulk = experts.astype(f"<u{wide}").tobytes() + _bytes_of(shares).tobytes()
+        return {"start": start, "stop": stop, "bytes": wide}, bulk
 
-    def answer_layer(self, layer: int, which: str = "a") -> tuple[dict, bytes]:
-        """One layer's routing: uint16 experts (n, k), strongest first, then float32 weights."""
-        experts, weights = self.trace_of(which).routing.at(layer)
-        bulk = experts.astype("<u2").tobytes() + weights.astype("<f4").tobytes()
-        return {"n": len(experts)}, bulk
-
-    def answer_path(self, token: int, which: str = "a") -> dict:
-        """The experts and weights of one token in every layer.
-
-        Raises TraceError for a token outside the trace.
-        """
+    def answer_strip(self, layer: int, which: str = "a") -> tuple[dict, bytes]:
+        """The whole context in few columns: each expert's mean share of the gate, (columns, E)
+        uint8, 255 for ``high``."""
         routing = self.trace_of(which).routing
-        if not 0 <= token < routing.n:
-            raise TraceError(f"token {token}: the trace has {routing.n}")
-        return {
-            "layers": [
-                {
-                    "layer": int(layer),
-                    "experts": routing.experts[i, token].tolist(),
-                    "weights": [round(float(w), 5) for w in routing.weights[i, token]],
-                }
-                for i, layer in enumerate(routing.layers)
-            ]
-        }
+        experts, _ = routing.at(layer)
+        columns = min(STRIP, routing.n)
+        of = np.arange(routing.n) * columns // max(1, routing.n)
+        where = of[:, None] * routing.num_experts + experts
+        size = columns * routing.num_experts
+        sums = np.bincount(where.ravel(), routing.gate(layer).ravel(), minlength=size)
+        mean = sums.reshape(columns, -1) / np.bincount(of, minlength=columns)[:, None]
+        high = float(mean.max(initial=0)) or 1.0
+        return {"columns": columns, "high": high}, _bytes_of(mean / high).tobytes()
+
+    def answer_scale(self, which: str = "a") -> tuple[dict, bytes | None]:
+        """The learned scale of every expert, float32 (layers, E); no bytes where unknown."""
+        scale = self.trace_of(which).routing.scale
+        return {}, None if scale is None else np.asarray(scale, "<f4").tobytes()
 
     def answer_expert(self, layer: int, expert: int, which: str = "a") -> dict:
-        """An expert's load, its top tokens, its share of each part, and its usual partners.
+        """An expert's load and rank, the texts that are most its own, and its usual partners.
 
         Raises TraceError for a layer that was not traced or an expert that does not exist.
         """
-        trace = self.trace_of(which)
-        routing = trace.routing
-        experts, weights = routing.at(layer)
-        share = routing.load(layer) / routing.k
-        if not 0 <= expert < routing.num_experts:
-            raise TraceError(f"expert {expert}: there are experts 0 to {routing.num_experts - 1}")
-        mine = (experts == expert).any(axis=1)
-        weight = np.where(experts == expert, weights, 0).max(axis=1)
-        top = np.argsort(-weight, kind="stable")[: min(TOP_TOKENS, int(mine.sum()))]
-        parts: dict[str, list] = {}
-        for part in parts_of(trace.tokens):
-            seen = parts.setdefault(part["name"], [part["role"], 0, 0])
-            seen[1] += int(mine[part["start"] : part["stop"]].sum())
-            seen[2] += part["stop"] - part["start"]
-        together = np.bincount(experts[mine].ravel(), minlength=routing.num_experts)
+        routing = self.trace_of(which).routing
+        texts = routing.top_tokens(layer, expert, TOP_TEXTS, order="lift")
+        row = routing.layers.index(layer)
+        overall = self.specialisation("script", which).overall[row] if routing.n else [0]
+        chosen = routing.experts[row]
+        mine = (chosen == expert).any(axis=1)
+        together = np.bincount(chosen[mine].ravel(), minlength=routing.num_experts)
         together[expert] = 0
         partners = [int(e) for e in np.argsort(-together, kind="stable")[:5] if together[e]]
         return {
-            "load": float(share[expert]),
-            "rank": int((share > share[expert]).sum()) + 1,
-            "top": [[int(i), float(weight[i]), trace.tokens.texts[i]] for i in top],
-            "parts": [[name, role, hit / total] for name, (role, hit, total) in parts.items()],
-            "partners": [[e, together[e] / max(1, int(mine.sum()))] for e in partners],
+            "load": float(overall[expert]),
+            "rank": int((overall > overall[expert]).sum()) + 1,
+            "texts": [
+                [t["text"], t["first"], t["count"], *(round(t[k], 4) for k in ("share", "gate"))]
+                for t in texts
+            ],
+            "partners": [[e, round(together[e] / int(mine.sum()), 4)] for e in partners],
         }
 
     def answer_compare(self) -> dict:
-        """The two traces' routing compared, layer by layer, with a permutation test.
+        """The two traces' routing compared, layer by layer, with a permutation test; or how far
+        that is, ``{"running": share}``: ask again.
 
         Raises TraceError if there is only one trace.
         """
-        from gemma4_mlx.tracing import compare_routing
-
         if self.other is None:
             raise TraceError("there is only one trace: Routing(a, b) compares two")
+        return self._jobs.poll("compare", self._compare)
+
+    def _compare(self, tell) -> dict:
+        from gemma4_mlx.tracing import compare_routing
+
         a, b = self.trace.routing, self.other.routing
-        block = max(1, min(16, a.n // 4, b.n // 4))
-        result = compare_routing(a, b, block=block, permutations=499)
+        longest = -(-max(a.n, b.n) // COMPARED_BLOCKS)
+        block = max(1, min(max(16, longest), a.n // 4, b.n // 4))
+        result = compare_routing(a, b, block=block, permutations=PERMUTATIONS, progress=tell)
         rows = []
         for i, layer in enumerate(result.layers):
             order = np.argsort(-np.abs(result.difference[i]))[:4]
@@ -222,172 +246,125 @@ class Routing(TraceView):
                     "layer": int(layer),
                     "distance": float(result.distance[i]),
                     "p": float(result.p_values[i].min()),
-                    "experts": [[int(e), float(-result.difference[i, e] / a.k)] for e in order],
+                    "experts": [[int(e), float(-result.difference[i, e])] for e in order],
                 }
             )
         note = (
-            f"Difference: half the summed difference of loads, 0 for the same load, 1 for disjoint "
-            f"experts. All layers together: p = {result.p_value:.3f}. p of a layer: chance that "
-            f"relabelled blocks of {block} tokens differ as much in some expert of any layer. "
-            "Experts: load in B minus A, percentage points."
+            f"Difference: half the summed difference of loads over k, 0 for the same load, 1 for "
+            f"disjoint experts. All layers together: p = {result.p_value:.3f}. p of a layer: "
+            f"chance that relabelled blocks of {block} tokens differ as much in some expert of any "
+            "layer. Experts: load in B minus A, percentage points of the tokens."
         )
         return {"layers": rows, "note": note}
 
-    def answer_whatif(
-        self,
-        layer: int,
-        expert: int,
-        action: str,
-        other: int = 0,
-        factor: float = 2.0,
-        tokens: int = 40,
-        everywhere: bool = False,
-    ) -> dict:
-        """Generate again with one expert changed, and with a random one as control.
+    def answer_whatif(self, changes: list, tokens: int = 40, everywhere: bool = False) -> dict:
+        """Generate again with experts changed, and with random ones of the same load as control;
+        or how far that is, ``{"running": share}``: ask again.
 
-        Raises TraceError if the view has no model, or no inputs for a prompt with media,
-        InterventionError for experts or layers that do not exist.
+        ``changes``: dicts ``{"layer", "expert", "action"}``, with ``other`` for a swap and
+        ``factor`` for a boost. Raises TraceError if the view has no model, or no inputs for a
+        prompt with media, InterventionError for experts or layers that do not exist.
         """
         from gemma4_mlx.widgets.whatif import what_if
 
         if self.model is None:
             raise TraceError("what-if needs the model: Routing(trace, model=model)")
-        asked = {
-            "layer": layer,
-            "expert": expert,
-            "action": action,
-            "other": other,
-            "factor": factor,
-            "tokens": tokens,
-            "everywhere": everywhere,
-        }
-        for request, result in self._whatif:  # greedy answers stay the same
-            if request == asked:
-                return result
-        result = what_if(
-            self.model,
-            self.trace,
-            self.inputs,
-            layer=int(layer),
-            expert=int(expert),
-            action=action,
-            other=int(other),
-            factor=float(factor),
-            max_tokens=int(tokens),
-            everywhere=bool(everywhere),
-        )
-        self._whatif = [*self._whatif[-7:], (asked, result)]
-        return result
+
+        def work(tell):
+            return what_if(
+                self.model,
+                self.trace,
+                self.inputs,
+                changes=changes,
+                max_tokens=int(tokens),
+                everywhere=bool(everywhere),
+                progress=tell,
+            )
+
+        asked = {"changes": changes, "tokens": tokens, "everywhere": everywhere}
+        return self._jobs.poll(json.dumps(asked, sort_keys=True), work)
 
     # ---- snapshots and pictures -----------------------------------------------------------------
 
     def chosen(self) -> dict:
-        """Layer, expert and token that the view shows: the selection's, where it has such."""
+        """Layer, expert and token that the view shows: the selection's, where it has such. An
+        expert belongs to its layer: another layer's start has another."""
         start, chosen = self.meta["start"], self.selection
-        layer = chosen.get("layer")
-        layer = layer if layer in self.trace.routing.layers else start["layer"]
-        expert, token = chosen.get("expert"), chosen.get("token")
+        layer, expert, token = (chosen.get(name) for name in ("layer", "expert", "token"))
+        if layer not in self.trace.routing.layers:
+            layer, expert = start["layer"], start["expert"]
+        elif expert not in range(self.meta["experts"]):
+            expert = start["expert"] if layer == start["layer"] else None
         return {
             "layer": layer,
-            "expert": expert if expert in range(self.meta["experts"]) else start["expert"],
+            "expert": expert,
             "token": token if token in range(self.n) else None,
         }
 
     def snapshot_requests(self) -> list[dict]:
-        """Every layer's routing as far as it fits, the experts of the chosen layer, paths."""
+        """Loads and lifts whole; text and routes of as many pages as fit; experts of the chosen
+        layer and of the chosen token."""
         if not self.meta["layers"] or not self.n:
             return []
         now, routing = self.chosen(), self.trace.routing
-        wanted: list[dict] = [{"type": "load", "which": "a"}]
-        wanted += [{**r, "which": "a"} for r in self.page_requests(now["token"])]
-        for media in self.meta["media"]:
-            wanted.append({"type": "media", "span": media["index"], "which": "a"})
-        room = SNAPSHOT_LAYER_BYTES // (6 * routing.n * routing.k)
-        layers = [now["layer"], *(i for i in self.meta["layers"] if i != now["layer"])]
-        for layer in layers[: max(1, room)]:
-            wanted.append({"type": "layer", "layer": layer, "which": "a"})
-        busy = np.argsort(-routing.load(now["layer"]), kind="stable")[:SNAPSHOT_EXPERTS].tolist()
-        for expert in dict.fromkeys([*busy, now["expert"]]):
-            wanted.append({"type": "expert", "layer": now["layer"], "expert": expert, "which": "a"})
-        first = [now["token"]] if now["token"] is not None else []
-        for token in first:  # the experts on its path
-            for i, layer in enumerate(self.meta["layers"]):
-                for expert in routing.experts[i, token].tolist():
-                    wanted.append(
-                        {"type": "expert", "layer": layer, "expert": expert, "which": "a"}
-                    )
-        paths = max(1, SNAPSHOT_CHOICES // (len(self.meta["layers"]) * routing.k))
-        for token in list(dict.fromkeys([*first, *range(self.n)]))[:paths]:
-            wanted.append({"type": "path", "token": token, "which": "a"})
+        wanted: list[dict] = [
+            {"type": "groups", "by": by, "which": "a"} for by in self.meta["groupings"]
+        ]
+        wanted.append({"type": "scale", "which": "a"})
+        wanted += self._pages(now["token"], "a")
+        chosen = [(now["layer"], e) for e in np.argsort(-routing.load(now["layer"]))]
+        chosen = chosen[:SNAPSHOT_EXPERTS]
+        if now["expert"] is not None:
+            chosen.append((now["layer"], now["expert"]))
+        if now["token"] is not None:
+            paths = routing.experts[:, now["token"]].tolist()
+            chosen += [(i, e) for i, path in zip(routing.layers, paths) for e in path]
+        for layer, expert in dict.fromkeys((int(i), int(e)) for i, e in chosen):
+            wanted.append({"type": "expert", "layer": layer, "expert": expert, "which": "a"})
+        layers = [now["layer"], *(i for i in routing.layers if i != now["layer"])]
+        for layer in layers[:SNAPSHOT_STRIPS]:
+            wanted.append({"type": "strip", "layer": layer, "which": "a"})
         if self.other is not None:
-            wanted += [{"type": "load", "which": which} for which in ("b", "b-a")]
-            wanted += [{**r, "which": "b"} for r in self.page_requests(None, "b")]
-            for media in self.meta["other"]["media"]:
-                wanted.append({"type": "media", "span": media["index"], "which": "b"})
-            wanted.append({"type": "layer", "layer": now["layer"], "which": "b"})
-            wanted.append({"type": "layer", "layer": now["layer"], "which": "b-a"})
+            wanted.append({"type": "groups", "by": "script", "which": "b"})
+            wanted += self._pages(None, "b")
+            wanted.append({"type": "strip", "layer": now["layer"], "which": "b"})
             wanted.append({"type": "compare"})
-        wanted += [{"type": "whatif", **asked} for asked, _ in self._whatif]
+            self._jobs.job("compare", self._compare).wait()
+        for asked in self._jobs.done():
+            if asked != "compare":
+                wanted.append({"type": "whatif", **json.loads(asked)})
         return [*wanted, {"type": "export", "format": "svg"}]
 
+    def _pages(self, around: int | None, which: str) -> list[dict]:
+        """Requests for the pages that fit: the first ones, the last and that of the selection."""
+        routing = self.trace_of(which).routing
+        page = 4 * len(routing.layers) * routing.k * min(PAGE, routing.n) * 2 // 3
+        room = SNAPSHOT_ROUTES // (2 if self.other is not None else 1)
+        n, wanted = routing.n, []
+        last = -(-n // PAGE) - 1
+        first = [0, last] if around is None else [around // PAGE, 0, last]
+        for number in list(dict.fromkeys([*first, *range(last)]))[: max(1, room // page)]:
+            part = {"start": number * PAGE, "stop": min(n, (number + 1) * PAGE), "which": which}
+            wanted += [{"type": "tokens", **part}, {"type": "routes", **part}]
+        pages = {request["start"] for request in wanted}
+        for media in media_of(self.trace_of(which).tokens):
+            if media["start"] // PAGE * PAGE in pages:
+                wanted.append({"type": "media", "span": media["index"], "which": which})
+        return wanted
+
     def drawing(self) -> Drawing:
-        """The still picture: the text in the colours of its experts, and the load map."""
-        if not self.meta["layers"] or not self.n:
-            out = Drawing(640, 60)
-            out.text(16, 36, self.meta.get("empty", "No token yet."), 12, FAINT)
-            return out
-        now, routing, tokens = self.chosen(), self.trace.routing, self.trace.tokens
-        share, layers, count = self._share("a"), self.meta["layers"], routing.num_experts
-        cell = max(3.0, min(26.0, 520 / count))
-        row = max(10.0, min(22.0, 260 / len(layers)))
-        out = Drawing(1000, max(400, 150 + row * len(layers) + 60))
-        out.text(16, 28, "Expert routing", 17, bold=True)
-        title = f"{self.n:,} tokens, {len(layers)} layers x {count} experts, {routing.k} per token"
-        source = self.meta["source"]
-        out.text(16, 48, f"{title} · {source}" if source else title, 12, FAINT)
-        layer_row = layers.index(now["layer"])
-        pinned = np.argsort(-share[layer_row], kind="stable")[:8]
-        colors = {int(e): c for e, c in zip(pinned, CATEGORIES)}
-        top = routing.at(now["layer"])[0][:, 0]
-        out.text(16, 80, f"Layer {now['layer']}: each token's strongest expert", 13, bold=True)
-        x = 16.0
-        for expert, color in colors.items():
-            out.rect(x, 91, 9, 9, fill=color)
-            out.text(x + 13, 100, expert, 11, FAINT)
-            x += 40
-        rows = int((out.height - 130) // 22)
-        painted = [(colors[int(e)], 0.36) if int(e) in colors else None for e in top]
-        flow_tokens(out, tokens.texts[:600], painted[:600], 16, 112, 410, 12.5, rows)
-        left, y = 462.0, 112.0
-        out.text(left, 80, "Load by layer and expert", 13, bold=True)
-        high, table = float(share.max()) or 1.0, color_table("viridis")
-        for i, layer in enumerate(layers):
-            bold = i == layer_row
-            out.text(
-                left - 6, y + row * (i + 0.7), f"L{layer}", 10, INK if bold else FAINT, "end", bold
-            )
-            for e in range(count):
-                v = share[i, e]
-                color = css(table[round(255 * v / high)]) if v else "#eceef2"
-                gap = 1 if cell > 6 else 0
-                out.rect(left + e * cell, y + i * row, cell - gap, row - 1, fill=color)
-        out.rect(left - 1, y + layer_row * row - 1, count * cell + 1, row + 1, stroke="#2558c9")
-        step = next(s for s in (1, 2, 4, 8, 16, 32, 64) if s * cell >= 16)
-        for e in range(0, count, step):
-            out.text(left + (e + 0.5) * cell, y - 5, e, 9, FAINT, "middle")
-        y += row * len(layers) + 14
-        for i in range(100):
-            out.rect(left + i * 1.2, y, 1.3, 8, fill=css(table[int(i * 2.55)]))
-        out.text(left + 130, y + 8, f"0 to {high:.0%} of a layer's routed tokens", 10, FAINT)
-        expert = self.answer_expert(now["layer"], now["expert"])
-        words = ", ".join(f"“{text.strip()}” ({i})" for i, _, text in expert["top"][:6])
-        note = f"Expert {now['expert']} of layer {now['layer']}: {expert['load']:.0%} of the load"
-        out.text(left, y + 32, note, 12, bold=True)
-        out.text(left, y + 50, f"Top tokens: {words}"[:84], 10.5, FAINT)
-        return out
+        """The still picture: the text in its experts' colours, the map, and one expert."""
+        from gemma4_mlx.widgets.routing_picture import draw_routing
+
+        return draw_routing(self)
 
     def snapshot_image(self):
         return self.drawing().pil()
+
+
+def _bytes_of(shares: np.ndarray) -> np.ndarray:
+    """Shares from 0 to 1 as uint8; one that is not zero does not become zero."""
+    return np.where(shares > 0, np.maximum(np.rint(shares * 255), 1), 0).astype(np.uint8)
 
 
 def _check_comparable(a, b) -> None:

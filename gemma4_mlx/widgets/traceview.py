@@ -8,6 +8,7 @@ soft tokens) and ``export``. Nothing here imports MLX: an opened trace is enough
 from __future__ import annotations
 
 import io
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,13 @@ from typing import Any
 import numpy as np
 import traitlets
 
+from gemma4_mlx.errors import TraceError
 from gemma4_mlx.widgets.selection import LinkedWidget
 
 PAGE = 512  # tokens of one request; tokenview.js asks in the same steps
 SEARCH_HITS = 5000
 PICTURE_SIDE = 288  # css pixels of a picture's longer side
 WAVE_COLUMNS = 600  # pairs of extremes of a waveform
-
-#: Role of a token in the trace -> name of its part.
-ROLE_NAMES = {"model": "answer", "assistant": "answer", "": "text"}
 
 
 def parts_of(tokens) -> list[dict]:
@@ -34,13 +33,9 @@ def parts_of(tokens) -> list[dict]:
     """
     if not len(tokens):
         return []
-    from gemma4_mlx.tracing.tokens import KINDS
+    from gemma4_mlx.tracing.groups import part_names
 
-    media = {i: kind for i, kind in enumerate(KINDS) if kind in ("image", "video", "audio")}
-    names = [
-        media.get(int(kind)) or ROLE_NAMES.get(role, role)
-        for kind, role in zip(tokens.kinds, tokens.roles)
-    ]
+    names = part_names(tokens)
     edges = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
     return [
         {
@@ -185,13 +180,13 @@ class TraceView(LinkedWidget):
     def answer_search(self, text: str, which: str = "a") -> dict:
         """First tokens of the spans holding ``text``; without regard to case if nothing has it."""
         tokens = self.trace_of(which).tokens
-        found = [span.start for span in tokens.find(text)]
-        if not found:
-            ends = np.cumsum([len(t) for t in tokens.texts])
-            whole, wanted, at = tokens.text.lower(), text.lower(), 0
-            while len(whole) == ends[-1] and (at := whole.find(wanted, at)) >= 0:
-                found.append(int(np.searchsorted(ends, at, side="right")))
-                at += len(wanted)
+        whole = tokens.text
+        places = _places(whole, text)
+        lower = whole.lower()
+        if not len(places) and len(lower) == len(whole):
+            places = _places(lower, text.lower())
+        ends = np.cumsum([len(t) for t in tokens.texts])
+        found = np.searchsorted(ends, places, side="right").tolist()
         return {"hits": found[:SEARCH_HITS], "total": len(found)}
 
     def answer_media(self, span: int, which: str = "a") -> tuple[dict, bytes | None]:
@@ -234,6 +229,13 @@ class TraceView(LinkedWidget):
             {"type": "tokens", "start": p * PAGE, "stop": min(n, (p + 1) * PAGE)}
             for p in sorted(chosen)
         ]
+
+
+def _places(whole: str, text: str) -> np.ndarray:
+    """Where ``text`` stands in ``whole``, without overlaps. Raises TraceError for no text."""
+    if not text:
+        raise TraceError("an empty text is everywhere: type what to look for")
+    return np.array([m.start() for m in re.finditer(re.escape(text), whole)], np.int64)
 
 
 def export(widget, format: str) -> bytes:

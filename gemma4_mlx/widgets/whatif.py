@@ -1,8 +1,9 @@
-"""What if an expert were missing? Answers to one prompt with and without a change, side by side.
+"""What if experts were missing? Answers to one prompt with and without changes, side by side.
 
 The prompt is read once, unchanged; each answer is generated greedily from a fork of that cache, so
-that answers differ by the change alone. The same change to another, random expert is the control:
-a difference that a random expert causes as well says nothing about the chosen one.
+that answers differ by the changes alone. The same changes to other experts of the same layers and
+about the same load are the control: a difference that they cause as well says nothing about the
+chosen ones.
 
 The divergence at a token is that of the changed model's next-token distribution from the unchanged
 model's, given the same text so far: sum of p log(p / q) over the vocabulary, in nats.
@@ -10,6 +11,7 @@ model's, given the same text so far: sum of p log(p / q) over the vocabulary, in
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,42 +40,49 @@ def what_if(
     trace: Any,
     inputs: Any = None,
     *,
-    layer: int,
-    expert: int,
-    action: str = "drop",
-    other: int = 0,
-    factor: float = 3.0,
+    changes: Sequence[dict],
     max_tokens: int = 40,
     everywhere: bool = False,
+    progress: Callable[[float], None] | None = None,
 ) -> dict:
-    """Generate three answers: unchanged, changed, and changed at a random expert.
+    """Generate three answers: unchanged, changed, and changed at random experts of the same load.
 
     Parameters
     ----------
     trace : gives the prompt: its tokens up to the model's last answer
     inputs : the traced ``ModelInputs`` or chat, needed where the prompt has pictures or sound
-    action : "drop" (its output counts nothing), "around" (the router cannot choose it, the others
-        renormalise), "swap" (with ``other``), "boost" (``factor`` is added to its router score)
+    changes : dicts ``{"layer", "expert", "action"}``, all made at once; ``action`` is "drop" (its
+        output counts nothing), "around" (the router cannot choose it, the others renormalise),
+        "swap" (with ``other``) or "boost" (``factor`` is added to its router score)
     everywhere : change the reading of the prompt as well, not only the answer
+    progress : told the share of the answers done
 
     Returns ``{"answers": [{name, note, tokens, parts, divergence, mean}, ...], "note"}``, where
     ``parts`` is the first token that differs from the unchanged answer, or None.
 
-    Raises TraceError for a prompt with media without ``inputs``, InterventionError for experts or
-    layers that do not exist, ContextError for a prompt longer than the model's context.
+    Raises TraceError for no change and for a prompt with media without ``inputs``,
+    InterventionError for experts or layers that do not exist, ContextError for a prompt longer
+    than the model's context.
     """
     from gemma4_mlx.generation import engine
 
+    if not changes:
+        raise TraceError("nothing is changed: choose at least one expert")
     prompt = _prompt(model, trace, inputs)
-    control = _control(trace.routing, layer, {expert, other} if action == "swap" else {expert})
-    changes = [_change(action, layer, e, other, factor) for e in (expert, control)]
-    for change in changes:
-        change.observer(model)  # raises here, before anything runs
-    done, says = _SAYS[action]
-    names = (f"Expert {expert} {done}", f"Control: expert {control} {done}")
-    says = says.format(other=other, factor=factor)
-    notes = (says, f"a random expert that this trace uses; {says}")
-    return engine().run(_run, model, prompt, changes, names, notes, max_tokens, everywhere)
+    changes = [_checked(change) for change in changes]
+    made = [_intervention(**change) for change in changes]
+    for intervention in made:
+        intervention.observer(model)  # raises here, before anything runs
+    controls = control_changes(trace.routing, changes)
+    sets = [made, [_intervention(**change) for change in controls]]
+    names = (_name(changes), f"Control: {_name(controls)}")
+    says = "; ".join(dict.fromkeys(_says(change) for change in changes))
+    loads = ", ".join(_load(trace.routing, change) for change in changes)
+    others = ", ".join(_load(trace.routing, change) for change in controls)
+    notes = (f"{says}. Load {loads}", f"the same with experts of about the same load: {others}")
+    return engine().run(
+        _run, model, prompt, sets, names, notes, max_tokens, everywhere, progress or (lambda _: 0)
+    )
 
 
 def _prompt(model, trace, inputs):
@@ -97,15 +106,43 @@ def _prompt(model, trace, inputs):
     return Prompt.of(model, ModelInputs(ids, inputs.token_types[:stop], media))
 
 
-def _control(routing, layer: int, taken: set[int]) -> int:
-    """Another expert of the layer that the trace uses, chosen at random (the same every time)."""
-    load = routing.load(layer)
-    used = [e for e in range(routing.num_experts) if e not in taken and load[e] > 0]
-    others = used or [e for e in range(routing.num_experts) if e not in taken]
-    return int(np.random.default_rng(layer * 1009 + min(taken)).choice(others))
+def control_changes(routing, changes: list[dict]) -> list[dict]:
+    """The same changes to other experts of their layers, of about the same load.
+
+    Each is drawn among the three unused by ``changes`` whose load is nearest (the same every time);
+    a swap's partner stays.
+    """
+    taken = {(c["layer"], c["expert"]) for c in changes}
+    taken |= {(c["layer"], c["other"]) for c in changes if c["action"] == "swap"}
+    found = []
+    for change in changes:
+        layer, expert = change["layer"], change["expert"]
+        load = routing.load(layer)
+        free = [e for e in range(routing.num_experts) if (layer, e) not in taken]
+        if not free:
+            raise TraceError(f"layer {layer} has no other expert left to compare with")
+        near = sorted(free, key=lambda e: (abs(load[e] - load[expert]), e))[:3]
+        pick = int(np.random.default_rng(layer * 1009 + expert).choice(near))
+        taken.add((layer, pick))
+        found.append({**change, "expert": pick})
+    return found
 
 
-def _change(action: str, layer: int, expert: int, other: int, factor: float):
+def _checked(change: dict) -> dict:
+    """A change with all its fields, from the browser's message or a person's."""
+    action = change.get("action", "drop")
+    if action not in _DONE:
+        raise TraceError(f"action {action!r}; there are 'drop', 'around', 'swap' and 'boost'")
+    return {
+        "layer": int(change["layer"]),
+        "expert": int(change["expert"]),
+        "action": action,
+        "other": int(change.get("other", 0)),
+        "factor": float(change.get("factor", 3.0)),
+    }
+
+
+def _intervention(action: str, layer: int, expert: int, other: int, factor: float):
     from gemma4_mlx.tracing import Ablate, Boost, Swap
 
     if action == "drop":
@@ -114,21 +151,40 @@ def _change(action: str, layer: int, expert: int, other: int, factor: float):
         return Ablate(layer=layer, experts=(expert,), mode="route_around")
     if action == "swap":
         return Swap(layer=layer, a=expert, b=other)
-    if action == "boost":
-        return Boost(layer=layer, experts=(expert,), amount=factor)
-    raise TraceError(f"action {action!r}; there are 'drop', 'around', 'swap' and 'boost'")
+    return Boost(layer=layer, experts=(expert,), amount=factor)
 
 
 #: What a reader is told about a change: what was done, and what that means.
-_SAYS = {
-    "drop": ("dropped", "its output counts as zero"),
-    "around": ("routed around", "the router chooses among the others, whose weights renormalise"),
-    "swap": ("swapped", "expert {other} computes in its place, and it in expert {other}'s"),
-    "boost": ("boosted", "{factor:g} added to its router score"),
+_DONE = {"drop": "dropped", "around": "routed around", "swap": "swapped", "boost": "boosted"}
+_MEANS = {
+    "drop": "dropped: the output counts as zero",
+    "around": "routed around: the router chooses among the others, whose weights renormalise",
+    "swap": "swapped: each computes in the other's place",
+    "boost": "boosted: {factor:g} added to the router's score",
 }
 
 
-def _run(model, prompt, changes, names, notes, max_tokens, everywhere) -> dict:
+def _name(changes: list[dict]) -> str:
+    """The changes in a few words: "layer 3: experts 5 and 9 dropped"."""
+    by: dict[tuple, list[str]] = {}
+    for c in changes:
+        with_other = f" with {c['other']}" if c["action"] == "swap" else ""
+        by.setdefault((c["layer"], _DONE[c["action"]]), []).append(f"{c['expert']}{with_other}")
+    return "; ".join(
+        f"layer {layer}: expert{'s' if len(experts) > 1 else ''} {', '.join(experts)} {done}"
+        for (layer, done), experts in by.items()
+    )
+
+
+def _says(change: dict) -> str:
+    return _MEANS[change["action"]].format(**change)
+
+
+def _load(routing, change: dict) -> str:
+    return f"{routing.load(change['layer'])[change['expert']]:.1%}"
+
+
+def _run(model, prompt, sets, names, notes, max_tokens, everywhere, progress) -> dict:
     """On the engine's thread: the answers and their divergences."""
     from gemma4_mlx.generation import PromptCache
 
@@ -136,8 +192,9 @@ def _run(model, prompt, changes, names, notes, max_tokens, everywhere) -> dict:
     cache = PromptCache(model)
     base = _generate(model, prompt, cache, max_tokens, features)
     answers = [_answer("As it is", "the model unchanged", base, base, [])]
-    for change, name, note in zip(changes, names, notes):
-        with model.intervene(change):
+    for done, (changes, name, note) in enumerate(zip(sets, names, notes), 1):
+        progress(done / 3)
+        with model.intervene(*changes):
             changed = PromptCache(model) if everywhere else _adopted(cache)
             tokens = _generate(model, prompt, changed, max_tokens, features)
             ids = [t[0] for t in tokens]
@@ -149,7 +206,7 @@ def _run(model, prompt, changes, names, notes, max_tokens, everywhere) -> dict:
         "reading the prompt and answering" if everywhere else "answering, from one cached prompt"
     )
     note = (
-        f"Greedy answers; the change holds while {where}. Bars under tokens: divergence of the "
+        f"Greedy answers; the changes hold while {where}. Bars under tokens: divergence of the "
         "changed model's next-token distribution from the unchanged one's, given the same text."
     )
     return {"answers": answers, "note": note}

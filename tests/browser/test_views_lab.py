@@ -66,7 +66,8 @@ def test_selection_is_shared_with_routing_and_python(lab_views):
     attention, routing = shown(lab_views, "attention"), shown(lab_views, "routing")
     attention.locator(".g4-tokens [data-i='9']").click()
     routing.locator(".g4-tokens [data-i='9'].g4-selected").wait_for()
-    routing.get_by_label("Path of the selected token").locator("h4", has_text="(9)").wait_for()
+    path = routing.get_by_label("Path of the selected token")
+    path.locator(".g4-striptitle", has_text=re.compile(r" 9$")).wait_for()
     routing.get_by_label("Layer", exact=True).select_option("3")
     attention.locator(".g4-mapbox h4", has_text="Layer 3").wait_for()
     assert page.evaluate("document.querySelectorAll('.g4-loadmap').length") == 2
@@ -76,6 +77,7 @@ def test_what_if_runs_the_model(lab_views):
     routing = shown(lab_views, "routing")
     routing.locator(".g4-whatif").scroll_into_view_if_needed()
     routing.get_by_role("switch", name=re.compile("^Drop expert")).first.click()
+    routing.get_by_role("button", name="Generate again").click()
     cards = routing.locator(".g4-answercard")
     cards.nth(2).wait_for(timeout=60_000)
     assert "Control" in cards.nth(2).inner_text()

@@ -6,16 +6,19 @@ import time
 
 import numpy as np
 import pytest
-from synthetic import EXPERTS, make_media, make_tokens, make_trace
+from synthetic import EXPERTS, make_media, make_routing, make_tokens, make_trace
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import InterventionError, TraceError
 from gemma4_mlx.tracing import Trace
+from gemma4_mlx.tracing.html import page
+from gemma4_mlx.tracing.tokens import KINDS
 from gemma4_mlx.widgets.live import LiveRouting, model_of
 from gemma4_mlx.widgets.routing import Routing
-from gemma4_mlx.widgets.whatif import answer_start, what_if
+from gemma4_mlx.widgets.whatif import _checked, answer_start, control_changes, what_if
 
 N = 240
+DROP = {"layer": 2, "expert": 1, "action": "drop"}
 
 
 @pytest.fixture(scope="module")
@@ -40,56 +43,93 @@ def asked(model):
     return g4.trace(model, messages, attention=None)
 
 
-def test_load_is_a_share_of_routed_tokens(view, trace):
-    content, bulk = view.answer_load()
-    share = np.frombuffer(bulk, "<f4").reshape(8, EXPERTS)
-    np.testing.assert_allclose(share.sum(1), 1, rtol=1e-6)
-    experts = trace.routing.experts
-    assert share[3, 5] == pytest.approx((experts[3] == 5).sum() / experts[3].size)
-    assert content["dead"] == [1] * 8 and all(0 < e < 1 for e in content["evenness"])
+def groups_of(view, by="script", which="a"):
+    """Counts (layers, groups, E) and purposes (layers, E) as the front end reads them."""
+    content, bulk = view.answer_groups(by, which)
+    shape = (8, len(content["groups"]), EXPERTS)
+    cells = int(np.prod(shape))
+    counts = np.frombuffer(bulk, f"<u{content['bytes']}", cells).reshape(shape)
+    return content, counts, np.frombuffer(bulk[-8 * EXPERTS :], np.uint8).reshape(8, EXPERTS)
 
 
-def test_a_layer_and_a_path(view, trace):
-    content, bulk = view.answer_layer(4)
-    cells = content["n"] * 2
-    experts = np.frombuffer(bulk[: 2 * cells], "<u2").reshape(-1, 2)
-    weights = np.frombuffer(bulk[2 * cells :], "<f4").reshape(-1, 2)
-    np.testing.assert_array_equal(experts, trace.routing.experts[4])
-    np.testing.assert_array_equal(weights, trace.routing.weights[4])
-    assert (weights[:, 0] >= weights[:, 1]).all()
-    path = view.answer_path(17)["layers"]
-    assert [step["layer"] for step in path] == list(range(8))
-    assert path[6]["experts"] == trace.routing.experts[6, 17].tolist()
+@pytest.mark.parametrize("by", ["script", "kind", "part", "role"])
+def test_the_load_is_the_same_number_everywhere(view, trace, by):
+    content, counts, purpose = groups_of(view, by)
+    load = counts.sum(axis=1) / content["n"]
+    np.testing.assert_allclose(load, trace.routing.load())
+    assert sum(g["tokens"] for g in content["groups"]) == N == content["n"]
+    assert view.answer_expert(3, 5)["load"] == pytest.approx(load[3, 5])
+    assert (load[:, EXPERTS - 1] == 0).all() and (purpose[:, EXPERTS - 1] == 255).all()
+    table = json.loads(page(trace).split('type="application/json">')[1].split("</script>")[0])
+    np.testing.assert_allclose(table["routing"]["load"], load, atol=1e-5)
+
+
+def test_an_expert_preferred_by_pictures_is_for_pictures():
+    tokens = make_tokens(400)
+    tokens.kinds[100:200] = KINDS.index("image")
+    trace = Trace(tokens, routing=make_routing(tokens))
+    content, counts, purpose = groups_of(Routing(trace), "part")
+    image = [g["name"] for g in content["groups"]].index("image")
+    favourite = 3  # as make_routing moves the preferences of this kind
+    assert (purpose[:, favourite] == image).all()
+    assert (purpose == image).sum() < 2 * len(purpose), "and hardly any other is"
+    mine = tokens.of_kind("image")
+    for row, layer in enumerate(trace.routing.layers):
+        load = trace.routing.load(layer, mine)[favourite]
+        assert counts[row, image, favourite] == pytest.approx(load * mine.sum())
+
+
+def test_routes_of_a_page(view, trace):
+    content, bulk = view.answer_routes(40, 60)
+    cells = 8 * 20 * 2
+    experts = np.frombuffer(bulk[:cells], np.uint8).reshape(8, 20, 2)
+    shares = np.frombuffer(bulk[cells:], np.uint8).reshape(8, 20, 2)
+    assert (content["start"], content["stop"], content["bytes"]) == (40, 60, 1)
+    np.testing.assert_array_equal(experts, trace.routing.experts[:, 40:60])
+    for row, layer in enumerate(trace.routing.layers):
+        gate = trace.routing.gate(layer, slice(40, 60))
+        np.testing.assert_allclose(shares[row] / 255, gate, atol=1 / 255)
+    assert (shares > 0).all() and (abs(shares.sum(axis=-1).astype(int) - 255) <= 1).all()
+    assert view.answer_routes(0, 10**6)[0]["stop"] == N
+
+
+def test_the_strip_is_the_mean_share_of_the_gate(view, trace):
+    content, bulk = view.answer_strip(4)
+    mean = np.frombuffer(bulk, np.uint8).reshape(content["columns"], EXPERTS) / 255
+    np.testing.assert_allclose((mean * content["high"]).sum(axis=1), 1, atol=0.03)
+    gate, experts = trace.routing.gate(4), trace.routing.at(4)[0]
+    inside = np.where(experts == 6, gate, 0).sum(axis=1)
+    assert content["columns"] == N  # a column for each token
+    np.testing.assert_allclose(mean[:, 6] * content["high"], inside, atol=0.005)
 
 
 def test_an_expert(view, trace):
     answer = view.answer_expert(2, 0)
     mine = (trace.routing.experts[2] == 0).any(1)
-    assert answer["load"] == pytest.approx(mine.sum() / (2 * N))
-    weights = [w for _, w, _ in answer["top"]]
-    assert weights == sorted(weights, reverse=True)
-    assert all(mine[i] and trace.tokens.texts[i] == text for i, _, text in answer["top"])
-    shares = {name: share for name, _, share in answer["parts"]}
-    part = slice(N // 4, N // 4 + 16)
-    assert shares["image"] == pytest.approx(mine[part].mean())
+    texts = np.array(trace.tokens.texts)
+    assert len({text for text, *_ in answer["texts"]}) == len(answer["texts"]), "each text once"
+    for text, first, count, share, gate in answer["texts"]:
+        assert count == (mine & (texts == text)).sum() and texts[first] == text
+        assert share == pytest.approx(count / (texts == text).sum(), abs=1e-4)
+        here = (trace.routing.experts[2] == 0) & (texts == text)[:, None]
+        assert gate == pytest.approx(trace.routing.gate(2)[here].mean(), abs=1e-3)
     other, share = answer["partners"][0]
     together = (trace.routing.experts[2][mine] == other).any(1).mean()
-    assert share == pytest.approx(together)
+    assert share == pytest.approx(together, abs=1e-4)
     nobody = view.answer_expert(2, EXPERTS - 1)
-    assert nobody["top"] == [] and nobody["load"] == 0
+    assert nobody["texts"] == [] and nobody["load"] == 0 and nobody["partners"] == []
 
 
 def test_two_traces(trace):
     same, other = make_trace(N, seed=5), make_trace(N, seed=5, bias=4)
     view = Routing(trace, other)
     assert view.meta["other"]["n"] == N
-    difference = np.frombuffer(view.answer_load("b-a")[1], "<f4").reshape(8, EXPERTS)
-    np.testing.assert_allclose(difference.sum(1), 0, atol=1e-6)
-    compared = view.answer_compare()
+    difference = other.routing.load() - trace.routing.load()
+    compared = finished(view.answer_compare)
     assert compared["layers"][0]["distance"] > 0.2 and compared["layers"][0]["p"] < 0.05
     expert, change = compared["layers"][0]["experts"][0]
     assert change == pytest.approx(difference[0, expert], abs=1e-6)
-    alike = Routing(trace, same).answer_compare()
+    alike = finished(Routing(trace, same).answer_compare)
     assert all(row["distance"] < 0.2 for row in alike["layers"])
     assert view.answer_tokens(0, 5, which="b")["text"] == other.tokens.texts[:5]
     other.model["fingerprint"] = "another"
@@ -108,10 +148,11 @@ def test_empty_and_bad_requests(view, trace):
     assert bare.meta["layers"] == [] and "RoutingPlan" in bare.meta["empty"]
     assert bare.snapshot_requests() == []
     for request, word in (
-        ({"type": "layer", "layer": 44}, "layer 44"),
-        ({"type": "path", "token": N}, "token 240"),
+        ({"type": "strip", "layer": 44}, "layer 44"),
+        ({"type": "groups", "by": "language"}, "grouped by script"),
         ({"type": "expert", "layer": 1, "expert": 99}, "expert 99"),
-        ({"type": "whatif", "layer": 1, "expert": 1, "action": "drop"}, "needs the model"),
+        ({"type": "whatif", "changes": [DROP]}, "needs the model"),
+        ({"type": "search", "text": ""}, "empty text"),
     ):
         assert word in view.answer(request)[0]["error"]
 
@@ -121,8 +162,9 @@ def test_state_snapshot_and_picture(view):
     assert len(json.dumps(state, default=str)) < 20_000
     view.selection = {**view.selection, "layer": 3, "token": 12, "expert": 4}
     snapshot = view.snapshot()
-    keys = " ".join(snapshot.answers)
-    assert '"layer":3' in keys and '"token":12' in keys and len(snapshot.page) < 2_500_000
+    kinds = {json.loads(key)["type"] for key in snapshot.answers}
+    assert kinds >= {"groups", "routes", "tokens", "strip", "expert", "scale", "export", "media"}
+    assert len(snapshot.page) < 1_500_000
     assert "error" not in json.dumps([a for a in snapshot.answers.values() if "error" in a])
     colors = np.asarray(view.snapshot_image()).reshape(-1, 3)
     assert len(np.unique(colors, axis=0)) > 50
@@ -131,7 +173,7 @@ def test_state_snapshot_and_picture(view):
 
 def test_a_selection_of_what_the_trace_lacks_shows_where_the_view_starts(view):
     view.selection = {**view.selection, "layer": 99, "token": 10_000, "expert": 99}
-    assert view.chosen() == view.meta["start"]
+    assert view.chosen() == {**view.meta["start"], "token": None}
     assert not [a for a in view.snapshot().answers.values() if "error" in a]
 
 
@@ -144,45 +186,107 @@ def test_where_an_answer_begins():
     assert answer_start(tokens) == 6
 
 
+def finished(answer, *args, seconds=60, **options):
+    """The result of an answer that is asked for again while it is running."""
+    end = time.time() + seconds
+    while "running" in (result := answer(*args, **options)):
+        assert time.time() < end and 0 <= result["running"] <= 1
+    return result
+
+
+def test_a_long_answer_does_not_hold_up_the_others(trace, monkeypatch):
+    """While two traces are compared, the widget's one thread answers what comes next."""
+    import threading
+
+    from gemma4_mlx import tracing
+
+    go, compare = threading.Event(), tracing.compare_routing
+
+    def slow(*args, progress, **options):
+        progress(0.25)
+        go.wait(20)
+        return compare(*args, **options)
+
+    monkeypatch.setattr(tracing, "compare_routing", slow)
+    view = Routing(trace, make_trace(N, seed=5))
+    assert view.answer({"type": "compare"})[0]["content"] == {"running": 0.25}
+    assert view.answer({"type": "expert", "layer": 2, "expert": 3})[0]["content"]["rank"]
+    go.set()
+    assert finished(view.answer_compare)["layers"]
+
+
 def test_what_if_compares_with_a_control(model, asked):
     layer = 4
     expert = int(asked.routing.at(layer)[0][-1, 0])
-    result = what_if(model, asked, layer=layer, expert=expert, max_tokens=8)
+    changes = [{"layer": layer, "expert": expert, "action": "drop"}]
+    told = []
+    result = what_if(model, asked, changes=changes, max_tokens=8, progress=told.append)
     base, changed, control = result["answers"]
     assert base["parts"] is None and base["divergence"] == []
     assert len(changed["divergence"]) == len(changed["tokens"]) <= 8
     assert changed["mean"] > 0 and "Control" in control["name"]
-    assert model.interventions == ()
+    assert model.interventions == () and told == sorted(told)
     for answer in (changed, control):
         if answer["parts"] is not None and answer["parts"] < len(answer["tokens"]):
             assert answer["tokens"][: answer["parts"]] == base["tokens"][: answer["parts"]]
-    again = what_if(model, asked, layer=layer, expert=expert, max_tokens=8)
+    again = what_if(model, asked, changes=changes, max_tokens=8)
     assert again == result
 
 
 @pytest.mark.parametrize("action", ["around", "swap", "boost"])
 def test_other_changes(model, asked, action):
-    result = what_if(
-        model, asked, layer=2, expert=3, action=action, other=9, max_tokens=3, everywhere=True
-    )
+    change = {"layer": 2, "expert": 3, "action": action, "other": 9}
+    result = what_if(model, asked, changes=[change], max_tokens=3, everywhere=True)
     assert len(result["answers"]) == 3 and "reading the prompt" in result["note"]
 
 
+def test_several_experts_at_once(model, asked):
+    changes = [{"layer": 2, "expert": e, "action": "drop"} for e in (3, 5)]
+    changes.append({"layer": 6, "expert": 1, "action": "boost", "factor": 2})
+    result = what_if(model, asked, changes=changes, max_tokens=3)
+    assert result["answers"][1]["name"] == (
+        "layer 2: experts 3, 5 dropped; layer 6: expert 1 boosted"
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_controls_have_about_the_same_load(seed):
+    routing = make_trace(N, seed=seed).routing
+    rng = np.random.default_rng(seed)
+    chosen = [(int(i), int(e)) for i, e in rng.integers(0, [8, EXPERTS], (5, 2))]
+    changes = [_checked({"layer": i, "expert": e}) for i, e in dict.fromkeys(chosen)]
+    controls = control_changes(routing, changes)
+    assert controls == control_changes(routing, changes), "the same every time"
+    places = [(c["layer"], c["expert"]) for c in changes + controls]
+    assert len(set(places)) == len(places), "no expert is its own or another's control"
+    for change, control in zip(changes, controls):
+        assert control["layer"] == change["layer"]
+        load = routing.load(change["layer"])
+        gap = np.sort(abs(load - load[change["expert"]]))
+        assert abs(load[control["expert"]] - load[change["expert"]]) <= gap[3 + 2 * len(changes)]
+
+
 def test_a_change_that_touches_no_token_changes_nothing(model, asked):
-    """An expert that no token of prompt or answer goes to can be dropped without a trace."""
-    layer = 1
-    result = what_if(model, asked, layer=layer, expert=0, max_tokens=4, action="boost", factor=0.0)
-    _, changed, _ = result["answers"]
+    change = {"layer": 1, "expert": 0, "action": "boost", "factor": 0.0}
+    _, changed, _ = what_if(model, asked, changes=[change], max_tokens=4)["answers"]
     assert changed["parts"] is None and changed["mean"] == pytest.approx(0, abs=1e-5)
 
 
 def test_what_if_refuses_clearly(model, asked, trace):
     with pytest.raises(InterventionError, match="expert 99"):
-        what_if(model, asked, layer=2, expert=99)
+        what_if(model, asked, changes=[{"layer": 2, "expert": 99}])
     with pytest.raises(TraceError, match="action"):
-        what_if(model, asked, layer=2, expert=1, action="explode")
+        what_if(model, asked, changes=[{"layer": 2, "expert": 1, "action": "explode"}])
+    with pytest.raises(TraceError, match="at least one"):
+        what_if(model, asked, changes=[])
     with pytest.raises(TraceError, match="pictures or sound"):
-        what_if(model, trace, layer=2, expert=1)
+        what_if(model, trace, changes=[DROP])
+    view = Routing(asked, model=model)
+    with pytest.raises(InterventionError):
+        finished(view.answer_whatif, [{"layer": 2, "expert": 99}])
+    assert finished(view.answer_whatif, [DROP], tokens=2)["answers"], "after an error as before"
+    kinds = [json.loads(key)["type"] for key in view.snapshot().answers]
+    assert kinds.count("whatif") == 1
 
 
 def test_live_routing_follows_generation_and_rewinds(model):
@@ -202,7 +306,7 @@ def test_live_routing_follows_generation_and_rewinds(model):
     other = [*prompt[:3], *model.tokenizer.encode(" nine")]
     g4.generation.engine().submit(_drain, model, other, options, cache).result(30)
     _wait(view, lambda: list(view.trace.tokens.ids[: len(other)]) == other)
-    assert seen > 0 and view.answer_load()[0]["dead"]
+    assert seen > 0 and view.answer_groups()[0]["groups"]
     view.trace.close()
 
 

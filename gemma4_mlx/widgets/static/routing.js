@@ -1,293 +1,342 @@
-/* Expert routing: the text in the colours of its experts, load, paths, comparison, what-if. */
+/* Expert routing: what every expert is for, where a token went, comparison, what-if. */
 
-import { loadMap } from "./loadmap.js";
 import { barCell, bytesOf, chip, exportPicker, floats, headline, partColor, picker, problemNote, segmented, table } from "./pieces.js";
-import { categoryColors, formatCount, formatPercent, h, linkSelection, mount, perFrame, request, visibleToken, watch } from "./shared.js";
+import { expertCard, expertList } from "./expertcard.js";
+import { cssOf, drawScale, expertScheme, groupKeys } from "./expertcolours.js";
+import { expertMap } from "./expertmap.js";
+import { expertRow } from "./expertrow.js";
+import { expertTable, orderOf, passes, readRoutes, times } from "./experts.js";
+import { expertStrip } from "./expertstrip.js";
+import { formatCount, formatPercent, h, linkSelection, mount, perFrame, request, watch } from "./shared.js";
 import { tokenView } from "./tokenview.js";
 import { whatIf } from "./whatif.js";
+
+const ROUTES_PAGE = 512, POLL = 250; // tokens of one request; milliseconds between two questions
+
+const VIEW_WORDS = {
+  purpose: "", load: "load (share of the tokens) over the even load", difference: "load in B minus load in A, percentage points of the tokens",
+  lift: (group) => `lift: load among “${group}” over load among all`,
+};
 
 function render({ model, el }) {
   const view = mount(model, el, "routing");
   const { root, signal } = view;
   root.classList.add("g4-view");
-  const meta = () => model.get("meta");
-  const count = () => model.get("n");
+  const meta = () => model.get("meta"), count = () => model.get("n"), m = meta();
   const ask = (type, args = {}, options = {}) => request(model, type, args, { signal, ...options });
   const { problem, show } = problemNote();
-  if (!meta().layers?.length) {
-    root.append(headline("Expert routing", [], []), h("p", { class: "g4-empty" }, meta().empty || "This trace has no routing."));
+  if (!m.layers?.length) {
+    root.append(headline("Expert routing", [], []), h("p", { class: "g4-empty" }, m.empty || "This trace has no routing."));
     return view.cleanup;
   }
 
-  const layers = meta().layers, perToken = meta().k;
-  const now = { layer: meta().start.layer, expert: null, token: null, colour: "expert", numbers: false, which: "a" };
-  let ink = view.ink(), routed = null, load = null, loadOfA = null, path = null, pins = new Map(), pinnedBy = null, comparison = null, upTo = 0;
+  const layers = m.layers, E = m.experts, k = m.k, rowOf = (layer) => layers.indexOf(layer);
+  const now = { layer: m.start.layer, expert: m.start.expert, token: null, hover: null, which: "a", by: m.groupings[0], view: "purpose", group: 0, order: "purpose", text: "map", filter: { on: false, above: 2, group: 0 } };
+  const side = () => (now.which === "b" ? "b" : "a"), length = () => (now.which === "b" ? m.other.n : count());
+  let t = null, scheme = null, difference = null, ink = view.ink(), scale = null, orders = [], pages = new Map(), strips = new Map();
 
+  /** Ask for something that takes seconds until it is there; `tell` hears the share done. */
+  async function patiently(type, args, tell, wanted = () => true) {
+    for (;;) {
+      const answer = await ask(type, args);
+      if (!wanted() || !("running" in (answer.content ?? {}))) return answer;
+      tell(answer.content.running);
+      await new Promise((done) => setTimeout(done, POLL));
+    }
+  }
+
+  // ---- what is chosen ----------------------------------------------------------------------------
   const link = linkSelection(model, (selection) => {
     const { layer, token, expert } = selection;
-    let moved = false;
-    if (Number.isInteger(layer) && layer !== now.layer && layers.includes(layer)) { now.layer = layer; moved = true; }
-    if (Number.isInteger(expert) && expert !== now.expert) {
-      now.expert = expert;
-      if (!moved) loadExpert();
-      if (now.colour === "weight") text.repaint();
-    }
+    const moved = Number.isInteger(layer) && layer !== now.layer && layers.includes(layer);
+    // An expert's number means nothing in another layer: only one that came with its layer is taken.
+    const mine = Number.isInteger(expert) && expert < E && !(moved && expert === now.expert && pickedLayer !== layer) ? expert : moved ? null : now.expert;
+    if (moved) now.layer = layer;
+    if (moved || mine !== now.expert) { now.expert = mine; expertChanged(); }
     if (moved) layerChanged();
-    if (Number.isInteger(token) && token !== now.token) tokenChanged(token);
-    map.draw();
+    if (Number.isInteger(token) && token !== now.token && token < length()) tokenChanged(token);
+    drawOverlays();
   }, signal);
+  let pickedLayer = null;
+  const pick = (i) => { pickedLayer = layers[Math.floor(i / E)]; link.set({ layer: pickedLayer, expert: i % E }); };
+  const chosen = () => ({ row: rowOf(now.layer), expert: now.expert, hover: now.hover });
+  const chosenCell = () => (now.expert === null ? null : rowOf(now.layer) * E + now.expert);
 
-  // ---- data ------------------------------------------------------------------------------------
-  async function loadLayer() {
-    const want = now.layer, which = now.which;
+  // ---- data --------------------------------------------------------------------------------------
+  async function loadGroups() {
+    const by = now.by, which = side();
     try {
-      const answer = await ask("layer", { layer: want, which }, { slot: "layer" });
-      if (!answer || want !== now.layer || which !== now.which) return;
-      routed = readLayer(answer);
-      if (pinnedBy === null) autoPin();
-      text.repaint(); drawPins();
+      const answer = await ask("groups", { by, which }, { slot: "groups" });
+      if (!answer || by !== now.by || which !== side() || !answer.content.groups.length) return;
+      t = expertTable(meta(), answer);
+      now.group = Math.min(now.group, t.groups.length - 1);
+      now.filter.group = Math.min(now.filter.group, t.groups.length - 1);
+      fillGroups();
+      difference = null;
+      if (now.view === "difference") {
+        const other = expertTable(meta(), await ask("groups", { by: m.groupings[0], which: "b" }));
+        difference = other.load.map((v, i) => v - t.load[i]);
+      }
+      recolour();
+      if (scale === null) { const { buffer } = await ask("scale", { which }); scale = buffer?.byteLength ? floats(buffer) : []; }
+      loadExpert();
     } catch (error) { show(error); }
   }
 
-  /** experts (n, k) uint16, strongest first, then weights (n, k) float32. */
-  function readLayer({ content, buffer }) {
-    const bytes = bytesOf(buffer).slice(), cells = content.n * perToken;
-    return { experts: new Uint16Array(bytes.buffer, 0, cells), weights: new Float32Array(bytes.buffer.slice(2 * cells)), n: content.n };
+  /** Experts and shares of a token in a row; null while its page is on its way. */
+  function routeOf(token, row) {
+    if (token === null || token >= length()) return null;
+    const number = Math.floor(token / ROUTES_PAGE), page = pages.get(number);
+    if (!page) { loadRoutes(number); return null; }
+    return token >= page.start && token < page.stop ? page.at(row, token) : null;
+  }
+  const waiting = new Map();
+  function loadRoutes(number) {
+    const key = `${side()} ${number}`;
+    if (waiting.has(key)) return waiting.get(key);
+    const start = number * ROUTES_PAGE, which = side();
+    const done = ask("routes", { start, stop: Math.min(length(), start + ROUTES_PAGE), which }).then((answer) => {
+      if (which !== side()) return;
+      pages.set(number, readRoutes(meta(), answer));
+      if (pages.size > 24) pages.delete(pages.keys().next().value);
+      waiting.delete(key);
+      text.repaint(); drawOverlays(); what?.draw();
+    }).catch(show); // what failed once is not asked again until the trace changes
+    waiting.set(key, done);
+    return done;
   }
 
-  async function loadLoad() {
+  async function loadStrip() {
+    const layer = now.layer, which = side(), key = `${which} ${layer}`;
+    if (strips.has(key)) return;
+    strips.set(key, null);
     try {
-      const answer = await ask("load", { which: now.which }, { slot: "load" });
-      if (!answer) return;
-      load = { layers, experts: meta().experts, values: floats(answer.buffer), signed: now.which === "b-a", ...answer.content };
-      if (now.which === "a") loadOfA = load;
-      map.draw(); drawNumbers(); what?.draw();
-    } catch (error) { show(error); }
-  }
-
-  async function loadPath() {
-    if (now.token === null) { path = null; map.draw(); what?.draw(); return; }
-    try {
-      const answer = await ask("path", { token: now.token, which: side() }, { slot: "path" });
-      if (!answer) return;
-      path = answer.content.layers;
-      map.draw(); drawPath(); what?.draw();
-    } catch (error) { show(error); }
+      const answer = await ask("strip", { layer, which });
+      strips.set(key, { ...answer.content, bytes: bytesOf(answer.buffer).slice() });
+      text.repaint();
+    } catch (error) { if (!model.isStatic) show(error); }
   }
 
   async function loadExpert() {
-    if (now.expert === null) { expertBox.replaceChildren(h("p", { class: "g4-note" }, "Choose a cell of the load map, or an expert in a path.")); expertTitle.textContent = "No expert chosen"; what?.draw(); return; }
-    expertTitle.replaceChildren(`Expert ${now.expert} of layer ${now.layer}`);
-    what?.draw();
+    if (!t || now.expert === null) { cardBox.replaceChildren(h("p", { class: "g4-note" }, t ? `Layer ${now.layer}: choose one of its experts in the map, or in the row below it.` : "")); return; }
+    const layer = now.layer, expert = now.expert;
     try {
-      const answer = await ask("expert", { layer: now.layer, expert: now.expert, which: side() }, { slot: "expert" });
-      if (answer) drawExpert(answer.content);
-    } catch (error) { expertBox.replaceChildren(h("p", { class: "g4-note", role: "status" }, error.message)); }
+      const answer = await ask("expert", { layer, expert, which: side() }, { slot: "expert" });
+      if (!answer || layer !== now.layer || expert !== now.expert) return;
+      const i = chosenCell();
+      cardBox.replaceChildren(expertCard(t, i, answer.content, { layer, ink, scale: scale?.length ? scale[i] : null, count: length(), onToken: (token) => link.set({ token }), onExpert: (e) => pick(rowOf(layer) * E + e) }));
+    } catch (error) { cardBox.replaceChildren(h("p", { class: "g4-note", role: "status" }, error.message.replace(/^\w+Error: /, ""))); }
   }
 
-  const side = () => (now.which === "b" ? "b" : "a");
-
-  // ---- colours -----------------------------------------------------------------------------------
-  function autoPin() {
-    if (!load) { pinnedBy = null; return; }
-    const row = layers.indexOf(now.layer), list = [];
-    for (let e = 0; e < meta().experts; e++) list.push([load.values[row * meta().experts + e], e]);
-    list.sort((a, b) => b[0] - a[0] || a[1] - b[1]);
-    pins = new Map(list.slice(0, 8).map(([, e], i) => [e, categoryColors[i]]));
+  // ---- the text ----------------------------------------------------------------------------------
+  const inRow = (token) => { const row = rowOf(now.layer), route = routeOf(token, row); return route?.map(([e, share]) => [row * E + e, share]) ?? null; };
+  const shareOf = (list, i) => list.find(([cell]) => cell === i)?.[1] ?? 0;
+  const orange = () => (ink.dark ? [255, 176, 80] : [230, 120, 0]);
+  function colourOf(list) {
+    if (!list || !scheme) return null;
+    if (now.text === "map") return scheme.token(list);
+    const share = now.expert === null ? 0 : shareOf(list, chosenCell());
+    return share > 0 ? { rgb: orange(), alpha: 0.2 + 0.8 * share } : null;
   }
-
-  function togglePin(e) {
-    pinnedBy = "reader";
-    if (pins.has(e)) pins.delete(e);
-    else {
-      const free = categoryColors.find((c) => ![...pins.values()].includes(c));
-      if (!free) { view.announce("Eight experts have colours already; take one away first."); return; }
-      pins.set(e, free);
-    }
-    drawPins(); text.repaint(); map.draw();
-  }
-
-  const tint = (hex, alpha) => `${hex}${Math.round(alpha * 255).toString(16).padStart(2, "0")}`;
-  const topOf = (i) => (routed && i < routed.n ? routed.experts[i * perToken] : null);
-  function weightOf(i, expert) {
-    if (!routed || i >= routed.n) return 0;
-    for (let k = 0; k < perToken; k++) if (routed.experts[i * perToken + k] === expert) return routed.weights[i * perToken + k];
-    return 0;
-  }
-
   const text = tokenView({
-    label: "Text of the trace. Arrow keys move the selected token.", ask: (type, args) => ask(type, { ...args, ...(type === "tokens" || type === "search" || type === "media" ? { which: side() } : {}) }),
-    n: () => (now.which === "b" ? meta().other.n : count()), media: () => (now.which === "b" ? meta().other.media : meta().media),
+    label: "Text of the trace. Arrow keys move the selected token.",
+    ask: (type, args) => ask(type, ["tokens", "search", "media"].includes(type) ? { ...args, which: side() } : args),
+    n: length, media: () => (now.which === "b" ? meta().other.media : meta().media),
     parts: () => (now.which === "b" ? meta().other.parts : meta().parts).map((p) => ({ ...p, colour: partColor(p.role) })),
     ink: () => ink, onError: show,
-    onSelect: (i) => link.set({ token: i }),
+    onSelect: (token) => link.set({ token }),
     paint: () => ({
-      background(i, onPicture) {
-        const top = topOf(i);
-        if (top === null) return null;
-        if (now.colour === "weight") {
-          const w = now.expert === null ? 0 : weightOf(i, now.expert);
-          return w > 0 ? tint(ink.dark ? "#ffb050" : "#e67800", 0.15 + 0.75 * Math.min(1, w)) : null;
-        }
-        const colour = pins.get(top);
-        return colour ? tint(colour, onPicture ? 1 : ink.dark ? 0.5 : 0.34) : null;
-      },
-      alpha: () => (now.colour === "weight" ? 0.8 : 0.5),
-      label: (i) => (now.numbers && topOf(i) !== null ? String(topOf(i)) : null),
-      title(i) {
-        if (topOf(i) === null) return formatCount(i);
-        const list = Array.from({ length: perToken }, (_, k) => `${routed.experts[i * perToken + k]} (${formatPercent(routed.weights[i * perToken + k])})`);
-        return `token ${formatCount(i)} · layer ${now.layer} · expert ${list.join(", ")}`;
-      },
+      background(i, onPicture) { const c = colourOf(inRow(i)); return c ? cssOf(c.rgb, onPicture ? 1 : c.alpha * (ink.dark ? 0.62 : 0.55)) : null; },
+      alpha(i) { return 0.75 * (colourOf(inRow(i))?.alpha ?? 0); },
+      title(i) { const list = inRow(i); return list ? `token ${formatCount(i)} · layer ${now.layer} · experts ${list.map(([c, share]) => `${c % E} (${formatPercent(share)})`).join(", ")}` : formatCount(i); },
     }),
     strip(from, to) {
-      if (!routed) return null;
-      if (now.colour === "weight") {
-        let w = 0;
-        if (now.expert !== null) for (let i = from; i < to; i++) w = Math.max(w, weightOf(i, now.expert));
-        return w > 0 ? tint(ink.dark ? "#ffb050" : "#e67800", 0.15 + 0.8 * Math.min(1, w)) : null;
+      const strip = strips.get(`${side()} ${now.layer}`), row = rowOf(now.layer);
+      if (!strip || !scheme) return null;
+      const column = Math.min(strip.columns - 1, Math.floor((((from + to) / 2) * strip.columns) / length()));
+      let list = strip.lists?.[column];
+      if (!list) {
+        list = [];
+        for (let e = 0; e < E; e++) { const v = strip.bytes[column * E + e]; if (v) list.push([row * E + e, (v * strip.high) / 255]); }
+        (strip.lists ??= [])[column] = list;
       }
-      const votes = new Map(); // the commonest expert of the stretch
-      for (let i = from; i < Math.min(to, routed.n); i++) votes.set(topOf(i), (votes.get(topOf(i)) ?? 0) + 1);
-      let best = null;
-      for (const [e, v] of votes) if (best === null || v > votes.get(best)) best = e;
-      return best === null ? null : pins.get(best) ?? null;
+      const c = colourOf(list);
+      return c ? cssOf(c.rgb, Math.min(1, c.alpha * 1.2)) : null;
     },
   });
 
-  const pinBox = h("div", { class: "g4-pins", role: "group", "aria-label": "Experts with a colour" });
-  function drawPins() {
-    const rest = h("select", { "aria-label": "Give another expert a colour" }, h("option", { value: "" }, "Add…"), ...Array.from({ length: meta().experts }, (_, e) => e).filter((e) => !pins.has(e)).map((e) => h("option", { value: e }, `expert ${e}`)));
-    rest.addEventListener("change", () => { if (rest.value) togglePin(Number(rest.value)); });
-    pinBox.replaceChildren(...[...[...pins].map(([e, colour]) => h("button", { type: "button", class: "g4-pin", title: `Expert ${e} of layer ${now.layer}: choose it. Shift-click takes its colour away.`, "aria-pressed": String(e === now.expert), onclick: (event) => (event.shiftKey ? togglePin(e) : link.set({ layer: now.layer, expert: e })) }, h("i", { class: "g4-swatch", style: { background: colour } }), String(e))), pins.size < meta().experts ? h("span", { class: "g4-note" }, "others without colour") : null, pins.size < 8 ? rest : null].filter(Boolean));
-    for (const b of pinBox.querySelectorAll("button")) b.addEventListener("keydown", (event) => { if (event.key === "Delete") togglePin(Number(b.textContent)); });
+  // ---- the map and what stands around it -----------------------------------------------------------
+  const nameOf = (i) => `Layer ${layers[Math.floor(i / E)]}, expert ${i % E}`;
+  function facts(i) {
+    if (t.unused(i)) return "never used in this trace";
+    const told = now.view === "difference" ? [`${(100 * difference[i]).toFixed(1)} points more of the tokens in B than in A`] : [`load ${formatPercent(t.load[i])} of the tokens, ${times(t.ratio(i))} even load`];
+    const known = t.groups.map((g, j) => [g.name, t.lift(j, i), j]).filter(([, , j]) => t.enough(j, i)).sort((a, b) => b[1] - a[1]).slice(0, 3);
+    if (known.length) told.push(`lift ${known.map(([name, lift]) => `${name} ${times(lift)}`).join(", ")}`);
+    const route = routeOf(now.token, Math.floor(i / E)), share = route?.find(([e]) => e === i % E)?.[1];
+    if (share) told.push(`${formatPercent(share)} of the gate for the selected token`);
+    return told.join(" · ");
+  }
+  const name = (i) => `${nameOf(i)}: ${facts(i)}`;
+  const order = (row) => (orders[row] ??= orderOf(t, row, { order: now.order, group: now.view === "lift" ? now.group : now.filter.group }));
+  const shared = {
+    table: () => t, scheme: () => scheme, order, chosen, ink: () => ink, name, say: view.announce, signal, layers, k,
+    shown: (i) => !now.filter.on || passes(t, i, now.filter),
+    route: (row) => (now.which === "b-a" ? null : routeOf(now.token, row)),
+    onHover: (i) => { if (i !== now.hover) { now.hover = i; drawOverlays(); } },
+    onPick: pick,
+  };
+  const map = expertMap(shared), row = expertRow(shared);
+  const strip = expertStrip({ ...shared, rowHeight: map.rowHeight, top: map.top });
+  const readout = h("p", { class: "g4-readout", "aria-hidden": "true" }), legend = h("canvas", { class: "g4-legend", role: "img", "aria-label": "Colour scale of the map" });
+  const keys = h("div", { class: "g4-groupkeys", role: "group", "aria-label": "What the colours mean" });
+  const rowTitle = h("h4", { class: "g4-subtitle" }), stripTitle = h("div", { class: "g4-striptitle" });
+
+  function drawOverlays() {
+    map.draw(); strip.draw(); row.draw();
+    const at = now.hover ?? chosenCell();
+    readout.textContent = t && at !== null ? name(at) : t ? `Layer ${now.layer}: point at an expert` : "";
+    const word = now.token === null ? null : text.nameOf(now.token, drawOverlays);
+    stripTitle.replaceChildren(...(now.token === null ? ["Click a token: its experts"] : [h("bdi", {}, word ?? ""), ` ${formatCount(now.token)}`]));
   }
 
-  // ---- load map, path, expert ------------------------------------------------------------------------
-  const map = loadMap({ data: () => load, path: () => (now.which === "b-a" ? null : path), ink: () => ink, chosen: () => ({ layer: now.layer, expert: now.expert, pins }), say: view.announce, onPick: (layer, expert) => link.set({ layer, expert }) });
-  const mapHold = h("div", { class: "g4-maphold" }, map.canvas);
-  const numbers = h("div", { class: "g4-note" });
-  function drawNumbers() {
-    const row = layers.indexOf(now.layer);
-    if (!load.dead || now.which === "b-a") { numbers.textContent = load.note ?? ""; return; }
-    numbers.textContent = `Layer ${now.layer}: ${load.dead[row]} of ${meta().experts} experts never used; load evenness ${formatPercent(load.evenness[row])} (entropy of the load over its maximum).`;
+  function recolour() {
+    if (!t) return;
+    orders = [];
+    scheme = expertScheme(t, now, ink, difference);
+    keys.replaceChildren(...(now.view === "purpose" ? groupKeys(t, ink, (g) => setView("lift", g)) : []), legend);
+    const words = VIEW_WORDS[now.view];
+    drawScale(legend, scheme, ink, typeof words === "function" ? words(t.groups[now.group].name) : words);
+    map.redraw(); text.repaint(); drawOverlays(); drawRowTitle(); list.draw(); what?.draw();
   }
-  const pathTitle = h("h4", { class: "g4-subtitle" }), pathBox = h("div", { class: "g4-tall" });
-  function drawPath() {
-    const name = now.token === null ? "" : text.nameOf(now.token, () => {}) ?? "";
-    pathTitle.replaceChildren(h("span", {}, ...(now.token === null ? ["Path of a token"] : ["Path of ", h("bdi", {}, `“${name}”`), ` (${formatCount(now.token)})`])));
-    if (!path || now.token === null) { pathBox.replaceChildren(h("p", { class: "g4-note" }, "Click a token in the text: its experts and weights in every layer appear here, and as a line on the load map.")); return; }
-    pathBox.replaceChildren(table("Experts of the selected token in every layer", ["Layer", "Experts, by weight"], path.map((step) => h("tr", { class: step.layer === now.layer ? "g4-chosen" : null }, h("th", { scope: "row" }, `L${step.layer}`), h("td", {}, h("span", { class: "g4-steps" }, ...step.experts.map((e, k) => {
-      const button = h("button", { type: "button", class: "g4-step", title: `Choose expert ${e} of layer ${step.layer}`, style: { "--share": `${(100 * Math.min(1, step.weights[k])).toFixed(1)}%` } }, h("b", {}, String(e)), formatPercent(step.weights[k]));
-      button.addEventListener("click", () => link.set({ layer: step.layer, expert: e }));
-      return button;
-    })))))));
+  function drawRowTitle() {
+    const at = rowOf(now.layer), unused = t ? t.unusedIn(at) : 0;
+    rowTitle.replaceChildren(`Layer ${now.layer}`, h("span", { class: "g4-note" }, `bars: load over even load (${formatPercent(k / E)} of the tokens), from ⅛ to 8 times${now.token === null ? "" : "; underlined: experts of the selected token, as far as their share of the gate"}${unused ? `; ${unused} of ${E} never used` : ""}`));
   }
 
-  const expertTitle = h("h4", { class: "g4-subtitle" }, "No expert chosen"), expertBox = h("div", { class: "g4-tall" });
-  function drawExpert(e) {
-    expertTitle.replaceChildren(`Expert ${now.expert} of layer ${now.layer}`, pins.has(now.expert) ? h("i", { class: "g4-swatch", style: { background: pins.get(now.expert) } }) : "", chip(`${formatPercent(e.load)} of the load`), chip(`rank ${e.rank} of ${meta().experts}`));
-    const rows = e.top.map(([i, w, word]) => {
-      const button = h("button", { type: "button", class: "g4-quiet g4-wordlink" }, h("bdi", {}, i < count() ? text.nameOf(i, () => {}) ?? visibleToken(word) : visibleToken(word)));
-      button.addEventListener("click", () => link.set({ token: i }));
-      return h("tr", {}, h("th", { scope: "row" }, button), h("td", { class: "g4-number" }, formatCount(i)), barCell(w, formatPercent(w)));
-    });
-    expertBox.replaceChildren(
-      e.top.length ? table("Its top tokens", ["Top tokens", "#Position", "#Weight"], rows) : h("p", { class: "g4-note" }, "No token of this trace was routed here."),
-      h("div", { class: "g4-more" },
-        table("Share of the part's tokens routed here", ["Part", "#Share of the part's tokens"], e.parts.map(([name, role, share]) => h("tr", {}, h("th", { scope: "row" }, h("i", { class: "g4-swatch", style: { background: partColor(role) } }), name), barCell(share, formatPercent(share), partColor(role))))),
-        e.partners.length ? table("Experts chosen together with it", ["Together with", "#Of its tokens"], e.partners.map(([other, share]) => h("tr", {}, h("th", { scope: "row" }, `expert ${other}`), barCell(share, formatPercent(share))))) : ""));
-    what?.draw();
-    drawPins();
+  // ---- controls ------------------------------------------------------------------------------------
+  const layerPicker = picker("Layer", layers.map((l) => [String(l), `${l}`]), String(now.layer), (value) => link.set({ layer: Number(value), expert: null }));
+  const byPicker = picker("Tokens by", m.groupings.map((g) => [g, g]), now.by, (value) => { now.by = value; now.group = now.filter.group = 0; loadGroups(); });
+  const views = segmented("Colour", [["purpose", "What for", "The group of tokens that each expert is most clearly for"], ["load", "Load", "The share of the tokens that each expert worked on, over the even load"], ["lift", "Lift", "How much more each expert works on one group of tokens than on all"]], "purpose", (value) => setView(value));
+  const groupPicker = picker("for", [], "", (value) => setView("lift", Number(value)));
+  const orderPicker = picker("Order", [["purpose", "what for"], ["load", "load"], ["lift", "lift"], ["number", "number"]], now.order, (value) => { now.order = value; recolour(); });
+  const textPicker = picker("Text", [["map", "all its experts"], ["expert", "the chosen expert"]], now.text, (value) => { now.text = value; text.repaint(); });
+  const filterBox = h("input", { type: "checkbox", "aria-label": "Only experts above a lift" }), above = h("input", { type: "number", min: 1, max: 20, step: 0.5, value: 2, "aria-label": "Least lift" });
+  const filterGroup = h("select", { "aria-label": "Group of the filter" });
+  const filterChanged = () => { now.filter = { on: filterBox.checked, above: Math.max(0, Number(above.value) || 0), group: Number(filterGroup.value) || 0 }; map.redraw(); if (now.order === "lift") recolour(); drawOverlays(); list.draw(); };
+  for (const input of [filterBox, above, filterGroup]) input.addEventListener("change", () => { if (input !== filterBox) filterBox.checked = true; filterChanged(); }, { signal });
+  function fillGroups() {
+    for (const [select, value] of [[groupPicker.select, now.group], [filterGroup, now.filter.group]]) {
+      const names = t.groups.map((g, i) => h("option", { value: i }, g.name));
+      select.replaceChildren(...names);
+      select.value = String(value);
+    }
+  }
+  function setView(value, group = now.group) {
+    now.view = value; now.group = group;
+    if (value === "lift") { now.order = "lift"; now.filter.group = group; filterGroup.value = String(group); }
+    else now.order = value === "purpose" ? "purpose" : "load";
+    views.set(value); orderPicker.select.value = now.order; groupPicker.select.value = String(group);
+    groupPicker.node.hidden = value !== "lift";
+    recolour();
   }
 
-  /** Experts of the chosen layer in the first trace: those of the selected token first, then by load. */
-  function expertsOfLayer() {
-    const row = layers.indexOf(now.layer), step = side() === "a" ? path?.find((s) => s.layer === now.layer) : null;
-    const share = (e) => (loadOfA ? loadOfA.values[row * meta().experts + e] : 0);
-    const list = Array.from({ length: meta().experts }, (_, e) => {
-      const k = step ? step.experts.indexOf(e) : -1;
-      return { expert: e, load: share(e), weight: k < 0 ? null : step.weights[k] };
-    });
-    return list.sort((a, b) => (b.weight ?? -1) - (a.weight ?? -1) || b.load - a.load || a.expert - b.expert);
-  }
-
-  // ---- changes ----------------------------------------------------------------------------------------
+  // ---- changes -------------------------------------------------------------------------------------
+  function expertChanged() { loadExpert(); if (now.text === "expert") text.repaint(); list.draw(); what?.draw(); }
   function layerChanged() {
     layerPicker.select.value = String(now.layer);
-    if (pinnedBy === null) autoPin();
-    loadLayer(); loadExpert(); drawPath(); if (load) drawNumbers(); map.draw(); what?.draw();
+    loadStrip(); text.repaint(); drawRowTitle(); drawOverlays(); what?.draw();
     view.announce(`Layer ${now.layer}`);
   }
   function tokenChanged(token) {
     now.token = token;
-    text.select(token).then(drawPath);
-    loadPath();
+    text.select(token).then(() => { drawOverlays(); what?.draw(); });
+    drawOverlays(); drawRowTitle();
   }
 
-  const layerPicker = picker("Layer", layers.map((l) => [String(l), `${l}`]), String(now.layer), (value) => link.set({ layer: Number(value) }));
-  const colour = segmented("Colour of a token", [["expert", "top expert", "The expert with the largest weight"], ["weight", "chosen expert's weight", "How strongly the chosen expert takes part"]], "expert", (value) => { now.colour = value; text.repaint(); });
-  const numbersBox = h("input", { type: "checkbox" });
-  numbersBox.addEventListener("change", () => { now.numbers = numbersBox.checked; text.repaint(); }, { signal });
-  const m = meta(), tools = [exportPicker(model, "routing", show)];
-  const compareBox = h("div", {});
-  if (m.other) {
-    const which = segmented("Which trace", [["a", "A"], ["b", "B"], ["b-a", "B − A"]], "a", async (value) => {
-      now.which = value; text.reset(); path = null; routed = null;
-      await loadLoad(); loadLayer(); loadExpert();
-      if (value !== "b-a") { await text.show(0); loadPath(); }
-      if (value === "b-a" && !comparison) loadComparison();
-      compareBox.hidden = value !== "b-a";
-    });
-    tools.unshift(which.node);
-  }
+  // ---- two traces ------------------------------------------------------------------------------------
+  const tools = [exportPicker(model, "routing", show)], compareBox = h("section", { class: "g4-panel g4-section", "aria-label": "Comparison", hidden: true });
+  let compared = false;
+  if (m.other) tools.unshift(segmented("Which trace", [["a", "A"], ["b", "B"], ["b-a", "B − A"]], "a", async (value) => {
+    now.which = value; now.hover = null; pages = new Map(); waiting.clear(); now.token = null; text.reset();
+    compareBox.hidden = value !== "b-a";
+    now.view = value === "b-a" ? "difference" : "purpose";
+    now.order = value === "b-a" ? "load" : "purpose";
+    views.set(now.view); orderPicker.select.value = now.order; groupPicker.node.hidden = true;
+    await loadGroups();
+    loadStrip();
+    await text.show(0);
+    if (value === "b-a" && !compared) loadComparison();
+  }).node);
   async function loadComparison() {
-    try { comparison = (await ask("compare"))?.content; } catch (error) { show(error); return; }
-    compareBox.replaceChildren(h("h4", { class: "g4-subtitle" }, "A against B, layer by layer"),
-      h("p", { class: "g4-note" }, comparison.note),
-      table("Difference of routing", ["Layer", "#Difference (0 to 1)", "#p", "Experts that differ most"], comparison.layers.map((row) => h("tr", {}, h("th", { scope: "row" }, `L${row.layer}`), barCell(row.distance, row.distance.toFixed(3)), h("td", { class: "g4-number" }, row.p === null ? "n/a" : row.p.toFixed(3)), h("td", {}, row.experts.map(([e, d]) => `${e} (${d > 0 ? "+" : ""}${(100 * d).toFixed(1)})`).join(", "))))));
+    const bar = h("progress", { max: 1, value: 0, "aria-label": "Comparing" });
+    compareBox.replaceChildren(h("h4", { class: "g4-subtitle" }, "A against B, layer by layer"), h("p", { class: "g4-note" }, "Relabelling blocks of tokens 499 times… ", bar));
+    let answer;
+    try { answer = (await patiently("compare", {}, (share) => { bar.value = share; })).content; } catch (error) { show(error); return; }
+    compared = true;
+    compareBox.replaceChildren(h("h4", { class: "g4-subtitle" }, "A against B, layer by layer"), h("p", { class: "g4-note" }, answer.note),
+      h("div", { class: "g4-tall" }, table("Difference of routing", ["Layer", "#Difference (0 to 1)", "#p", "Experts that differ most"], answer.layers.map((line) => h("tr", {}, h("th", { scope: "row" }, `L${line.layer}`), barCell(line.distance, line.distance.toFixed(3)), h("td", { class: "g4-number" }, line.p.toFixed(3)), h("td", {}, line.experts.map(([e, d]) => `${e} (${d > 0 ? "+" : ""}${(100 * d).toFixed(1)})`).join(", ")))))));
   }
 
-  const what = m.model ? whatIf({ ask, meta, view, chosen: () => now, experts: expertsOfLayer, tokenName: () => (path && side() === "a" ? text.nameOf(now.token, () => what?.draw()) : null) }) : null;
-  const status = h("span", { class: "g4-chip" });
-  const caption = perFrame(() => { status.textContent = `${formatCount(count())} tokens`; });
+  // ---- the page --------------------------------------------------------------------------------------
+  const cardBox = h("div", {}), status = h("span", { class: "g4-chip" });
+  const list = expertList({ table: () => t, layers, filter: () => now.filter, chosen: chosenCell, onPick: pick });
+  const what = m.model ? whatIf({ patiently, meta, view, chosen: () => now, table: () => t, route: () => (side() === "a" ? routeOf(now.token, rowOf(now.layer)) : null), row: () => rowOf(now.layer), tokenName: () => (now.token === null || side() !== "a" ? null : text.nameOf(now.token, () => what?.draw())) }) : null;
+  groupPicker.node.hidden = true;
   root.append(
-    headline("Expert routing", [status, chip(`${layers.length} layers × ${m.experts} experts, ${perToken} per token`), chip(m.source), m.live ? chip("live", "g4-is-good") : ""].filter(Boolean), tools),
+    headline("Expert routing", [status, chip(`${layers.length} layers × ${E} experts, ${k} per token`), chip(m.source), m.live ? chip("live", "g4-is-good") : ""].filter(Boolean), tools),
     problem,
-    h("section", { class: "g4-panel g4-section", "aria-label": "Text" }, h("div", { class: "g4-toolbar" }, layerPicker.node, colour.node, h("label", {}, numbersBox, "expert numbers")), pinBox, text.root),
+    h("div", { class: "g4-toolbar g4-routingbar" }, byPicker.node, views.node, groupPicker.node, orderPicker.node,
+      h("span", { class: "g4-filter" }, h("label", {}, filterBox, "only above"), above, h("span", { class: "g4-note" }, "× for"), filterGroup), layerPicker.node, textPicker.node),
+    keys,
+    h("div", { class: "g4-side" },
+      h("section", { "aria-label": "Text" }, text.root),
+      h("section", { "aria-label": "Load" }, map.node),
+      h("section", { "aria-label": "Path of the selected token" }, strip.canvas, stripTitle)),
+    readout,
+    h("section", { class: "g4-closeup", "aria-label": "Experts of the chosen layer" }, rowTitle, row.node),
+    compareBox,
     h("div", { class: "g4-columns" },
-      h("div", {},
-        h("section", { class: "g4-panel g4-section", "aria-label": "Load" }, h("h4", { class: "g4-subtitle" }, "Load by layer and expert"), mapHold, map.legend, numbers, compareBox),
-        h("section", { class: "g4-panel g4-section", "aria-label": "Path of the selected token" }, pathTitle, pathBox)),
-      h("section", { class: "g4-panel g4-section", "aria-label": "Chosen expert" }, expertTitle, expertBox)),
+      h("section", { class: "g4-panel g4-section", "aria-label": "Chosen expert" }, cardBox),
+      h("section", { class: "g4-panel g4-section", "aria-label": "Experts" }, list.node)),
     what ? what.node : "",
   );
-  view.onInk((colours) => { ink = colours; text.repaint(); map.draw(); drawPins(); });
-  map.start(mapHold);
-  drawPath();
-  const grow = async () => { // a live trace grew: read what is new
+  root.style.setProperty("--g4-map", `${map.top + layers.length * map.rowHeight + 1}px`);
+  view.onInk((colours) => { ink = colours; recolour(); loadExpert(); });
+
+  // ---- start, and growing while a model runs ----------------------------------------------------------
+  let upTo = 0;
+  const caption = () => { status.textContent = `${formatCount(count())} tokens`; };
+  async function grow() {
     caption();
     if (count() === 0 || count() === upTo) return;
     upTo = count();
-    await loadLoad();
-    await loadLayer();
+    waiting.clear(); strips = new Map();
+    await loadGroups();
+    const last = Math.floor((count() - 1) / ROUTES_PAGE);
+    await loadRoutes(last);
+    await loadStrip();
     text.reset();
-    await text.show(Math.floor((count() - 1) / 512));
-    if (m.live) text.toEnd();
-  };
-  const growing = perFrame(() => { if (!growing.busy) { growing.busy = true; grow().finally(() => { growing.busy = false; if (count() !== upTo && count() > 0) growing(); }); } });
+    await text.show(last);
+    text.toEnd();
+    if (!Number.isInteger(link.get().token)) { now.token = count() - 1; drawOverlays(); }
+  }
+  const growing = perFrame(() => {
+    if (growing.busy) return;
+    growing.busy = true;
+    const begun = performance.now(); // an update takes at most half of the time
+    grow().finally(() => setTimeout(() => { growing.busy = false; if (count() !== upTo && count() > 0) growing(); }, Math.max(120, performance.now() - begun)));
+  });
   const start = link.get();
+  if (Number.isInteger(start.layer) && layers.includes(start.layer)) { now.layer = start.layer; now.expert = Number.isInteger(start.expert) && start.expert < E ? start.expert : start.layer === m.start.layer ? m.start.expert : null; }
+  layerPicker.select.value = String(now.layer);
   if (m.live) watch(model, ["n"], growing, signal);
   else {
     caption();
-    loadLoad().then(loadLayer);
-    text.show(0).then(() => { if (Number.isInteger(start.token)) tokenChanged(start.token); else if (Number.isInteger(m.start.token)) tokenChanged(m.start.token); });
+    const token = Number.isInteger(start.token) && start.token < count() ? start.token : null;
+    loadGroups(); loadStrip();
+    if (token === null) text.show(0); else tokenChanged(token);
   }
-  if (Number.isInteger(start.layer) && layers.includes(start.layer)) now.layer = start.layer;
-  if (Number.isInteger(start.expert)) now.expert = start.expert; else if (Number.isInteger(m.start.expert)) now.expert = m.start.expert;
-  layerPicker.select.value = String(now.layer);
-  if (!m.live || count()) loadExpert();
-  signal.addEventListener("abort", () => { map.destroy(); text.destroy(); });
+  signal.addEventListener("abort", () => text.destroy());
   return view.cleanup;
 }
 

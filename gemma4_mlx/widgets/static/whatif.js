@@ -1,11 +1,9 @@
-/* A switch beside each expert: change it, generate again from the same cached prompt, compare. */
+/* Switches beside each expert: change some, generate again from the same cached prompt, compare. */
 
 import { barCell, fold, table } from "./pieces.js";
 import { formatCount, formatPercent, h, visibleToken } from "./shared.js";
 
-const SHOWN = 8; // experts listed before the reader asks for all of them
-
-/** Changes of one expert: key, the switch's word, what it does, and how a result names it. */
+/** Changes of one expert: key, the switch's word, what it does, and how a list of changes names it. */
 const ACTIONS = [
   ["drop", "Drop", (e) => `Drop expert ${e}: its output becomes zero`, "dropped"],
   ["around", "Around", (e) => `Route around expert ${e}: the others renormalise`, "routed around"],
@@ -16,55 +14,73 @@ const ACTIONS = [
 const nats = (v) => (v >= 0.001 || v === 0 ? v.toFixed(3) : v.toExponential(1));
 
 /**
- * @param {{ask: Function, meta: () => any, chosen: () => any, view: any,
- *   experts: () => Array<{expert: number, load: number, weight: number|null}>,
- *   tokenName: () => string|null}} o
- *   experts: of the chosen layer, in the order to list them; weight: the selected token's, or null
+ * @param {{patiently: Function, meta: () => any, chosen: () => any, view: any, table: () => any,
+ *   row: () => number, route: () => Array<[number, number]>|null, tokenName: () => string|null}} o
+ *   route: the selected token's experts in the chosen layer with their shares of the gate, or null
  */
 export function whatIf(o) {
   const number = (props) => h("input", { type: "number", ...props });
   const other = number({ min: 0, max: o.meta().experts - 1, value: 0, "aria-label": "Expert to swap with" });
   const factor = number({ min: -20, max: 20, step: 0.5, value: 3, "aria-label": "Amount that a boost adds to the router's score" });
-  const tokens = number({ min: 1, max: 400, value: 40 });
-  const everywhere = h("input", { type: "checkbox" });
-  const title = h("h4", { class: "g4-subtitle" }), list = h("div", { class: "g4-switches" }), result = h("div", { class: "g4-result" });
-  const more = h("button", { type: "button", class: "g4-quiet", onclick: () => { all = !all; draw(); } });
-  let on = null, all = false, run = 0, focus = "", drawn = "";
+  const tokens = number({ min: 1, max: 400, value: 40 }), everywhere = h("input", { type: "checkbox" });
+  const search = h("input", { type: "search", class: "g4-search", placeholder: "number or group", "aria-label": "Find experts of the layer by number or by what they are for" });
+  const title = h("h4", { class: "g4-subtitle" }), list = h("div", { class: "g4-switches" }), result = h("div", { class: "g4-result" }), changed = h("div", { class: "g4-changes" });
+  const changes = new Map(); // "layer expert" -> {layer, expert, action, other?, factor?}
+  let run = 0, focus = "", drawn = "", sort = { key: "share", down: true };
+  const heads = [["expert", "Expert", ""], ["share", "Share of the gate", "#"], ["load", "Load", "#"], ["for", "For", ""]];
 
-  const settings = () => ({ other: Number(other.value), factor: Number(factor.value), tokens: Number(tokens.value), everywhere: everywhere.checked });
-  const isOn = (layer, expert, action) => on !== null && on.layer === layer && on.expert === expert && on.action === action;
+  const settings = () => ({ other: Number(other.value), factor: Number(factor.value) });
+
+  /** Experts of the chosen layer that the search finds, sorted. */
+  function experts() {
+    const t = o.table(), row = o.row(), route = new Map(o.route() ?? []), wanted = search.value.trim().toLowerCase();
+    const all = Array.from({ length: t.E }, (_, expert) => {
+      const i = row * t.E + expert, g = t.purpose(i);
+      return { expert, share: route.get(expert) ?? -1, load: t.load[i], for: t.unused(i) ? "never used" : g < 0 ? "" : t.groups[g].name };
+    });
+    const found = wanted ? all.filter((e) => String(e.expert) === wanted || e.for.toLowerCase().includes(wanted)) : all;
+    const by = (a, b) => (a[sort.key] < b[sort.key] ? -1 : a[sort.key] > b[sort.key] ? 1 : 0);
+    return found.sort((a, b) => (sort.down ? by(b, a) : by(a, b)) || b.load - a.load || a.expert - b.expert);
+  }
 
   function draw() {
-    const { layer } = o.chosen(), experts = o.experts(), now = settings(), name = o.tokenName();
-    const known = experts.filter((e) => all || e.weight !== null), rest = experts.filter((e) => e.weight === null);
-    const shown = all ? experts : [...known, ...rest.slice(0, Math.max(0, SHOWN - known.length))];
-    const chosen = experts.find((e) => e.expert === o.chosen().expert);
-    if (chosen && !shown.includes(chosen)) shown.push(chosen);
-    const stamp = JSON.stringify([layer, shown, now.other, now.factor, on, name, o.chosen().expert]);
+    if (!o.table()) return;
+    const { layer, expert } = o.chosen(), shown = experts(), now = settings(), word = o.tokenName();
+    const stamp = JSON.stringify([layer, shown, now, [...changes], word, expert, sort]);
     if (stamp === drawn) return; // keeps the focus where it is
     drawn = stamp;
-    title.textContent = `What if an expert of layer ${layer} changed?`;
-    more.textContent = all ? "Fewer experts" : `All ${experts.length} experts`;
-    more.hidden = experts.length <= shown.length && !all;
-    const hadFocus = list.contains(document.activeElement);
-    const heads = ["Expert", name === null ? "#Weight" : `#Weight for “${name}”`, "#Load of the layer", "Change it and generate again"];
-    list.replaceChildren(table("Experts of the layer, each with its switches", heads, shown.map((e) => h("tr", { class: e.expert === o.chosen().expert ? "g4-chosen" : null },
-      h("th", { scope: "row" }, `expert ${e.expert}`), e.weight === null ? h("td", { class: "g4-number g4-note" }, "not chosen") : barCell(e.weight, formatPercent(e.weight)),
-      h("td", { class: "g4-number" }, formatPercent(e.load)), h("td", {}, switches(layer, e.expert, now))))));
-    const buttons = [...list.querySelectorAll("button")], at = buttons.find((b) => b.dataset.key === focus) ?? buttons[0];
-    if (at) { at.tabIndex = 0; if (hadFocus) at.focus(); }
+    title.textContent = `What if experts of layer ${layer} changed?`;
+    const hadFocus = list.contains(document.activeElement), at = list.scrollTop;
+    const head = heads.map(([key, name, right]) => h("th", { scope: "col", class: right ? "g4-number" : null, "aria-sort": sort.key === key ? (sort.down ? "descending" : "ascending") : "none" },
+      h("button", { type: "button", class: "g4-quiet g4-sort", onclick: () => { sort = { key, down: sort.key === key ? !sort.down : right === "#" }; draw(); } }, key === "share" && word !== null ? `Share of the gate for “${word}”` : name, sort.key === key ? (sort.down ? " ↓" : " ↑") : "")));
+    list.replaceChildren(h("table", { class: "g4-table" }, h("caption", { class: "g4-hidden" }, "Experts of the layer, each with its switches"),
+      h("thead", {}, h("tr", {}, ...head, h("th", { scope: "col" }, "Change it"))), h("tbody", {}, ...shown.map((e) => h("tr", { class: e.expert === expert ? "g4-chosen" : null },
+        h("th", { scope: "row" }, `expert ${e.expert}`), e.share < 0 ? h("td", { class: "g4-number g4-note" }, "not chosen") : barCell(e.share, formatPercent(e.share)),
+        h("td", { class: "g4-number" }, formatPercent(e.load)), h("td", {}, e.for), h("td", {}, switches(layer, e.expert, now)))))));
+    list.scrollTop = at;
+    const buttons = [...list.querySelectorAll("button[role=switch]")], stop = buttons.find((b) => b.dataset.key === focus) ?? buttons[0];
+    if (stop) { stop.tabIndex = 0; if (hadFocus) stop.focus({ preventScroll: true }); }
+    drawChanges();
   }
 
   /** One tab stop for all the switches of the layer; arrow keys move among them. */
   function switches(layer, expert, now) {
+    const on = changes.get(`${layer} ${expert}`)?.action;
     return h("span", { class: "g4-segmented", role: "group", "aria-label": `Change expert ${expert}` }, ...ACTIONS.map(([action, word, says]) => h("button", {
-      type: "button", role: "switch", "aria-checked": String(isOn(layer, expert, action)), tabIndex: -1, disabled: action === "swap" && now.other === expert,
+      type: "button", role: "switch", "aria-checked": String(on === action), tabIndex: -1, disabled: action === "swap" && now.other === expert,
       title: says(expert, now), "aria-label": says(expert, now), dataset: { key: `${expert} ${action}` }, onclick: () => turn(layer, expert, action) }, word)));
+  }
+
+  function drawChanges() {
+    const made = [...changes].map(([key, c]) => h("button", { type: "button", title: "Take this change away", "aria-label": `Take away: expert ${c.expert} of layer ${c.layer} ${ACTIONS.find(([a]) => a === c.action)[3]}`, onclick: () => { changes.delete(key); draw(); } },
+      `L${c.layer} · ${c.expert} ${ACTIONS.find(([a]) => a === c.action)[3]}${c.action === "swap" ? ` with ${c.other}` : c.action === "boost" ? ` by ${c.factor}` : ""} ✕`));
+    const go = h("button", { type: "button", class: "g4-primary", disabled: !changes.size, onclick: generate }, "Generate again");
+    changed.replaceChildren(...(made.length ? made : [h("span", { class: "g4-note" }, "Switch on one change or several, in one layer or in many.")]), go);
   }
 
   list.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    if (!step || !event.target.matches("button")) return;
+    if (!step || !event.target.matches("button[role=switch]")) return;
     event.preventDefault(); event.stopPropagation();
     const rows = [...list.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("button")]);
     let row = rows.findIndex((r) => r.includes(event.target)), column = rows[row].indexOf(event.target);
@@ -72,33 +88,32 @@ export function whatIf(o) {
     rows[row]?.[column]?.focus();
   });
   list.addEventListener("focusin", (event) => {
-    if (!event.target.matches("button")) return;
-    for (const button of list.querySelectorAll("button")) button.tabIndex = -1;
+    if (!event.target.matches("button[role=switch]")) return;
+    for (const button of list.querySelectorAll("button[role=switch]")) button.tabIndex = -1;
     event.target.tabIndex = 0;
     focus = event.target.dataset.key;
   });
-  for (const input of [other, factor, tokens, everywhere]) input.addEventListener("change", () => {
-    if (on && (input === tokens || input === everywhere || input === { swap: other, boost: factor }[on.action])) generate();
-    draw();
-  });
+  for (const input of [other, factor]) input.addEventListener("change", () => draw());
+  search.addEventListener("input", () => draw());
 
   function turn(layer, expert, action) {
-    on = isOn(layer, expert, action) ? null : { layer, expert, action };
-    run++; // whatever is on its way is no longer wanted
+    const key = `${layer} ${expert}`, now = settings();
+    if (changes.get(key)?.action === action) changes.delete(key);
+    else changes.set(key, { layer, expert, action, ...(action === "swap" ? { other: now.other } : action === "boost" ? { factor: now.factor } : {}) });
     draw();
-    if (on) generate(); else result.replaceChildren();
   }
 
   async function generate() {
-    const mine = ++run, asked = { ...on, ...settings() };
-    result.replaceChildren(h("p", { class: "g4-note", role: "status" }, "Generating three answers: as it is, with the change, and with a random expert changed…"));
+    const mine = ++run, asked = { changes: [...changes.values()], tokens: Number(tokens.value), everywhere: everywhere.checked };
+    const bar = h("progress", { max: 1, value: 0, "aria-label": "Generating" });
+    result.replaceChildren(h("p", { class: "g4-note", role: "status" }, "Generating three answers: as it is, with the changes, and with random experts of the same load changed… ", bar));
     try {
-      const answer = await o.ask("whatif", asked, { slot: "whatif" });
-      if (answer && mine === run) drawResult(answer.content, asked);
-    } catch (error) { if (mine === run) result.replaceChildren(h("p", { class: "g4-problem", role: "alert" }, error.message)); }
+      const answer = await o.patiently("whatif", asked, (share) => { bar.value = share; }, () => mine === run);
+      if (mine === run) drawResult(answer.content);
+    } catch (error) { if (mine === run) result.replaceChildren(h("p", { class: "g4-problem", role: "alert" }, error.message.replace(/^\w+Error: /, ""))); }
   }
 
-  function drawResult(r, asked) {
+  function drawResult(r) {
     const high = Math.max(0.05, ...r.answers.flatMap((a) => a.divergence)), most = Math.max(1e-9, ...r.answers.map((a) => a.mean));
     const column = (a) => {
       const box = h("div", { class: "g4-answer", dir: "auto" });
@@ -112,13 +127,12 @@ export function whatIf(o) {
       if (!a.tokens.length) box.append(h("em", { class: "g4-note" }, "(no token)"));
       return h("div", { class: "g4-answercard g4-card" }, h("h5", {}, a.name), h("p", { class: "g4-note" }, a.note), box);
     };
-    const changed = r.answers.slice(1), parted = (a) => (a.parts === null ? "none" : `${formatCount(a.parts)} ${a.tokens[a.parts] === undefined ? "(stops)" : `“${visibleToken(a.tokens[a.parts])}”`}`);
-    const done = ACTIONS.find(([action]) => action === asked.action)[3];
-    result.replaceChildren(h("h4", { class: "g4-subtitle" }, `Expert ${asked.expert} of layer ${asked.layer} ${done}`),
+    const others = r.answers.slice(1), parted = (a) => (a.parts === null ? "none" : `${formatCount(a.parts)} ${a.tokens[a.parts] === undefined ? "(stops)" : `“${visibleToken(a.tokens[a.parts])}”`}`);
+    result.replaceChildren(h("h4", { class: "g4-subtitle" }, others[0].name),
       h("div", { class: "g4-answers" }, ...r.answers.map(column)), h("p", { class: "g4-note" }, r.note),
-      table("Answers compared", ["Answer", "#First token that differs", "#Mean divergence per token (nats)"], changed.map((a) => h("tr", {}, h("th", { scope: "row" }, a.name), h("td", { class: "g4-number" }, parted(a)), barCell(a.mean / most, nats(a.mean))))),
-      fold("Divergence of every token, as a table", perToken(changed, high)));
-    o.view.announce(changed.map((a) => `${a.name}: ${a.parts === null ? "same answer" : `differs from token ${a.parts}`}`).join("; "));
+      table("Answers compared", ["Answer", "#First token that differs", "#Mean divergence per token (nats)"], others.map((a) => h("tr", {}, h("th", { scope: "row" }, a.name), h("td", { class: "g4-number" }, parted(a)), barCell(a.mean / most, nats(a.mean))))),
+      fold("Divergence of every token, as a table", perToken(others, high)));
+    o.view.announce(others.map((a) => `${a.name}: ${a.parts === null ? "same answer" : `differs from token ${a.parts}`}`).join("; "));
   }
 
   /** Rows are places in the answers; a changed answer's token stands beside its divergence. */
@@ -131,7 +145,7 @@ export function whatIf(o) {
   }
 
   const node = h("section", { class: "g4-panel g4-section g4-whatif", "aria-label": "What if" }, title,
-    h("div", { class: "g4-toolbar" }, h("label", {}, "swap with expert", other), h("label", {}, "boost by", factor), h("label", {}, "up to", tokens, "tokens"), h("label", { title: "Otherwise the prompt is read as it is and only the answer is generated with the change, from one shared cache" }, everywhere, "also while reading the prompt")),
-    list, more, result);
+    h("div", { class: "g4-toolbar" }, search, h("label", {}, "swap with expert", other), h("label", {}, "boost by", factor), h("label", {}, "up to", tokens, "tokens"), h("label", { title: "Otherwise the prompt is read as it is and only the answer is generated with the changes, from one shared cache" }, everywhere, "also while reading the prompt")),
+    list, changed, result);
   return { node, draw };
 }
