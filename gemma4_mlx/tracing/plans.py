@@ -209,6 +209,8 @@ class AttentionPlan:
             raise TraceError(
                 f"retain {self.retain!r}; there are 'auto', 'full', 'all', 'none', or layers"
             )
+        if self.budget is not None and self.budget < 0:
+            raise TraceError(f"a budget of {self.budget} bytes; give a number from 0 on, or None")
         _store_indices(self, "layers", "heads")
         if not isinstance(self.retain, str):
             _store_indices(self, "retain")

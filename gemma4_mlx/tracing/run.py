@@ -40,7 +40,9 @@ def trace(
             messages, or a chat (what it would send next is traced).
         plan: all parts at once, in place of the four that follow.
         attention, routing: what to record of them; None leaves a part out. By default
-            attention, and routing where the model has experts.
+            attention, and routing where the model has experts. Queries and keys are kept as
+            :meth:`.AttentionPlan.retention` finds room; those of other layers are computed when
+            they are asked for, by running the model again while it is in memory.
         lens, activations: further parts, by default left out.
         chunk: prompt tokens read at once; a picture is never cut.
         memory: bytes the trace may take, by default 80% of what is free. A plan that needs more

@@ -119,6 +119,15 @@ def test_the_most_telling_heads_stay(model, there, share, known):
     assert {(part.layer, head) for part in back.parts for head in part.kept} == kept
 
 
+def test_no_room_at_all(model, there):
+    there(0, 0)
+    attention = g4.trace(model, IDS, routing=None, chunk=64).attention
+    assert attention.retained == () and all(part.keys is None for part in attention.parts)
+    assert attention.overview(2, 0).shape == (200, 200)
+    with pytest.raises(TraceError, match="budget of -1 bytes"):
+        AttentionPlan(budget=-1)
+
+
 def g4_array(ids):
     import mlx.core as mx
 
