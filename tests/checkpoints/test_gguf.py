@@ -11,6 +11,7 @@ import tiny
 from mlx.utils import tree_flatten
 
 import gemma4_mlx as g4
+from gemma4_mlx.checkpoints.foreign.gguf_header import TYPES
 from gemma4_mlx.checkpoints.loading import read_plan
 from gemma4_mlx.errors import CheckpointError, ConfigError
 
@@ -335,7 +336,33 @@ class TestFiles:
         with pytest.raises(ConfigError, match=r"m\.gguf"):
             g4.load(tmp_path / "m.gguf")
 
-    def test_without_the_package(self, file, monkeypatch):
+    def test_without_the_package(self, file, weights, tmp_path, monkeypatch):
+        """Only what is decoded needs it."""
+        other = tmp_path / "m.gguf"
+        gguf_files.write(other, WIDE, weights, in_blocks("Q6_K"))
         monkeypatch.setitem(sys.modules, "gguf", None)
-        with pytest.raises(CheckpointError, match=r"gemma4-mlx\[gguf\]"):
-            read_plan(file)
+        g4.load(file)
+        with pytest.raises(CheckpointError, match=r"Q6_K.*gemma4-mlx\[gguf\]"):
+            read_plan(other)
+
+    def test_types_are_the_packages(self):
+        for number, (name, block, size) in TYPES.items():
+            kind = gguf.GGMLQuantizationType(number)
+            assert (kind.name, *gguf.GGML_QUANT_SIZES[kind]) == (name, block, size)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_changed_bytes(self, seed, file, tmp_path):
+        """Counts, lengths and types of any value: read or refused, and soon."""
+        rng, data = np.random.default_rng(seed), file.read_bytes()
+        changed = tmp_path / "m.gguf"
+        for _ in range(25):
+            other = bytearray(data)
+            for at in rng.integers(0, 9000, rng.integers(1, 4)):
+                patch = [b"\xff" * 8, bytes(8), (1 << 40).to_bytes(8, "little"), rng.bytes(1)]
+                patch = patch[rng.integers(4)]
+                other[at : at + len(patch)] = patch
+            changed.write_bytes(other)
+            try:
+                read_plan(changed).gguf.tokenizer()
+            except (CheckpointError, ConfigError) as error:
+                assert "m.gguf" in str(error)

@@ -6,6 +6,7 @@ whose scales and offsets are whole numbers of 6 bits times two 16-bit ones: exac
 Source: llama.cpp, ``ggml/src/ggml-quants.c``, as in ``gguf.quants``.
 """
 
+from dataclasses import replace
 from math import prod
 
 import mlx.core as mx
@@ -31,7 +32,7 @@ def packed(tensor: Stored) -> dict[str, Derived]:
     kind, (*leading, width) = tensor.dtype, tensor.shape
     bits, block, size = KEPT[kind]
     number = prod(tensor.shape) // block
-    raw = Stored(tensor.name, tensor.file, "U8", (number, size), tensor.start, tensor.stop)
+    raw = replace(tensor, dtype="U8", shape=(number, size))
     each = width // block  # blocks a row
 
     def derived(dtype: str, columns: int, of) -> Derived:

@@ -1,14 +1,15 @@
 """GGUF, llama.cpp's file format: one file with configuration, tokenizer, template and weights.
 
-The file is taken apart by the ``gguf`` package, llama.cpp's own; this module knows what Gemma 4's
-names and numbers in it mean. What MLX can hold bit by bit stays packed: a block of 32 weights of
-Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0, or an eighth of a block of Q4_K and Q5_K, is a group of MLX's
-affine mode with a scale and a bias of its own. The other types are decoded.
+This module knows what Gemma 4's names and numbers in it mean. What MLX can hold bit by bit stays
+packed: a block of 32 weights of Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0, or an eighth of a block of Q4_K
+and Q5_K, is a group of MLX's affine mode with a scale and a bias of its own. The other types are
+decoded, by llama.cpp's own package ``gguf``.
 Source of names and keys: llama.cpp, ``conversion/gemma.py`` and ``src/models/gemma4.cpp``.
 """
 
 import logging
 import re
+from dataclasses import replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..derived import Derived, rows
 from ..files import Stored
 from ..layout import TEXT
 from .blocks import KEPT, packed
+from .gguf_header import read_header
 
 log = logging.getLogger(__name__)
 
@@ -73,33 +75,25 @@ class GGUF:
 
     def __init__(self, file: Path):
         self.file = file
-        readers = [_open(shard) for shard in _shards(file)]
-        self._fields = readers[0][1].fields
-        kind = self._get("general.architecture")
+        headers = [read_header(shard) for shard in _shards(file)]
+        self._settings = headers[0][0]
+        kind = self._settings.get("general.architecture")
         if kind != _ARCHITECTURE:
             towers = "; it holds towers alone, give the model's file" if kind == "clip" else ""
             raise ConfigError(
                 f"{file}: its architecture is {kind!r}; this package reads {_ARCHITECTURE}{towers}"
             )
-        self.stored: dict[str, Stored] = {}
-        for shard, reader in readers:
-            for tensor in reader.tensors:
-                shape = tuple(int(n) for n in reversed(tensor.shape))
-                start, kind = int(tensor.data_offset), tensor.tensor_type.name
-                stop = start + int(tensor.n_bytes)
-                self.stored[tensor.name] = Stored(tensor.name, shard, kind, shape, start, stop)
+        self.stored = {name: t for _, tensors in headers for name, t in tensors.items()}
 
-    def _get(self, key: str, default: Any = None) -> Any:
-        field = self._fields.get(key)
-        if field is None:
-            return default
-        try:
-            return field.contents()
-        except (ValueError, IndexError, TypeError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{self.file}: {key} cannot be read: {error}") from None
+    def _get(self, key: str, kind: type, default: Any) -> Any:
+        """A setting of the type it must have."""
+        value = self._settings.get(key, default)
+        if value is not default and not isinstance(value, kind):
+            raise ConfigError(f"{self.file}: {key} is {str(value)[:80]!r}, no {kind.__name__}")
+        return value
 
     def _setting(self, key: str, default: Any = None) -> Any:
-        value = self._get(f"{_ARCHITECTURE}.{key}", default)
+        value = self._settings.get(f"{_ARCHITECTURE}.{key}", default)
         if value is None:
             raise ConfigError(f"{self.file}: {_ARCHITECTURE}.{key} is missing")
         # Stored in 32 bits: the shortest number that rounds to it is the one meant (1e-06).
@@ -146,8 +140,8 @@ class GGUF:
             "final_logit_softcapping": self._setting("final_logit_softcapping", 0.0) or None,
             "rope_parameters": self._rope(),
             "tie_word_embeddings": "output.weight" not in self.stored,
-            "bos_token_id": self._get("tokenizer.ggml.bos_token_id", 2),
-            "pad_token_id": self._get("tokenizer.ggml.padding_token_id", 0),
+            "bos_token_id": self._get("tokenizer.ggml.bos_token_id", int, 2),
+            "pad_token_id": self._get("tokenizer.ggml.padding_token_id", int, 0),
             "eos_token_id": self.eos_token_ids,
         }
         if per_layer := self._setting("embedding_length_per_layer_input", 0):
@@ -220,26 +214,27 @@ class GGUF:
     @property
     def eos_token_ids(self) -> list[int]:
         """Ids that end an answer: the file's, and Gemma's end of a turn."""
-        ids = [self._get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
+        names = (f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot"))
+        ids = [self._get(name, int, None) for name in names]
         if "<turn|>" in self._tokens:
             ids.append(self._tokens.index("<turn|>"))
         return sorted({i for i in ids if i is not None}) or [1, 106]
 
     @cached_property
     def _tokens(self) -> list[str]:
-        return self._get("tokenizer.ggml.tokens", [])
+        return self._get("tokenizer.ggml.tokens", list, [])
 
     def tokenizer(self):
         """The tokenizer, None if the file has none. Raises CheckpointError for a broken one."""
-        merges = self._get("tokenizer.ggml.merges")
+        merges = self._get("tokenizer.ggml.merges", list, None)
         if not self._tokens or merges is None:
             return None
-        kinds = self._get("tokenizer.ggml.token_type") or [1] * len(self._tokens)
+        kinds = self._get("tokenizer.ggml.token_type", list, None) or [1] * len(self._tokens)
         return _tokenizer(self.file, self._tokens, kinds, merges, self.eos_token_ids)
 
     @property
     def chat_template(self) -> str | None:
-        return self._get("tokenizer.chat_template")
+        return self._get("tokenizer.chat_template", str, None)
 
 
 def _shards(file: Path) -> list[Path]:
@@ -252,19 +247,6 @@ def _shards(file: Path) -> list[Path]:
     if missing := [shard.name for shard in shards if not shard.is_file()]:
         raise CheckpointError(f"{file.parent}: {missing[0]} is missing")
     return shards
-
-
-def _open(file: Path):
-    try:
-        import gguf
-    except ImportError:
-        raise CheckpointError(
-            f"{file} is a GGUF file, which needs a further package: pip install 'gemma4-mlx[gguf]'"
-        ) from None
-    try:
-        return file, gguf.GGUFReader(file)
-    except (ValueError, KeyError, IndexError, TypeError, OverflowError, OSError) as error:
-        raise CheckpointError(f"{file} is no whole GGUF file: {error}") from None
 
 
 def _name(name: str) -> str | None:
@@ -288,18 +270,18 @@ def _plain(tensor: Stored) -> Derived:
 
 
 def _decoded(tensor: Stored) -> Derived:
-    import gguf
-
-    kind = gguf.GGMLQuantizationType[tensor.dtype]
-    if kind not in gguf.quants._type_traits:
-        raise CheckpointError(f"{tensor.file}: {tensor.name} is stored as {tensor.dtype}, unknown")
-    size = tensor.nbytes // prod(tensor.shape[:-1])
-    raw = Stored(
-        tensor.name, tensor.file, "U8", (*tensor.shape[:-1], size), tensor.start, tensor.stop
-    )
+    try:
+        from gguf import GGMLQuantizationType, quants
+    except ImportError:
+        raise CheckpointError(
+            f"{tensor.file} holds weights in {tensor.dtype}, which needs a further package: "
+            "pip install 'gemma4-mlx[gguf]'"
+        ) from None
+    kind, size = GGMLQuantizationType[tensor.dtype], tensor.nbytes // prod(tensor.shape[:-1])
+    raw = replace(tensor, dtype="U8", shape=(*tensor.shape[:-1], size))
 
     def make(start: int, stop: int) -> mx.array:
-        return mx.array(gguf.quants.dequantize(raw.rows(start, stop), kind).astype(np.float32))
+        return mx.array(quants.dequantize(raw.rows(start, stop), kind).astype(np.float32))
 
     return Derived(tensor.name, tensor.file, "BF16", tensor.shape, make, True, tensor.dtype)
 
