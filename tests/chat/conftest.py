@@ -75,6 +75,7 @@ def actor(teaching, script):
     return SimpleNamespace(
         tokenizer=teaching.tokenizer,
         config=teaching.config,
+        dtype=teaching.dtype,
         chat_template=teaching.chat_template,
         generation_config=teaching.generation_config,
         processor_config=teaching.processor_config,
