@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "gemma4_mlx"
 LEVELS = [
-    {"errors", "config", "_blas", "atomic"},
+    {"errors", "arguments", "config", "_blas", "atomic"},
     {"model"},
     {"processing", "checkpoints"},
     {"generation"},

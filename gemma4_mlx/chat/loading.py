@@ -41,7 +41,8 @@ class MediaLoader:
         self._loaded: dict[int, tuple[Media, Any]] = {}  # id(part) -> the part, what was read
 
     def load(self, part: Media):
-        """The ImageInput, AudioInput or VideoInput of a part. Raises MediaError."""
+        """The ImageInput, AudioInput or VideoInput of a part, or the AudioInputs of a recording
+        that is split. Raises MediaError."""
         if isinstance(part.source, Refused):
             raise MediaError(part.source.reason)
         known = self._loaded.get(id(part))

@@ -100,17 +100,26 @@ class Audio(_Media):
         source: any of these.
         name: a label to show.
         rate: samples per second, needed for an array only.
+        split: send a recording longer than the model's longest clip as several clips.
     """
 
     kind = "audio"
 
-    def __init__(self, source: Any, name: str | None = None, rate: int | None = None):
+    def __init__(
+        self,
+        source: Any,
+        name: str | None = None,
+        rate: int | None = None,
+        split: bool = False,
+    ):
         super().__init__(source, name)
         object.__setattr__(self, "rate", rate)
+        object.__setattr__(self, "split", bool(split))
 
     @property
     def options(self) -> dict[str, Any]:
-        return {} if self.rate is None else {"rate": self.rate}
+        given = {"rate": self.rate, "split": self.split or None}
+        return {k: v for k, v in given.items() if v is not None}
 
 
 class Video(_Media):

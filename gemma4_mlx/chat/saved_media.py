@@ -71,7 +71,7 @@ def media_from_json(entry: Mapping[str, Any], allowed: Allowed, where: str) -> M
     kind = _MEDIA.get(entry.get("type"))
     if kind is None:
         raise MediaError(f"unknown part {entry.get('type')!r}")
-    options = {k: entry[k] for k in ("budget", "rate", "frames", "fps") if k in entry}
+    options = {k: entry[k] for k in ("budget", "rate", "split", "frames", "fps") if k in entry}
     name = entry.get("name")
     if not isinstance(name, str | None):
         raise MediaError(f"the name of the {kind.kind} is a {type(name).__name__}")

@@ -130,7 +130,7 @@ def _check_length(seconds: float, limit: float, name: str, split: bool) -> None:
         raise MediaError(f"{name} is {seconds:.0f} s long, more than {limit} s; cut it first")
     raise MediaError(
         f"{name} is {seconds:.1f} s long, the model's longest clip is {limit:g} s: pass "
-        "split=True to send it as several clips, or cut it"
+        "split=True to send it as several clips (in a chat: Audio(..., split=True)), or cut it"
     )
 
 

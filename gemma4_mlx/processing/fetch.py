@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import time
 import urllib.error
 import urllib.parse
@@ -72,7 +73,8 @@ def from_data_url(url: str) -> bytes:
         raise MediaError("a data: address without a comma holds no data")
     try:
         if head.endswith(";base64"):
-            return base64.b64decode(urllib.parse.unquote(body), validate=True)
+            plain = "".join(urllib.parse.unquote(body).split())  # mail and editors break lines
+            return base64.b64decode(plain, validate=True)
         return urllib.parse.unquote_to_bytes(body)
     except (binascii.Error, ValueError) as error:
         raise MediaError(f"a data: address cannot be decoded: {error}") from None
@@ -108,6 +110,10 @@ def locate(source: object) -> tuple[Path | bytes, str]:
         return path, path.name
     elif hasattr(source, "read"):
         data = source.read()
+        if not data and hasattr(source, "seek"):  # read before, in the conversation branched off
+            with contextlib.suppress(OSError, ValueError):
+                source.seek(0)
+                data = source.read()
         name = Path(str(getattr(source, "name", "file"))).name
         if not isinstance(data, bytes):
             raise MediaError(f"{name} is open as text; open it in binary mode ('rb')")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import atomic
+from ..arguments import say_arguments
 from ..errors import TraceError
 from . import fileformat
 from .attention import AttentionData
@@ -55,9 +56,10 @@ class Activations:
             raise TraceError(f"no tokens {tokens!r} among the {len(kept)} that were kept") from None
 
 
+@say_arguments(TraceError)
 @dataclass
 class Trace:
-    """What was recorded.
+    """What was recorded, by ``gemma4_mlx.trace(model, prompt)``.
 
     Attributes
     ----------
@@ -83,6 +85,13 @@ class Trace:
     plan: str = ""
     selection: Selection = field(default_factory=Selection)
     media: list[np.ndarray] = field(default_factory=list)
+
+    def __post_init__(self):
+        if not isinstance(self.tokens, Tokens):
+            raise TraceError(
+                f"a Trace holds what was recorded, not a {type(self.tokens).__name__}: "
+                "gemma4_mlx.trace(model, prompt) makes one"
+            )
 
     def __len__(self):
         return len(self.tokens)

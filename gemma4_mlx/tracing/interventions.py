@@ -26,6 +26,7 @@ from typing import ClassVar
 import mlx.core as mx
 import numpy as np
 
+from ..arguments import say_arguments
 from ..errors import InterventionError
 from .data import Activations, Trace
 from .plans import KEEPABLE, store_indices
@@ -115,6 +116,7 @@ class Intervention:
         return observe
 
 
+@say_arguments(InterventionError)
 @dataclass(frozen=True, eq=False, repr=False)
 class Ablate(Intervention):
     """Take experts out of a layer.
@@ -167,6 +169,7 @@ class Ablate(Intervention):
         return None
 
 
+@say_arguments(InterventionError)
 @dataclass(frozen=True, eq=False, repr=False)
 class Force(Intervention):
     """Make the router choose some experts; they push out the weakest of the others.
@@ -220,6 +223,7 @@ class Force(Intervention):
         return None
 
 
+@say_arguments(InterventionError)
 @dataclass(frozen=True, eq=False, repr=False)
 class Boost(Intervention):
     """Add ``amount`` to the router's scores of some experts; beyond 10,000 it counts as that.
@@ -248,6 +252,7 @@ class Boost(Intervention):
         return value + _vector(value.shape[-1], self.experts, amount)
 
 
+@say_arguments(InterventionError)
 @dataclass(frozen=True, eq=False, repr=False)
 class Swap(Intervention):
     """Exchange two experts: where the router would choose one, it chooses the other.
@@ -275,6 +280,7 @@ class Swap(Intervention):
         return value[..., mx.array(order)]
 
 
+@say_arguments(InterventionError)
 @dataclass(frozen=True, eq=False, repr=False)
 class ScaleHeads(Intervention):
     """Multiply what some attention heads say by ``factor``; 0 silences them.
@@ -304,6 +310,7 @@ class ScaleHeads(Intervention):
         return value * mx.array(factors).astype(value.dtype)
 
 
+@say_arguments(InterventionError)
 @dataclass(frozen=True, eq=False, repr=False)
 class Steer(Intervention):
     """Add ``scale`` times a vector (H,) to the residual stream that leaves a layer.
@@ -340,6 +347,7 @@ class Steer(Intervention):
         return value + (mx.array(self.vector) * self.scale).astype(value.dtype)
 
 
+@say_arguments(InterventionError)
 @dataclass(frozen=True, eq=False, repr=False)
 class Patch(Intervention):
     """Put activations of another run in place of this one's: "which layer carries the fact?"

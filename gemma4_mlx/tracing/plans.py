@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from operator import index
 
+from ..arguments import say_arguments
 from ..errors import Gemma4Error, TraceError
 from .offsets import offset_edges, records_offsets
 from .ranges import ranges
@@ -102,6 +103,7 @@ def itemsize(model) -> int:
     return getattr(getattr(model, "dtype", None), "size", 4)
 
 
+@say_arguments(TraceError)
 @dataclass(frozen=True)
 class RoutingPlan:
     """Which experts each token went to. ``layers`` None: all; ``probabilities``: keep all E.
@@ -159,6 +161,7 @@ class Retention:
     limit: int | None = None
 
 
+@say_arguments(TraceError)
 @dataclass(frozen=True)
 class AttentionPlan:
     """Which attention to record and what to keep for later.
@@ -307,6 +310,7 @@ class AttentionPlan:
         return PlanCost(parts, disk=retention.bytes if on_disk else 0, flops=flops)
 
 
+@say_arguments(TraceError)
 @dataclass(frozen=True)
 class LensPlan:
     """Logit lens: each layer's guess for the next token, through the final norm and the head.
@@ -357,6 +361,7 @@ KEEPABLE = (
 )
 
 
+@say_arguments(TraceError)
 @dataclass(frozen=True)
 class ActivationPlan:
     """Keep whole activations of named taps, to patch into another run.
@@ -390,6 +395,7 @@ class ActivationPlan:
         return PlanCost({"activations": layers * n_tokens * numbers * itemsize(model)})
 
 
+@say_arguments(TraceError)
 @dataclass(frozen=True)
 class TracePlan:
     """All parts of a trace; None leaves a part out.

@@ -49,13 +49,15 @@ class Attachment:
 
 
 def describe(medium: Any, kind: str) -> dict:
-    """The view's part for an ``ImageInput``, ``AudioInput`` or ``VideoInput``."""
-    part = {"kind": kind, "tokens": medium.n_soft, "label": medium.name}
+    """The view's part for an ``ImageInput``, ``AudioInput`` (or the list of a recording's clips)
+    or ``VideoInput``."""
+    clips = medium if isinstance(medium, list) else [medium]
+    part = {"kind": kind, "tokens": sum(c.n_soft for c in clips), "label": clips[0].name}
     if kind == "image":
         width, height = medium.original_size
         part |= {"width": width, "height": height, "thumb": thumbnail(medium.to_pil())}
     else:
-        part["seconds"] = round(float(medium.seconds), 2)
+        part["seconds"] = round(sum(float(clip.seconds) for clip in clips), 2)
         if kind == "video" and medium.frames:
             part["thumb"] = thumbnail(medium.frames[0].to_pil())
     return part
@@ -121,14 +123,16 @@ class Uploads:
 
 
 def as_wav(sound: Any) -> bytes:
-    """An ``AudioInput``'s samples as a 16-bit WAV file: what the model hears."""
+    """The samples of an ``AudioInput``, or of a recording's clips, as a 16-bit WAV file: what the
+    model hears."""
     import numpy as np
 
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(sound.settings.sampling_rate)
-        samples = np.clip(sound.samples, -1, 1) * 32767
+        clips = sound if isinstance(sound, list) else [sound]
+        file.setframerate(clips[0].settings.sampling_rate)
+        samples = np.clip(np.concatenate([clip.samples for clip in clips]), -1, 1) * 32767
         file.writeframes(samples.astype("<i2").tobytes())
     return out.getvalue()

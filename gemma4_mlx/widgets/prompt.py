@@ -58,8 +58,8 @@ class Prompt(Widget):
         turns: what the view shows (read it, do not write it).
         options: sampling controls as set in the view; they override the chat's for new answers.
         stats: numbers of the last answer: ``tokens_per_second``, ``first_token`` (seconds),
-            ``used`` and ``context`` (tokens), ``reused`` of ``prompt`` (tokens), ``reuse_note`` (why so
-            little, else ""), ``memory`` (bytes).
+            ``used`` and ``context`` (tokens), ``reused`` of ``prompt`` (tokens), ``reuse_note``
+            (why so little, else ""), ``memory`` (bytes).
         busy: an answer is being written.
 
     Raises:

@@ -1,9 +1,11 @@
 """Chat on the teaching model: cache reuse, media, structured answers, no control token slips in."""
 
+import io
 import re
 from typing import Literal
 
 import numpy as np
+import PIL.Image
 import pytest
 import udhr
 from pydantic import BaseModel, Field
@@ -151,6 +153,30 @@ def test_pictures_and_sounds(chat):
     assert second.text == fresh_answer(chat).text
     third = chat.edit(0, "What is that?")
     assert third.text == fresh_answer(chat).text
+
+
+def test_a_recording_longer_than_a_clip(chat, tmp_path):
+    """It is refused with what to write, and sent as several clips; so is what was saved of it."""
+    samples = np.sin(np.arange(31 * 8000) / 9).astype(np.float32) * 0.3
+    with pytest.raises(MediaError, match=r"longest clip is 30 s.*Audio\(\.\.\., split=True\)"):
+        chat.send("What is this?", audio=Audio(samples, rate=8000))
+    assert chat.messages == []
+    reply = chat.send("What is this?", audio=Audio(samples, rate=8000, split=True))
+    clips = [span for span in chat.inputs().media if span.kind == "audio"]
+    assert len(clips) == 2 and reply.stats.prompt_tokens > sum(c.stop - c.start for c in clips)
+    chat.save(tmp_path / "chat.json")
+    again = Chat.load(tmp_path / "chat.json", chat.model)
+    assert again.inputs().tokens == chat.inputs().tokens
+
+
+def test_a_file_in_memory_is_read_in_every_branch(chat):
+    file = io.BytesIO()
+    PIL.Image.fromarray(picture()).save(file, format="PNG")
+    file.seek(0)
+    chat.send("What is this?", images=Image(file))
+    other = chat.branch()
+    assert other.send("And now?").stats.prompt_tokens > 64
+    assert other.inputs().media[0].key == chat.inputs().media[0].key
 
 
 def test_another_picture_is_another_prompt(chat):

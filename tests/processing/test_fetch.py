@@ -1,5 +1,6 @@
 """Addresses the user gave: fetched within limits of size, time and scheme."""
 
+import base64
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ from media_reference import picture
 from PIL import Image
 
 from gemma4_mlx.errors import MediaError
-from gemma4_mlx.processing.fetch import download
+from gemma4_mlx.processing.fetch import download, from_data_url
 from gemma4_mlx.processing.image import load_image
 
 
@@ -100,3 +101,12 @@ def test_what_cannot_be_had(server, path):
 def test_addresses_that_are_none(url):
     with pytest.raises(MediaError):
         download(url, seconds=2)
+
+
+def test_base64_with_line_breaks():
+    text = base64.encodebytes(bytes(range(200))).decode()  # a line break after 76 characters
+    assert text.count("\n") > 2
+    for body in (text, text.replace("\n", "\r\n  "), text.replace("\n", "%0A")):
+        assert from_data_url(f"data:image/png;base64,{body}") == bytes(range(200))
+    with pytest.raises(MediaError, match="cannot be decoded"):
+        from_data_url("data:image/png;base64,ab-*")

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 import gemma4_mlx as g4
-from gemma4_mlx.errors import TraceError
-from gemma4_mlx.tracing import Selection, Tokens
+from gemma4_mlx.errors import Gemma4Error, TraceError
+from gemma4_mlx.tracing import (
+    Ablate,
+    AttentionPlan,
+    RoutingPlan,
+    Selection,
+    Swap,
+    Tokens,
+    Trace,
+    TracePlan,
+)
 from gemma4_mlx.tracing.buffers import TokenBuffer
 from gemma4_mlx.tracing.maps import PooledMap, bin_sizes, square
 from gemma4_mlx.tracing.ranges import ranges
@@ -149,3 +158,21 @@ def test_lists_of_layers_in_sentences(given, said):
 def test_every_plan_is_a_public_name():
     for name in ("AttentionPlan", "RoutingPlan", "LensPlan", "ActivationPlan", "TracePlan"):
         assert getattr(g4, name).__name__ == name and name in g4.__all__
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: Swap(3), r"Swap takes layer, a, b, \[tokens\]: missing .*'a'"),
+        (lambda: Swap(3, 4, 5, 6, 7), r"Swap takes .*: too many positional arguments"),
+        (lambda: Ablate(layer=1, expert=2), "Ablate takes layer, experts, .*'experts'"),
+        (lambda: AttentionPlan(layer=3), "AttentionPlan takes .*'layer'"),
+        (lambda: RoutingPlan(1, 2, 3, 4), "RoutingPlan takes .*: too many"),
+        (lambda: TracePlan(1, 2, 3, 4, 5, 6), "TracePlan takes .*: too many"),
+        (lambda: Trace(), r"Trace takes tokens, \[routing\].*: missing .*'tokens'"),
+        (lambda: Trace("Hello"), r"not a str: gemma4_mlx\.trace\(model, prompt\) makes one"),
+    ],
+)
+def test_wrong_arguments_say_so(make, words):
+    with pytest.raises(Gemma4Error, match=words):
+        make()
