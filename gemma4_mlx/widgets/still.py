@@ -31,13 +31,28 @@ def wrap(text: str, width: float, measure: Callable[[str], float]) -> list[str]:
                 continue
             if line:
                 lines.append(line)
-            while measure(word) > width and len(word) > 1:
-                cut = next(c for c in range(len(word) - 1, 0, -1) if measure(word[:c]) <= width)
-                lines.append(word[:cut])
-                word = word[cut:]
-            line = word
+            start = 0
+            while (stop := start + fitting(word[start : start + 4096], width, measure)) < len(word):
+                lines.append(word[start:stop])
+                start = stop
+            line = word[start:]
         lines.append(line)
     return lines
+
+
+def fitting(word: str, width: float, measure: Callable[[str], float]) -> int:
+    """Letters at the start of ``word`` that are no wider than ``width``, at least one.
+
+    Only about as much is measured as fits, however long the word is.
+    """
+    low, high = 1, 2
+    while high <= len(word) and measure(word[:high]) <= width:
+        low, high = high, 2 * high
+    high = min(high, len(word) + 1)  # the first that does not fit lies in (low, high]
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if measure(word[:middle]) <= width else (low, middle)
+    return min(low, len(word))
 
 
 def draw_conversation(turns: list[dict], title: str, status: str = "", width: int = 760) -> Drawing:

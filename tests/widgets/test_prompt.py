@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import threading
 import time
 import wave
@@ -17,6 +18,7 @@ from gemma4_mlx.generation import SamplingOptions
 from gemma4_mlx.widgets import Prompt
 from gemma4_mlx.widgets.branches import Branches
 from gemma4_mlx.widgets.live_turn import LiveTurn, utf16_length
+from gemma4_mlx.widgets.still import wrap
 
 # Suppressing the stop tokens makes an answer that does not end by itself.
 ENDLESS = SamplingOptions(temperature=0.8, seed=3, max_tokens=2000, suppress_tokens=(1, 50, 106))
@@ -344,3 +346,27 @@ def test_a_snapshot_and_its_picture(prompt):
     assert prompt.snapshot_image().width > 700
     assert ask(prompt, "export", format="png")[1].startswith(b"\x89PNG")
     assert b"Hello" in ask(prompt, "export", format="svg")[1]
+
+
+@pytest.mark.parametrize("width", [10, 30, 60])
+def test_lines_hold_all_that_fits_and_nothing_is_lost(width):
+    rng = random.Random(width)
+    size = {letter: rng.uniform(1, 9) for letter in "abcdefgh"}
+    measured = 0
+
+    def measure(text):
+        nonlocal measured
+        measured += len(text)
+        return sum(size.get(letter, 3) for letter in text)
+
+    for _ in range(200):
+        text = "".join(rng.choices("abcdefgh  \n", k=rng.randrange(200)))
+        lines = wrap(text, width, measure)
+        assert "".join("".join(lines).split()) == "".join(text.split())
+        for line in lines:
+            assert measure(line) <= width or len(line) == 1
+    measured = 0
+    wrap("a" * 2000, width, measure)
+    short, measured = measured, 0
+    wrap("a" * 20_000, width, measure)
+    assert measured < 12 * short  # an unbroken word is cut in time that grows with it
