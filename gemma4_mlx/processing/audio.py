@@ -314,7 +314,9 @@ def _other_reader(data, name: str, limit: float, first_error: Exception) -> tupl
     except MediaError:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"{name} is no sound that can be read: {error}") from None
+        raise MediaError(
+            f"{name} is no sound that can be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
 
 
 def _audioread(data, name: str, limit: float, first_error: Exception) -> tuple[list, int]:

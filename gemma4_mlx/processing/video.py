@@ -148,7 +148,8 @@ def _decoded_frames(data: Path | bytes, name: str, count: int):
     except MediaError:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"{name} is no video that can be read: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise MediaError(f"{name} is no video that can be read: {why}") from None
     indices = sample_indices(total, count)
     return _pictures(av, data, name, indices), indices, rate, total
 

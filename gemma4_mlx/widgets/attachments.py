@@ -112,14 +112,32 @@ class Uploads:
         if kind == "image":
             from gemma4_mlx.processing.image import load_image as load
         elif kind == "audio":
-            from gemma4_mlx.processing.audio import load_audio as load
+            load = _load_clip
         elif kind == "video":
             from gemma4_mlx.processing.video import load_video as load
         else:
             raise MediaError(f"{name} is neither a picture nor a sound nor a video ({mime or '?'})")
-        medium = load(data, self._model, name=name)
+        file = io.BytesIO(data)
+        file.name = name  # what messages call it
+        medium = load(file, self._model, name=name)
         key = hashlib.sha256(data).hexdigest()[:20]
         return Attachment(key, kind, name, mime, data, medium)
+
+
+def _load_clip(file: io.BytesIO, model: Any, name: str) -> Any:
+    """One clip. Raises MediaError; a recording that would have to be cut says so."""
+    from gemma4_mlx.processing.audio import load_audio
+
+    try:
+        return load_audio(file, model, name=name)
+    except MediaError:
+        file.seek(0)
+        clips = load_audio(file, model, split=True, name=name)  # raises what is wrong otherwise
+    whole, longest = sum(clip.seconds for clip in clips), max(clip.seconds for clip in clips)
+    raise MediaError(
+        f"{name} is {whole:.1f} s long, this model hears at most {longest:g} s at once: cut it, "
+        "and attach the pieces one by one"
+    )
 
 
 def as_wav(sound: Any) -> bytes:

@@ -28,7 +28,7 @@ from gemma4_mlx.chat import Audio, Chat, Image, Message, Text, Video
 from gemma4_mlx.chat.history import load as load_history
 from gemma4_mlx.chat.history import refused
 from gemma4_mlx.chat.loading import as_parts
-from gemma4_mlx.errors import ChatError
+from gemma4_mlx.errors import ChatError, Gemma4Error
 from gemma4_mlx.widgets.answering import Answering
 from gemma4_mlx.widgets.attachments import Uploads
 from gemma4_mlx.widgets.base import Flusher, Widget
@@ -61,6 +61,7 @@ class Prompt(Widget):
             ``used`` and ``context`` (tokens), ``reused`` of ``prompt`` (tokens), ``reuse_note``
             (why so little, else ""), ``memory`` (bytes).
         busy: an answer is being written.
+        conversation: counts up when another conversation takes the place of this one.
 
     Raises:
         ChatError: options beside a ``Chat``; and what ``Chat`` raises for its options.
@@ -77,6 +78,7 @@ class Prompt(Widget):
     options = traitlets.Dict().tag(sync=True)
     stats = traitlets.Dict().tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
+    conversation = traitlets.Int(0).tag(sync=True)
 
     urgent = frozenset({"stop", "approve"})
 
@@ -296,19 +298,27 @@ class Prompt(Widget):
             self.chat.save(Path(folder) / "chat.json")
             return None, (Path(folder) / "chat.json").read_bytes()
 
-    def answer_load(self, text: str) -> bool:
-        """The conversation of a file takes the place of this one.
+    def answer_load(self, text: str, name: str = "the file") -> bool:
+        """The conversation of a file takes the place of this one, if the model can go on from it.
 
-        Raises ChatError while the model answers, for a file that holds none, and for one whose
-        pictures or sounds are not in it: the view cannot know which other files may be read.
+        Raises ChatError, this conversation then staying: while the model answers, for a file that
+        holds none, one that the model cannot read, and one whose pictures or sounds are not in it
+        (the view cannot know which other files may be read).
         """
         with self._lock, tempfile.TemporaryDirectory() as folder:
             self._check_idle()
             path = Path(folder) / "conversation.json"
-            path.write_text(text, encoding="utf-8")
-            messages = load_history(path)["messages"]
-            if reasons := refused(messages):
-                raise ChatError("; ".join(reasons))
+            try:
+                path.write_text(text, encoding="utf-8")
+                messages = load_history(path)["messages"]
+                if reasons := refused(messages):
+                    raise ChatError("; ".join(reasons))
+                if not messages:
+                    raise ChatError(f"{name} is a conversation without a message")
+                self.chat._prompting.inputs(messages, self.chat.tools, self.chat.thinking, None)
+            except (Gemma4Error, UnicodeError) as error:
+                problem = str(error).replace(str(path), name).rstrip(".")
+                raise ChatError(f"{problem}. The conversation shown here stays.") from None
             self.chat.messages[:] = messages
             self._forget()
         return True
@@ -408,6 +418,7 @@ class Prompt(Widget):
 
     def _forget(self) -> None:
         self._view.forget()
+        self.conversation += 1
         self.error = ""
         self.stats = {}
         self._show()

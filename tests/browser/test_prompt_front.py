@@ -180,8 +180,103 @@ def test_edit_regenerate_branches_and_copy(front):
     assert f.sent("edit")[0]["text"] == "other words" and f.sent("edit")[0]["turn"] == 0
 
 
+def test_enter_means_the_same_in_an_edit_and_focus_goes_on_from_where_it_was(front):
+    f = front(
+        turn("0", "user", "first words"),
+        turn("1", "assistant", "an answer", branch=1, branches=3),
+        answers={k: {"content": True} for k in ("edit", "regenerate", "new")},
+    )
+    focused = f.root.locator(":focus")
+    field = f.root.get_by_role("textbox", name="Edit the message")
+    f.root.get_by_role("button", name="Edit").first.click()
+    field.fill("one")
+    field.press("Shift+Enter")
+    field.press_sequentially("two")
+    assert not f.sent("edit")
+    field.press("Enter")
+    f.page.wait_for_function("sent.some((m) => m.type === 'edit')")
+    assert f.sent("edit")[0]["text"] == "one\ntwo"
+    assert focused.get_attribute("aria-label") == "Your message"
+    f.root.get_by_role("button", name="Edit").first.click()
+    field.press("Escape")  # gives up the edit
+    assert focused.get_attribute("aria-label") == "Edit" and len(f.sent("edit")) == 1
+    f.root.get_by_role("button", name="Edit").last.click()
+    field.press("Enter")  # the model's own words: no answer follows
+    f.page.wait_for_function("document.activeElement.getAttribute('aria-label') === 'Edit'")
+    f.root.get_by_role("button", name="Previous version").click()
+    other = turn("1b", "assistant", "another answer", branch=0, branches=3)
+    f.set(turns=[turn("0", "user", "first words"), other])  # comes before the answer
+    f.reply("branch", content=True)
+    f.page.wait_for_function("document.activeElement.closest('.g4-branches, .g4-actions')")
+    f.root.get_by_role("button", name="Answer again").click()
+    assert focused.get_attribute("aria-label") == "Your message"
+    f.root.get_by_role("button", name="New conversation").click()
+    f.page.wait_for_function("sent.some((m) => m.type === 'new')")
+    assert focused.get_attribute("aria-label") == "Your message"
+
+
+TOKENS = [[" word", 0.3, [[i, f" other{i}", 0.1] for i in range(5)]] for _ in range(240)]
+
+
+def long_answer(front, **more):
+    many = [turn(f"{i}", "user", f"question {i}") for i in range(6)]
+    last = turn("x", "assistant", " word" * 240, tokens=len(TOKENS))
+    f = front(*many, last, answers={"tokens": {"content": TOKENS}}, **more)
+    f.root.get_by_role("button", name="Show the tokens").click()
+    f.root.locator(".g4-tok").last.scroll_into_view_if_needed()
+    return f
+
+
+def test_the_alternatives_are_whole_wherever_their_token_is_and_stay_while_the_page_scrolls(
+    front, picture
+):
+    f = long_answer(front)
+    f.page.set_viewport_size({"width": 900, "height": 620})
+    choices = f.root.locator(".g4-choices")
+    for i in (0, 100, 239):  # at the top, in the middle, next to the composer
+        token = f.root.locator(".g4-tok").nth(i)
+        token.scroll_into_view_if_needed()
+        f.page.wait_for_timeout(250)
+        token.click()
+        choices.get_by_text(f"token {i + 1} ").wait_for()
+        box = choices.bounding_box()
+        assert box["x"] >= 0 and box["y"] >= 0
+        assert box["x"] + box["width"] <= 900 and box["y"] + box["height"] <= 620
+        for row in choices.locator(".g4-choice").all():  # nothing lies over it
+            assert row.evaluate(
+                "e => { const r = e.getBoundingClientRect();"
+                "const at = document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2);"
+                "return e.contains(at); }"
+            )
+    picture(f.root, "prompt-alternatives")
+    token = f.root.locator(".g4-tok").nth(120)
+    token.click()
+    for scroller in (".g4-flow", ".g4-log"):
+        y = token.bounding_box()["y"]
+        f.root.locator(scroller).evaluate("e => e.scrollBy(0, -25)")
+        f.page.wait_for_timeout(600)
+        at, box = token.bounding_box(), choices.bounding_box()  # it stands by its token still
+        assert abs(at["y"] - y) > 10
+        gaps = (box["y"] - at["y"] - at["height"], at["y"] - box["y"] - box["height"])
+        assert min(abs(gap) for gap in gaps) < 6
+    assert choices.get_by_text("token 121 ").is_visible()
+    f.page.keyboard.press("Escape")
+    assert not choices.is_visible()
+
+
+def test_the_token_view_ends_with_its_conversation(front):
+    f = long_answer(front, conversation=1)
+    f.set(conversation=2, turns=[])
+    f.set(turns=[turn(f"{i}", "user", "again") for i in range(6)])
+    new = turn("y", "assistant", "an answer", tokens=3)
+    f.set(turns=[*f.page.evaluate("state.turns"), new])
+    f.root.get_by_text("an answer").wait_for()
+    assert f.root.locator(".g4-tokens").count() == 0
+
+
 def test_reading_a_long_prompt_shows_its_progress_and_a_failure_gives_the_text_back(front):
     f = front(turn("0", "user", "hi"), turn("1", "assistant", status="streaming"), busy=True)
+    f.root.get_by_text("Reading the prompt…").wait_for()  # before anything is known
     f.push({"kind": "progress", "done": 2048, "total": 13_000})
     f.root.get_by_text("Reading the prompt: 2,048 of 13,000 tokens").wait_for()
     f.push(delta("x", 0))

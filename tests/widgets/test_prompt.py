@@ -1,8 +1,10 @@
 """The Prompt widget's Python side, on the teaching model, without a browser."""
 
+import base64
 import io
 import json
 import random
+import tempfile
 import threading
 import time
 import wave
@@ -49,6 +51,20 @@ def ask(prompt, type, **arguments):
 def say(prompt, text, **more):
     ask(prompt, "send", text=text, **more)
     assert prompt.wait(60)
+
+
+def wav(seconds: float) -> bytes:
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(np.zeros(int(8000 * seconds), "<i2").tobytes())
+    return sound.getvalue()
+
+
+def png(size: tuple[int, int]) -> bytes:
+    picture = io.BytesIO()
+    Image.new("RGB", size).save(picture, "PNG")
+    return picture.getvalue()
 
 
 def text_of(turn):
@@ -189,16 +205,9 @@ def test_a_failure_is_shown_and_leaves_the_conversation_as_it_was(prompt):
 
 
 def test_pictures_and_sounds_show_their_cost(prompt):
-    picture = io.BytesIO()
-    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(picture, "PNG")
-    sound = io.BytesIO()
-    with wave.open(sound, "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(np.zeros(4000, "<i2").tobytes())
-    files = {"a/<b>.png": ("image/png", picture), "tone.wav": ("audio/wav", sound)}
+    files = {"a/<b>.png": ("image/png", png((96, 64))), "tone.wav": ("audio/wav", wav(0.5))}
     keys = []
-    for name, (mime, file) in files.items():
-        data = file.getvalue()
+    for name, (mime, data) in files.items():
         half = len(data) // 2
         for i, piece in enumerate((data[:half], data[half:])):
             arguments = {"upload": name, "name": name, "mime": mime, "part": i, "parts": 2}
@@ -370,3 +379,68 @@ def test_lines_hold_all_that_fits_and_nothing_is_lost(width):
     short, measured = measured, 0
     wrap("a" * 20_000, width, measure)
     assert measured < 12 * short  # an unbroken word is cut in time that grows with it
+
+
+def test_a_wrong_conversation_is_refused_and_the_present_one_stays(prompt):
+    say(prompt, "hello")
+    before, shown = list(prompt.chat.messages), list(prompt.turns)
+    good = json.loads(prompt.answer_export("json")[1])
+
+    def changed(**parts):
+        return json.dumps(good | parts)
+
+    broken_picture = {"type": "image", "data": base64.b64encode(b"no picture").decode()}
+    wrong = {
+        "words": "hello",
+        "no conversation": "{}",
+        "no messages": changed(messages=[]),
+        "order": changed(messages=[good["messages"][0]] * 2),
+        "version": changed(version=99),
+        "picture": changed(messages=[{"role": "user", "parts": [broken_picture]}]),
+        "characters": "\ud800",
+    }
+    for kind, text in wrong.items():
+        reply, _ = prompt.answer({"type": "load", "text": text, "name": "notes.json"})
+        assert "stays" in reply.get("error", ""), kind
+        assert tempfile.gettempdir() not in reply["error"], kind
+        assert prompt.chat.messages == before and prompt.turns == shown, kind
+    assert prompt.conversation == 0
+    ask(prompt, "load", text=json.dumps(good))
+    assert prompt.conversation == 1 and len(prompt.turns) == 2
+
+
+@pytest.mark.parametrize(
+    "name, mime, data",
+    [
+        ("cut.png", "image/png", png((50, 50))[:60]),
+        ("no.png", "image/png", b"hello"),
+        ("empty.png", "image/png", b""),
+        ("bad.mp3", "audio/mpeg", b"garbage" * 50),
+        ("bad.mp4", "video/mp4", b"garbage" * 50),
+        ("paper.pdf", "application/pdf", b"d"),
+        ("long.wav", "audio/wav", wav(65)),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_of_the_file(model, name, mime, data):
+    prompt = Prompt(model)
+    arguments = {"upload": "u", "name": name, "mime": mime, "part": 0, "parts": 1}
+    said = prompt.answer({"type": "attach", **arguments}, [data])[0]["error"]
+    assert said.startswith(f"MediaError: {name} ")
+    for foreign in ("split", "bytes is", "<none>", "Errno", tempfile.gettempdir()):
+        assert foreign not in said
+
+
+def test_a_second_prompt_answers_while_the_first_reads_a_long_text(model):
+    alone = Prompt(model)
+    alone.options = {"temperature": 0}
+    say(alone, "Please count from 3 to 9.")
+    first, second = Prompt(model), Prompt(model)
+    second.options = {"temperature": 0}
+    first.say("The quick brown fox jumps over the lazy dog. " * 800)
+    while first.busy and (first._now is None or first._now.progress is None):
+        time.sleep(0.01)
+    second.say("Please count from 3 to 9.")
+    assert second.wait(120) and first.busy
+    assert second.chat.messages[-1].text == alone.chat.messages[-1].text
+    first.stop()
+    assert first.wait(60)

@@ -5,7 +5,7 @@
 // view opened in the middle) the view asks for the whole once.
 import { formatBytes, formatCount, formatSeconds, h, mount, perFrame, request, watch } from "./shared.js";
 import { exportPicker } from "./pieces.js";
-import { makeComposer } from "./prompt_composer.js";
+import { makeComposer, withoutType } from "./prompt_composer.js";
 import { icons } from "./prompt_icons.js";
 import { makeMessage } from "./prompt_message.js";
 import { makeOptions } from "./prompt_options.js";
@@ -38,7 +38,7 @@ function render({ model, el }) {
     }
   }
   function problem(text) {
-    hint.textContent = text;
+    hint.textContent = text = withoutType(text);
     hint.hidden = false;
     view.announce(text);
   }
@@ -54,7 +54,9 @@ function render({ model, el }) {
   const reading = h("div", { className: "g4-reading", hidden: true }, progress, progressText);
   const status = h("div", { className: "g4-status" });
   const context = { model, view, act, ask, icons, problem,
-    isBusy: () => Boolean(model.get("busy")), openTokens: new Set() };
+    isBusy: () => Boolean(model.get("busy")), openTokens: new Set(),
+    focusComposer: () => composer.focus(),
+    focusAction: (index, name) => messages.get(turnIds[index])?.focusAction(name) };
   const options = makeOptions(context);
   const composer = makeComposer(context, { send, stop });
   const empty = h("div", { className: "g4-empty" });
@@ -70,7 +72,7 @@ function render({ model, el }) {
       onchange: async () => {
         const [file] = picker.files;
         picker.value = "";
-        if (file) await act("load", { text: await file.text() });
+        if (file) await act("load", { text: await file.text(), name: file.name });
       } });
     const name = h("h3", { className: "g4-title" });
     const detail = h("span", { className: "g4-note" });
@@ -87,7 +89,10 @@ function render({ model, el }) {
     if (!view.isStatic) {
       saving.insertBefore(h("option", { value: "json" }, "Conversation"), saving.children[1]);
       bar.append(
-        button("plus", "New conversation", () => act("new")),
+        button("plus", "New conversation", async () => {
+          await act("new");
+          composer.focus();
+        }),
         button("open", "Open a saved conversation", () => picker.click()), picker,
         options.toggle);
     }
@@ -106,11 +111,14 @@ function render({ model, el }) {
   // ---- what Python says
   /** @type {Map<string, ReturnType<typeof makeMessage>>} */
   const messages = new Map();
+  let turnIds = [];
   let healing = false;
+  let begun = false; // the answer that is being written has a word
 
   function showTurns(turns) {
     const follow = isAtEnd();
-    const wanted = new Set(turns.map((turn) => turn.id));
+    turnIds = turns.map((turn) => turn.id);
+    const wanted = new Set(turnIds);
     for (const [id, message] of messages) {
       if (!wanted.has(id)) {
         message.remove();
@@ -138,6 +146,7 @@ function render({ model, el }) {
       const answer = await ask("whole");
       if (answer) {
         showTurns(answer.content.turns);
+        begun = Boolean(answer.content.turns.at(-1)?.parts.length);
         showProgress(answer.content.progress);
       }
     } catch (error) {
@@ -147,9 +156,15 @@ function render({ model, el }) {
     }
   }
 
-  function showProgress(p) {
-    reading.hidden = !p || !model.get("busy");
-    if (!p) return;
+  /** From the moment of sending until the first word; how far, as soon as that is known. */
+  function showProgress(p = null) {
+    reading.hidden = begun || !model.get("busy");
+    if (reading.hidden) return;
+    if (!p) {
+      progress.removeAttribute("value");
+      progressText.textContent = "Reading the prompt…";
+      return;
+    }
     progress.max = Math.max(1, p.total);
     progress.value = p.done;
     progressText.textContent = `Reading the prompt: ${formatCount(p.done)} of ${formatCount(p.total)} tokens`;
@@ -179,15 +194,21 @@ function render({ model, el }) {
     if (!content?.push) return;
     const follow = isAtEnd();
     for (const item of content.push) {
-      if (item.kind === "progress") showProgress(item);
+      if (item.kind === "progress") {
+        begun = false;
+        showProgress(item);
+      }
       else if (item.kind === "stats") showStats(item.stats);
       else if (item.kind === "draft") composer.suggest(item.text);
       else if (item.kind === "turn") {
         const message = messages.get(item.turn.id);
+        begun = true;
+        showProgress();
         if (message) message.update(item.turn);
         else heal();
       } else if (item.kind === "delta") {
-        reading.hidden = true;
+        begun = true;
+        showProgress();
         const message = messages.get(item.turn);
         if (!message || !message.delta(item)) heal();
       }
@@ -217,13 +238,15 @@ function render({ model, el }) {
   model.on("msg:custom", receive);
   signal.addEventListener("abort", () => model.off("msg:custom", receive));
   watch(model, ["about"], showEmpty, signal);
+  watch(model, ["conversation"], () => context.openTokens.clear(), signal);
   watch(model, ["turns"], () => showTurns(model.get("turns") ?? []), signal);
   watch(model, ["stats"], () => showStats(model.get("stats")), signal);
   watch(model, ["busy"], () => {
     const busy = Boolean(model.get("busy"));
     root.dataset.busy = String(busy);
     delete root.dataset.stopping;
-    if (!busy) reading.hidden = true;
+    begun = false;
+    showProgress();
     composer.setBusy(busy);
     const last = (model.get("turns") ?? []).at(-1);
     if (busy) view.announce("The model is answering.");

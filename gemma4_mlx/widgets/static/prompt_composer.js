@@ -17,10 +17,7 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
 
   const text = h("textarea", { rows: 1, dir: "auto", "aria-label": "Your message", placeholder: "Ask something…",
     signal, oninput: fit, onkeydown: (event) => {
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-        event.preventDefault();
-        if (!busy) submit();
-      }
+      if (isSend(event) && !busy) submit();
     } });
   const button = h("button", { type: "button", className: "g4-primary g4-round g4-send", signal,
     onclick: () => (busy ? stop() : submit()) });
@@ -119,7 +116,7 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
       else release();
     } catch (error) {
       chip.classList.add("g4-is-bad");
-      detail.textContent = error.message;
+      detail.textContent = withoutType(error.message);
     } finally {
       uploads--;
     }
@@ -182,8 +179,19 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
     fit();
   }
 
-  return { node, setBusy, submit, suggest };
+  return { node, setBusy, submit, suggest, focus: () => text.focus({ preventScroll: true }) };
 }
+
+/** Whether a key in a field for messages means "send": Enter, but not Shift+Enter, nor the Enter that
+ * ends the composition of a character. @param {KeyboardEvent} event */
+export function isSend(event) {
+  const sends = event.key === "Enter" && !event.shiftKey && !event.isComposing;
+  if (sends) event.preventDefault();
+  return sends;
+}
+
+/** What Python says went wrong, without the name of the exception. @param {string} text */
+export const withoutType = (text) => text.replace(/^\w*Error: /, "");
 
 /** Any sound the browser can decode, as 16-bit mono WAV at 16 kHz. @param {Blob} blob */
 async function toWav(blob) {

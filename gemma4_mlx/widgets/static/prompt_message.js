@@ -1,5 +1,6 @@
 // One message of the conversation: its parts, its actions, its token view.
 import { formatCount, formatSeconds, h, perFrame } from "./shared.js";
+import { isSend } from "./prompt_composer.js";
 import { makeTokens } from "./prompt_tokens.js";
 import { renderMarkdown } from "./vendor/markdown.js";
 
@@ -73,12 +74,16 @@ export function makeMessage(context, turn, index) {
 
   function drawActions() {
     const button = (name, label, onclick, props = {}) => h("button", { type: "button", className: "g4-quiet g4-action",
-      title: label, "aria-label": label, signal, onclick, ...props }, icons[name]());
+      title: label, "aria-label": label, dataset: { action: name }, signal, onclick, ...props }, icons[name]());
+    const focused = actions.contains(document.activeElement) && document.activeElement.dataset.action;
     const items = [];
     const plain = turn.parts.filter((p) => p.kind === "text").map((p) => p.text).join("\n\n");
     const running = turn.status === "streaming";
     if (turn.branches > 1) {
-      const go = (step) => act("branch", { turn: index, branch: turn.branch + step });
+      const go = async (step) => {
+        await act("branch", { turn: index, branch: turn.branch + step });
+        context.focusAction(index, step < 0 ? "left" : "right");
+      };
       items.push(h("span", { className: "g4-branches", role: "group", "aria-label": "Versions of this message" },
         button("left", "Previous version", () => go(-1), { disabled: turn.branch === 0 || view.isStatic }),
         h("span", { className: "g4-note", textContent: `${turn.branch + 1} / ${turn.branches}` }),
@@ -87,7 +92,11 @@ export function makeMessage(context, turn, index) {
     if (plain && !running) items.push(button("copy", "Copy", (event) => copyText(plain, event.currentTarget, icons)));
     if (!running && !view.isStatic) {
       if (turn.editable) items.push(button("edit", "Edit", startEdit));
-      if (turn.role === "assistant") items.push(button("again", "Answer again", () => isBusy() || act("regenerate", { turn: index })));
+      if (turn.role === "assistant") items.push(button("again", "Answer again", () => {
+        if (isBusy()) return;
+        act("regenerate", { turn: index });
+        context.focusComposer();
+      }));
     }
     if (turn.role === "assistant" && turn.tokens) {
       items.push(button("tokens", "Show the tokens and their probabilities", () => {
@@ -96,12 +105,19 @@ export function makeMessage(context, turn, index) {
         else context.openTokens.add(index);
         showTokens();
         drawActions();
-        actions.querySelector("[aria-pressed]")?.focus();
       }, { "aria-pressed": Boolean(tokens) }));
     }
     const ending = ENDINGS[turn.status];
     if (ending) items.push(h("span", { className: `g4-chip ${turn.status === "error" ? "g4-is-bad" : "g4-is-warn"}`, textContent: ending }));
     actions.replaceChildren(...items);
+    if (focused) focusAction(focused);
+  }
+
+  /** The keyboard's place is one of this message's buttons, or where one writes if it is gone. */
+  function focusAction(name) {
+    const button = actions.querySelector(`[data-action="${name}"]:enabled`) ?? actions.querySelector("button:enabled");
+    if (button) button.focus({ preventScroll: true });
+    else context.focusComposer();
   }
 
   function showTokens() {
@@ -125,17 +141,22 @@ export function makeMessage(context, turn, index) {
       form.remove();
       body.hidden = false;
       actions.hidden = false;
+      focusAction("edit");
     };
     const save = async () => {
       finish();
+      const again = turn.role === "user";
+      if (again) context.focusComposer();
       await act("edit", { turn: index, text: field.value });
+      if (!again) context.focusAction(index, "edit");
     };
     const form = h("div", { className: "g4-editing" }, field, h("div", { className: "g4-toolbar" },
       h("button", { type: "button", className: "g4-primary", textContent: turn.role === "user" ? "Send again" : "Save", onclick: save }),
-      h("button", { type: "button", textContent: "Cancel", onclick: finish })));
+      h("button", { type: "button", textContent: "Cancel", onclick: finish }),
+      h("span", { className: "g4-note", textContent: "Shift+Enter begins a new line" })));
     field.addEventListener("keydown", (event) => {
       if (event.key === "Escape") finish();
-      if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) save();
+      if (isSend(event)) save();
     });
     body.hidden = true;
     actions.hidden = true;
@@ -145,7 +166,7 @@ export function makeMessage(context, turn, index) {
   }
 
   update(turn, index);
-  return { node, update, delta, remove: () => node.remove() };
+  return { node, update, delta, focusAction, remove: () => node.remove() };
 }
 
 async function copyText(text, button, icons) {

@@ -10,7 +10,8 @@ const surprise = (p) => (p >= 0.9 ? 0 : p >= 0.6 ? 1 : p >= 0.3 ? 2 : p >= 0.1 ?
  * Tokens arrive as [text, probability, [[id, text, probability], ...]].
  * Arrow keys move through them, Enter opens the alternatives, Enter on one goes on from it.
  */
-export function makeTokens({ view, ask, act, isBusy }, turn, index) {
+export function makeTokens(context, turn, index) {
+  const { view, ask, act, isBusy } = context;
   /** @type {[string, number, [number, string, number][]][]} */
   let tokens = [];
   let asking = false;
@@ -22,8 +23,9 @@ export function makeTokens({ view, ask, act, isBusy }, turn, index) {
     limit += 4 * PAGE;
     draw();
   } });
+  // In the page's top layer, where no box cuts it off (older browsers: in its place, fixed).
   const choices = h("div", { className: "g4-choices", role: "dialog", "aria-label": "Alternatives", hidden: true,
-    onmouseenter: () => clearTimeout(hideSoon), onmouseleave: close });
+    popover: "manual", onmouseenter: () => clearTimeout(hideSoon), onmouseleave: closeSoon });
   const legend = h("div", { className: "g4-legend g4-note" }, h("span", { textContent: "expected" }),
     ...[0, 1, 2, 3, 4].map((level) => h("i", { className: `g4-s${level}` })), h("span", { textContent: "surprising" }));
   const node = h("div", { className: "g4-tokens" }, legend, flow, more, choices);
@@ -55,8 +57,15 @@ export function makeTokens({ view, ask, act, isBusy }, turn, index) {
   }
 
   const at = (target) => Number(target.closest?.(".g4-tok")?.dataset.at ?? -1);
-  flow.addEventListener("mouseover", (event) => at(event.target) >= 0 && open(at(event.target)));
-  flow.addEventListener("mouseleave", () => { hideSoon = setTimeout(close, 250); });
+  // When the page scrolls under a resting pointer, that is not the reader pointing elsewhere.
+  let pointer = "";
+  const whereOf = (event) => `${event.clientX} ${event.clientY}`;
+  const hasMoved = (event) => whereOf(event) !== pointer;
+  document.addEventListener("mousemove", (event) => { pointer = whereOf(event); }, { signal: view.signal });
+  flow.addEventListener("mouseover", (event) => hasMoved(event) && at(event.target) >= 0 && open(at(event.target)));
+  flow.addEventListener("mouseleave", closeSoon);
+  document.addEventListener("scroll", place, { signal: view.signal, capture: true, passive: true });
+  window.addEventListener("resize", place, { signal: view.signal });
   flow.addEventListener("focusin", (event) => at(event.target) >= 0 && open(at(event.target)));
   flow.addEventListener("click", (event) => at(event.target) >= 0 && (open(at(event.target)), choices.querySelector("button")?.focus()));
   node.addEventListener("focusout", (event) => node.contains(event.relatedTarget) || close());
@@ -98,6 +107,7 @@ export function makeTokens({ view, ask, act, isBusy }, turn, index) {
         title: view.isStatic ? "" : "Go on from this token", onclick: () => {
           if (isBusy()) return;
           close();
+          context.focusComposer();
           act("continue_from", { turn: index, token: i, alternative: id });
         } },
       h("span", { className: "g4-token", textContent: visibleToken(word) }), bar, h("span", { className: "g4-number", textContent: formatPercent(q) }));
@@ -108,16 +118,29 @@ export function makeTokens({ view, ask, act, isBusy }, turn, index) {
       h("div", { className: "g4-choice-head" }, h("span", { className: "g4-token", textContent: visibleToken(text) }),
         h("span", { className: "g4-note", textContent: `token ${i + 1} · ${formatPercent(p)}` })), ...rows);
     choices.hidden = false;
-    const box = node.getBoundingClientRect();
-    const place = token.getBoundingClientRect();
-    const left = Math.max(0, Math.min(place.left - box.left, box.width - choices.offsetWidth));
-    choices.style.left = `${left}px`;
-    // Below the token, or above it where the conversation's box ends.
-    const room = node.closest(".g4-log").getBoundingClientRect();
-    const above = place.bottom + choices.offsetHeight > room.bottom && place.top - choices.offsetHeight > room.top;
-    choices.style.top = `${above ? place.top - box.top - choices.offsetHeight - 3 : place.bottom - box.top + 3}px`;
+    choices.showPopover?.();
+    place();
+  }
+
+  /** Below its token, above it where the window ends; it follows when the page scrolls. */
+  function place() {
+    const token = !choices.hidden && flow.querySelector(`[data-at="${choices.dataset.at}"]`);
+    if (!token) return;
+    const at = token.getBoundingClientRect();
+    const [wide, high] = [choices.offsetWidth, choices.offsetHeight];
+    const below = at.bottom + 3 + high <= window.innerHeight;
+    const top = below ? at.bottom + 3 : at.top - high - 3;
+    choices.style.left = `${Math.max(4, Math.min(at.left, window.innerWidth - wide - 4))}px`;
+    choices.style.top = `${Math.max(4, Math.min(top, window.innerHeight - high - 4))}px`;
+  }
+  function closeSoon(event) {
+    clearTimeout(hideSoon);
+    if (!hasMoved(event)) return;
+    hideSoon = setTimeout(() => choices.contains(document.activeElement) || close(), 250);
   }
   function close() {
+    if (choices.hidden) return;
+    choices.hidePopover?.();
     choices.hidden = true;
   }
 
