@@ -35,6 +35,51 @@ CONTROL_TOKENS = (
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
+#: A repeat, and a group with a repeat in it that is itself repeated: (a+)+ takes exponential time.
+_REPEAT = r"(?:[*+]|\{\d*,\d*\})"
+_NESTED = re.compile(rf"\([^()]*{_REPEAT}[^()]*\){_REPEAT}")
+_SIMPLE_GROUP = re.compile(r"\([^()]*\)")
+#: Bytes of a tokenizer.json that is searched for patterns (Gemma's is 33 MB), length of a pattern
+#: and repeats in it.
+_LARGEST_FILE, _LONGEST_PATTERN, _MOST_REPEATS = 2**28, 1000, 40
+
+
+def _check_patterns(file: Path) -> None:
+    """Raise CheckpointError for regular expressions that could take time without end.
+
+    Gemma's own tokenizers have next to none; those of byte-level vocabularies are simple.
+    """
+    if (size := file.stat().st_size) > _LARGEST_FILE:
+        raise CheckpointError(f"{file} has {size:,} bytes, more than {_LARGEST_FILE:,}")
+    if b'"Regex"' not in (raw := file.read_bytes()):
+        return
+    for text in re.findall(rb'"Regex"\s*:\s*("(?:[^"\\]|\\.)*")', raw):
+        try:
+            pattern = json.loads(text)
+        except ValueError:
+            continue  # then the file is no JSON, as its reader will say
+        repeats = len(re.findall(_REPEAT, pattern))
+        if len(pattern) > _LONGEST_PATTERN or repeats > _MOST_REPEATS or _is_nested(pattern):
+            raise CheckpointError(
+                f"{file}: the regular expression {pattern[:60]!r} could run without end"
+            )
+
+
+def _is_nested(pattern: str) -> bool:
+    """Whether a repeat stands inside a repeated group."""
+    pattern = re.sub(r"\\.|\[(?:[^\]\\]|\\.)*\]", "x", pattern)  # escapes and classes
+    while True:
+        if _NESTED.search(pattern):
+            return True
+        # The innermost groups go; one with a repeat inside leaves it for the group around it.
+        inner = _SIMPLE_GROUP.sub(
+            lambda match: "x+" if re.search(_REPEAT, match.group()) else "x", pattern
+        )
+        if inner == pattern:
+            return False
+        pattern = inner
+
+
 def _byte_alphabet() -> dict[str, int]:
     """The printable stand-ins for bytes of a byte-level BPE (GPT-2's table), character -> byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -96,7 +141,8 @@ class Tokenizer:
         The stop tokens are those of ``generation_config.json``, else of ``config.json``.
 
         Raises:
-            CheckpointError: no ``tokenizer.json`` there, or one of the files cannot be read.
+            CheckpointError: no ``tokenizer.json`` there, one of the files cannot be read, or a
+                regular expression in it that could run without end.
         """
         from tokenizers import Tokenizer as Backend
 
@@ -107,6 +153,7 @@ class Tokenizer:
                 f"{folder} has no tokenizer.json: download the complete repository "
                 "(it is one of its files)."
             )
+        _check_patterns(file)
         try:
             backend = Backend.from_file(str(file))
         except Exception as error:
@@ -169,6 +216,12 @@ class Tokenizer:
                 "the text cannot be encoded as UTF-8 (it contains half of a surrogate pair, "
                 f"as broken JSON escapes do): {error}"
             ) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's, which is no Exception
+                raise
+            raise ChatError(
+                f"this checkpoint's tokenizer gives up on the text: {str(error)[:200]}"
+            ) from None
         if self._special_set.isdisjoint(ids):
             return ids
         # A vocabulary whose merges build a control token out of characters: spell it out.

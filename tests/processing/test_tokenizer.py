@@ -182,3 +182,42 @@ def test_the_declaration_of_human_rights_comes_back(tokenizer):
         pieces = [stream.add(i) for i in ids]
         assert "".join(pieces) + stream.finish() == text, language
         assert not any("\ufffd" in p for p in pieces), language
+
+
+@pytest.mark.parametrize(
+    "pattern, simple",
+    [
+        (r"(a+)+$", False),
+        (r"((a|b)*c*)*d", False),
+        (r"(?:x{1,}y?){2,}", False),
+        ("a*" * 50, False),
+        ("a" * 2000, False),
+        (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s+(?!\S)", True),
+        (r"'(?i:[sdmt]|ll|ve|re)| ?\p{L}+", True),
+        (r"\(a+\)+", True),  # the brackets are letters
+        (r"[(a+)]+", True),
+        (".", True),
+    ],
+)  # fmt: skip
+def test_regular_expressions_that_could_run_without_end(tmp_path, pattern, simple):
+    from tokenizers import Regex, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend(models.WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
+    backend.save(str(tmp_path / "tokenizer.json"))
+    if simple:
+        assert Tokenizer.from_folder(tmp_path).encode("a")
+        return
+    with pytest.raises(CheckpointError, match="could run without end"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_a_tokenizer_that_gives_up_says_so():
+    from tokenizers import Regex, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend(models.WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    with pytest.raises(ChatError, match="gives up on the text"):
+        Tokenizer(backend).encode("a" * 30 + "b")
