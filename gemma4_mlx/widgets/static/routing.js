@@ -219,7 +219,7 @@ function render({ model, el }) {
   const views = segmented("Colour", [["purpose", "What for", "The group of tokens that each expert is most clearly for"], ["load", "Load", "The share of the tokens that each expert worked on, over the even load"], ["lift", "Lift", "How much more each expert works on one group of tokens than on all"]], "purpose", (value) => setView(value));
   const groupPicker = picker("for", [], "", (value) => setView("lift", Number(value)));
   const orderPicker = picker("Order", [["purpose", "what for"], ["load", "load"], ["lift", "lift"], ["number", "number"]], now.order, (value) => { now.order = value; recolour(); });
-  const textPicker = picker("Text", [["map", "all its experts"], ["expert", "the chosen expert"]], now.text, (value) => { now.text = value; text.repaint(); });
+  const textPicker = picker("Text by", [["map", "all its experts"], ["expert", "the chosen expert"]], now.text, (value) => { now.text = value; text.repaint(); });
   const filterBox = h("input", { type: "checkbox", "aria-label": "Only experts above a lift" }), above = h("input", { type: "number", min: 1, max: 20, step: 0.5, value: 2, "aria-label": "Least lift" });
   const filterGroup = h("select", { "aria-label": "Group of the filter" });
   const filterChanged = () => { now.filter = { on: filterBox.checked, above: Math.max(0, Number(above.value) || 0), group: Number(filterGroup.value) || 0 }; map.redraw(); if (now.order === "lift") recolour(); drawOverlays(); list.draw(); };

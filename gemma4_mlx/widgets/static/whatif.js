@@ -72,7 +72,7 @@ export function whatIf(o) {
   }
 
   function drawChanges() {
-    const made = [...changes].map(([key, c]) => h("button", { type: "button", title: "Take this change away", "aria-label": `Take away: expert ${c.expert} of layer ${c.layer} ${ACTIONS.find(([a]) => a === c.action)[3]}`, onclick: () => { changes.delete(key); draw(); } },
+    const made = [...changes].map(([key, c]) => h("button", { type: "button", title: "Take this change away", onclick: () => { changes.delete(key); draw(); } },
       `L${c.layer} · ${c.expert} ${ACTIONS.find(([a]) => a === c.action)[3]}${c.action === "swap" ? ` with ${c.other}` : c.action === "boost" ? ` by ${c.factor}` : ""} ✕`));
     const go = h("button", { type: "button", class: "g4-primary", disabled: !changes.size, onclick: generate }, "Generate again");
     changed.replaceChildren(...(made.length ? made : [h("span", { class: "g4-note" }, "Switch on one change or several, in one layer or in many.")]), go);
