@@ -17,6 +17,7 @@ from gemma4_mlx.widgets.architecture import (
     cache_bytes,
     code_of,
     layer_facts,
+    types_of,
 )
 from gemma4_mlx.widgets.base import Widget
 from gemma4_mlx.widgets.drawing import FAINT, LINE, Drawing
@@ -82,7 +83,9 @@ class Anatomy(Widget):
             "window": text.sliding_window,
             "context": longest,
             "cache": [[n, *cache_bytes(facts, n)] for n in contexts],
-            "dtype": str(self.model.dtype).removeprefix("mlx.core."),
+            "types": types_of(
+                [t for b in self._blocks.values() for part in b.parts.values() for t in part]
+            ),
         }
 
     def answer_part(self, block: str, part: str) -> dict:
@@ -132,9 +135,8 @@ class Anatomy(Widget):
         total = sum(p["params"] for b in meta["blocks"] for p in b["parts"])
         size = sum(p["bytes"] for b in meta["blocks"] for p in b["parts"])
         out.text(20, 30, f"Anatomy of {meta['source'] or 'the model'}", 17, bold=True)
-        shape = (
-            f"{total / 1e6:,.1f} M parameters, {size / 1e6:,.1f} MB, {len(meta['layers'])} layers"
-        )
+        held = f"{size / 1e6:,.1f} MB as {', '.join(meta['types'])}"
+        shape = f"{total / 1e6:,.1f} M parameters, {held}, {len(meta['layers'])} layers"
         if meta["experts"]:
             shape += f", {meta['k']} of {meta['experts']} experts per token"
         out.text(20, 50, f"{shape}; area is parameters", 12, FAINT)

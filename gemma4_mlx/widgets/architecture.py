@@ -7,6 +7,7 @@ made of. Sizes are those of the model in memory; formulas name the quantities as
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,16 +113,25 @@ class Block:
         self.parts.setdefault(part, []).append(tensor)
 
     def sizes(self) -> list[dict]:
-        """``{part, params, bytes}`` of each part, in the order of :data:`PARTS`."""
+        """``{part, params, bytes, types}`` of each part, in the order of :data:`PARTS`."""
         return [
             {
                 "part": part,
                 "params": sum(t.values for t in self.parts[part]),
                 "bytes": sum(t.bytes for t in self.parts[part]),
+                "types": types_of(self.parts[part]),
             }
             for part in PARTS
             if part in self.parts
         ]
+
+
+def types_of(tensors: list[Tensor]) -> list[str]:
+    """Element types, the one with the most bytes first: ``["uint32", "bfloat16"]``."""
+    sizes: Counter[str] = Counter()
+    for tensor in tensors:
+        sizes[tensor.dtype] += tensor.bytes
+    return [name for name, _ in sizes.most_common()]
 
 
 def blocks_of(model) -> list[Block]:

@@ -48,6 +48,7 @@ def test_quantized_weights_count_as_weights():
             assert now["params"] == then["params"]
             if now["part"] == "mlp":
                 assert now["bytes"] < then["bytes"]
+                assert then["types"] == ["float32"] and set(now["types"]) == {"float32", "uint32"}
 
 
 def test_every_part_explains_itself(view, model):

@@ -23,14 +23,14 @@ function render({ model, el }) {
   const blockName = (block) => (block.layer === null ? meta.names[block.parts[0].part] : `Layer ${block.layer}`);
 
   // ---- the plan ---------------------------------------------------------------------------------
-  const plan = h("svg", { class: "g4-plan", role: "group", "aria-label": "Blocks of the model, area by size. Arrow keys move, Enter chooses.", viewBox: `0 0 ${WIDTH} ${TOP + HEIGHT + 44}` });
+  const plan = h("svg", { class: "g4-plan", role: "group", "aria-label": "Blocks of the model, area by size. Arrow keys move, Enter chooses.", viewBox: `0 0 ${WIDTH} ${TOP + HEIGHT + 60}` });
 
   function drawPlan() {
     plan.replaceChildren();
     const whole = total(unit), middles = new Map();
     let x = 0;
     const arcs = h("g"), bodies = h("g"), labels = h("g");
-    let labelEnd = -99;
+    let labelEnd = -99, lowerEnd = 0;
     for (const block of meta.blocks) {
       const size = block.parts.reduce((s, p) => s + p[unit], 0), wide = (WIDTH * size) / whole, column = h("g");
       let y = TOP;
@@ -47,10 +47,18 @@ function render({ model, el }) {
         const fact = factOf(block.layer), full = fact.kind === "full";
         labels.append(h("rect", { x: x + 1, y: TOP + HEIGHT + 4, width: Math.max(1, wide - 2), height: 5, fill: full ? "var(--g4-accent)" : "var(--g4-line)" }, h("title", {}, layerText(fact))));
         if (x + wide / 2 - labelEnd > 22) { labels.append(h("text", { x: x + wide / 2, y: TOP + HEIGHT + 24, "font-size": 12, "text-anchor": "middle", class: full ? null : "g4-faint" }, `L${block.layer}`)); labelEnd = x + wide / 2; }
-      } else if (wide > 46) {
-        const words = blockName(block).split(" ")[0] === "Norms" ? "Output" : blockName(block);
-        labels.append(h("text", { x: x + wide / 2, y: TOP + HEIGHT + 24, "font-size": 12, "text-anchor": "middle", class: "g4-faint" }, wide > words.length * 6 ? words : words.split(" ")[0]));
-        labelEnd = x + wide / 2;
+      } else {
+        // A name wider than its block stands in a row of its own below, with a line to the block.
+        const words = block.id === "output" ? "Output" : blockName(block), long = words.length * 6.4, middle = x + wide / 2;
+        if (wide > long) {
+          labels.append(h("text", { x: middle, y: TOP + HEIGHT + 24, "font-size": 12, "text-anchor": "middle", class: "g4-faint" }, words));
+          labelEnd = middle;
+        } else {
+          const start = Math.max(lowerEnd, Math.min(middle - 4, WIDTH - long));
+          labels.append(h("path", { d: `M ${middle} ${TOP + HEIGHT + 2} L ${middle} ${TOP + HEIGHT + 30} L ${Math.max(middle, start + 4)} ${TOP + HEIGHT + 40}`, fill: "none", stroke: "var(--g4-line-strong)" }),
+            h("text", { x: start, y: TOP + HEIGHT + 52, "font-size": 12, class: "g4-faint" }, words));
+          lowerEnd = start + long + 12;
+        }
       }
       bodies.append(column);
       x += wide;
@@ -106,8 +114,8 @@ function render({ model, el }) {
     if (!answer || open !== want) return;
     const d = answer.content, facts = block.layer === null ? [] : factChips(factOf(block.layer), part.part);
     detail.replaceChildren(
-      h("div", { class: "g4-facts2" }, chip(`${formatCount(part.params)} parameters`), chip(formatBytes(part.bytes)), chip(`${formatPercent(part.params / total("params"))} of the model`), ...facts),
-      h("pre", { class: "g4-formula", tabindex: 0, "aria-label": "Formula" }, d.formula),
+      h("div", { class: "g4-facts2" }, chip(`${formatCount(part.params)} parameters`), chip(`${formatBytes(part.bytes)} as ${part.types.join(", ")}`), chip(`${formatPercent(part.params / total("params"))} of the model`), ...facts),
+      h("pre", { class: "g4-formula", tabindex: 0, "aria-label": "Formula" }, ...d.formula.split(/(\s+)/).map((word) => (word.trim() ? h("span", {}, word) : word))),
       d.taps.length ? table("Taps: what model.observe shows here", ["Tap", "Shape and meaning"], d.taps.map(([name, text]) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, name)), h("td", {}, text)))) : h("p", { class: "g4-note" }, "Nothing is tapped inside this part."),
       h("h5", { class: "g4-subtitle" }, "Code"),
       ...d.code.flatMap((c) => [h("div", { class: "g4-file" }, `${c.file}:${c.line}  ${c.name}`), h("pre", { class: "g4-code", tabindex: 0, "aria-label": `Source of ${c.name}` }, c.source)]),
@@ -153,7 +161,7 @@ function render({ model, el }) {
   const sliding = meta.layers.filter((f) => f.kind === "sliding").length, shared = meta.layers.filter((f) => f.donor !== null).length;
   const active = activeParameters(meta);
   root.append(
-    headline(`Anatomy of ${meta.source || "the model"}`, [chip(`${shortCount(total("params"))} parameters`), active < total("params") ? chip(`${shortCount(active)} used per text token`) : "", chip(`${formatBytes(total("bytes"))} as ${meta.dtype}`), chip(`${meta.layers.length} layers: ${sliding} sliding, ${meta.layers.length - sliding} full${shared ? `, ${shared} share KV` : ""}`)].filter(Boolean), [exportPicker(model, "anatomy", show)]),
+    headline(`Anatomy of ${meta.source || "the model"}`, [chip(`${shortCount(total("params"))} parameters`), active < total("params") ? chip(`${shortCount(active)} used per text token`) : "", chip(`${formatBytes(total("bytes"))} as ${meta.types.join(", ")}`), chip(`${meta.layers.length} layers: ${sliding} sliding, ${meta.layers.length - sliding} full${shared ? `, ${shared} share KV` : ""}`)].filter(Boolean), [exportPicker(model, "anatomy", show)]),
     problem,
     h("section", { class: "g4-panel g4-section", "aria-label": "Plan of the model" },
       h("div", { class: "g4-toolbar" }, units.node, h("span", { class: "g4-note" }, "Data flows from left to right. Click a part.")), plan,
