@@ -11,6 +11,8 @@ from gemma4_mlx.errors import ConfigError
 from gemma4_mlx.model import audio, rows
 from gemma4_mlx.model.audio import AudioTower
 
+pytestmark = pytest.mark.float32
+
 
 def relative(ours, theirs):
     return np.abs(np.array(ours) - theirs).max() / np.abs(theirs).max()

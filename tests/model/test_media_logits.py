@@ -12,6 +12,8 @@ from gemma4_mlx.processing.image import load_image
 from gemma4_mlx.processing.inputs import MediaCache, encode_media, expand
 from gemma4_mlx.processing.video import load_video
 
+pytestmark = pytest.mark.float32
+
 NAMES = ["mm", "dense31", "moe", "everything"]
 TOLERANCE = 1e-4  # of the largest logit
 

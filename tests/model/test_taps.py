@@ -88,7 +88,7 @@ def test_observers_nest_and_see_replaced_values(checkpoint):
 
     def watch(name, layer, value, geometry):
         if name == "embeddings":
-            seen.append(np.array(value))
+            seen.append(np.array(value.astype(mx.float32)))
 
     with model.observe(watch):
         model(tokens)

@@ -12,6 +12,8 @@ from gemma4_mlx.model import exponential, rows, vision
 from gemma4_mlx.model.clipped import ClippedLinear
 from gemma4_mlx.model.vision import VisionTower, grid_of
 
+pytestmark = pytest.mark.float32
+
 
 def relative(ours, theirs):
     return np.abs(np.array(ours) - theirs).max() / np.abs(theirs).max()

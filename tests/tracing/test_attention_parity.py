@@ -7,6 +7,8 @@ import pytest
 import gemma4_mlx as g4
 from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan, strips
 
+pytestmark = pytest.mark.float32
+
 NAMES = ["e2b", "e2b_noshare", "moe", "dense31", "everything", "textonly", "textonly_moe"]
 EXACT = 1e-5
 

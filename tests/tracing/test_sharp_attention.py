@@ -12,6 +12,8 @@ from gemma4_mlx.model.attention import AttentionGeometry, attend
 from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan
 from gemma4_mlx.tracing.visibility import visible
 
+pytestmark = pytest.mark.float32
+
 DEVIATIONS = st.sampled_from([0.1, 2.0, 8.0, 32.0])
 #: A score's rounding in float32, of which a weight's relative error is made: of 32 deviations
 #: times 5, about 2^-17 for each of a few operations.
