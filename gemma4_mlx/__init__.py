@@ -34,7 +34,9 @@ _HOMES = {
     "Patch": "tracing",
     "steering_vector": "tracing",
 }
-_ROOMS = ("widgets", "tracing", "chat", "generation", "checkpoints", "processing", "errors")
+_ROOMS = (
+    "widgets", "tracing", "chat", "generation", "checkpoints", "processing", "verify", "errors",
+)  # fmt: skip
 
 __all__ = [*_HOMES, *_ROOMS]  # noqa: PLE0604  (strings, from the two tables above)
 
