@@ -123,6 +123,12 @@ class Lab:
         spec["env"] = {"PYTHONPATH": paths}
         (folder / "kernel.json").write_text(json.dumps(spec))
 
+    def start_in(self, theme: str):
+        """The theme of pages that are opened from now on."""
+        folder = self.private / "config/lab/user-settings/@jupyterlab/apputils-extension"
+        setting = json.dumps({"theme": THEMES[theme]})
+        (folder / "themes.jupyterlab-settings").write_text(setting)
+
     def stop(self):
         self.process.terminate()
         try:
@@ -255,11 +261,9 @@ def shared_notebook(lab, shared_page):
 @pytest.fixture
 def course(lab, page):
     """``course(stem, theme)``: a notebook of the course, opened in that theme and run."""
-    settings = lab.private / "config/lab/user-settings/@jupyterlab/apputils-extension"
-    file = settings / "themes.jupyterlab-settings"
 
     def open_(stem: str, theme: str) -> Notebook:
-        file.write_text(json.dumps({"theme": THEMES[theme]}))
+        lab.start_in(theme)
         name = f"{stem}-{theme}.ipynb"
         shutil.copy(ROOT / "notebooks" / f"{stem}.ipynb", lab.folder / name)
         notebook = Notebook(page, lab, name)
@@ -268,7 +272,7 @@ def course(lab, page):
         return notebook
 
     yield open_
-    file.unlink(missing_ok=True)
+    lab.start_in("light")
 
 
 def _opener(lab, page):

@@ -1,9 +1,10 @@
-"""The README's pictures: the five widgets on the teaching model, drawn by Chromium.
+"""The README's pictures: the five widgets on the teaching model, in a live JupyterLab.
 
     python tests/browser/screenshots.py                # into notebooks/images/
     python tests/browser/screenshots.py --out FOLDER --only prompt,routing --theme dark --whole
 
-Each widget answers a real prompt here and now; its own front end draws it from a snapshot.
+A notebook is opened and run in Chromium as a reader does it, and the widgets are photographed as
+they stand there.
 """
 
 import argparse
@@ -15,83 +16,82 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-from front import FrontEnd  # noqa: E402
+from conftest import Lab, _opener  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
-import gemma4_mlx as g4  # noqa: E402
-
-WIDTH, SCALE = 1080, 1.25  # CSS pixels, device pixels per CSS pixel
+WIDTH, SCALE = 1250, 1.25  # CSS pixels of the window, device pixels per CSS pixel
 #: Height of a picture at most, CSS pixels.
 HEIGHTS = {"prompt": 760, "routing": 900, "attention": 1120, "anatomy": 760, "fit": 760}
-NOTES = (("apple", "417"), ("mirror", "582"), ("tower", "936"))
-FILLER = (
+
+SETUP = '''
+import gemma4_mlx as g4
+
+model = g4.load()
+notes = {"apple": "417", "mirror": "582", "tower": "936"}
+filler = (
     "A moon finds a quiet garden. The night is long and the palace is old.",
     "In the morning the owl sleeps near a green hill. A mouse carries a small nest.",
     "The mountain is cold. Paper and orange paint lie on the table near the door.",
 )
-ASKED, VALUE = NOTES[1]
+asked = "mirror"
 
 
-def prompt(model, page):
-    """A short conversation, the token view of its last answer open."""
-    widget = g4.widgets.Prompt(model, options={"temperature": 0})
-    for text in ("Please count from 3 to 9.", "What is 27 + 15?"):
-        widget.say(text)
-        widget.wait()
-    last = len(widget.turns) - 1
-    tokens = widget.answer_tokens(last)
-    state = {n: getattr(widget, n) for n in ("turns", "about", "options", "stats", "busy", "error")}
-    front = FrontEnd(page, "prompt", state, {"tokens": {"content": tokens}})
-    page.set_viewport_size({"width": 860, "height": 900})
-    front.root.get_by_role("button", name="Show the tokens").last.click()
-    least = min(range(len(tokens)), key=lambda i: tokens[i][1])
-    front.root.locator(".g4-tok").nth(least).hover()
-    front.root.locator(".g4-choice").first.wait_for()
-    return front.root
-
-
-def needle(model, **plans):
+def needle(**plans):
     """Three notes hidden in other sentences, one asked for; and where the answer begins."""
-    text = " ".join(f"{f} Note: {key} {value}." for f, (key, value) in zip(FILLER, NOTES))
+    text = " ".join(f"{f} Note: {key} {notes[key]}." for f, key in zip(filler, notes))
     chat = g4.Chat(model, options={"temperature": 0})
-    reply = chat.send(f"{text}\nWhat is the note for {ASKED}?")
-    print(f"asked for {VALUE}, answered: {reply.text.strip()}")
+    reply = chat.send(f"{text}\\nWhat is the note for {asked}?")
+    print(f"asked for {notes[asked]}, answered: {reply.text.strip()}")
     trace = chat.trace(**plans)
-    found = trace.tokens.find(VALUE)
-    start = found[-1].start if len(found) > 1 else len(trace.tokens) - 1
-    return trace, found[0], start
+    found = trace.tokens.find(notes[asked])
+    return trace, found[0], found[-1].start if len(found) > 1 else len(trace.tokens) - 1
+'''
+PROMPT = """
+widget = g4.widgets.Prompt(model, options={"temperature": 0})
+for text in ("Please count from 3 to 9.", "What is 27 + 15?"):
+    widget.say(text)
+    widget.wait()
+widget
+"""
+ROUTING = """
+trace, note, _ = needle(attention=None)
+layer = int(trace.routing.layers[int(trace.routing.entropy().argmax())])
+experts = trace.routing.at(layer)[0]
+trace.selection.update(layer=layer, token=note.start, expert=int(experts[note.start, 0]))
+g4.widgets.Routing(trace, model=model)
+"""
+# The head that looks from the word before the answer's value back to the note.
+ATTENTION = """
+trace, note, start = needle(routing=None, attention=g4.AttentionPlan(retain="all"))
+best = trace.attention.find((start - 1, start), (note.start, note.stop), top=1)[0]
+trace.selection.update(layer=best.layer, head=best.head, token=start - 1)
+g4.widgets.Attention(trace)
+"""
+CELLS = {
+    "prompt": PROMPT,
+    "routing": ROUTING,
+    "attention": ATTENTION,
+    "anatomy": "g4.widgets.Anatomy(model)",
+    "fit": "g4.widgets.Fit()",
+}
 
 
-def routing(model, page):
-    trace, note, _ = needle(model, attention=None)
-    layer = int(trace.routing.entropy().argmax())
-    experts = trace.routing.at(trace.routing.layers[layer])[0]
-    trace.selection.update(
-        layer=int(trace.routing.layers[layer]), token=note.start, expert=int(experts[note.start, 0])
-    )
-    return snapshot(g4.widgets.Routing(trace, model=model), page)
-
-
-def attention(model, page):
-    """The head that looks from the word before the answer's value back to the note."""
-    plan = g4.AttentionPlan(retain="all")
-    trace, note, start = needle(model, routing=None, attention=plan)
-    best = trace.attention.find((start - 1, start), (note.start, note.stop), top=1)[0]
-    trace.selection.update(layer=best.layer, head=best.head, token=start - 1)
-    root = snapshot(g4.widgets.Attention(trace), page)
-    root.get_by_role("button", name="Zoom to token").click()
-    page.mouse.move(0, 0)
-    page.wait_for_timeout(500)
-    return root
-
-
-def anatomy(model, page):
-    return snapshot(g4.widgets.Anatomy(model), page)
-
-
-def fit(model, page):
-    return snapshot(g4.widgets.Fit(), page)
+def ready(name, root):
+    """What a reader does before the picture is taken."""
+    if name == "prompt":  # the token view of the last answer, at its least certain token
+        root.get_by_role("button", name="Show the tokens").last.click()
+        tokens = root.locator(".g4-tok")
+        tokens.first.wait_for()
+        tokens.nth(min(4, tokens.count() - 1)).hover()
+        root.locator(".g4-choice").first.wait_for()
+    elif name == "attention":
+        root.get_by_role("button", name="Zoom to token").click()
+        root.page.mouse.move(0, 0)
+    for _ in range(40):  # until every request is answered
+        root.page.wait_for_timeout(1200)
+        if root.get_attribute("data-waiting") == "0":
+            return
 
 
 def palette(picture):
@@ -103,49 +103,51 @@ def palette(picture):
     return table
 
 
-def snapshot(widget, page):
-    path = widget.snapshot().save(Path(tempfile.mkdtemp()) / "widget.html")
-    page.goto(path.as_uri())
-    root = page.locator(".g4").first
-    root.wait_for()
-    page.wait_for_timeout(1200)
-    return root
-
-
-PICTURES = {f.__name__: f for f in (prompt, routing, attention, anatomy, fit)}
+def save(root, target, height):
+    """A picture of the widget, its upper ``height`` CSS pixels or all."""
+    root.screenshot(path=target)
+    picture = Image.open(target).convert("RGB")
+    if height is not None:
+        picture = picture.crop((0, 0, picture.width, min(picture.height, int(height * SCALE))))
+    picture = picture.quantize(palette=palette(picture), dither=Image.Dither.NONE)
+    picture.save(target, optimize=True)
+    print(f"{target.name}: {picture.width} x {picture.height}, {target.stat().st_size:,} B")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "notebooks" / "images")
-    parser.add_argument("--only", default=",".join(PICTURES))
+    parser.add_argument("--only", default=",".join(CELLS))
     parser.add_argument("--theme", choices=("light", "dark"), default="light")
     parser.add_argument("--whole", action="store_true", help="not only the upper part")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    model = g4.load()
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        context = browser.new_context(
-            viewport={"width": WIDTH, "height": 1000},
-            device_scale_factor=SCALE,
-            color_scheme=options.theme,
-            reduced_motion="reduce",
-        )
-        for name in options.only.split(","):
+    names = options.only.split(",")
+    lab = Lab(Path(tempfile.mkdtemp()))
+    lab.start()
+    try:
+        lab.start_in(options.theme)
+        with sync_playwright() as playwright:
+            path = shutil.which("chromium") or shutil.which("google-chrome")
+            browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+            # Tall enough for a whole widget: JupyterLab draws only what shows.
+            size = {"width": WIDTH, "height": 3000}
+            context = browser.new_context(
+                viewport=size, device_scale_factor=SCALE, reduced_motion="reduce"
+            )
             page = context.new_page()
-            target = options.out / f"{name}.png"
-            PICTURES[name](model, page).screenshot(path=target)
-            page.close()
-            picture = Image.open(target).convert("RGB")
-            if not options.whole:
-                height = min(picture.height, int(HEIGHTS[name] * SCALE))
-                picture = picture.crop((0, 0, picture.width, height))
-            picture = picture.quantize(palette=palette(picture), dither=Image.Dither.NONE)
-            picture.save(target, optimize=True)
-            print(f"{target.name}: {picture.width} x {picture.height}, {target.stat().st_size:,} B")
-        browser.close()
+            page.set_default_timeout(120_000)
+            _opener(lab, page)(SETUP, *(CELLS[name] for name in names))
+            for name in names:
+                root = page.locator(f".g4-{name}")
+                root.wait_for(state="attached", timeout=300_000)
+                root.scroll_into_view_if_needed()
+                ready(name, root)
+                height = None if options.whole else HEIGHTS[name]
+                save(root, options.out / f"{name}.png", height)
+            browser.close()
+    finally:
+        lab.stop()
 
 
 if __name__ == "__main__":

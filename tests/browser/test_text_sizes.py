@@ -37,7 +37,7 @@ SMALL = """(root) => {
     if (!text || !node.getClientRects().length || node.closest(".g4-hidden, option")) continue;
     const scale = node.ownerSVGElement ? node.getScreenCTM().a : 1;
     const size = parseFloat(getComputedStyle(node).fontSize) * scale;
-    if (size > 1 && size < 11.9) found.push(`${size.toFixed(1)} px: ${text.slice(0, 30)} (${node.className})`);
+    if (size > 1 && size < 11.9) found.push(`${size.toFixed(1)} px: ${text.slice(0, 30)}`);
   }
   return found;
 }"""
