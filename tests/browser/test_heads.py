@@ -214,3 +214,24 @@ def test_map_and_head_are_seen_together_on_a_small_screen(opened):
           .map((e) => `${e.className} ${getComputedStyle(e).fontSize}`)"""
     )
     assert not small
+
+
+def test_the_map_of_heads_stays_in_view_where_the_host_clips(opened):
+    page = opened.page
+    page.evaluate(
+        """() => { const root = document.getElementById("root");
+          Object.assign(root.style, { display: "block", overflow: "auto", height: "700px" });
+          root.firstElementChild.style.overflow = "hidden";
+          root.scrollTop = 500; }"""
+    )
+    page.wait_for_timeout(200)
+    panel = opened.root.locator(".g4-headpanel").bounding_box()
+    top = page.locator("#root").bounding_box()["y"]
+    assert abs(panel["y"] - top - 4) <= 1
+    x, y = find(opened, 29, 7)
+    assert point(opened, x, y).startswith("Layer 29, head 7")
+    page.evaluate("document.getElementById('root').scrollTop = 1e6")
+    page.wait_for_timeout(200)
+    columns = opened.root.locator(".g4-columns").bounding_box()
+    panel = opened.root.locator(".g4-headpanel").bounding_box()
+    assert panel["y"] + panel["height"] <= columns["y"] + columns["height"] + 1

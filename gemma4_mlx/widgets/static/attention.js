@@ -8,6 +8,7 @@ import { offsetMap } from "./offsetmap.js";
 import { counted, oneToken, weightText } from "./onetoken.js";
 import { barCell, bytesOf, chip, exportPicker, floats, headline, partColor, picker, pixelTable, problemNote, segmented, table } from "./pieces.js";
 import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, request, sizeCanvas, watch } from "./shared.js";
+import { keepInView } from "./sticky.js";
 import { TILE, tileMap } from "./tilemap.js";
 import { tokenView } from "./tokenview.js";
 
@@ -374,6 +375,7 @@ function render({ model, el }) {
   view.onInk((newest) => { ink = newest; repaint(); });
   map.setParts(m.parts.map((p) => ({ ...p, colour: partColor(p.role) })));
   map.start(hold);
+  keepInView(panel.node, panel.node.parentElement, signal);
   const selected = link.get();
   if (layerOf(selected.layer)) {
     now.layer = selected.layer;

@@ -483,7 +483,7 @@ export function tileMap(o) {
     const width = Math.max(260, Math.min(holder.clientWidth, 720));
     if (Math.abs(width - size.width) < 1) return;
     const fitted = view.scale <= fitScale() * 1.01;
-    size = { width, height: Math.min(width, 560, Math.max(380, innerHeight - 280)) };
+    size = { width, height: Math.min(width, 560, Math.max(360, innerHeight - 310)) };
     canvas.style.width = `${size.width}px`; canvas.style.height = `${size.height}px`;
     if (fitted) view.scale = fitScale();
     moved();
