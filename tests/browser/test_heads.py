@@ -14,6 +14,8 @@ sys.path.append(str(Path(__file__).parents[1] / "widgets"))
 from front import WidgetPage
 from synthetic import make_many_heads
 
+import gemma4_mlx as g4
+from gemma4_mlx.widgets import attention as module
 from gemma4_mlx.widgets.attention import Attention
 
 COLOUR = """([selector, x, y]) => {
@@ -235,3 +237,45 @@ def test_the_map_of_heads_stays_in_view_where_the_host_clips(opened):
     columns = opened.root.locator(".g4-columns").bounding_box()
     panel = opened.root.locator(".g4-headpanel").bounding_box()
     assert panel["y"] + panel["height"] <= columns["y"] + columns["height"] + 1
+
+
+def test_a_layer_is_computed_when_asked_for(page):
+    """One calm sentence, a button, and then exact weights: no red line in between."""
+    ids = [2, *np.random.default_rng(0).integers(300, 1900, 200).tolist()]
+    plan = g4.AttentionPlan(retain="none", bins=32)
+    model = g4.load()  # the trace holds it weakly
+    view = Attention(g4.trace(model, ids, routing=None, attention=plan))
+    view.selection = {**view.selection, "layer": 5, "head": 1, "token": 150}
+    shown = WidgetPage(page, view)
+    why = shown.root.locator(".g4-why")
+    why.get_by_text("the model runs again up to this layer").wait_for()
+    shown.root.locator(".g4-facts", has_text="pooled").wait_for()
+    why.get_by_role("button", name="Compute layer 5").click()
+    for _ in range(200):
+        page.wait_for_timeout(50)
+        shown.pull()
+        if view.computing == {"layer": 5}:
+            break
+    shown.pull()
+    shown.root.locator(".g4-facts", has_text="exact, not pooled").wait_for()
+    why.wait_for(state="hidden")
+    assert why.is_hidden() and shown.root.locator(".g4-problem").is_hidden()
+    assert not page.errors, page.errors
+
+
+def test_pages_that_a_snapshot_lacks_cannot_be_entered(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TEXT_PAGES", 1)
+    view = Attention(make_many_heads(layers=4, heads=4, every=2, n=4096))
+    view.selection = {**view.selection, "layer": 1, "head": 0, "token": 2100}
+    page.goto(f"file://{view.snapshot().save(tmp_path / 'page.html')}")
+    root = page.locator(".g4-attention")
+    root.locator(".g4-where", has_text="2,048 to 2,559").wait_for()
+    assert root.get_by_label("Next page of tokens").is_disabled()
+    root.get_by_label("Previous page of tokens").click()
+    root.locator(".g4-where", has_text="0 to 511").wait_for()
+    root.locator(".g4-strip").click(position={"x": 200, "y": 10})
+    page.wait_for_timeout(100)
+    assert "0 to 511" in root.locator(".g4-where").inner_text()
+    root.get_by_label("Next page of tokens").click()
+    root.locator(".g4-where", has_text="2,048 to 2,559").wait_for()
+    assert root.locator(".g4-problem").is_hidden() and not page.errors

@@ -269,7 +269,8 @@ function render({ model, el }) {
   // ---- the text -----------------------------------------------------------------------------------
   const accent = () => (ink.dark ? [255, 176, 80] : [230, 120, 0]);
   const shade = (v, peak) => (now.scale === "linear" ? v / peak : now.scale === "log" ? Math.max(0, 1 + Math.log10(v / peak) / 3) : Math.sqrt(v / peak));
-  const keeps = view.isStatic ? (page) => page < meta().pages || page === Math.floor((link.get().token ?? meta().start.token ?? -1) / 512) : undefined;
+  const chosenPage = Math.floor((link.get().token ?? meta().start.token ?? -1) / 512);
+  const keeps = view.isStatic ? (page) => page < meta().pages || page === chosenPage : undefined;
   const text = tokenView({
     keeps, label: "Text of the trace. Arrow keys move the selected token, Shift extends a span.", ask, n: () => meta().n, media: () => meta().media, parts: () => meta().parts.map((p) => ({ ...p, colour: partColor(p.role) })),
     ink: () => ink, onError: show,

@@ -55,7 +55,7 @@ export function tokenView(o) {
   function words(start, stop, whenThere) {
     start = Math.max(0, start); stop = Math.min(o.n(), stop);
     const missing = [];
-    for (let p = Math.floor(start / PAGE); p * PAGE < stop; p++) if (!pages.has(p)) missing.push(load(p));
+    for (let p = Math.floor(start / PAGE); p * PAGE < stop; p++) if (!pages.has(p) && (!o.keeps || o.keeps(p))) missing.push(load(p));
     if (missing.length) { Promise.all(missing).then(whenThere).catch(o.onError); return null; }
     return Array.from({ length: Math.max(0, stop - start) }, (_, k) => token(start + k)?.text ?? "");
   }
@@ -64,6 +64,7 @@ export function tokenView(o) {
   function nameOf(i, whenThere) {
     const media = o.media().find((m) => i >= m.start && i < m.stop);
     if (media) return `${media.label} ${media.kind === "audio" ? "frame" : "patch"} ${i - media.start}`;
+    if (!held(i)) return `token ${i.toLocaleString("en")}`;
     const found = words(i, i + 1, whenThere);
     return found && found.length ? visibleToken(found[0]) : null;
   }
