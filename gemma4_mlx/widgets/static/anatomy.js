@@ -49,7 +49,7 @@ function render({ model, el }) {
         if (x + wide / 2 - labelEnd > 22) { labels.append(h("text", { x: x + wide / 2, y: TOP + HEIGHT + 24, "font-size": 12, "text-anchor": "middle", class: full ? null : "g4-faint" }, `L${block.layer}`)); labelEnd = x + wide / 2; }
       } else {
         // A name wider than its block stands in a row of its own below, with a line to the block.
-        const words = block.id === "output" ? "Output" : blockName(block), long = words.length * 6.4, middle = x + wide / 2;
+        const words = block.id === "output" ? "Output" : blockName(block), long = words.length * 7, middle = x + wide / 2;
         if (wide > long) {
           labels.append(h("text", { x: middle, y: TOP + HEIGHT + 24, "font-size": 12, "text-anchor": "middle", class: "g4-faint" }, words));
           labelEnd = middle;

@@ -53,9 +53,11 @@ function render({ model, el }) {
     const marks = [[usable, `usable by a model ${gib(usable)}`, "var(--g4-bad)", 18], [memoryBytes, `memory ${gib(memoryBytes)}`, "var(--g4-line-strong)", 82]];
     for (const [size, text, colour, y] of marks) {
       const at = px(size);
-      bar.append(h("line", { x1: at, x2: at, y1: 22, y2: 70, stroke: colour, "stroke-width": 2 }), h("text", { x: Math.min(W - 4, at - 5), y, "text-anchor": "end", class: "g4-faint" }, text));
+      const words = at > 220 ? { x: at - 5, "text-anchor": "end" } : { x: at + 5 }; // where there is room
+      bar.append(h("line", { x1: at, x2: at, y1: 22, y2: 70, stroke: colour, "stroke-width": 2 }), h("text", { ...words, y, class: "g4-faint" }, text));
     }
-    bar.append(h("text", { x: 2, y: 82, class: "g4-faint" }, `needs ${gib(total)}`));
+    const beside = memoryBytes < 0.7 * high ? { x: W - 2, "text-anchor": "end" } : { x: 2 };
+    bar.append(h("text", { ...beside, y: 82, class: "g4-faint" }, `needs ${gib(total)}`));
     bar.setAttribute("aria-label", `${gib(total)} needed of ${gib(usable)} usable and ${gib(memoryBytes)} of memory`);
   }
 
