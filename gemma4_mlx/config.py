@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 SLIDING, FULL = "sliding_attention", "full_attention"
 _MODEL_TYPES = ("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text")
 #: Values of ``quant_method`` whose files are read (``checkpoints/foreign``); MLX's name none.
-_QUANTIZATIONS = (None, "mlx", "compressed-tensors", "modelopt", "fp8", "fbgemm_fp8")
+_QUANTIZATIONS = (None, "mlx", "compressed-tensors", "modelopt", "fp8", "fbgemm_fp8", "gemma")
 _GELU = "gelu_pytorch_tanh"
 #: No released model comes near these; a larger value is a damaged file, refused before any
 #: memory is asked for.

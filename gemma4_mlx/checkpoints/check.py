@@ -2,8 +2,10 @@
 
 import re
 from collections import defaultdict
+from math import prod
 
 from ..errors import CheckpointError
+from ..model.ranges import STEPS
 from .inventory import Tensor
 from .layout import Source
 from .packing import Packing, stored_packings
@@ -37,6 +39,11 @@ def check(where: str, sources: dict[str, Source], wanted: dict[str, Tensor]) -> 
             shapes[f"{path}.{part}"] = shape
             scale = _FLOATS if packing.mode == "affine" else ("U8",)
             dtypes[f"{path}.{part}"] = ("U32",) if part == "weight" else scale
+
+    for name, source in sources.items():
+        path, _, part = name.rpartition(".")
+        if part in STEPS and path + ".weight" in wanted and prod(source.shape) == 1:
+            shapes[name], dtypes[name] = source.shape, _FLOATS
 
     bad = _Grouped()
     for name, shape in shapes.items():

@@ -15,6 +15,7 @@ from mlx.utils import tree_unflatten
 from ..config import Gemma4Config
 from ..errors import CheckpointError
 from ..model.gemma4 import Model
+from ..model.ranges import STEPS, ranged
 from .check import check
 from .derived import Derived
 from .files import Stored, read_folder, read_json
@@ -89,6 +90,7 @@ def load(
         dtype_of = partial(_dtype_of, dtype=mx.bfloat16)
     model = Model(config)
     _quantize_layers(model, packings | new, on_cpu)
+    _hold_ranges(model, sources)
     model.load_weights(list(_read(sources, new, dtype_of)))
     mx.eval(model.parameters())  # what is left lazy could be computed on this thread alone
     model.eval()
@@ -136,9 +138,11 @@ def read_plan(folder: Path) -> Plan:
     else:
         config = Gemma4Config.from_file(folder)
         config, stored = settle(folder, config, read_folder(folder))
-        translated = translate(stored, config)
+        translated = None
     wanted = tensors(config)
     shapes = {name: tensor.shape for name, tensor in wanted.items()}
+    if translated is None:
+        translated = translate(stored, config, shapes)
     sources = arrange(translated, config, shapes)
     return Plan(config, stored, sources, check(str(folder), sources, wanted), gguf)
 
@@ -170,6 +174,20 @@ def _quantize_layers(model: Model, packings: dict[str, Packing], on_cpu: bool) -
     ]
     if swapped:
         model.update_modules(tree_unflatten(swapped))
+
+
+def _hold_ranges(model: Model, sources: dict[str, Source]) -> None:
+    """Make the layers round whose step sizes the checkpoint holds."""
+    modules = dict(model.named_modules())
+    for name in sources:
+        path, _, part = name.rpartition(".")
+        if part not in STEPS:
+            continue
+        module = modules[path]
+        if not any(step in module for step in STEPS):
+            module.__class__ = ranged(type(module))
+        module[part] = mx.zeros(sources[name].shape)
+        module.freeze(keys=[part], recurse=False)
 
 
 def _read(

@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import CheckpointError, ConfigError
+from gemma4_mlx.model.ranges import STEPS, rounded
 
 #: Few and small matrices: the libraries' quantizers take a millisecond each.
 TEXT = tiny.TEXT_CONFIG | {
@@ -271,6 +272,57 @@ def test_decoded_weights_can_be_packed_again(schemes):
         value = mx.dequantize(mine.weight, mine.scales, mine.biases, group_size=64, bits=8)
         step = mx.repeat(mx.abs(mine.scales), 64, axis=-1)
         assert (mx.abs(value - theirs.weight) <= 1.01 * step).all()
+
+
+class TestMobile:
+    """Google's mobile files: 2, 4 and 8 bits, and activations rounded to steps that are stored."""
+
+    @pytest.fixture(scope="class")
+    def mobile(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("mobile")
+        if not find_spec("transformers.integrations.gemma_quant"):
+            pytest.skip("this version of transformers does not read them")
+        script = Path(__file__).with_name("mobile.py")
+        run = subprocess.run(
+            [sys.executable, str(script), str(folder)], capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr[-3000:]
+        with np.load(folder / "reference.npz") as arrays:
+            return folder, dict(arrays)
+
+    def test_weights(self, mobile, tmp_path):
+        """Not calibrated, whatever is stored: every step 0."""
+        folder, reference = mobile
+        tensors = mx.load(str(folder / "model.safetensors"))
+        for name in tensors:
+            if name.endswith("_activation_scale"):
+                tensors[name] = mx.zeros_like(tensors[name])
+        config = json.loads((folder / "config.json").read_text())
+        model = g4.load(tiny.save(tmp_path, config, tensors))
+        layer = model.layers[0]
+        assert (layer.mlp.up_proj.bits, layer.self_attn.q_proj.bits) == (2, 8)
+        table = model.language_model.model.embed_tokens
+        assert (table.bits, table.group_size) == (4, 64)
+        got = np.array(model(mx.array(reference["ids"])))
+        assert_close(got, reference["plain"], 1e-4)
+
+    def test_rounding(self, mobile):
+        _, reference = mobile
+        got = rounded(mx.array(reference["x"]), mx.array(0.03))
+        np.testing.assert_array_equal(np.array(got), reference["rounded"])
+        np.testing.assert_array_equal(rounded(got, mx.array(0.0)), got)
+
+    def test_calibrated(self, mobile):
+        """Where no value lies between two steps to the last digit, the outputs agree to it too;
+        one that does moves by a whole step, so not all tokens can be asked for that."""
+        folder, reference = mobile
+        model = g4.load(folder)
+        assert all(step in model.layers[0].mlp.up_proj for step in STEPS)
+        assert not model.layers[0].mlp.up_proj.trainable_parameters()
+        got, wanted = np.array(model(mx.array(reference["ids"].T))), reference["single"]
+        error = np.abs(got - wanted).max(axis=(1, 2)) / np.abs(wanted).max()
+        assert (error < 1e-5).mean() > 0.4
+        assert np.abs(wanted[:, 0] - reference["plain"][0])[0].max() > 0.05  # rounding counts
 
 
 class TestRefused:

@@ -17,6 +17,8 @@ stored                                 read as                     written by
 ``weight_packed`` bytes, byte scales   mxfp4, kept packed          compressed-tensors
 NVFP4 (two levels of scales)           nvfp4 where exact, else     compressed-tensors, modelopt
                                        decoded
+``weight`` bytes, a float scale        affine 2, 4, 8 bit, kept    Google's mobile checkpoints
+                                       packed
 =====================================  ==========================  ============================
 
 What is decoded can be packed again while it is read, with ``load``'s ``bits`` and ``mode``.
@@ -30,6 +32,7 @@ from ...config import Gemma4Config
 from ...errors import CheckpointError
 from ..derived import Derived
 from ..files import Stored
+from ..layout import model_name
 from . import eight_bit, four_bit, integers
 
 _PARTS = {
@@ -42,9 +45,12 @@ _PARTS = {
     "weight_shape",
     "weight_g_idx",
 }
+#: Parts that go by a name of their own in embedding tables (Google's mobile checkpoints).
+_TABLE = {"embedding_quantized": "weight", "embedding_scale": "weight_scale"}
 #: Scales of activations and of cached keys and values, which stay in 16 bits here.
 _ACTIVATIONS = re.compile(
     r"\.(input|output|k|v|q|kv|attn|prob)_(scale|zero_point|global_scale|scale_inv)$"
+    r"|\.[kv]_cache_scale$"
 )
 _EXPERT = re.compile(r"(?<=\.experts\.)\d+(?=\.)")
 #: What tells a quantization that is not read, whatever config.json says.
@@ -60,14 +66,24 @@ _UNREAD = {
 }
 
 
-def translate(stored: dict[str, Stored], config: Gemma4Config) -> dict[str, Stored | Derived]:
-    """What a checkpoint stores, foreign quantizations as MLX's. Raises CheckpointError."""
+def translate(
+    stored: dict[str, Stored], config: Gemma4Config, shapes: dict[str, tuple[int, ...]]
+) -> dict[str, Stored | Derived]:
+    """What a checkpoint stores, foreign quantizations as MLX's.
+
+    Args:
+        stored: by the checkpoint's names.
+        shapes: the model's own, which tell how many weights a row of bytes holds.
+
+    Raises CheckpointError for what is not read, or does not belong together.
+    """
     modules: dict[str, dict[str, Stored]] = defaultdict(dict)
     found: dict[str, Stored | Derived] = {}
     for name, tensor in stored.items():
         path, _, part = name.rpartition(".")
+        part = _TABLE.get(part, part)
         _refuse_unread(name, tensor)
-        if part in _PARTS:
+        if part in _PARTS or name.endswith(tuple(_TABLE)):
             modules[path][part] = tensor
         elif not _ACTIVATIONS.search(name):
             found[name] = tensor
@@ -79,15 +95,16 @@ def translate(stored: dict[str, Stored], config: Gemma4Config) -> dict[str, Stor
             parts["weight"] = weight
         stacks[_EXPERT.sub("*", path)][path] = parts
     dtype, block = _dtype(config), _block(config.quantization or {})
-    for stack in stacks.values():
-        found |= _read(stack, dtype, block)
+    for path, stack in stacks.items():
+        width = shapes.get(model_name(path + ".weight"), (0,))[-1]
+        found |= _read(stack, dtype, block, width)
     return found
 
 
 def _read(
-    stack: dict[str, dict[str, Stored]], dtype: str, block: tuple[int, int]
+    stack: dict[str, dict[str, Stored]], dtype: str, block: tuple[int, int], width: int
 ) -> dict[str, Derived]:
-    """One module, or the same matrix of every expert."""
+    """One module, or the same matrix of every expert; rows of ``width`` where that is known."""
     path, parts = next(iter(stack.items()))
     if any(other.keys() != parts.keys() for other in stack.values()):
         raise CheckpointError(f"{path}: not all experts are stored alike")
@@ -98,8 +115,9 @@ def _read(
     eight = weight.dtype.startswith("F8")
     if parts.keys() & {"weight_scale_2", "weight_global_scale"} and weight.dtype == "U8":
         return dict(four_bit.read_nvfp4(stack, dtype))
-    if weight.dtype in ("I32", "I8"):
-        return dict(integers.read(stack, dtype))
+    in_bytes = weight.dtype == "U8" and scale.dtype in ("F32", "F16", "BF16") and width
+    if weight.dtype in ("I32", "I8") or in_bytes:
+        return dict(integers.read(stack, dtype, width))
     if scale.dtype in ("U8", "F8_E8M0") and (eight or weight.dtype == "U8"):
         return dict(four_bit.read_mx(stack))
     if eight:

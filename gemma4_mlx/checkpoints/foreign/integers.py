@@ -1,10 +1,11 @@
-"""Whole numbers with a scale for a group of them, as compressed-tensors packs them.
+"""Whole numbers with a scale for a group of them, as compressed-tensors and Google pack them.
 
 A weight is (q - z) * s with q in two's complement and, if symmetric, z = 0. MLX stores
 u = q + 2^(bits-1) from zero upwards and computes u * scale + bias. So the packed words, which hold
 u as well, stay as they are, and bias = -(2^(bits-1) + z) * s: nothing is rounded but that product,
 and it only where z is not 0 and the scales' own type is to hold it.
-Source: compressed_tensors, ``compressors/pack_quantized/helpers.py``.
+Sources: compressed_tensors, ``compressors/pack_quantized/helpers.py``; transformers,
+``integrations/gemma_quant.py``, for bytes of 2, 4 and 8 bits.
 """
 
 from collections.abc import Iterator
@@ -20,15 +21,18 @@ from ..files import Stored
 _GROUPS = (128, 64, 32)  # of MLX
 
 
-def read(modules: dict[str, dict[str, Stored]], dtype: str) -> Iterator[tuple[str, Derived]]:
+def read(
+    modules: dict[str, dict[str, Stored]], dtype: str, width: int
+) -> Iterator[tuple[str, Derived]]:
     """Name and tensor of what MLX stores for modules of whole numbers.
 
     Args:
         modules: module path -> part (``"weight_packed"``, ``"weight_scale"``, ...) -> tensor.
         dtype: of the weights where MLX has no packing for them and they are decoded.
+        width: weights in a row, for those packed into bytes.
     """
     for path, parts in modules.items():
-        matrix = _Matrix(path, parts)
+        matrix = _Matrix(path, parts, width)
         if matrix.group is None:
             yield path + ".weight", matrix.decoded(dtype)
         else:
@@ -40,7 +44,7 @@ def read(modules: dict[str, dict[str, Stored]], dtype: str) -> Iterator[tuple[st
 class _Matrix:
     """One matrix (..., O, I) of whole numbers."""
 
-    def __init__(self, path: str, parts: dict[str, Stored]):
+    def __init__(self, path: str, parts: dict[str, Stored], width: int):
         self.weight = parts.get("weight_packed") or parts["weight"]
         self.scale, self.zero = parts["weight_scale"], parts.get("weight_zero_point")
         self.order = parts.get("weight_g_idx")
@@ -49,6 +53,10 @@ class _Matrix:
         if self.weight.dtype == "I32":
             self.width = _width(path, parts, words)
             self.bits = words * 32 // self.width
+        elif self.weight.dtype == "U8":
+            self.width, self.bits = width, words * 8 // width
+            if words * 8 % width or words % 4 or self.bits not in (2, 4, 8):
+                raise CheckpointError(f"{path}: rows of {words} bytes cannot hold {width} weights")
         self.groups = self.scale.shape[-1] if len(self.scale.shape) > 1 else 1
         rows = prod(self.leading)
         if len(self.weight.shape) < 2 or self.width % self.groups:
@@ -122,7 +130,7 @@ class _Matrix:
         def make(start: int, stop: int) -> mx.array:
             words = self.weight.rows(start, stop)
             codes = words
-            if self.weight.dtype == "I32":
+            if self.weight.dtype != "I8":
                 codes = unpack(words.view(np.uint32), self.bits)[:, : self.width]
                 codes = codes.astype(np.float32) - (1 << (self.bits - 1))
             column = np.arange(self.width) // (self.width // self.groups)

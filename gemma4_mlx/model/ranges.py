@@ -1,0 +1,36 @@
+"""Linear layers whose input and output are rounded to 256 steps of a fixed size.
+
+Google's mobile checkpoints were trained so: beside each weight lie the two step sizes ("static
+range quantization", transformers, ``integrations/gemma_quant.py``), and without the rounding the
+results change. A step of 0 stands for a layer that was not calibrated and rounds nothing.
+"""
+
+from functools import cache, partial
+
+import mlx.core as mx
+import mlx.nn as nn
+
+STEPS = ("input_activation_scale", "output_activation_scale")
+
+
+@partial(mx.compile, shapeless=True)
+def rounded(x: mx.array, step: mx.array) -> mx.array:
+    """x to the nearest of -128, ..., 127 steps, in x's type."""
+    step = step.astype(x.dtype)
+    safe = mx.where(step == 0, 1, step)
+    steps = mx.minimum(mx.maximum(mx.round(x / safe), -128), 127)
+    return mx.where(step == 0, x, (steps * safe).astype(x.dtype))
+
+
+@cache
+def ranged(kind: type[nn.Module]) -> type[nn.Module]:
+    """The class of a linear layer with this rounding, for layers that hold :data:`STEPS`."""
+
+    class Ranged(kind):
+        def __call__(self, x: mx.array) -> mx.array:
+            first, last = STEPS
+            x = super().__call__(rounded(x, self[first]) if first in self else x)
+            return rounded(x, self[last]) if last in self else x
+
+    Ranged.__name__ = Ranged.__qualname__ = f"Ranged{kind.__name__}"
+    return Ranged
