@@ -32,6 +32,7 @@ SNAPSHOT_ROUTES = 1_500_000  # bytes of routes that a snapshot keeps, as base64
 SNAPSHOT_EXPERTS = 64  # experts of the chosen layer that a snapshot keeps, busiest first
 SNAPSHOT_STRIPS = 6  # layers whose strip a snapshot keeps
 NO_PURPOSE = 255
+LEAST_FOR_SOMETHING = 0.15  # share of the used experts, from which on the view begins with it
 NO_WORDS = ("image", "video", "audio", "control tokens", "no letters")
 
 
@@ -118,17 +119,25 @@ class Routing(TraceView):
         return facts
 
     def _start(self, routing) -> dict:
-        """The layer with most experts that are for something, and the clearest of them."""
+        """The first grouping by which experts are for something, the layer with most of these and
+        the clearest of them; where a text is too short for that, loads and the busiest expert."""
+        middle = int(routing.layers[len(routing.layers) // 2])
+        start = {"layer": middle, "expert": None, "by": GROUPINGS[0], "view": "load"}
         if not routing.n or self._live is not None:
-            return {"layer": int(routing.layers[len(routing.layers) // 2]), "expert": None}
-        found = self.specialisation()
-        purpose = found.purpose
-        words = np.array([name not in NO_WORDS for name in found.groups.names])
-        row = int((purpose >= 0).sum(axis=1).argmax())
-        clear = np.log2(np.maximum(np.nan_to_num(found.lift[row]), 1)) ** 2 * found.load[row]
-        clear = np.take_along_axis(clear, np.maximum(purpose[row], 0)[None], axis=0)[0]
-        clear[(purpose[row] < 0) | ~words[purpose[row]]] = -1
-        return {"layer": int(routing.layers[row]), "expert": int(clear.argmax())}
+            return start
+        for by in GROUPINGS:
+            found = self.specialisation(by)
+            purpose = found.purpose
+            if (purpose >= 0).sum() < LEAST_FOR_SOMETHING * (found.overall > 0).sum():
+                continue
+            words = np.array([name not in NO_WORDS for name in found.groups.names])
+            row = int((purpose >= 0).sum(axis=1).argmax())
+            clear = np.log2(np.maximum(np.nan_to_num(found.lift[row]), 1)) ** 2 * found.load[row]
+            clear = np.take_along_axis(clear, np.maximum(purpose[row], 0)[None], axis=0)[0]
+            clear[(purpose[row] < 0) | ~words[purpose[row]]] = -1
+            layer, expert = int(routing.layers[row]), int(clear.argmax())
+            return {"layer": layer, "expert": expert, "by": by, "view": "purpose"}
+        return start | {"expert": int(routing.load(middle).argmax())}
 
     def specialisation(self, by: str = "script", which: str = "a"):
         """Loads and lifts by group of tokens, computed once for each length of the trace."""
@@ -325,7 +334,7 @@ class Routing(TraceView):
         for layer in layers[:SNAPSHOT_STRIPS]:
             wanted.append({"type": "strip", "layer": layer, "which": "a"})
         if self.other is not None:
-            wanted.append({"type": "groups", "by": "script", "which": "b"})
+            wanted += [{"type": "groups", "by": by, "which": "b"} for by in self.meta["groupings"]]
             wanted += self._pages(None, "b")
             wanted.append({"type": "strip", "layer": now["layer"], "which": "b"})
             wanted.append({"type": "compare"})

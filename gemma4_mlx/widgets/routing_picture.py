@@ -35,7 +35,8 @@ def draw_routing(view) -> Drawing:
         out = Drawing(640, 60)
         out.text(16, 36, view.meta.get("empty", "No token yet."), 12, FAINT)
         return out
-    now, routing, found = view.chosen(), view.trace.routing, view.specialisation()
+    now, routing = view.chosen(), view.trace.routing
+    found = view.specialisation(view.meta["start"]["by"])
     strong = strengths(found)
     row = max(11.0, min(22.0, 390 / len(routing.layers)))
     bottom = 112 + row * len(routing.layers)

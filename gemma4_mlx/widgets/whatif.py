@@ -79,7 +79,7 @@ def what_if(
     says = "; ".join(dict.fromkeys(_says(change) for change in changes))
     loads = ", ".join(_load(trace.routing, change) for change in changes)
     others = ", ".join(_load(trace.routing, change) for change in controls)
-    notes = (f"{says}. Load {loads}", f"the same with experts of about the same load: {others}")
+    notes = (f"{says}. Load {loads}", f"the same with experts of the nearest load: {others}")
     return engine().run(
         _run, model, prompt, sets, names, notes, max_tokens, everywhere, progress or (lambda _: 0)
     )
@@ -109,8 +109,8 @@ def _prompt(model, trace, inputs):
 def control_changes(routing, changes: list[dict]) -> list[dict]:
     """The same changes to other experts of their layers, of about the same load.
 
-    Each is drawn among the three unused by ``changes`` whose load is nearest (the same every time);
-    a swap's partner stays.
+    Each is drawn among the three of nearest load that the trace uses and ``changes`` do not touch
+    (the same every time); a swap's partner stays.
     """
     taken = {(c["layer"], c["expert"]) for c in changes}
     taken |= {(c["layer"], c["other"]) for c in changes if c["action"] == "swap"}
@@ -119,6 +119,7 @@ def control_changes(routing, changes: list[dict]) -> list[dict]:
         layer, expert = change["layer"], change["expert"]
         load = routing.load(layer)
         free = [e for e in range(routing.num_experts) if (layer, e) not in taken]
+        free = [e for e in free if load[e] > 0] or free
         if not free:
             raise TraceError(f"layer {layer} has no other expert left to compare with")
         near = sorted(free, key=lambda e: (abs(load[e] - load[expert]), e))[:3]

@@ -258,8 +258,24 @@ def test_a_snapshot_is_whole(page, big, tmp_path):
     page.locator(".g4-routingbar [data-value=load]").click()
     page.get_by_label("Tokens by").select_option("part")
     page.wait_for_timeout(200)
+    page.get_by_label("Find text in the trace").fill("needle")
+    page.keyboard.press("Enter")
+    page.locator(".g4-tokenview [role=status]", has_text="of").wait_for()
     assert page.locator(".g4-problem:visible").count() == 0
     assert not page.errors, page.errors
+
+
+def test_a_snapshot_enters_only_the_pages_it_has(page, big, monkeypatch):
+    monkeypatch.setattr("gemma4_mlx.widgets.routing.SNAPSHOT_ROUTES", 700_000)  # two of three
+    big.selection.update(token=30, layer=6, expert=40)
+    page.set_content(Routing(big, media=make_media()).snapshot().page)
+    where, after = page.locator(".g4-where"), page.get_by_label("Next page of tokens")
+    where.filter(has_text="tokens 0 to 511").wait_for()
+    after.click()
+    where.filter(has_text="tokens 1,024 to 1,399").wait_for()
+    assert after.is_disabled()
+    page.wait_for_function(PAINTED + " > 5")
+    assert page.locator(".g4-problem:visible").count() == 0 and not page.errors
 
 
 def test_two_traces_are_compared(page, accessible):

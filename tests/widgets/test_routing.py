@@ -79,6 +79,21 @@ def test_an_expert_preferred_by_pictures_is_for_pictures():
         assert counts[row, image, favourite] == pytest.approx(load * mine.sum())
 
 
+def test_the_view_begins_with_what_the_text_is_long_enough_for(trace):
+    """Sixteen soft tokens say nothing; a hundred name their expert's layer as the start."""
+    assert Routing(trace).meta["start"]["view"] == "load"
+    tokens = make_tokens(900)
+    tokens.roles[:] = ["user"] * 900
+    tokens.texts[:] = [" слово" if i % 3 else " word" for i in range(900)]
+    routing = make_routing(tokens)
+    rows = np.arange(900) % 3 == 0
+    routing.experts[2, rows, 0] = 4  # layer 2 has an expert for each script
+    routing.experts[2, ~rows, 0] = 6
+    start = Routing(Trace(tokens, routing=routing)).meta["start"]
+    assert start["by"] == "script"
+    assert start["view"] == "load" or (start["layer"], start["expert"]) in ((2, 4), (2, 6))
+
+
 def test_routes_of_a_page(view, trace):
     content, bulk = view.answer_routes(40, 60)
     cells = 8 * 20 * 2
@@ -173,7 +188,8 @@ def test_state_snapshot_and_picture(view):
 
 def test_a_selection_of_what_the_trace_lacks_shows_where_the_view_starts(view):
     view.selection = {**view.selection, "layer": 99, "token": 10_000, "expert": 99}
-    assert view.chosen() == {**view.meta["start"], "token": None}
+    start = view.meta["start"]
+    assert view.chosen() == {"layer": start["layer"], "expert": start["expert"], "token": None}
     assert not [a for a in view.snapshot().answers.values() if "error" in a]
 
 

@@ -68,6 +68,7 @@ export function expertMap(o) {
 
   /** Where the selected token went: a bar from the bottom of the cell, as high as its share. */
   function tick(context, [cx, cy, w, hh], share, ink) {
+    if (w >= 24) { context.fillStyle = ink.text; context.fillRect(cx, cy + hh - 4, Math.max(3, (w - 1) * share), 3); return; } // under the number
     const high = Math.max(3, Math.round((hh - 2) * (0.25 + 0.75 * share))), wide = Math.max(2, Math.min(4, w - 2)), at = Math.round(cx + (w - wide) / 2);
     context.fillStyle = ink.halo; context.fillRect(at - 1, cy + hh - 2 - high, wide + 2, high + 2);
     context.fillStyle = ink.text; context.fillRect(at, cy + hh - 1 - high, wide, high);

@@ -31,7 +31,7 @@ function render({ model, el }) {
   }
 
   const layers = m.layers, E = m.experts, k = m.k, rowOf = (layer) => layers.indexOf(layer);
-  const now = { layer: m.start.layer, expert: m.start.expert, token: null, hover: null, which: "a", by: m.groupings[0], view: "purpose", group: 0, order: "purpose", text: "map", filter: { on: false, above: 2, group: 0 } };
+  const now = { layer: m.start.layer, expert: m.start.expert, token: null, hover: null, which: "a", by: m.start.by, view: m.start.view, group: 0, order: m.start.view, text: "map", filter: { on: false, above: 2, group: 0 } };
   const side = () => (now.which === "b" ? "b" : "a"), length = () => (now.which === "b" ? m.other.n : count());
   let t = null, scheme = null, difference = null, ink = view.ink(), scale = null, orders = [], pages = new Map(), strips = new Map();
 
@@ -74,7 +74,7 @@ function render({ model, el }) {
       fillGroups();
       difference = null;
       if (now.view === "difference") {
-        const other = expertTable(meta(), await ask("groups", { by: m.groupings[0], which: "b" }));
+        const other = expertTable(meta(), await ask("groups", { by: now.by, which: "b" }));
         difference = other.load.map((v, i) => v - t.load[i]);
       }
       recolour();
@@ -144,6 +144,7 @@ function render({ model, el }) {
     n: length, media: () => (now.which === "b" ? meta().other.media : meta().media),
     parts: () => (now.which === "b" ? meta().other.parts : meta().parts).map((p) => ({ ...p, colour: partColor(p.role) })),
     ink: () => ink, onError: show,
+    keeps: model.isStatic ? (page) => model.recorded({ type: "tokens", start: page * ROUTES_PAGE, stop: Math.min(length(), (page + 1) * ROUTES_PAGE), which: side() }) : null,
     onSelect: (token) => link.set({ token }),
     paint: () => ({
       background(i, onPicture) { const c = colourOf(inRow(i)); return c ? cssOf(c.rgb, onPicture ? 1 : c.alpha * (ink.dark ? 0.62 : 0.55)) : null; },
@@ -216,7 +217,7 @@ function render({ model, el }) {
   // ---- controls ------------------------------------------------------------------------------------
   const layerPicker = picker("Layer", layers.map((l) => [String(l), `${l}`]), String(now.layer), (value) => link.set({ layer: Number(value), expert: null }));
   const byPicker = picker("Tokens by", m.groupings.map((g) => [g, g]), now.by, (value) => { now.by = value; now.group = now.filter.group = 0; loadGroups(); });
-  const views = segmented("Colour", [["purpose", "What for", "The group of tokens that each expert is most clearly for"], ["load", "Load", "The share of the tokens that each expert worked on, over the even load"], ["lift", "Lift", "How much more each expert works on one group of tokens than on all"]], "purpose", (value) => setView(value));
+  const views = segmented("Colour", [["purpose", "What for", "The group of tokens that each expert is most clearly for"], ["load", "Load", "The share of the tokens that each expert worked on, over the even load"], ["lift", "Lift", "How much more each expert works on one group of tokens than on all"]], now.view, (value) => setView(value));
   const groupPicker = picker("for", [], "", (value) => setView("lift", Number(value)));
   const orderPicker = picker("Order", [["purpose", "what for"], ["load", "load"], ["lift", "lift"], ["number", "number"]], now.order, (value) => { now.order = value; recolour(); });
   const textPicker = picker("Text by", [["map", "all its experts"], ["expert", "the chosen expert"]], now.text, (value) => { now.text = value; text.repaint(); });

@@ -28,6 +28,8 @@
       emit(`change:${name}`);
     },
     save_changes() {},
+    /** Whether the answer to a request is on this page. */
+    recorded: (request) => key(request) in data.answers,
     on: (event, f) => listeners.set(event, (listeners.get(event) ?? new Set()).add(f)),
     off: (event, f) => (f ? listeners.get(event)?.delete(f) : listeners.delete(event)),
     send({ id, slot, ...request }) {
