@@ -4,7 +4,9 @@ The file holds each layer's keys and values, the tokens, and as metadata which m
 to.
 """
 
+import hashlib
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from ..atomic import replacing
 from ..errors import CheckpointError
 from .caches import CachedMedia, PromptCache, Snapshot, fill, held_by
 
-_FORMAT = "gemma4-mlx prompt cache 1"
+_FORMAT = "gemma4-mlx prompt cache 2"
+#: Stands in the metadata for the SHA-256 of the whole file, which is computed with this in place.
+_NO_SUM = "0" * 64
 _NAMES = {
     mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.int32: "I32",
 }  # fmt: skip
@@ -52,7 +56,7 @@ def save(cache: PromptCache, path: str | Path, *, snapshots: bool = True) -> Non
     }
     try:
         with replacing(path) as file:
-            _write_safetensors(file, arrays, {"gemma4_mlx": json.dumps(about)})
+            _write_safetensors(file, arrays, {"gemma4_mlx": json.dumps(about), "sha256": _NO_SUM})
     except OSError as error:
         raise CheckpointError(
             f"The cache could not be saved to {path}: {error.strerror or error}. "
@@ -62,7 +66,8 @@ def save(cache: PromptCache, path: str | Path, *, snapshots: bool = True) -> Non
 
 def _write_safetensors(file, arrays: dict[str, mx.array], metadata: dict[str, str]) -> None:
     """The safetensors format (https://huggingface.co/docs/safetensors), through Python's file so
-    that every failed write is an error. One array at a time is held as bytes."""
+    that every failed write is an error. One array at a time is held as bytes. The checksum is
+    written into the header last."""
     header, at = {"__metadata__": metadata}, 0
     for name, array in arrays.items():
         header[name] = {
@@ -73,17 +78,37 @@ def _write_safetensors(file, arrays: dict[str, mx.array], metadata: dict[str, st
         at += array.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)
+    head = struct.pack("<Q", len(text)) + text
+    checksum = hashlib.sha256(head)
+    file.write(head)
     for array in arrays.values():
         raw = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
-        file.write(np.ascontiguousarray(np.array(raw, copy=False)).data)
+        data = np.ascontiguousarray(np.array(raw, copy=False)).data
+        checksum.update(data)
+        file.write(data)
+    file.seek(head.rindex(_NO_SUM.encode()))
+    file.write(checksum.hexdigest().encode())
+
+
+def _check_sum(path: Path, length: int, written: str) -> None:
+    """Raise CheckpointError if the file is not the one that was written."""
+    with open(path, "rb") as file:
+        head = file.read(8 + length)
+        checksum = hashlib.sha256(head.replace(written.encode(), _NO_SUM.encode()))
+        while piece := file.read(1 << 24):
+            checksum.update(piece)
+    if checksum.hexdigest() != written:
+        raise CheckpointError(f"{path} was altered or is damaged: its checksum does not fit.")
 
 
 def load(path: str | Path, model) -> PromptCache:
     """Read a cache for this model.
 
+    A file that somebody made with a right checksum is read as well, if its arrays have the shapes
+    and types that this model would have written, and finite values.
+
     Raises:
-        CheckpointError: the file is missing, damaged, cut short, or of another model.
+        CheckpointError: the file is missing, damaged, altered, cut short, or of another model.
     """
     path = Path(path)
     about = _read_header(path)
@@ -102,7 +127,7 @@ def load(path: str | Path, model) -> PromptCache:
         cache = PromptCache(model, kv_bits=about["kv_bits"], kv_group_size=about["kv_group_size"])
         arrays = mx.load(str(path), format="safetensors")
         mx.eval(arrays)
-        cache.tokens = arrays["tokens"].tolist()
+        cache.tokens = _checked_tokens(arrays["tokens"], model)
 
         def parts(prefix):
             found = []
@@ -112,23 +137,101 @@ def load(path: str | Path, model) -> PromptCache:
 
         if about["entries"] != len(cache.entries):
             raise ValueError(f"{about['entries']} layers")
-        for i, entry in enumerate(cache.entries):
-            fill(entry, parts(f"entry.{i}"), len(cache.tokens))
+        shapes = [_Shapes(model, layer, cache) for layer in _owners(model)]
+        for i, (entry, expected) in enumerate(zip(cache.entries, shapes, strict=True)):
+            fill(entry, expected.checked(parts(f"entry.{i}")), len(cache.tokens))
         window = model.config.text.sliding_window
         for s, position in enumerate(about["snapshots"]):
             layers = [
-                {"offset": position, "state": state}
-                if (state := parts(f"snapshot.{s}.{i}"))
-                else None
-                for i in range(len(cache.entries))
+                expected.checked_window(parts(f"snapshot.{s}.{i}"), position)
+                for i, expected in enumerate(shapes)
             ]
             kept = next(layer["state"][0].shape[2] for layer in layers if layer)
             first = 0 if kept == position else position - kept + window - 1
             cache.snapshots.append(Snapshot(position, layers, first))
-        cache.media = [CachedMedia(*m) for m in about["media"]]
-    except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
+        cache.media = [_checked_medium(m, len(cache.tokens)) for m in about["media"]]
+    except (
+        KeyError, ValueError, TypeError, RuntimeError, IndexError, StopIteration, OverflowError
+    ) as error:  # fmt: skip
         raise CheckpointError(f"{path} is damaged: {error}") from error
     return cache
+
+
+def _owners(model) -> list[int]:
+    """The layers that own keys and values, in the order of a cache's entries."""
+    text = model.config.text
+    return [i for i in range(text.num_hidden_layers) if text.kv_donor(i) == i]
+
+
+def _checked_tokens(tokens: mx.array, model) -> list[int]:
+    if tokens.ndim != 1 or tokens.dtype != mx.int32:
+        raise ValueError(f"tokens {tokens.shape} of {tokens.dtype}")
+    found = tokens.tolist()
+    if found and not 0 <= min(found) <= max(found) < model.config.text.vocab_size:
+        raise ValueError("tokens that the model does not have")
+    return found
+
+
+def _checked_medium(entry, n: int) -> CachedMedia:
+    start, stop, key = entry
+    if not (isinstance(start, int) and isinstance(stop, int) and isinstance(key, str)):
+        raise ValueError(f"a medium {entry!r:.60}")
+    if not 0 <= start < stop <= n:
+        raise ValueError(f"a medium at {start} to {stop} of {n} tokens")
+    return CachedMedia(start, stop, key)
+
+
+class _Shapes:
+    """What one layer's arrays must be: (1, kv heads, tokens, head dim) in the model's type, or
+    packed as mlx-lm's quantized cache packs them."""
+
+    def __init__(self, model, layer: int, cache: PromptCache) -> None:
+        text = model.config.text
+        self.layer, self.dtype, self.n = layer, model.dtype, len(cache.tokens)
+        self.heads, self.dim = text.kv_heads_of(layer), text.head_dim_of(layer)
+        self.window = None if text.is_full(layer) else text.sliding_window
+        self.bits = cache.kv_bits if self.window is None else None
+        self.group = cache.kv_group_size
+
+    def checked(self, arrays: list[mx.array]) -> list[mx.array]:
+        """The arrays of an entry. Raises ValueError."""
+        if not self.n and not arrays:
+            return arrays
+        if self.bits is None:
+            least = self.n if self.window is None else min(self.n, self.window - 1)
+            return self._plain(arrays, least, self.n)
+        packed = [(self.dim * self.bits // 32, mx.uint32), *[(self.dim // self.group, None)] * 2]
+        self._compare(arrays, 2 * packed, self.n, self.n)
+        return arrays
+
+    def checked_window(self, arrays: list[mx.array], position: int) -> dict | None:
+        """What a snapshot at ``position`` holds of this layer; None of a full one, which needs
+        none. Raises ValueError."""
+        if not isinstance(position, int) or not 0 < position <= self.n:
+            raise ValueError(f"a snapshot at {position!r} of {self.n} tokens")
+        if self.window is None:
+            self._compare(arrays, [], 0, 0)
+            return None
+        state = self._plain(arrays, min(position, self.window - 1), position)
+        return {"offset": position, "state": state}
+
+    def _plain(self, arrays: list[mx.array], least: int, most: int) -> list[mx.array]:
+        self._compare(arrays, [(self.dim, None)] * 2, least, most)
+        return arrays
+
+    def _compare(self, arrays, expected, least: int, most: int) -> None:
+        where = f"layer {self.layer}"
+        if len(arrays) != len(expected):
+            raise ValueError(f"{where} has {len(arrays)} arrays, not {len(expected)}")
+        for array, (last, dtype) in zip(arrays, expected):
+            fits = array.ndim == 4 and array.shape[:2] == (1, self.heads)
+            fits = fits and array.shape[3] == last and least <= array.shape[2] <= most
+            if not fits or array.shape[2] != arrays[0].shape[2]:
+                raise ValueError(f"{where} has an array of shape {array.shape}")
+            if array.dtype != (dtype or self.dtype):
+                raise ValueError(f"{where} has an array of {array.dtype}")
+            if dtype is None and not mx.isfinite(array).all():
+                raise ValueError(f"{where} holds NaN or infinite values")
 
 
 def _read_header(path: Path) -> dict:
@@ -143,8 +246,9 @@ def _read_header(path: Path) -> dict:
     except (OSError, ValueError, struct.error, RecursionError) as error:
         raise CheckpointError(f"{path} is not a cache file, or cut short: {error}") from error
     try:
-        about = json.loads(header.pop("__metadata__")["gemma4_mlx"])
-        if about["format"] != _FORMAT:
+        metadata = header.pop("__metadata__")
+        about, checksum = json.loads(metadata["gemma4_mlx"]), metadata["sha256"]
+        if about["format"] != _FORMAT or not re.fullmatch("[0-9a-f]{64}", checksum):
             raise KeyError
         ends = [int(entry["data_offsets"][1]) for entry in header.values()]
     except (
@@ -156,4 +260,5 @@ def _read_header(path: Path) -> dict:
         raise CheckpointError(
             f"{path} is cut short: {size:,} bytes, {expected:,} expected. Compute it again."
         )
+    _check_sum(path, length, checksum)
     return about

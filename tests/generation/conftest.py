@@ -81,6 +81,12 @@ def tiny(tokenizer):
     return get
 
 
+@pytest.fixture
+def new_tiny():
+    """The same, made anew: for tests that change the model."""
+    return make_tiny
+
+
 @pytest.fixture(scope="session")
 def teaching():
     """The teaching model as it is embedded in the package."""

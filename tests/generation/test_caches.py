@@ -1,5 +1,6 @@
 """The prompt cache: what it reuses is exactly what a fresh run would compute."""
 
+import hashlib
 import json
 import random
 import subprocess
@@ -259,15 +260,14 @@ def test_saved_and_loaded_goes_on_exactly(tiny, tmp_path, kv_bits):
         np.testing.assert_allclose(got[1], want[1], atol=1e-6)
 
 
-def test_bfloat16_and_empty_caches_survive_the_disk(tiny, tmp_path):
-    model = tiny()
+def test_bfloat16_and_empty_caches_survive_the_disk(new_tiny, tmp_path):
+    model = new_tiny()
     empty = PromptCache(model)
     empty.save(tmp_path / "empty")
     assert PromptCache.load(tmp_path / "empty", model).tokens == []
+    model.set_dtype(mx.bfloat16)
     cache = PromptCache(model)
     list(stream(model, some_tokens(30), options=GREEDY, cache=cache))
-    for entry in cache.entries:
-        entry.state = [x.astype(mx.bfloat16) for x in entry.state]
     cache.save(tmp_path / "half")
     loaded = PromptCache.load(tmp_path / "half", model)
     for a, b in zip(loaded.entries, cache.entries):
@@ -296,14 +296,101 @@ def test_unusable_files_are_named(tiny, tmp_path):
 
 
 def saved_with(whole: bytes, change) -> bytes:
-    """A saved cache after ``change(header, about)``."""
+    """A saved cache after ``change(header, about)``, with a checksum that fits."""
     length = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + length])
     about = json.loads(header["__metadata__"]["gemma4_mlx"])
     change(header, about)
-    header["__metadata__"]["gemma4_mlx"] = json.dumps(about)
+    header["__metadata__"] |= {"gemma4_mlx": json.dumps(about), "sha256": "0" * 64}
+    return summed(header, whole[8 + length :])
+
+
+def summed(header, data) -> bytes:
     text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + whole[8 + length :]
+    whole = len(text).to_bytes(8, "little") + text + data
+    digest = hashlib.sha256(whole).hexdigest().encode()
+    return whole.replace(b"0" * 64, digest, 1)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, tiny):
+    """A conversation's cache as a file: (model, its bytes), plain and quantized."""
+
+    def make(kv_bits):
+        model, path = tiny("shared"), tmp_path_factory.mktemp("saved") / "cache"
+        cache = PromptCache(model, kv_bits=kv_bits)
+        list(stream(model, some_tokens(90), options=GREEDY, cache=cache))
+        cache.save(path)
+        return model, path.read_bytes()
+
+    return {bits: make(bits) for bits in (None, 8)}
+
+
+@pytest.mark.parametrize("kv_bits", [None, 8])
+def test_a_file_altered_anywhere_is_refused(saved, tmp_path, kv_bits):
+    model, whole = saved[kv_bits]
+    path, rng = tmp_path / "cache", np.random.default_rng(0)
+    path.write_bytes(whole)
+    assert len(PromptCache.load(path, model).tokens) > 90
+    for place in rng.integers(0, len(whole), 60):
+        altered = bytearray(whole)
+        altered[place] ^= 1 << rng.integers(8)
+        path.write_bytes(altered)
+        with pytest.raises(CheckpointError):
+            PromptCache.load(path, model)
+
+
+@pytest.mark.parametrize("kv_bits", [None, 8])
+def test_a_file_that_was_made_up_is_refused(saved, tmp_path, kv_bits):
+    """Right checksum, wrong contents: shapes, types, numbers, positions."""
+    model, whole = saved[kv_bits]
+    path = tmp_path / "cache"
+    length = int.from_bytes(whole[:8], "little")
+
+    def refused(change, words="is damaged"):
+        path.write_bytes(saved_with(whole, change))
+        with pytest.raises(CheckpointError, match=words):
+            PromptCache.load(path, model)
+
+    arrays = json.loads(whole[8 : 8 + length])
+    for name in [n for n in arrays if n.split(".")[0] in ("entry", "snapshot")]:
+        a, b, c, d = arrays[name]["shape"]
+        for shape in ([a, b, d, c], [b, a, c, d], [a, b, c * d, 1], [a * b, c, d]):
+            if shape != [a, b, c, d]:
+                refused(lambda h, _, n=name, s=shape: h[n].update(shape=s))
+        other = {"F32": "I32", "BF16": "F16", "U32": "F32"}[arrays[name]["dtype"]]
+        refused(lambda h, _, n=name, t=other: h[n].update(dtype=t))
+        refused(lambda h, _, n=name: h.update({f"{n}x": h.pop(n)}))
+        if arrays[name]["dtype"] == "U32":
+            continue
+        for value in (np.nan, np.inf):  # in the last place of this array
+            data = bytearray(whole[8 + length :])
+            stop = arrays[name]["data_offsets"][1]
+            size = {"F32": 4, "BF16": 2}[arrays[name]["dtype"]]
+            data[stop - size : stop] = np.float32(value).tobytes()[-size:]
+            header = json.loads(whole[8 : 8 + length])
+            header["__metadata__"]["sha256"] = "0" * 64
+            path.write_bytes(summed(header, bytes(data)))
+            with pytest.raises(CheckpointError, match="NaN or infinite"):
+                PromptCache.load(path, model)
+    refused(lambda h, a: a.update(kv_bits=4 if kv_bits else 8))
+    refused(lambda h, a: a.update(kv_bits="8"))
+    refused(lambda h, a: a.update(snapshots=[10**6] * len(a["snapshots"] or [0])))
+    refused(lambda h, a: a.update(snapshots=[-1] * len(a["snapshots"] or [0])))
+    refused(lambda h, a: a.update(media=[[0, 10**6, "x"]]))
+    refused(lambda h, a: a.update(media=[[5, 2, "x"]]))
+    refused(lambda h, a: a.update(media=[["0", 2, "x"]]))
+    refused(lambda h, a: h["tokens"].update(dtype="F32"))
+    refused(lambda h, a: h["tokens"].update(shape=[1, *h["tokens"]["shape"]]))
+    data = bytearray(whole[8 + length :])
+    start = arrays["tokens"]["data_offsets"][0]
+    for token in (-1, 10**6):
+        data[start : start + 4] = np.int32(token).tobytes()
+        header = json.loads(whole[8 : 8 + length])
+        header["__metadata__"]["sha256"] = "0" * 64
+        path.write_bytes(summed(header, bytes(data)))
+        with pytest.raises(CheckpointError, match="tokens that the model does not have"):
+            PromptCache.load(path, model)
 
 
 @pytest.mark.parametrize(
