@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from conftest import Lab, _opener  # noqa: E402
-from PIL import Image  # noqa: E402
+from PIL import Image, ImageChops  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 WIDTH, SCALE = 1250, 1.25  # CSS pixels of the window, device pixels per CSS pixel
@@ -79,12 +79,14 @@ CELLS = {
 
 def ready(name, root):
     """What a reader does before the picture is taken."""
-    if name == "prompt":  # the token view of the last answer, at its least certain token
-        root.get_by_role("button", name="Show the tokens").last.click()
+    if name == "prompt":  # the token view of the first answer
+        root.get_by_role("button", name="Show the tokens").first.click()
         tokens = root.locator(".g4-tok")
         tokens.first.wait_for()
         tokens.nth(min(4, tokens.count() - 1)).hover()
         root.locator(".g4-choice").first.wait_for()
+    elif name == "routing":
+        root.get_by_role("button", name="Load", exact=True).click()
     elif name == "attention":
         root.get_by_role("button", name="Zoom to token").click()
         root.page.mouse.move(0, 0)
@@ -107,6 +109,10 @@ def save(root, target, height):
     """A picture of the widget, its upper ``height`` CSS pixels or all."""
     root.screenshot(path=target)
     picture = Image.open(target).convert("RGB")
+    blank = Image.new(
+        "RGB", picture.size, picture.getpixel((picture.width - 1, picture.height - 1))
+    )
+    picture = picture.crop(ImageChops.difference(picture, blank).getbbox())
     if height is not None:
         picture = picture.crop((0, 0, picture.width, min(picture.height, int(height * SCALE))))
     picture = picture.quantize(palette=palette(picture), dither=Image.Dither.NONE)

@@ -2,11 +2,15 @@
 
 import base64
 import io
+import json
+import re
 
 import pytest
 import traitlets
 from PIL import Image
+from synthetic import make_routing, make_tokens
 
+from gemma4_mlx.tracing import Trace
 from gemma4_mlx.widgets.base import Widget
 from gemma4_mlx.widgets.still import draw_conversation
 
@@ -88,4 +92,80 @@ def test_nbconvert_shows_it_alive_offline_and_as_a_picture(widget, browser, tmp_
     inside = frame.locator("#g4-root").evaluate("e => e.getBoundingClientRect().height")
     assert height >= inside, "the frame takes the height that its page reports"
     assert frame.locator("body").evaluate("() => window.canary") is None
+    context.close()
+
+
+def test_its_frame_leads_nowhere(widget, browser):
+    frame_html = widget.snapshot()._repr_mimebundle_()["text/html"]
+    assert re.search(r'sandbox="([^"]*)"', frame_html)[1] == "allow-scripts allow-downloads"
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    asked = []
+    page.route("**/*", lambda route: (asked.append(route.request.url), route.abort()))
+    page.set_content(f"<!doctype html><body>{frame_html}</body>")
+    inside = page.frame_locator("iframe")
+    inside.get_by_role("button", name="Show the tokens").wait_for()
+    frame = page.frames[1]
+    frame.evaluate(
+        """() => {
+          const make = (tag, how) =>
+            document.body.append(Object.assign(document.createElement(tag), how));
+          make("a", { href: "https://example.org/", textContent: "leave" });
+          make("a", { href: "https://example.org/", textContent: "open", target: "_blank" });
+          make("form", { action: "https://example.org/", id: "form" });
+          document.getElementById("form").submit();
+          window.open("https://example.org/");
+        }"""
+    )
+    for name in ("leave", "open"):
+        inside.get_by_role("link", name=name).click()
+    page.wait_for_timeout(500)
+    assert asked == [] and len(context.pages) == 1 and frame.url == "about:srcdoc"
+    context.close()
+
+
+def long_trace(n=6000):
+    """Of twelve pages, more than a snapshot holds."""
+    tokens = make_tokens(n, media=False)
+    return Trace(tokens, routing=make_routing(tokens))
+
+
+def test_a_long_trace_can_be_searched_and_says_what_it_lacks(browser, tmp_path):
+    """Any text in the pages that it holds; a page that it does not hold is not entered."""
+    from gemma4_mlx.widgets import Routing
+
+    trace = long_trace()
+    snapshot = Routing(trace).snapshot()
+    pages = {key: json.loads(key) for key in snapshot.answers if '"type":"tokens"' in key}
+    assert pages
+    for key, asked in pages.items():  # whatever it keeps of the text: here only the beginning
+        if asked["start"] >= 2048:
+            del snapshot.answers[key]
+    path = snapshot.save(tmp_path / "routing.html")
+    context = browser.new_context(offline=True, reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(path.as_uri())
+    root = page.locator(".g4-routing")
+    root.locator(".g4-word").first.wait_for()
+    search, found = (
+        root.get_by_label("Find text in the trace"),
+        root.locator(".g4-tokenview [role=status]"),
+    )
+    word = trace.tokens.texts[600].strip()
+    search.fill(word)
+    search.press("Enter")
+    found.filter(has_text=re.compile(r"1 of \d")).wait_for()
+    search.fill("no such text")
+    search.press("Enter")
+    found.filter(has_text="not found in this snapshot").wait_for()
+    before = root.locator(".g4-where").inner_text()
+    search.fill(word)
+    search.press("Enter")
+    box = root.locator("canvas.g4-strip").bounding_box()
+    page.mouse.click(box["x"] + 0.97 * box["width"], box["y"] + 11)
+    calm = root.locator(".g4-problem.g4-calm")
+    calm.wait_for()
+    assert "snapshot" in calm.inner_text()
+    assert root.locator(".g4-where").inner_text().split(" ")[1] != "5632", before
+    calm.wait_for(state="hidden", timeout=15_000)
     context.close()
