@@ -40,8 +40,8 @@ class Probe:
         self.round, self.unit, self.wide = plain.rounding(dtype), plain.UNIT[dtype], weights.wide
         self.findings: list[Finding] = []
         self._seen: dict[str, np.ndarray] = {}
-        self._geometry = self._rows = None
-        self._blocks = None
+        self._unpacked: dict[str, np.ndarray] = {}
+        self._geometry = self._rows = self._blocks = None
 
     def __call__(self, name, layer, value, geometry) -> None:
         if geometry is not None and name == "layer_input":
@@ -53,7 +53,7 @@ class Probe:
             self._seen[name] = self._kept(name, value)
             if name == "layer_output":
                 self._compare(layer)
-                self._seen = {}
+                self._seen, self._unpacked = {}, {}
 
     def _kept(self, name: str, value: mx.array) -> np.ndarray:
         with mx.stream(mx.cpu):
@@ -84,7 +84,7 @@ class Probe:
         seen = self._seen
         if not np.isfinite(seen["layer_input"]).all():
             return  # named where it arose
-        self._at = f"language_model.model.layers.{layer}."
+        self._at, self._unpacked = f"language_model.model.layers.{layer}.", {}
         self.weights.hold(self._at)
         self._attention(layer)
         self._feed_forward(layer)
@@ -94,8 +94,14 @@ class Probe:
         scalar = self.weights(self._at + "layer_scalar")
         self._check(layer, "layer_scalar", "layer_output", lambda r: r(r(x) * scalar))
 
-    def _w(self, name: str, rows=None) -> np.ndarray:
-        return self.weights(f"{self._at}{name}.weight", rows)
+    def _w(self, name: str, expert: int | None = None) -> np.ndarray:
+        """One of the layer's matrices, unpacked once; an expert's each time."""
+        path = f"{self._at}{name}.weight"
+        if expert is not None:
+            return self.weights(path, expert)
+        if name not in self._unpacked:
+            self._unpacked[name] = self.weights(path)
+        return self._unpacked[name]
 
     def _attention(self, layer: int) -> None:
         text, seen, g = self.config, self._seen, self._geometry

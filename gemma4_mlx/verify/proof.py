@@ -41,7 +41,7 @@ def verify(
     began = time.perf_counter()
     if model is None or isinstance(model, str | Path):
         folder = find(model)
-        model = load(folder if model is not None else None)
+        model = load(model)
     dtype = str(model.dtype).removeprefix("mlx.core.")
     weights = Weights(
         model, None if folder is None else Path(folder),

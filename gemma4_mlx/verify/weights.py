@@ -17,6 +17,8 @@ from .report import Finding
 OUTLIER = 1e4
 #: So many zeros in a row are a hole in a file, not weights.
 HOLE = 4096
+#: Numbers unpacked at once.
+BLOCK = 1 << 24
 _BLOB = re.compile(r"[0-9a-f]{64}")
 
 
@@ -85,19 +87,10 @@ class Weights:
         for name, own in self._own.items():
             stored = self.raw(name)
             layer, mechanism = place_of(name)
-            with mx.stream(mx.cpu):
-                if stored is not own:
-                    same = stored.shape == own.shape and mx.array_equal(
-                        stored.astype(own.dtype), own, equal_nan=True
-                    )
-                    if not same:
-                        note = f"{name} is not what the file holds"
-                        yield Finding("weights", layer, mechanism, note=note)
-            if not mx.issubdtype(stored.dtype, mx.floating):
-                continue
-            with mx.stream(mx.cpu):
-                note = _odd(np.array(stored.astype(mx.float32)), name)
-            if note:
+            if stored is not own and not _same(stored, own):
+                note = f"{name} is not what the file holds"
+                yield Finding("weights", layer, mechanism, note=note)
+            if mx.issubdtype(stored.dtype, mx.floating) and (note := _odd(stored, name)):
                 yield Finding("weights", layer, mechanism, note=f"{name} {note}")
         self._held = {}
         for path, source in self._requantized.items():
@@ -124,21 +117,39 @@ class Weights:
 _WHOLE = (mx.uint32, mx.uint8)
 
 
-def _odd(values: np.ndarray, name: str) -> str | None:
-    if not np.isfinite(values).all():
-        return f"holds {int((~np.isfinite(values)).sum()):,} values that are no numbers"
-    if values.ndim < 2 or values.size < 2 * HOLE:
-        return None
-    size = float(np.median(np.abs(values.ravel()[:: max(1, values.size // 65536)])))
-    most = float(np.abs(values).max())
-    if size > 0 and most > OUTLIER * size:
-        return f"holds {most:.3g}, its usual size is {size:.3g}: a damaged file?"
-    if "embed_tokens" not in name and size > 0:
-        empty = np.flatnonzero(np.add.reduceat(
-            np.abs(values.ravel()), np.arange(0, values.size // HOLE * HOLE, HOLE)
-        ) == 0)  # fmt: skip
-        if len(empty):
-            return f"has {len(empty) * HOLE:,} zeros in a row: a hole in the file?"
+def _blocks(array: mx.array) -> Iterator[mx.array]:
+    """Some rows at a time, so that little is unpacked at once."""
+    rows = max(1, BLOCK // max(1, array[:1].size)) if array.ndim else 1
+    for start in range(0, array.shape[0] if array.ndim else 1, rows):
+        yield array[start : start + rows] if array.ndim else array
+
+
+def _same(stored: mx.array, own: mx.array) -> bool:
+    if stored.shape != own.shape:
+        return False
+    with mx.stream(mx.cpu):
+        pairs = zip(_blocks(stored), _blocks(own))
+        return all(mx.array_equal(a.astype(b.dtype), b, equal_nan=True).item() for a, b in pairs)
+
+
+def _odd(stored: mx.array, name: str) -> str | None:
+    """What no trained weights are: no numbers, far too large, or long runs of zeros."""
+    size = 0.0
+    for block in _blocks(stored):
+        with mx.stream(mx.cpu):
+            values = np.array(block.astype(mx.float32)).ravel()
+        if not np.isfinite(values).all():
+            return f"holds {int((~np.isfinite(values)).sum()):,} values that are no numbers"
+        if stored.ndim < 2 or stored.size < 2 * HOLE:
+            continue
+        size = size or float(np.median(np.abs(values[:: max(1, values.size // 65536)])))
+        most = float(np.abs(values).max())
+        if most > OUTLIER * size > 0:
+            return f"holds {most:.3g}, its usual size is {size:.3g}: a damaged file?"
+        whole = values[: values.size // HOLE * HOLE].reshape(-1, HOLE)
+        empty = int((~whole.any(-1)).sum())
+        if "embed_tokens" not in name and size > 0 and empty:
+            return f"has {empty * HOLE:,} zeros in a row: a hole in the file?"
     return None
 
 
