@@ -86,7 +86,7 @@ def ready(name, root):
         tokens.nth(min(4, tokens.count() - 1)).hover()
         root.locator(".g4-choice").first.wait_for()
     elif name == "routing":
-        root.get_by_role("button", name="Load", exact=True).click()
+        root.locator("button[data-value=load]").click()
     elif name == "attention":
         root.get_by_role("button", name="Zoom to token").click()
         root.page.mouse.move(0, 0)

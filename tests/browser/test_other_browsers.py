@@ -43,7 +43,7 @@ const canvases = [...document.querySelectorAll(arguments[0] + " canvas")]
   .filter((canvas) => canvas.width > 20 && canvas.offsetParent);
 return canvases.length > 0 && canvases.every((canvas) => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  return new Set(new Uint32Array(data.buffer)).size > 2;
+  return new Set(new Uint32Array(data.buffer)).size > 1;
 });"""
 FILE = """
 const [selector, kind] = arguments, target = document.querySelector(selector);
@@ -197,7 +197,7 @@ def pages(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", WIDGETS)
-def test_a_snapshot_is_alive(other, pages, name):
+def test_a_snapshot_works(other, pages, name):
     other.driver.get(f"{pages}/{name}.html")
     other.wait("return document.querySelector(arguments[0])?.offsetHeight > 100", f".g4-{name}")
     if name in ("attention", "routing"):
@@ -264,7 +264,7 @@ def talk(other, tmp_path):
     chips = "return document.querySelectorAll('.g4-prompt .g4-attached:not(.g4-is-bad)').length"
     photo = tmp_path / "photo.png"
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(photo)
-    picker = ".g4-prompt input[type=file]"
+    picker = ".g4-prompt [aria-label='Files to attach']"
     other.js("document.querySelector(arguments[0]).hidden = false", picker)
     other.driver.find_element(By.CSS_SELECTOR, picker).send_keys(str(photo))
     other.wait(f"{chips} === 1")
