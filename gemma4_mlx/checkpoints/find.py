@@ -20,6 +20,8 @@ _ADAPTERS = ("adapters.safetensors", "adapter_model.safetensors", "adapter_model
 #: GGUF files that are no model: towers, and all parts of a split one but the first.
 _SIDE_GGUF = re.compile(r"mmproj|-(?!00001)\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+#: A GGUF file of a repository, by its path there.
+_REPO_GGUF = re.compile(rf"({_REPO_ID.pattern})/((?:\w[\w.-]*/)*\w[\w.-]*\.gguf)")
 _INDEX = "model.safetensors.index.json"
 _SMALL_FILES = [
     "config.json",
@@ -69,6 +71,8 @@ def find(path_or_repo: str | Path | None, revision: str | None = None) -> Path:
             return _folder(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be looked into: {error.strerror}") from None
+    if gguf := _REPO_GGUF.fullmatch(path_or_repo):
+        return _download(gguf[1], revision, gguf[2])
     if not _REPO_ID.fullmatch(path_or_repo):
         raise CheckpointError(
             f"{path_or_repo!r} is no folder here, and not the id of a repository either "
@@ -143,8 +147,29 @@ def _snapshot(folder: Path) -> Path:
     return snapshots[0]
 
 
-def _download(repo: str, revision: str | None) -> Path:
-    """Fetch what is needed of a repository into the hub's cache; resumes what was cut off."""
+def _only_gguf(repo: str, names: list[str]) -> str | None:
+    """The one GGUF model among a repository's files; None where there is none."""
+    ggufs = [n for n in names if n.endswith(".gguf") and not _SIDE_GGUF.search(n)]
+    if len(ggufs) > 1:
+        raise CheckpointError(
+            f"{repo} holds {len(ggufs)} GGUF files; name one, as in {repo}/{ggufs[0]}: "
+            + ", ".join(ggufs)
+        )
+    return ggufs[0] if ggufs else None
+
+
+def _parts(file: str) -> list[str]:
+    """The files of a GGUF model that may be split, as patterns."""
+    escaped = re.sub(r"([*?[])", r"[\1]", file)
+    return [re.sub(r"-00001-of-(\d{5})\.gguf$", r"-*-of-\1.gguf", escaped)]
+
+
+def _download(repo: str, revision: str | None, file: str | None = None) -> Path:
+    """Fetch what is needed of a repository into the hub's cache; resumes what was cut off.
+
+    Args:
+        file: a GGUF file of it, which then is all that is needed.
+    """
     import huggingface_hub
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -160,9 +185,17 @@ def _download(repo: str, revision: str | None) -> Path:
         )
 
     try:
+        if file:
+            return fetch(_parts(file)) / file
         folder = fetch(_SMALL_FILES)
-        fetch(_weight_files(folder, Gemma4Config.from_file(folder)))
-        return folder
+        if (folder / "config.json").is_file():
+            fetch(_weight_files(folder, Gemma4Config.from_file(folder)))
+            if any(folder.rglob("*.safetensors")):
+                return folder
+        names = huggingface_hub.list_repo_files(repo, revision=revision)
+        if file := _only_gguf(repo, names):
+            return fetch(_parts(file)) / file
+        return folder  # reading it says what is missing
     except GatedRepoError:
         reason = "its licence must be accepted on its page, and `hf auth login` run here"
     except RevisionNotFoundError:

@@ -47,9 +47,9 @@ def load(
 
     Args:
         path_or_repo: a folder with ``config.json`` and safetensors, a GGUF file, or a repository
-            of the Hugging Face hub such as ``"google/gemma-4-E2B-it"``, fetched if it is not
-            cached. None is the embedded teaching model, or what ``GEMMA4_MODEL`` names in the
-            environment.
+            of the Hugging Face hub such as ``"google/gemma-4-E2B-it"`` (or a GGUF file of one,
+            ``"org/name/file.gguf"``), fetched if it is not cached. None is the embedded teaching
+            model, or what ``GEMMA4_MODEL`` names in the environment.
         bits: quantize the text weights to so many bits (8, 6, 5, 4, 3, 2) while reading; peak
             memory is the quantized size and one block. The router keeps 8 bits, vision and
             audio their 16.

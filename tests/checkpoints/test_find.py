@@ -42,7 +42,11 @@ def hub(tmp_path, monkeypatch):
                 shutil.copy(file, cache)
         return str(cache)
 
+    def list_repo_files(repo, revision=None):
+        return [file.name for file in remote.iterdir()]
+
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_repo_files)
     return SimpleNamespace(remote=remote, cache=cache, asked=asked)
 
 
@@ -180,3 +184,48 @@ def test_an_adapter_is_no_model(file, tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "google/x"}')
     with pytest.raises(CheckpointError, match=r"adapter.*google/x"):
         g4.load(tmp_path)
+
+
+class TestGGUFRepositories:
+    """With config.json and without; one model beside its towers, or several."""
+
+    @pytest.fixture
+    def names(self, hub):
+        files = pytest.importorskip("gguf_files")
+        text = tiny.TEXT_CONFIG
+        for file in hub.remote.iterdir():
+            file.unlink()
+
+        def put(*names, config=False):
+            weights = files.text_weights(text)
+            for name in names:
+                files.write(hub.remote / name, text, weights, lambda *_: "F32")
+            (hub.remote / "mmproj-F16.gguf").write_bytes(b"GGUF")
+            if config:
+                (hub.remote / "config.json").write_text(json.dumps(text))
+
+        return put
+
+    @pytest.mark.parametrize("config", [True, False])
+    def test_one(self, config, hub, names):
+        names("gemma-4-E2B_q4_0-it.gguf", config=config)
+        assert g4.load(REPO).source == REPO
+        assert not (hub.cache / "mmproj-F16.gguf").exists()
+
+    def test_several(self, hub, names):
+        names("m-Q4_K_M.gguf", "m-Q8_0.gguf")
+        with pytest.raises(CheckpointError, match=rf"2 GGUF files; name one, as in {REPO}/m-Q"):
+            g4.load(REPO)
+        g4.load(f"{REPO}/m-Q8_0.gguf")
+        assert [file.name for file in hub.cache.glob("*.gguf")] == ["m-Q8_0.gguf"]
+
+    def test_none(self, hub, names):
+        names()
+        with pytest.raises(ConfigError, match=r"config\.json does not exist"):
+            g4.load(REPO)
+
+    def test_a_path_that_leads_out_is_no_name(self, hub):
+        for name in (f"{REPO}/../x.gguf", f"{REPO}//x.gguf", "a/b/c/d"):
+            with pytest.raises(CheckpointError, match="no folder here"):
+                g4.load(name)
+        assert hub.asked == []

@@ -261,6 +261,31 @@ def test_scales_that_no_scale_of_mlx_takes_in(schemes, tmp_path):
     assert not hasattr(experts.up_proj, "bits") and experts.gate_proj.mode == "nvfp4"
 
 
+def test_reordered_columns(schemes, tmp_path):
+    """``weight_g_idx``: which group a column belongs to, as act-order quantizers store it."""
+    stored, _ = schemes("int4_asymmetric")
+    path = "model.language_model.layers.1.mlp.up_proj."
+    order = np.random.default_rng(0).permutation(128)
+
+    def reorder(tensors):
+        index = (order // 32).astype(np.int32)
+        return tensors | {path + "weight_g_idx": ("I32", [128], index.tobytes())}
+
+    model = g4.load(changed(stored, tmp_path, reorder))
+    got = np.array(model.layers[1].mlp.up_proj.weight)
+    tensors = mx.load(str(stored / "model.safetensors"))
+    packed, scales = tensors[path + "weight_packed"], tensors[path + "weight_scale"]
+    zeros = tensors[path + "weight_zero_point"].view(mx.uint32)
+    nibbles = np.arange(0, 32, 4, dtype=np.uint32)
+    codes = (np.array(packed.view(mx.uint32))[..., None] >> nibbles & 15).reshape(192, 128)
+    zeros = (np.array(zeros)[:, None] >> nibbles[:, None] & 15).reshape(192, 4)
+    group = order // 32
+    wanted = (codes.astype(np.float32) - zeros[:, group]) * np.array(scales.astype(mx.float32))[
+        :, group
+    ]
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
 def test_decoded_weights_can_be_packed_again(schemes):
     stored, exact = schemes("fp8_row")
     model, same = g4.load(stored, bits=8), g4.load(exact)
