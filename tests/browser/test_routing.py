@@ -174,6 +174,7 @@ def test_the_tokens_experts_stand_beside_the_map(view, big):
     third = int(big.routing.experts[8, 30, 2])
     card = page.get_by_label("Chosen expert")
     card.locator("h4", has_text=f"Expert {third} of layer 8").wait_for()
+    page.locator(".g4-word[data-i='31']").hover()
     title = page.locator(".g4-word[data-i='31']").get_attribute("title")
     assert f"layer 8 · experts {int(big.routing.experts[8, 31, 0])} (" in title
     page.locator(".g4-word[data-i='31']").click()

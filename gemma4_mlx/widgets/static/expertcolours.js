@@ -36,19 +36,23 @@ export const hueOf = (group, dark) => (dark ? mixed(HUES[group] ?? [153, 153, 15
  * @param {Float32Array|null} difference load in B minus load in A, for "difference"
  */
 export function expertScheme(t, how, ink, difference = null) {
-  const zero = rgbOf(ink.zero), dark = ink.dark;
+  const zero = rgbOf(ink.zero), dark = ink.dark, cells = t.rows * t.E;
   if (how.view === "purpose") {
-    const strength = (i) => { const g = t.purpose(i); return g < 0 ? 0 : Math.max(0.35, Math.min(1, Math.log2(t.lift(g, i)) / 2)); };
+    const hues = t.groups.map((_, g) => hueOf(g, dark)), strengths = new Float32Array(cells);
+    for (let i = 0; i < cells; i++) { const g = t.purpose(i); if (g >= 0) strengths[i] = Math.max(0.35, Math.min(1, Math.log2(t.lift(g, i)) / 2)); }
     return {
       view: "purpose",
-      rgb: (i) => (t.unused(i) ? null : mixed(zero, hueOf(t.purpose(i), dark), strength(i))),
+      rgb: (i) => (t.unused(i) ? null : strengths[i] ? mixed(zero, hues[t.purpose(i)], strengths[i]) : zero),
       /** @param {Array<[number, number]>} chosen experts with their shares */
       token(chosen) {
         let sum = 0;
         const rgb = [0, 0, 0];
         for (const [i, share] of chosen) {
-          const s = strength(i) * share;
-          if (s > 0) { sum += s; hueOf(t.purpose(i), dark).forEach((v, c) => { rgb[c] += s * v; }); }
+          const s = strengths[i] * share;
+          if (!s) continue;
+          const hue = hues[t.purpose(i)];
+          sum += s;
+          for (let c = 0; c < 3; c++) rgb[c] += s * hue[c];
         }
         return sum > 0.02 ? { rgb: rgb.map((v) => v / sum), alpha: Math.min(1, sum * 1.25) } : null;
       },
@@ -61,12 +65,13 @@ export function expertScheme(t, how, ink, difference = null) {
     lift: (i) => (t.enough(how.group, i) ? Math.log2(Math.max(t.lift(how.group, i), 1e-3)) / LIMIT : NaN),
     difference: (i) => (high ? difference[i] / high : 0),
   }[how.view];
+  const values = Float32Array.from({ length: cells }, (_, i) => Math.max(-1, Math.min(1, value(i)))); // NaN stays
   return {
     view: how.view, high,
-    rgb(i) { const v = value(i); return Number.isNaN(v) ? (t.unused(i) ? null : zero) : diverging(v, dark); },
+    rgb(i) { const v = values[i]; return Number.isNaN(v) ? (t.unused(i) ? null : zero) : diverging(v, dark); },
     token(chosen) {
       let sum = 0, total = 0;
-      for (const [i, share] of chosen) { const v = value(i); if (!Number.isNaN(v)) { sum += share * Math.max(-1, Math.min(1, v)); total += share; } }
+      for (const [i, share] of chosen) if (!Number.isNaN(values[i])) { sum += share * values[i]; total += share; }
       const mean = total ? sum / total : 0;
       return Math.abs(mean) > 0.02 ? { rgb: diverging(mean * 1.6, dark), alpha: Math.min(1, 0.15 + Math.abs(mean) * 1.5) } : null;
     },

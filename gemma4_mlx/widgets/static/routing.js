@@ -113,7 +113,7 @@ function render({ model, el }) {
     try {
       const answer = await ask("strip", { layer, which });
       strips.set(key, { ...answer.content, bytes: bytesOf(answer.buffer).slice() });
-      text.repaint();
+      text.paintStrip();
     } catch (error) { if (!model.isStatic) show(error); }
   }
 
@@ -155,14 +155,15 @@ function render({ model, el }) {
       const strip = strips.get(`${side()} ${now.layer}`), row = rowOf(now.layer);
       if (!strip || !scheme) return null;
       const column = Math.min(strip.columns - 1, Math.floor((((from + to) / 2) * strip.columns) / length()));
-      let list = strip.lists?.[column];
-      if (!list) {
-        list = [];
+      const stamp = now.text === "map" ? scheme : now.expert;
+      if (strip.stamp !== stamp) { strip.stamp = stamp; strip.colours = []; }
+      if (strip.colours[column] === undefined) {
+        const list = [];
         for (let e = 0; e < E; e++) { const v = strip.bytes[column * E + e]; if (v) list.push([row * E + e, (v * strip.high) / 255]); }
-        (strip.lists ??= [])[column] = list;
+        const c = colourOf(list);
+        strip.colours[column] = c ? cssOf(c.rgb, Math.min(1, c.alpha * 1.2)) : null;
       }
-      const c = colourOf(list);
-      return c ? cssOf(c.rgb, Math.min(1, c.alpha * 1.2)) : null;
+      return strip.colours[column];
     },
   });
 
@@ -209,6 +210,7 @@ function render({ model, el }) {
     drawScale(legend, scheme, ink, typeof words === "function" ? words(t.groups[now.group].name) : words);
     map.redraw(); text.repaint(); drawOverlays(); drawRowTitle(); list.draw(); what?.draw();
   }
+  function reorder() { orders = []; map.redraw(); row.draw(); }
   function drawRowTitle() {
     const at = rowOf(now.layer), unused = t ? t.unusedIn(at) : 0;
     rowTitle.replaceChildren(`Layer ${now.layer}`, h("span", { class: "g4-note" }, `bars: load over even load (${formatPercent(k / E)} of the tokens), from ⅛ to 8 times${now.token === null ? "" : "; underlined: experts of the selected token, as far as their share of the gate"}${unused ? `; ${unused} of ${E} never used` : ""}`));
@@ -219,11 +221,11 @@ function render({ model, el }) {
   const byPicker = picker("Tokens by", m.groupings.map((g) => [g, g]), now.by, (value) => { now.by = value; now.group = now.filter.group = 0; loadGroups(); });
   const views = segmented("Colour", [["purpose", "What for", "The group of tokens that each expert is most clearly for"], ["load", "Load", "The share of the tokens that each expert worked on, over the even load"], ["lift", "Lift", "How much more each expert works on one group of tokens than on all"]], now.view, (value) => setView(value));
   const groupPicker = picker("for", [], "", (value) => setView("lift", Number(value)));
-  const orderPicker = picker("Order", [["purpose", "what for"], ["load", "load"], ["lift", "lift"], ["number", "number"]], now.order, (value) => { now.order = value; recolour(); });
+  const orderPicker = picker("Order", [["purpose", "what for"], ["load", "load"], ["lift", "lift"], ["number", "number"]], now.order, (value) => { now.order = value; reorder(); });
   const textPicker = picker("Text by", [["map", "all its experts"], ["expert", "the chosen expert"]], now.text, (value) => { now.text = value; text.repaint(); });
   const filterBox = h("input", { type: "checkbox", "aria-label": "Only experts above a lift" }), above = h("input", { type: "number", min: 1, max: 20, step: 0.5, value: 2, "aria-label": "Least lift" });
   const filterGroup = h("select", { "aria-label": "Group of the filter" });
-  const filterChanged = () => { now.filter = { on: filterBox.checked, above: Math.max(0, Number(above.value) || 0), group: Number(filterGroup.value) || 0 }; map.redraw(); if (now.order === "lift") recolour(); drawOverlays(); list.draw(); };
+  const filterChanged = () => { now.filter = { on: filterBox.checked, above: Math.max(0, Number(above.value) || 0), group: Number(filterGroup.value) || 0 }; reorder(); list.draw(); };
   for (const input of [filterBox, above, filterGroup]) input.addEventListener("change", () => { if (input !== filterBox) filterBox.checked = true; filterChanged(); }, { signal });
   function fillGroups() {
     for (const [select, value] of [[groupPicker.select, now.group], [filterGroup, now.filter.group]]) {

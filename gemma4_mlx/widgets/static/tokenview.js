@@ -211,7 +211,6 @@ export function tokenView(o) {
       const i = Number(node.dataset.i), colour = paint.background(i, false), mine = paint.text?.(i);
       node.style.backgroundColor = colour ?? "";
       node.style.color = mine ?? "";
-      node.title = paint.title(i);
       const label = paint.label?.(i);
       if (label) node.dataset.label = label; else delete node.dataset.label;
     }
@@ -275,7 +274,9 @@ export function tokenView(o) {
   });
   text.addEventListener("pointerover", (event) => {
     const node = event.target.closest?.(".g4-word");
-    if (node) o.onHover?.(Number(node.dataset.i));
+    if (!node) return;
+    node.title = o.paint().title(Number(node.dataset.i)); // said when asked for: 512 are not written each time
+    o.onHover?.(Number(node.dataset.i));
   });
   text.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -12, ArrowDown: 12, Home: -1e9, End: 1e9, PageUp: -PAGE, PageDown: PAGE }[event.key];
@@ -320,7 +321,7 @@ export function tokenView(o) {
   const resized = new ResizeObserver(() => paintStrip());
   resized.observe(strip);
   return {
-    root, show, select, repaint, words, nameOf, search,
+    root, show, select, repaint, paintStrip, words, nameOf, search,
     get selected() { return selected; },
     get span() { return span; },
     /** Throw away what was loaded: the trace grew or changed. */
