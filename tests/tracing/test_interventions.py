@@ -11,6 +11,8 @@ from gemma4_mlx.errors import InterventionError
 from gemma4_mlx.tracing import ActivationPlan
 from gemma4_mlx.tracing.plans import KEEPABLE
 
+pytestmark = pytest.mark.float32
+
 LAYER = 3
 
 

@@ -90,7 +90,7 @@ def test_a_trace_knows_sharp_attention(measured, deviation, sizes, seed, on_cpu)
         return value * scale[layer] if name == "queries" else None
 
     cache, at = model.make_cache(), 0
-    with model._taps.observing(sharpen, first=True), model.observe(recorder):
+    with model.observe(sharpen), model.observe(recorder):
         for size in [*sizes, n]:
             model(tokens[:, at : at + size], cache=cache)
             at = min(at + size, n)
