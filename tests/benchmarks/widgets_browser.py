@@ -62,9 +62,10 @@ CLICK = """(share) => {
 SEARCH = """(text) => {
   const field = g4Root().querySelector(".g4-search");
   field.value = text;
-  const before = document.querySelector(".g4-tokenview [role=status]").textContent;
+  const status = g4Root().querySelector(".g4-tokenview [role=status]");
+  status.textContent = "";
   return g4Measure(() => field.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true })),
-    () => document.querySelector(".g4-tokenview [role=status]").textContent !== before);
+    () => status.textContent !== "");
 }"""  # noqa: E501
 SORT = "() => g4Measure(() => g4Root().querySelector('.g4-headtools input').click(), () => true)"
 COLOUR = """(k) => g4Measure(() => {

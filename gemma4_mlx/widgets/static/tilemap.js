@@ -501,7 +501,7 @@ export function tileMap(o) {
       tiles.clear(); asking?.controller.abort();
       asking = null; rangeFor = "";
       if (first) view = { x: 0, y: 0, scale: fitScale() };
-      moved();
+      clamp(); draw(); request(); // before whatever else is asked about the head
     },
     setScale(scale) { colour.scale = scale; rangeFor = ""; draw(); },
     setParts(list) { parts = list; draw(); },
