@@ -64,6 +64,7 @@ def test_recording_changes_no_bit(name, checkpoint):
             assert np.array_equal(a, b)
 
 
+@pytest.mark.float32
 def test_routing_is_what_the_router_chose(everything):
     model, reference = everything
     seen = {}
@@ -91,6 +92,7 @@ def test_routing_is_what_the_router_chose(everything):
             assert want == got
 
 
+@pytest.mark.float32
 def test_router_agrees_with_transformers(checkpoint):
     reference = checkpoint("moe")
     model = g4.load(reference.folder)
@@ -103,6 +105,7 @@ def test_router_agrees_with_transformers(checkpoint):
     assert (np.sort(routing.experts) == best).mean() > 0.999
 
 
+@pytest.mark.float32
 def test_decode_steps_are_appended_and_timed(everything):
     model, reference = everything
     tokens, cache = mx.array(reference.ids), model.make_cache()
@@ -154,6 +157,7 @@ def test_other_recorders_say_that_they_cannot_step_back(everything, parts):
             model(tokens[:, 10:14], cache=cache)
 
 
+@pytest.mark.float32
 def test_lens_is_the_models_own_prediction_at_the_last_layer(everything):
     model, reference = everything
     tokens, cache = mx.array(reference.ids), model.make_cache()
@@ -197,6 +201,7 @@ def test_lens_of_chosen_positions(everything):
         recorder.trace()
 
 
+@pytest.mark.float32
 def test_activations_are_the_taps(everything):
     model, reference = everything
     recorder = Recorder(model, TracePlan(activations=ActivationPlan(layers=(1, 6))))

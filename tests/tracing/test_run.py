@@ -252,12 +252,12 @@ def test_a_long_context(model, n):
     attention = trace.attention
     assert attention.width == n // 256 and attention.edges[-1] == n
     for layer in (0, 2):
-        q, k = attention.layer(layer).queries, attention.layer(layer).keys
         window = attention.layer(layer).window or n
         for head in (0, 3):
+            q, k = attention.queries(layer, head), attention.keys(layer, head)
             for query in (n - 1, n // 2 + 1):
                 low = max(0, query - window + 1)
-                scores = k[head // 2, low : query + 1].astype(np.float64) @ q[head, query]
+                scores = k[low : query + 1].astype(np.float64) @ q[query]
                 exact = np.exp(scores - scores.max())
                 exact /= exact.sum()
                 row = attention.row(layer, head, query)
