@@ -59,6 +59,7 @@ export function expertList(o) {
       h("td", {}, `L${o.layers[r.layer]}`), h("td", {}, h("button", { type: "button", class: "g4-quiet g4-pickexpert", "aria-label": `Choose expert ${r.expert} of layer ${o.layers[r.layer]}` }, String(r.expert))), h("td", {}, r.for), h("td", { class: "g4-number" }, times(r.lift)), h("td", { class: "g4-number" }, formatPercent(r.load)), h("td", { class: "g4-number" }, times(r.ratio))));
     const at = body.scrollTop;
     body.replaceChildren(h("table", { class: "g4-table g4-sticky" }, h("caption", { class: "g4-hidden" }, "Experts"), h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...lines)),
+      rows.length ? "" : h("p", { class: "g4-note" }, filter.on ? "No expert passes." : "None clearly: it takes more tokens of several groups. Loads say more here."),
       rows.length > LISTED ? h("p", { class: "g4-note" }, `the first ${LISTED} of ${formatCount(rows.length)}`) : "");
     body.scrollTop = at;
   }

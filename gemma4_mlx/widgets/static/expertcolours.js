@@ -97,7 +97,7 @@ export function drawScale(canvas, scheme, ink, words) {
   const bar = scheme.view === "purpose" ? 0 : 260, width = bar ? 760 : 104, height = bar ? 34 : 18, context = sizeCanvas(canvas, width, height);
   context.clearRect(0, 0, width, height);
   context.font = `12px ${ink.font}`; context.textBaseline = "top";
-  for (let x = 0; x < bar; x++) { context.fillStyle = cssOf(diverging((2 * x) / (bar - 1) - 1, ink.dark)); context.fillRect(x, 2, 1, 12); }
+  for (let x = 0; x < bar; x++) { context.fillStyle = cssOf(diverging((2 * x) / (bar - 1) - 1, ink.dark)); context.fillRect(x, 2, bar - x, 12); } // the rest is drawn over: no seams
   const left = bar ? bar + 14 : 0;
   context.fillStyle = hatch(context, ink); context.fillRect(left, 2, 24, 12);
   context.strokeStyle = ink.line; context.lineWidth = 1; context.strokeRect(left + 0.5, 2.5, 23, 11);
