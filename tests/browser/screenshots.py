@@ -54,11 +54,13 @@ for text in ("Please count from 3 to 9.", "What is 27 + 15?"):
     widget.wait()
 widget
 """
+# Code, sums and prose in turns, so that experts have something to differ in.
 ROUTING = """
-trace, note, _ = needle(attention=None)
-layer = int(trace.routing.layers[int(trace.routing.entropy().argmax())])
-experts = trace.routing.at(layer)[0]
-trace.selection.update(layer=layer, token=note.start, expert=int(experts[note.start, 0]))
+code = "```python\\ndef add(apple, pear):\\n    return apple + pear\\n```\\n"
+sums = "What is 27 + 15? 27 + 15 = 42. What is 8 + 6? 8 + 6 = 14.\\n"
+prose = "A moon finds a quiet garden. In the morning the owl sleeps near a green hill.\\n"
+trace = g4.trace(model, (code + sums + prose) * 3, attention=None)
+trace.selection.update(token=trace.tokens.find("return")[0].start)
 g4.widgets.Routing(trace, model=model)
 """
 # The head that looks from the word before the answer's value back to the note.
@@ -85,8 +87,6 @@ def ready(name, root):
         tokens.first.wait_for()
         tokens.nth(min(4, tokens.count() - 1)).hover()
         root.locator(".g4-choice").first.wait_for()
-    elif name == "routing":
-        root.locator("button[data-value=load]").click()
     elif name == "attention":
         root.get_by_role("button", name="Zoom to token").click()
         root.page.mouse.move(0, 0)
