@@ -10,8 +10,7 @@ import { lifelineOf } from "./lifeline.js";
  *   isStatic?: boolean }} Model  anywidget's model, or the snapshot's stand-in for it
  * @typedef {{ root: HTMLElement, signal: AbortSignal, cleanup: () => void,
  *   announce: (text: string) => void, tip: Tip, isStatic: boolean,
- *   ink: () => Ink, onInk: (callback: (ink: Ink) => void) => void,
- *   onTheme: (callback: () => void) => void }} View
+ *   ink: () => Ink, onInk: (callback: (ink: Ink) => void) => void }} View
  * @typedef {{ show(x: number, y: number, content: Node | string): void, hide(): void,
  *   element: HTMLElement }} Tip
  */
@@ -212,7 +211,7 @@ export function mount(model, el, name) {
   const { ink, onInk } = followInk(root, signal);
   const tip = makeTip(root, signal);
   return {
-    root, signal, isStatic, tip, ink, onInk, onTheme: onInk,
+    root, signal, isStatic, tip, ink, onInk,
     announce: throttledText(live),
     cleanup: () => {
       abort.abort();
@@ -284,17 +283,20 @@ function followInk(root, signal) {
     if (!ink.text) { requestAnimationFrame(look); return; } // our style sheet is still on its way
     const now = JSON.stringify(ink);
     if (now === known) return;
+    // A hidden page has no sizes to draw by; JupyterLab hides its own while themes change.
+    if (!root.clientWidth) { setTimeout(look, 250); return; }
     known = now;
     for (const callback of callbacks) callback(ink);
   };
   look();
-  const observer = new MutationObserver(look);
+  const soon = perFrame(look);
+  const observer = new MutationObserver(soon);
   const attributeFilter = ["class", "style", "theme", "data-theme", "data-jp-theme-light", "data-g4-theme"];
   for (const node of [document.documentElement, document.body]) {
     observer.observe(node, { attributes: true, attributeFilter });
   }
-  document.addEventListener("load", (event) => /** @type {any} */ (event.target).sheet && look(), { capture: true, signal });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", look, { signal });
+  document.addEventListener("load", (event) => /** @type {any} */ (event.target).sheet && soon(), { capture: true, signal });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", soon, { signal });
   onResize(root, look, signal); // from nothing to something: it came into the page, or back
   signal.addEventListener("abort", () => observer.disconnect());
   return {
@@ -318,7 +320,7 @@ export function readInk(root) {
     text: of("--g4-fg"), faint: of("--g4-muted"), line: of("--g4-line-strong"), thin: of("--g4-line"),
     panel: of("--g4-bg"), masked: of("--g4-sunken"), accent: of("--g4-accent"),
     zero: dark ? "#2a2d35" : "#e3e6ec", halo: dark ? "#000000" : "#ffffff",
-    font: style.fontFamily, mono: of("--g4-mono"),
+    font: style.fontFamily || "sans-serif", mono: of("--g4-mono"),
   };
 }
 
