@@ -69,7 +69,7 @@ function render({ model, el }) {
     },
     onPick: (cell) => { link.set({ token: cell.query }); map.setMark({ query: cell.query, key: cell.key }); },
     onView: drawState,
-    words: axisWords,
+    words: axisWords, onSize: (size) => offsets.resize(size),
   });
   /** In a snapshot: a tile it holds, or the finest one above it, or the head's small picture. */
   async function recordedTile([level, row, column]) {

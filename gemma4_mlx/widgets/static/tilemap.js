@@ -29,13 +29,14 @@ const SAMPLES = 512; // values of a tile that the colour scale is made from
  * @param {(cell: object|null) => void} o.onCell   the cell under the pointer or the cursor
  * @param {(cell: object) => void} o.onPick        a click, or Enter
  * @param {() => void} o.onView                    after each drawing: view, range, tiles missing
+ * @param {(size: {width: number, height: number}) => void} [o.onSize]
  * @param {(start:number, stop:number) => (string[]|null)} o.words  token texts, null while loading
  */
 export function tileMap(o) {
   const canvas = h("canvas", { class: "g4-map", tabindex: 0, role: "application", "aria-label": o.label, "aria-roledescription": "zoomable map" });
   const context = canvas.getContext("2d");
   let margin = FITTED, holder = null;
-  let n = 1, size = { width: 560, height: 560 };
+  let n = 1, size = { width: 0, height: 0 }; // until it is in the page
   let view = { x: 0, y: 0, scale: 1 };
   let geometry = { window: null, blocks: [], exact: 0, bin: 1 };
   let colour = { scale: "log", low: 0, high: 1, thresholds: null };
@@ -94,6 +95,7 @@ export function tileMap(o) {
 
   /** Ask for what is missing, in one message; an answer may hold a part of it, and asks on. */
   function request() {
+    if (!size.width) return;
     const z = level(), want = visibleTiles(z).filter(([a, i, j]) => !tiles.has(keyOf(a, i, j)));
     if (!want.length) return;
     const span = TILE * 2 ** z, p = plot(), top = topLevel();
@@ -223,10 +225,8 @@ export function tileMap(o) {
 
   function paint() {
     const ratio = window.devicePixelRatio || 1, p = plot(), ink = o.ink();
-    if (canvas.width !== Math.round(size.width * ratio) || canvas.height !== Math.round(size.height * ratio)) {
-      canvas.width = Math.round(size.width * ratio);
-      canvas.height = Math.round(size.height * ratio);
-    }
+    const wide = Math.round(size.width * ratio), high = Math.round(size.height * ratio);
+    if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, size.width, size.height);
     context.save();
@@ -486,7 +486,7 @@ export function tileMap(o) {
     size = { width, height: Math.min(width, 560, Math.max(360, innerHeight - 310)) };
     canvas.style.width = `${size.width}px`; canvas.style.height = `${size.height}px`;
     if (fitted) view.scale = fitScale();
-    moved();
+    moved(); o.onSize?.(size);
   });
 
   const state = () => ({ ...view, size, level: level(), n, ...colour, ...painted, fit: view.scale <= fitScale() * 1.01 });
