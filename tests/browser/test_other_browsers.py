@@ -52,8 +52,9 @@ canvas.getContext("2d").fillRect(20, 20, 40, 30);
 canvas.toBlob((blob) => {
   const files = new DataTransfer(), how = { bubbles: true, cancelable: true };
   files.items.add(new File([blob], kind + ".png", { type: "image/png" }));
+  // Firefox makes no paste event with files: the clipboard's data is put into a plain one.
   const event = kind === "drop" ? new DragEvent("drop", { ...how, dataTransfer: files })
-    : new ClipboardEvent("paste", { ...how, clipboardData: files });
+    : Object.defineProperty(new Event("paste", how), "clipboardData", { value: files });
   target.dispatchEvent(event);
 });"""
 
