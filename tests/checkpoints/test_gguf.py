@@ -366,3 +366,15 @@ class TestFiles:
                 read_plan(changed).gguf.tokenizer()
             except (CheckpointError, ConfigError) as error:
                 assert "m.gguf" in str(error)
+
+
+@pytest.mark.parametrize("name", ["textonly", "textonly_moe"])
+def test_transformers_own_answers(name, checkpoint, tmp_path):
+    """A model that transformers saved, converted tensor by tensor: the same logits."""
+    reference = checkpoint(name)
+    config = json.loads((reference.folder / "config.json").read_text())
+    weights = mx.load(str(reference.folder / "model.safetensors"))
+    stored = {n: np.array(v) for n, v in weights.items() if n != "lm_head.weight"}
+    gguf_files.write(tmp_path / "m.gguf", config, stored, lambda *_: "F32")
+    got = np.array(g4.load(tmp_path / "m.gguf")(mx.array(reference.ids)))
+    assert_close(got, reference.logits, 1e-4)
