@@ -64,7 +64,10 @@ def test_swapped_gate_and_up_projection_in_the_code(model, folder, monkeypatch):
     assert faults(model, folder) == {(i, "experts") for i in range(5)}
 
 
+@pytest.mark.float32
 def test_a_stale_scale(model, folder):
+    """One per cent: in 16 bits the layers' own comparison cannot tell it from rounding, and the
+    comparison of weights with files does."""
     model.layers[LAYER].layer_scalar = model.layers[LAYER].layer_scalar * 1.01
     assert faults(model, folder) == {(LAYER, "layer_scalar")}
     assert faults(model, folder, ("weights",)) == {(LAYER, "layer_scalar")}
