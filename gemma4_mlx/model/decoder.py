@@ -101,8 +101,9 @@ class TextDecoder(nn.Module):
         self.norm = RMSNorm(H, eps=config.rms_norm_eps)
 
     def embed(self, tokens: mx.array) -> mx.array:
-        """Scaled token embeddings (B, n, H)."""
-        return self.embed_tokens(tokens) * self.embed_scale
+        """Scaled token embeddings (B, n, H), in the model's type: MLX unpacks block floating point
+        to bfloat16 whatever that is."""
+        return self.embed_tokens(tokens).astype(self.norm.weight.dtype) * self.embed_scale
 
     def per_layer_inputs(self, tokens: mx.array, x: mx.array) -> mx.array:
         """The small extra embedding that every layer receives: (B, n, L, P).
@@ -112,7 +113,8 @@ class TextDecoder(nn.Module):
         """
         B, n = tokens.shape
         L, P = self.config.num_hidden_layers, self.config.hidden_size_per_layer_input
-        looked_up = (self.embed_tokens_per_layer(tokens) * math.sqrt(P)).reshape(B, n, L, P)
+        looked_up = self.embed_tokens_per_layer(tokens).astype(x.dtype) * math.sqrt(P)
+        looked_up = looked_up.reshape(B, n, L, P)
         projected = scaled(
             self.per_layer_model_projection(x), mx.array(self.config.hidden_size**-0.5)
         )
