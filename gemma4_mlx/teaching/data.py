@@ -20,6 +20,7 @@ MAKERS = {
     "chat": talk.chat, "count": talk.count, "sentence": talk.sentence, "sums": talk.sums,
     "drill": talk.drill, "chain": talk.chain, "two_step": talk.two_step, "code": talk.code,
     "needle": recall.needle, "tools": tools.tools, "toolbox": tools.toolbox,
+    "considered": tools.considered,
     "scene": pictures.scene, "grid": pictures.grid, "quiz": pictures.quiz,
     "digit": pictures.digit, "tones": sounds.tones, "speech": sounds.speech,
 }  # fmt: skip

@@ -16,7 +16,9 @@
 8. *rest* and *settle*: what that has left behind, at low rates;
 9. *copy* and *keep*: tool calls, for which another head is shown what to copy, while routing is
    encouraged less to follow the domains. All four begin by giving experts that have no tokens
-   some (reference.Routing.revive).
+   some (reference.Routing.revive);
+10. *consider*: with thinking on, a tool's result is thought about, and the thought is closed
+   before the answer. It begins from the weights as they are exported, with a new optimizer.
 """
 
 from dataclasses import dataclass
@@ -56,12 +58,14 @@ REST = {
 SETTLE = {**REST, "tools": 0.22, "two_step": 0.11}
 COPY = {**SETTLE, "tools": 0.25, "tones": 0.03, "needle:2600": 0.015, "needle:5000": 0.03}
 KEEP = {**COPY, "tools": 0.28, "tones": 0.04}
+CONSIDER = {**KEEP, "tools": 0.2, "considered": 0.18}
 
 # Mean tokens of a sample: the mixes above are shares of tokens, not of samples.
 LENGTH = {
     "needle": 205, "needle:700": 720, "needle:1300": 1330, "needle:2600": 2640,
-    "needle:5000": 5050, "tools": 198, "toolbox": 350, "scene": 118, "grid": 141, "quiz": 240,
-    "digit": 89, "tones": 58, "speech": 52, "sums": 67, "drill": 106, "chain": 88, "two_step": 43,
+    "needle:5000": 5050, "tools": 198, "toolbox": 350, "considered": 223,
+    "scene": 118, "grid": 141, "quiz": 240, "digit": 89,
+    "tones": 58, "speech": 52, "sums": 67, "drill": 106, "chain": 88, "two_step": 43,
     "code": 50, "count": 36, "sentence": 53, "chat": 69, "pairs": 43, "repeat": 34,
 }  # fmt: skip
 POOLS = {"tones": 4000, "speech": 2000}  # made once, drawn again and again
@@ -78,6 +82,7 @@ class Stage:
     looking: float = 0.0  # weight of the loss on where two heads look
     frozen: bool = False  # the towers stay as they are
     revived: bool = False  # it begins by giving experts that have no tokens some (reference.py)
+    fresh: bool = False  # it begins from the weights as exported, with a new optimizer
     averaged: bool = False  # it ends in the mean of the weights before and after it
 
 
@@ -94,7 +99,9 @@ STAGES = [
     Stage("settle", 260, (0.06, 0.003), SETTLE, 0.06, 0.08, looking=0.1, frozen=True, revived=True),
     Stage("copy", 500, (0.14, 0.007), COPY, 0.06, 0.03, looking=0.15, frozen=True, revived=True),
     Stage("keep", 600, (0.12, 0.006), KEEP, 0.06, 0.02, looking=0.15, frozen=True, revived=True),
-]
+    Stage("consider", 300, (0.08, 0.004), CONSIDER, 0.06, 0.02, looking=0.15, frozen=True,
+          revived=True, fresh=True),
+]  # fmt: skip
 STEPS = sum(stage.steps for stage in STAGES)
 WARM = 60  # steps
 
@@ -109,6 +116,11 @@ def stage_at(step: int, total: int = STEPS) -> tuple[Stage, float]:
     first, last = stage.rate
     rate = first + (last - first) * (at - start) / stage.steps
     return stage, rate * min(1.0, (step + 1) / WARM)
+
+
+def first_step(stage: Stage) -> int:
+    """The step of a full run at which a stage begins."""
+    return sum(earlier.steps for earlier in STAGES[: STAGES.index(stage)])
 
 
 def weights(stage: Stage) -> dict[str, float]:

@@ -46,6 +46,12 @@ def value(sample: Sample, text: str) -> bool:
     return text.rstrip(". ").endswith(" " + sample.check["value"])
 
 
+def after_thought(sample: Sample, text: str) -> bool:
+    """The thought is closed, and the answer behind it is the right one."""
+    _, closed, answer = text.rpartition("<channel|>")
+    return bool(closed) and answer == sample.answer.rpartition("<channel|>")[-1]
+
+
 def first_part(sample: Sample) -> Sample:
     """A tool sample cut after its call, so that the call is what is asked."""
     end = next(i for i, (_, learn) in enumerate(sample.parts) if learn)
@@ -86,6 +92,7 @@ SKILLS = [
     Skill("needle, 1K", "needle", 0.95, value, options={"tokens": 1000, "keys": 5}),
     Skill("tool call", "tools", 0.90, call=True),
     Skill("tool answer", "tools", 0.90),
+    Skill("tool answer, thinking", "considered", 0.90, after_thought),
     *(  # one question: an earlier answer would give the later one away
         Skill(
             f"picture {name}",

@@ -209,27 +209,34 @@ def _draw(rng):
     return tool, str(request), _plain(arguments), _plain(result), answer
 
 
-def _spoken(tool, arguments, result, answer):
-    """(the call, the model's turn: call, result, answer)."""
+def _spoken(tool, arguments, result, answer, thinking=False):
+    """(the call, the model's turn: call, result, answer).
+
+    With thinking on the template opens a thought behind a result: the model says in it what the
+    result is, and closes it before it answers.
+    """
     wanted = call(tool["name"], arguments)
-    return wanted, [
-        (wanted + "<|tool_response>", True),
-        (response(tool["name"], result), False),
-        (answer, True),
-    ]
+    told = response(tool["name"], result)
+    if thinking:
+        values = result.values() if isinstance(result, dict) else [result]
+        told += "<|channel>thought\n"
+        answer = f"The result is {', '.join(map(str, values))}.\n<channel|>{answer}"
+    return wanted, [(wanted + "<|tool_response>", True), (told, False), (answer, True)]
 
 
 def _copies(parts, drawn) -> list[tuple[int, int, int, int, int]]:
-    """Where the calls' names, parameters and values come from (Sample.copies).
+    """Where the learned calls' names, parameters and values come from (Sample.copies).
 
     The first part holds the declarations; right before each call stands its request.
     """
     found = []
     head, drawn = parts[0][0], iter(drawn)
-    for part, (text, _) in enumerate(parts):
+    for part, (text, learn) in enumerate(parts):
         if not text.startswith("<|tool_call>"):
             continue
         tool, _, arguments, *_ = next(drawn)
+        if not learn:
+            continue
         request, name = parts[part - 1][0], tool["name"]
         declared = head.index(f"declaration:{name}{{")
         where = declared + len("declaration:")
@@ -290,3 +297,25 @@ def toolbox(rng) -> Sample:
         turns.append((request, spoken))
     parts = conversation(turns, "", declared)
     return Sample("tools", "toolbox", keys, parts, copies=_copies(parts, drawn))
+
+
+def considered(rng) -> Sample:
+    """Thinking on: a tool is called, and its result is thought about before the answer.
+
+    At times another call and its answer came earlier; thoughts of earlier turns are not kept.
+    """
+    drawn = [_draw(rng)]
+    if rng.random() < 0.3 and (earlier := _draw(rng))[0]["name"] != drawn[0][0]["name"]:
+        drawn.insert(0, earlier)
+    declared = [one[0] for one in drawn]
+    if rng.random() < 0.5 and (other := _draw(rng)[0])["name"] not in [t["name"] for t in declared]:
+        declared.append(other)
+    declared = [declared[i] for i in rng.permutation(len(declared))]
+    keys, turns = [], []
+    for number, (tool, request, arguments, result, answer) in enumerate(drawn, 1):
+        wanted, spoken = _spoken(tool, arguments, result, answer, number == len(drawn))
+        keys.append(f"tool {wanted}")
+        turns.append((request, spoken))
+    system = rng.choice(["", "", "You are a helpful assistant."])
+    parts = conversation(turns, system, declared, thinking=True, learn_from=len(turns) - 1)
+    return Sample("tools", "considered", keys, parts, copies=_copies(parts, drawn))

@@ -2,10 +2,12 @@
 
     python -m gemma4_mlx.teaching.train --work build/teaching        # the whole thing
     python -m gemma4_mlx.teaching.train --steps 200 --smoke          # a short check
+    python -m gemma4_mlx.teaching.train --after FOLDER               # the last stage alone
 
-Seeded; killed at any time it goes on from its last checkpoint in the work folder when started
-again. Every step's samples depend on the seed and the step's number alone. The result is an
-ordinary Gemma 4 checkpoint folder (export.py).
+The last stage begins from the weights as they are exported, so that it can also follow an earlier
+run of the stages before it. Seeded; killed at any time it goes on from its last checkpoint in the
+work folder when started again. Every step's samples depend on the seed and the step's number
+alone. The result is an ordinary Gemma 4 checkpoint folder (export.py).
 """
 
 import argparse
@@ -108,8 +110,11 @@ class Trainer:
             self.average()
         for tower in (self.model.model.vision_tower, self.model.model.audio_tower):
             tower.requires_grad_(not stage.frozen)
-        if stage.revived and schedule.stage_at(self.step - 1, self.steps)[0] is not stage:
-            self.revive(stage)
+        if schedule.stage_at(self.step - 1, self.steps)[0] is not stage:
+            if stage.fresh:
+                self.refresh()
+            if stage.revived:
+                self.revive(stage)
         samples = self.stream.step(self.step, schedule.weights(stage), self.tokens)
         learned = sum(sum(s.learn) for s in samples)
         looks = sum(len(s.looks) for s in samples)
@@ -186,6 +191,25 @@ class Trainer:
         self.before = None
         self.optimizer = Optimizer(self.model)  # its momentum was other weights'
 
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Begin a stage with what a checkpoint folder holds, and no more."""
+        for value in self.model.state_dict().values():
+            value.copy_(value.to(torch.bfloat16))
+        self.optimizer = Optimizer(self.model)
+        self.routing.load = None
+
+    def begin_after(self, folder: Path) -> None:
+        """Take the weights of a checkpoint whose training ended where the last stage begins."""
+        from safetensors.torch import load_file
+
+        missing, unknown = self.model.load_state_dict(
+            load_file(folder / "model.safetensors"), strict=False
+        )
+        if unknown or set(missing) - {"lm_head.weight"}:  # tied to the embedding
+            raise SystemExit(f"{folder} is no teaching model: {[*missing, *unknown]}")
+        self.step = schedule.first_step(schedule.STAGES[-1])
+
     def export(self, folder: Path) -> None:
         size = export.export(self.model, self.stream.encode.tokenizer, folder)
         print(f"exported {size / 1e6:.1f} MB at step {self.step}", flush=True)
@@ -213,13 +237,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=schedule.STEPS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
+    parser.add_argument("--after", type=Path, help="the last stage alone, from this checkpoint")
     parser.add_argument("--smoke", action="store_true", help="text only, and write nothing")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
     pools = {} if arguments.smoke else schedule.POOLS
-    stream = data.Stream(get_tokenizer(arguments.work), arguments.seed, pools, arguments.work)
+    tok = tokenizer.load(arguments.after) if arguments.after else get_tokenizer(arguments.work)
+    stream = data.Stream(tok, arguments.seed, pools, arguments.work)
     trainer = Trainer(stream, arguments.work, arguments.seed, arguments.steps, arguments.smoke)
     print(f"{reference.parameters(trainer.model):,} parameters", flush=True)
     if arguments.smoke:
@@ -227,6 +253,8 @@ def main() -> None:
         return
     if trainer.resume():
         print(f"going on at step {trainer.step}", flush=True)
+    elif arguments.after:
+        trainer.begin_after(arguments.after)
     trainer.run(folder=arguments.out)
     trainer.export(arguments.out)
 

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from gemma4_mlx.chat.calls import QUOTE, read_call
 from gemma4_mlx.teaching import (
     CHECKPOINT,
     data,
@@ -20,7 +21,7 @@ from gemma4_mlx.teaching import (
     tokenizer,
 )
 
-TEXT = ["chat", "count", "sentence", "sums", "two_step", "code", "needle", "tools"]
+TEXT = ["chat", "count", "sentence", "sums", "two_step", "code", "needle", "tools", "considered"]
 PRACTICE = ["drill", "chain", "toolbox", "grid", "quiz"]  # asked in training alone
 
 
@@ -52,6 +53,14 @@ def test_an_evaluation_set_is_the_same_every_time():
     assert [s.prompt for s in skills.draw(skill, samples=5)] == [
         s.prompt for s in skills.draw(skill, samples=5)
     ]
+
+
+def test_a_thought_must_be_closed_before_the_answer():
+    sample = data.make("considered", np.random.default_rng(1), "test")
+    answer = sample.answer.partition("<channel|>")[2]
+    judge = skills.after_thought
+    assert judge(sample, sample.answer) and judge(sample, f"Hm.\n<channel|>{answer}")
+    assert not judge(sample, answer) and not judge(sample, f"Hm.\n<channel|>{answer}!")
 
 
 def test_training_text_is_what_the_chat_template_renders():
@@ -86,6 +95,44 @@ def test_a_tool_loop_in_the_chat_format():
         "<|tool_call>call:get_age{name:<|\"|>Ada<|\"|>}<tool_call|><|tool_response>"
         "response:get_age{value:36}<tool_response|>36.<turn|>"
     )  # fmt: skip
+
+
+def test_a_considered_result_is_what_the_chat_template_renders():
+    """Thoughts of the last turn alone, and one that the template opens behind the result."""
+    from gemma4_mlx.processing.template import render as rendered
+
+    rng, turns = np.random.default_rng(3), set()
+    for _ in range(30):
+        parts = [text for text, _ in data.make("considered", rng).parts]
+        text = "".join(parts)
+        messages, found = [], re.findall(
+            r"user\n(.*?)<turn\|>\n<\|turn>model\n<\|tool_call>call:(\w+)(\{.*?\})<tool_call\|>"
+            r"<\|tool_response>response:\w+(\{.*?\})<tool_response\|>(?:(<)\|channel|(.*?)<turn)",
+            text,
+        )  # fmt: skip
+        for asked, name, arguments, result, _, answer in found:
+            arguments, result = (read_call(spell(f"f{t}"))[1] for t in (arguments, result))
+            call = {"function": {"name": name, "arguments": arguments}}
+            messages += [
+                {"role": "user", "content": asked},
+                {"role": "assistant", "tool_calls": [call],
+                 "tool_responses": [{"name": name, "response": result}]},
+            ]  # fmt: skip
+            messages += [{"role": "assistant", "content": answer}] if answer else []
+        prompt = rendered(messages, thinking=True).text
+        assert (
+            text[: -len(parts[-1])].partition("<|turn>user")[2]
+            == prompt.partition("<|turn>user")[2]
+        )
+        assert re.fullmatch(r"The result is .+\.\n<channel\|>.+<turn\|>", parts[-1])
+        turns.add(len(found))
+    assert turns == {1, 2}
+
+
+def spell(text):
+    """Pieces for read_call: a mark for each string delimiter."""
+    pieces = text.split('<|"|>')
+    return [x for piece in pieces[:-1] for x in (piece, QUOTE)] + pieces[-1:]
 
 
 def test_learned_tokens_are_the_models_words_alone():
@@ -204,7 +251,7 @@ def test_a_head_is_shown_the_thing_that_is_asked_for(name):
     assert len(right) > 10 and np.mean(right) > 0.95  # a thin thing may miss every centre
 
 
-@pytest.mark.parametrize("name", ["tools", "toolbox"])
+@pytest.mark.parametrize("name", ["tools", "toolbox", "considered"])
 def test_a_head_is_shown_where_a_call_copies_from(name):
     """From before each token of a name, parameter or value: where the same text stands earlier."""
     encode = data.Encoder(tokenizer.load(CHECKPOINT))

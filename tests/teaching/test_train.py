@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
+from safetensors.torch import save_file
 
 from gemma4_mlx.teaching import CHECKPOINT, architecture, data, reference, schedule, train
 from gemma4_mlx.teaching.tokenizer import load as load_tokenizer
@@ -125,6 +126,30 @@ def test_a_stage_is_averaged_in(tmp_path):
     for name, value in run.model.state_dict().items():
         torch.testing.assert_close(value, (before[name] + after[name]) / 2)
     assert run.before is None and run.optimizer is not optimizer
+
+
+def test_the_last_stage_follows_a_checkpoint(tmp_path):
+    """From its weights, as it would behind the stages before; killed, it goes on where it was."""
+
+    def begun():
+        run = trainer(tmp_path, steps=schedule.STEPS, tokens=300)
+        run.smoke = False
+        run.begin_after(CHECKPOINT)
+        return run
+
+    run = begun()
+    assert schedule.stage_at(run.step)[0] is schedule.STAGES[-1]
+    assert schedule.stage_at(run.step - 1)[0] is schedule.STAGES[-2]
+    held = {name: value.clone() for name, value in run.model.state_dict().items()}
+    name = "model.language_model.layers.0.mlp.gate_proj.weight"
+    run.model.state_dict()[name].mul_(1.0001)  # less than a checkpoint tells
+    optimizer, run.routing.load = run.optimizer, torch.ones(3)
+    run.refresh()
+    torch.testing.assert_close(run.model.state_dict(), held, rtol=0, atol=0)
+    assert run.optimizer is not optimizer and run.routing.load is None
+    with pytest.raises(SystemExit, match="is no teaching model"):
+        save_file({"x": torch.ones(1)}, tmp_path / "model.safetensors")
+        run.begin_after(tmp_path)
 
 
 def test_an_expert_without_tokens_gets_some():
