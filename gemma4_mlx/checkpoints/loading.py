@@ -131,18 +131,15 @@ def read_plan(folder: Path) -> Plan:
 
     Raises CheckpointError, ConfigError.
     """
-    gguf = None
-    if folder.suffix == ".gguf":
-        gguf = GGUF(folder)
-        config, stored, translated = gguf.config, gguf.stored, gguf.tensors()
+    gguf = GGUF(folder) if folder.is_file() else None
+    if gguf:
+        config, stored = gguf.config, gguf.stored
     else:
         config = Gemma4Config.from_file(folder)
         config, stored = settle(folder, config, read_folder(folder))
-        translated = None
     wanted = tensors(config)
     shapes = {name: tensor.shape for name, tensor in wanted.items()}
-    if translated is None:
-        translated = translate(stored, config, shapes)
+    translated = gguf.tensors() if gguf else translate(stored, config, shapes)
     sources = arrange(translated, config, shapes)
     return Plan(config, stored, sources, check(str(folder), sources, wanted), gguf)
 
