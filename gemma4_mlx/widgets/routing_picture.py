@@ -60,14 +60,14 @@ def _draw_map(out, found, strong, now, row: float) -> None:
     cell = (WIDTH - LEFT - 16) / count
     out.text(LEFT, 80, "What the experts of each layer are for", 13, bold=True)
     pixels = np.zeros((len(found.layers), count, 3))
+    hues = np.stack([hue(g) for g in range(len(found.groups.names))])
     lift = np.nan_to_num(np.take_along_axis(found.lift, found.purpose.clip(0)[:, None], 1)[:, 0])
     overall = found.overall
     for i, purpose in enumerate(found.purpose):
         group = np.where(purpose < 0, 98, purpose) + (overall[i] == 0)
         order = np.lexsort((-overall[i], -np.where(purpose < 0, 0, lift[i]), group))
-        for place, e in enumerate(order):
-            color = hue(purpose[e]) if purpose[e] >= 0 else ZERO
-            pixels[i, place] = ZERO + (color - ZERO) * strong[i, e]
+        colors = ZERO + (hues[purpose[order]] - ZERO) * strong[i, order, None]
+        pixels[i] = np.where(purpose[order, None] < 0, ZERO, colors)
         unused = int((overall[i] == 0).sum())
         pixels[i, count - unused :] = PAPER
     out.image(LEFT, 100, cell * count, row * len(found.layers), pixels.round())

@@ -201,14 +201,16 @@ function render({ model, el }) {
     stripTitle.replaceChildren(...(now.token === null ? ["Click a token: its experts"] : [h("bdi", {}, word ?? ""), ` ${formatCount(now.token)}`]));
   }
 
-  function recolour() {
+  /** After other numbers, another view or another theme; `onlyInk`: the theme alone. */
+  function recolour(onlyInk = false) {
     if (!t) return;
-    orders = [];
+    if (!onlyInk) orders = [];
     scheme = expertScheme(t, now, ink, difference);
     keys.replaceChildren(...(now.view === "purpose" ? groupKeys(t, ink, (g) => setView("lift", g)) : []), legend);
     const words = VIEW_WORDS[now.view];
     drawScale(legend, scheme, ink, typeof words === "function" ? words(t.groups[now.group].name) : words);
-    map.redraw(); text.repaint(); drawOverlays(); drawRowTitle(); list.draw(); what?.draw();
+    map.redraw(); text.repaint(); drawOverlays();
+    if (!onlyInk) { drawRowTitle(); list.draw(); what?.draw(); }
   }
   function reorder() { orders = []; map.redraw(); row.draw(); }
   function drawRowTitle() {
@@ -304,7 +306,7 @@ function render({ model, el }) {
     what ? what.node : "",
   );
   root.style.setProperty("--g4-map", `${map.top + layers.length * map.rowHeight + 1}px`);
-  view.onInk((colours) => { ink = colours; recolour(); loadExpert(); });
+  view.onInk((colours) => { ink = colours; recolour(true); loadExpert(); });
 
   // ---- start, and growing while a model runs ----------------------------------------------------------
   let upTo = 0;
