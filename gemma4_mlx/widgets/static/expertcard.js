@@ -55,13 +55,15 @@ export function expertList(o) {
     rows.sort((a, b) => (sort.down ? -1 : 1) * (a[sort.key] < b[sort.key] ? -1 : a[sort.key] > b[sort.key] ? 1 : 0) || b.lift - a.lift);
     const head = heads.map(([key, word, right]) => h("th", { scope: "col", class: right ? "g4-number" : null, "aria-sort": sort.key === key ? (sort.down ? "descending" : "ascending") : "none" },
       h("button", { type: "button", class: "g4-quiet g4-sort", onclick: () => { sort = { key, down: sort.key === key ? !sort.down : key !== "layer" && key !== "expert" && key !== "for" }; draw(); } }, word, sort.key === key ? (sort.down ? " ↓" : " ↑") : "")));
-    const lines = rows.slice(0, LISTED).map((r) => h("tr", { class: r.i === o.chosen() ? "g4-chosen" : null, onclick: () => o.onPick(r.i) },
+    const lines = rows.slice(0, LISTED).map((r) => h("tr", { dataset: { i: r.i }, onclick: () => o.onPick(r.i) },
       h("td", {}, `L${o.layers[r.layer]}`), h("td", {}, h("button", { type: "button", class: "g4-quiet g4-pickexpert", "aria-label": `Choose expert ${r.expert} of layer ${o.layers[r.layer]}` }, String(r.expert))), h("td", {}, r.for), h("td", { class: "g4-number" }, times(r.lift)), h("td", { class: "g4-number" }, formatPercent(r.load)), h("td", { class: "g4-number" }, times(r.ratio))));
     const at = body.scrollTop;
     body.replaceChildren(h("table", { class: "g4-table g4-sticky" }, h("caption", { class: "g4-hidden" }, "Experts"), h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...lines)),
       rows.length ? "" : h("p", { class: "g4-note" }, filter.on ? "No expert passes." : "None clearly: it takes more tokens of several groups. Loads say more here."),
       rows.length > LISTED ? h("p", { class: "g4-note" }, `the first ${LISTED} of ${formatCount(rows.length)}`) : "");
     body.scrollTop = at;
+    mark();
   }
-  return { node: h("div", {}, title, body), draw };
+  function mark() { for (const line of body.querySelectorAll("tbody tr")) line.classList.toggle("g4-chosen", Number(line.dataset.i) === o.chosen()); }
+  return { node: h("div", {}, title, body), draw, mark };
 }

@@ -246,7 +246,7 @@ function render({ model, el }) {
   }
 
   // ---- changes -------------------------------------------------------------------------------------
-  function expertChanged() { loadExpert(); if (now.text === "expert") text.repaint(); list.draw(); what?.draw(); }
+  function expertChanged() { loadExpert(); if (now.text === "expert") text.repaint(); list.mark(); what?.draw(); }
   function layerChanged() {
     layerPicker.select.value = String(now.layer);
     loadStrip(); text.repaint(); drawRowTitle(); drawOverlays(); what?.draw();
