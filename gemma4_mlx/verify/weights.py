@@ -105,7 +105,10 @@ class Weights:
         how = dict(group_size=module.group_size, bits=module.bits, mode=module.mode)
         with mx.stream(mx.cpu):
             ((_, stored),) = read_as_stored({name: source}, lambda *_: mx.float32)
-            again = mx.dequantize(*mx.quantize(stored, **how), dtype=mx.float32, **how)
+            packed, *scales = mx.quantize(stored, **how)
+            kept = module.scales.dtype  # 16-bit scales are themselves rounded
+            scales = [s if s.dtype in _WHOLE else s.astype(kept).astype(mx.float32) for s in scales]
+            again = mx.dequantize(packed, *scales, dtype=mx.float32, **how)
             explained = mx.sqrt(((again - stored) ** 2).mean()).item()
             again = mx.array(self(name).astype(np.float32))
             error = mx.sqrt(((again - stored) ** 2).mean()).item()
