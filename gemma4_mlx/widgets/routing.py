@@ -150,8 +150,9 @@ class Routing(TraceView):
 
     def _grown(self) -> None:
         """The live run has more tokens; called at most 30 times a second."""
-        self.meta = self._facts()
-        self.n = len(self.trace.tokens)
+        with self.hold_sync():  # one message for both
+            self.meta = self._facts()
+            self.n = len(self.trace.tokens)
 
     # ---- answers ------------------------------------------------------------------------------
 

@@ -329,7 +329,7 @@ function render({ model, el }) {
     if (growing.busy) return;
     growing.busy = true;
     const begun = performance.now(); // an update takes at most half of the time
-    grow().finally(() => setTimeout(() => { growing.busy = false; if (count() !== upTo && count() > 0) growing(); }, Math.max(120, performance.now() - begun)));
+    grow().finally(() => setTimeout(() => { growing.busy = false; if (count() !== upTo && count() > 0) growing(); }, Math.max(200, performance.now() - begun)));
   });
   const start = link.get();
   if (Number.isInteger(start.layer) && layers.includes(start.layer)) { now.layer = start.layer; now.expert = Number.isInteger(start.expert) && start.expert < E ? start.expert : start.layer === m.start.layer ? m.start.expert : null; }
