@@ -13,13 +13,13 @@ the thread that asks for them.
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ChatError
 from ..generation.caches import PromptCache, checked_snapshot_bytes
-from ..generation.engine import engine
+from ..generation.engine import Job, engine
 from ..generation.guides import ThinkingBudget
 from ..generation.sampling import SamplingOptions
 from ..generation.stream import resolve_options, stream
@@ -30,6 +30,7 @@ from . import history
 from .agent import run_steps
 from .approval import Approve
 from .events import Done, Reply
+from .exclusive import Answering, knowing_itself
 from .loading import MediaLoader
 from .messages import Message, Text, check_history, check_messages
 from .prompting import (
@@ -119,7 +120,7 @@ class Chat:
         template = template if template is not None else model.chat_template
         self._prompting = Prompting(model, template, self._media)
         self._features = MediaCache()
-        self._lock = threading.Lock()
+        self._answering = Answering()
         self._cancel: threading.Event | None = None
 
     def __repr__(self) -> str:
@@ -174,6 +175,23 @@ class Chat:
             ContextError: the conversation is longer than the context, or memory.
             GenerationError: sampling options that make no sense, or a ``begin`` that is not ids.
         """
+        return self._begin(
+            None, (text, images, audio, videos), schema=schema, thinking=thinking,
+            require_tool=require_tool, or_calls=or_calls, alternatives=alternatives, begin=begin,
+            cancel=cancel, **sampling,
+        )  # fmt: skip
+
+    def _begin(self, history: list[Message] | None, said: tuple, **how: Any) -> Generator:
+        """:meth:`stream`, from another history than the present one where one is given; it takes
+        the present one's place when the answer begins."""
+        return knowing_itself(lambda itself: self._answer(itself, history, said, **how))
+
+    def _answer(
+        self, itself, history, said, *, schema=None, thinking=None, require_tool=False,
+        or_calls=False, alternatives=0, begin=(), cancel=None, **sampling,
+    ):  # fmt: skip
+        """The generator of :meth:`stream`. It may be left on any line: what it has begun is then
+        undone before the next one begins."""
         thinking = self.thinking if thinking is None else checked_thinking(thinking)
         options = answer_options(self.model, self.options, sampling)
         constraint = answer_constraint(
@@ -181,45 +199,58 @@ class Chat:
             thinking=bool(thinking), strict=self.strict_tools, require=require_tool,
             or_calls=or_calls,
         )  # fmt: skip
-        message = user_message(text, images, audio, videos)
-        if not self._lock.acquire(blocking=False):
-            raise ChatError("this chat is answering already: wait for it, or call chat.stop().")
+        message = user_message(*said)
+        self._answering.begin(itself)
+        messages = list(self.messages if history is None else history)
+        messages += [] if message is None else [message]
+        check_can_be_answered(messages)
+        inputs = self._prompting.inputs(messages, self.tools, thinking, True)
+        parser = self._prompting.parser(inputs)
+        inputs = continued(inputs, begin)
+        turn = Turn(parser, options.stop, constraint, wants_value=schema is not None)
+        guides = []
+        if thinking and thinking is not True:
+            guides.append(ThinkingBudget(self.model.tokenizer, int(thinking)))
+        before, self._cancel = list(self.messages), cancel or threading.Event()
+        jobs: list[Job] = []
+        self._answering.leave(self._restoring(before, messages, self._cancel, jobs))
+        work = (inputs, options, constraint, guides, alternatives)
+        # On one line, so that no interrupt comes between the two.
+        jobs.append(engine().submit(self._generate, *work, cancel=self._cancel))
+        self.messages[:] = messages
         try:
-            messages = [*self.messages, message] if message is not None else self.messages
-            check_can_be_answered(messages)
-            inputs = self._prompting.inputs(messages, self.tools, thinking, True)
-            parser = self._prompting.parser(inputs)
-            inputs = continued(inputs, begin)
-            turn = Turn(parser, options.stop, constraint, wants_value=schema is not None)
-            self._cancel = cancel if cancel is not None else threading.Event()
-            guides = []
-            if thinking and thinking is not True:
-                guides.append(ThinkingBudget(self.model.tokenizer, int(thinking)))
-            job = engine().submit(
-                self._generate, inputs, options, constraint, guides, alternatives,
-                cancel=self._cancel,
-            )  # fmt: skip
-            before = list(self.messages)
-            self.messages[:] = messages
-            try:
-                for id in begin:
-                    yield from turn.begin(id)
-                for event in job.events():
-                    yield from turn.take(event)
-            except (KeyboardInterrupt, GeneratorExit):
-                job.cancel()
-                self._keep_what_was_said(turn, before)
-                raise
-            except BaseException:
-                self.messages[:] = before
-                raise
-            reply_message = turn.message(keep_calls=turn.stats.reason != "cancelled")
-            self.messages.append(reply_message)
-            reply = turn.reply(reply_message)
-        finally:
-            self._cancel = None
-            self._lock.release()
+            for id in begin:
+                yield from turn.begin(id)
+            for event in jobs[0].events():
+                yield from turn.take(event)
+        except (KeyboardInterrupt, GeneratorExit):
+            jobs[0].cancel()
+            self._keep_what_was_said(turn, before)
+            raise
+        except BaseException:
+            self.messages[:] = before
+            raise
+        reply_message = turn.message(keep_calls=turn.stats.reason != "cancelled")
+        self.messages.append(reply_message)
+        reply = turn.reply(reply_message)
+        self._answering.end(itself)
         yield Done(reply)
+
+    def _restoring(
+        self, before: list[Message], asked: list[Message], cancel: threading.Event, jobs: list[Job]
+    ) -> Callable[[], None]:
+        """What undoes an answer that was left: the model stops, a question without an answer is
+        taken back."""
+
+        def undo() -> None:
+            cancel.set()
+            for job in jobs:
+                job.wait()
+            now = self.messages
+            if len(now) == len(asked) and all(a is b for a, b in zip(now, asked)):
+                now[:] = before
+
+        return undo
 
     def run(
         self,
@@ -244,13 +275,7 @@ class Chat:
 
         Raises what :meth:`run_stream` raises.
         """
-        reply = None
-        for event in self.run_stream(text, images, audio, videos, **how):
-            if on_event is not None:
-                on_event(event)
-            if isinstance(event, Done):
-                reply = event.reply
-        return reply
+        return _last(self.run_stream(text, images, audio, videos, **how), on_event)
 
     def run_stream(
         self,
@@ -289,8 +314,9 @@ class Chat:
     def stop(self) -> None:
         """End the generation that is going on, from any thread; what was said is kept."""
         cancel = self._cancel
-        if cancel is not None:
+        if cancel is not None and self._answering.busy:
             cancel.set()
+            self._answering.stopped = True
 
     # Changing what was said
 
@@ -305,6 +331,7 @@ class Chat:
         are no text, and while the chat is answering; and what :meth:`stream` raises, the history
         then being as before.
         """
+        self._put_right()
         i = self._index(i)
         old = self.messages[i]
         if old.role == "tool":
@@ -313,10 +340,12 @@ class Chat:
         words = Text(checked_text(text))
         place = next((k for k, p in enumerate(old.parts) if isinstance(p, Text)), len(others))
         changed = Message(old.role, (*others[:place], words, *others[place:]))
-        before = list(self.messages)
         rest = self.messages[i + 1 :] if old.role == "system" else []
-        self._replace([*self.messages[:i], changed, *rest])
-        return self._reply_or_restore(before, **how) if reply and old.role == "user" else None
+        history = [*self.messages[:i], changed, *rest]
+        if reply and old.role == "user":
+            return self._answer_anew(history, **how)
+        self._replace(history)
+        return None
 
     def regenerate(self, *, reply: bool = True, **how: Any) -> Reply | None:
         """Drop the answer to the last user message and answer again.
@@ -327,16 +356,20 @@ class Chat:
         Raises ChatError if the user has not said anything yet, or the chat is answering, and what
         :meth:`stream` raises; the history is then as before.
         """
+        self._put_right()
         last = self._last_user("regenerate")
-        before = list(self.messages)
-        self._replace(self.messages[: last + 1])
-        return self._reply_or_restore(before, **how) if reply else None
+        history = self.messages[: last + 1]
+        if reply:
+            return self._answer_anew(history, **how)
+        self._replace(history)
+        return None
 
     def undo(self) -> list[Message]:
         """Remove the last user message and everything after it; returns what was removed.
 
         Raises ChatError if there is none, or while the chat is answering.
         """
+        self._put_right()
         last = self._last_user("undo")
         removed = self.messages[last:]
         self._replace(self.messages[:last])
@@ -497,16 +530,16 @@ class Chat:
         else:
             self.messages[:] = before
 
-    def _reply_or_restore(self, before: list[Message], **how: Any) -> Reply:
-        try:
-            return self.send(**how)
-        except BaseException:
-            if self.messages and self.messages[-1].role != "assistant":
-                self.messages[:] = before
-            raise
+    def _answer_anew(self, history: list[Message], **how: Any) -> Reply:
+        check_history(history)
+        return _last(self._begin(history, (None, (), (), ()), **how))
+
+    def _put_right(self) -> None:
+        if not self._answering.busy:
+            self._answering.put_right()
 
     def _replace(self, messages: list[Message]) -> None:
-        if self._lock.locked():
+        if self._answering.busy:
             raise ChatError("this chat is answering: wait for it, or call chat.stop().")
         check_history(messages)
         self.messages[:] = messages
@@ -525,9 +558,15 @@ class Chat:
         raise ChatError(f"there is nothing to {what}: the user has not said anything yet.")
 
 
-def _last(events: Iterator) -> Reply:
+def _last(events: Generator, on_event: Callable[[Any], None] | None = None) -> Reply:
+    """The reply that the events end with."""
     reply = None
-    for event in events:
-        if isinstance(event, Done):
-            reply = event.reply
+    try:
+        for event in events:
+            if on_event is not None:
+                on_event(event)
+            if isinstance(event, Done):
+                reply = event.reply
+    finally:  # an exception that somebody keeps would keep them open
+        events.close()
     return reply
