@@ -13,6 +13,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..model.moe import QuantizedSwitchLinear
+from ..model.rows import evaluated
 from .packing import Packing
 
 #: From this many rows on, unpacking the weights is cheaper than the quantized product.
@@ -46,8 +47,9 @@ def matmul(x: mx.array, layer: nn.Module, packed: tuple | None = None) -> mx.arr
 
 
 def _float32(x: mx.array | None) -> mx.array | None:
-    """Floats in the one type that is fast on the CPU; one-byte scales as they are."""
-    return x if x is None or x.dtype == mx.uint8 else x.astype(mx.float32)
+    """Floats in the one type that is fast on the CPU; whole numbers (packed weights, one-byte
+    scales) as they are."""
+    return x.astype(mx.float32) if x is not None and mx.issubdtype(x.dtype, mx.floating) else x
 
 
 class CPUQuantizedLinear(nn.QuantizedLinear):
@@ -81,28 +83,27 @@ class CPUQuantizedEmbedding(nn.QuantizedEmbedding):
 class CPUQuantizedSwitchLinear(QuantizedSwitchLinear):
     """``QuantizedSwitchLinear`` that unpacks an expert for the rows that go through it.
 
-    Which expert has how many rows must be known for that, so the routing is evaluated here. The
+    Which expert has how many rows must be known for that, so the routing is evaluated here, and
+    inside mx.compile, where it has no values, MLX's own slower product takes its place. The
     experts' scales stay in 16 bits (in float32 those of 26B-A4B would take 1.4 GB more) and are
     widened for the chosen experts alone.
     """
 
-    def __call__(self, x: mx.array, experts: mx.array, ordered: bool) -> mx.array:
-        """x (R, 1, I), experts (R,) -> (R, 1, O); ``ordered``: experts ascend."""
-        if ordered and experts.size >= ROWS:
+    def __call__(self, x: mx.array, experts: mx.array, sorted_indices: bool) -> mx.array:
+        """x (R, 1, I), experts (R,) -> (R, 1, O); ``sorted_indices``: experts ascend."""
+        many = sorted_indices and experts.size >= ROWS
+        if many and evaluated(experts):
             return self._by_expert(x, experts)
         if x.dtype == mx.float32 and self.scales.dtype in (mx.float32, mx.uint8):
-            return super().__call__(x, experts, ordered)
-        biases = self.get("biases")
-        y = mx.quantized_matmul(
-            x.astype(mx.float32),
-            self.weight[experts],
-            _float32(self.scales[experts]),
-            None if biases is None else _float32(biases[experts]),
-            transpose=True,
-            group_size=self.group_size,
-            bits=self.bits,
-            mode=self.mode,
-        )
+            return super().__call__(x, experts, sorted_indices)
+        how = dict(transpose=True, group_size=self.group_size, bits=self.bits, mode=self.mode)
+        packed, wide = [self.weight, self.scales, self.get("biases")], x.astype(mx.float32)
+        if many:
+            packed = map(_float32, packed)
+            y = mx.gather_qmm(wide, *packed, rhs_indices=experts, sorted_indices=True, **how)
+        else:
+            packed = [None if part is None else _float32(part[experts]) for part in packed]
+            y = mx.quantized_matmul(wide, *packed, **how)
         return y.astype(x.dtype)
 
     def _by_expert(self, x: mx.array, experts: mx.array) -> mx.array:

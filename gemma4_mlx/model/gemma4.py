@@ -106,6 +106,10 @@ class Model(nn.Module):
                 ``tokens``, in order of position (row by row).
             input_embeddings: (B, n, H) to use in place of the scaled token embeddings.
 
+        An image's placeholders see each other in both directions, where the configuration asks
+        for it, if one of the last two is given. Without them, tokens are text, and the call can
+        be compiled.
+
         Raises:
             MediaError: ``features`` has another number of rows than there are placeholders.
             GenerationError: an id is outside the vocabulary. A single token behind a filled cache
@@ -179,8 +183,8 @@ class Model(nn.Module):
         if features is not None:
             x = self._place(features, tokens, x)
         x = self._taps.at()("embeddings", x)
-        blocks = None
-        if config.text.use_bidirectional_attention == "vision" and tokens.shape[1] > 1:
+        blocks, media = None, features is not None or input_embeddings is not None
+        if media and config.text.use_bidirectional_attention == "vision" and tokens.shape[1] > 1:
             blocks = image_blocks(tokens, (config.image_token_id, config.video_token_id))
         if config.text.hidden_size_per_layer_input and (config.vision or config.audio):
             soft = mx.zeros(tokens.shape, dtype=mx.bool_)

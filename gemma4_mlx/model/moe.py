@@ -51,21 +51,45 @@ class Router(nn.Module):
         return indices, weights
 
 
-class SwitchLinear(nn.Module):
+class _Switch(nn.Module):
+    """What mlx-lm's LoRA tuner asks of a layer of experts, packed or not."""
+
+    @property
+    def num_experts(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def output_dims(self) -> int:
+        return self.weight.shape[1]
+
+    def to_lora(self, r: int, scale: float, dropout: float = 0.0) -> nn.Module:
+        """This layer with mlx-lm's low-rank update of rank r beside each expert."""
+        from mlx_lm.tuner.lora import LoRASwitchLinear
+
+        return LoRASwitchLinear.from_base(self, r=r, dropout=dropout, scale=scale)
+
+
+class SwitchLinear(_Switch):
     """E linear maps without bias; each row goes through the one it is given."""
 
     def __init__(self, input_dims: int, output_dims: int, num_experts: int):
         super().__init__()
         self.weight = mx.zeros((num_experts, output_dims, input_dims))
 
-    def __call__(self, x: mx.array, experts: mx.array, ordered: bool) -> mx.array:
-        """x (..., 1, I), experts (...) -> (..., 1, O); ``ordered``: experts ascend."""
+    @property
+    def input_dims(self) -> int:
+        return self.weight.shape[2]
+
+    def __call__(self, x: mx.array, experts: mx.array, sorted_indices: bool) -> mx.array:
+        """x (..., 1, I), experts (...) -> (..., 1, O); ``sorted_indices``: experts ascend."""
         weight, dtype = self.weight, x.dtype
         if dtype != mx.float32 and mx.default_device() == mx.cpu:
             # MLX's CPU backend gathers float32 matrices only.
             log.info("expert weights in %s are computed in float32 on the CPU backend", dtype)
             x, weight = x.astype(mx.float32), weight.astype(mx.float32)
-        out = mx.gather_mm(x, weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=ordered)
+        out = mx.gather_mm(
+            x, weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=sorted_indices
+        )
         return out.astype(dtype)
 
     def to_quantized(self, group_size: int = 64, bits: int = 4, mode: str = "affine", **_):
@@ -79,7 +103,7 @@ class SwitchLinear(nn.Module):
         return layer
 
 
-class QuantizedSwitchLinear(nn.Module):
+class QuantizedSwitchLinear(_Switch):
     """SwitchLinear with its weights in ``bits`` bits (modes as in ``mx.quantize``)."""
 
     def __init__(
@@ -101,7 +125,11 @@ class QuantizedSwitchLinear(nn.Module):
             self.scales = mx.zeros(shape, dtype=mx.uint8)
         self.freeze()
 
-    def __call__(self, x: mx.array, experts: mx.array, ordered: bool) -> mx.array:
+    @property
+    def input_dims(self) -> int:
+        return self.weight.shape[2] * 32 // self.bits
+
+    def __call__(self, x: mx.array, experts: mx.array, sorted_indices: bool) -> mx.array:
         return mx.gather_qmm(
             x,
             self.weight,
@@ -112,7 +140,7 @@ class QuantizedSwitchLinear(nn.Module):
             group_size=self.group_size,
             bits=self.bits,
             mode=self.mode,
-            sorted_indices=ordered,
+            sorted_indices=sorted_indices,
         )
 
 
@@ -125,20 +153,21 @@ class SwitchGLU(nn.Module):
         self.up_proj = SwitchLinear(hidden_size, intermediate_size, num_experts)
         self.down_proj = SwitchLinear(intermediate_size, hidden_size, num_experts)
 
-    def glu(self, x: mx.array, experts: mx.array, ordered: bool) -> mx.array:
+    def glu(self, x: mx.array, experts: mx.array, sorted_indices: bool) -> mx.array:
         """x (..., 1, H) through one expert each."""
-        gate, up = self.gate_proj(x, experts, ordered), self.up_proj(x, experts, ordered)
-        return self.down_proj(geglu(gate, up), experts, ordered)
+        gate = self.gate_proj(x, experts, sorted_indices)
+        up = self.up_proj(x, experts, sorted_indices)
+        return self.down_proj(geglu(gate, up), experts, sorted_indices)
 
     def __call__(self, x: mx.array, indices: mx.array) -> mx.array:
         """x (B, n, H), indices (B, n, k) -> each chosen expert's output (B, n, k, H)."""
         if indices.size < SORT_FROM:
-            return self.glu(x[..., None, None, :], indices, ordered=False).squeeze(-2)
+            return self.glu(x[..., None, None, :], indices, sorted_indices=False).squeeze(-2)
         k, H = indices.shape[-1], x.shape[-1]
         pairs = indices.reshape(-1)
         order = mx.argsort(pairs)
         rows = x.reshape(-1, 1, H)[order // k]  # (B * n * k, 1, H)
-        y = self.glu(rows, pairs[order], ordered=True)[mx.argsort(order)]
+        y = self.glu(rows, pairs[order], sorted_indices=True)[mx.argsort(order)]
         return y.reshape(*indices.shape, H)
 
 

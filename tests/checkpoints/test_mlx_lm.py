@@ -1,0 +1,113 @@
+"""What the README says of mlx-lm: its own entry points take our models."""
+
+import json
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+import tiny
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.trainer import TrainingArgs, train
+from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
+
+import gemma4_mlx as g4
+
+LORA = {"rank": 4, "scale": 4.0, "dropout": 0.0}
+# Two layers: MLX's CPU backend calls a C++ compiler for every fused kernel of a compiled step.
+TEXT = tiny.TEXT_CONFIG | {
+    "num_hidden_layers": 2,
+    "layer_types": [tiny.SLIDING, tiny.FULL],
+    "num_kv_shared_layers": 0,
+    "hidden_size_per_layer_input": 0,
+    "use_bidirectional_attention": "vision",
+}
+EXPERTS = tiny.CONFIG | {"audio_config": None, "text_config": TEXT}
+MODELS = {
+    "per-layer embeddings": tiny.CONFIG
+    | {"text_config": TEXT | {"enable_moe_block": False, "hidden_size_per_layer_input": 64}},
+    "dense": EXPERTS | {"text_config": TEXT | {"enable_moe_block": False}},
+    "experts": EXPERTS,
+    "unified": tiny.UNIFIED
+    | {"text_config": TEXT | {"model_type": "gemma4_unified_text", "enable_moe_block": False}},
+}
+
+
+@pytest.fixture(params=MODELS)
+def folder(request, tmp_path):
+    config = MODELS[request.param]
+    return tiny.save(tmp_path / "model", config, tiny.weights(config))
+
+
+def losses(model, path, **options) -> list[float]:
+    """Loss at each report while mlx-lm's trainer learns one short sequence by heart."""
+    rows = [(np.random.default_rng(0).integers(3, 290, 40).tolist(), 0)] * 8
+    found = []
+
+    class Report:
+        def on_train_loss_report(self, about):
+            found.append(about["train_loss"])
+
+        def on_val_loss_report(self, about):
+            pass
+
+    arguments = dict(
+        batch_size=4, iters=6, val_batches=1, steps_per_report=2, steps_per_eval=100,
+        steps_per_save=100, max_seq_length=64, adapter_file=str(path / "adapters.safetensors"),
+    )  # fmt: skip
+    train(
+        model,
+        optim.Adam(learning_rate=1e-2),
+        rows,
+        rows,
+        TrainingArgs(**arguments | options),
+        training_callback=Report(),
+    )
+    model.eval()
+    return found
+
+
+def trained(model, path, use_dora=False, **config) -> list[float]:
+    path.mkdir()
+    about = {"fine_tune_type": "dora" if use_dora else "lora", "num_layers": len(model.layers)}
+    about["lora_parameters"] = config = LORA | config
+    (path / "adapter_config.json").write_text(json.dumps(about))
+    model.freeze()
+    linear_to_lora_layers(model, len(model.layers), config, use_dora=use_dora)
+    return losses(model, path)
+
+
+class TestTrainer:
+    def test_a_compiled_call_gives_the_same(self, folder):
+        model = g4.load(folder)
+        tokens = mx.arange(3, 43)[None]
+        assert mx.allclose(mx.compile(lambda t: model(t))(tokens), model(tokens), atol=1e-4).item()
+
+    def test_lora(self, folder, tmp_path):
+        """mlx-lm's default adapts every linear layer, embeddings and experts included."""
+        model = g4.load(folder)
+        found = trained(model, tmp_path / "adapter")
+        assert found[-1] < found[0] - 0.1
+        again = load_adapters(g4.load(folder), str(tmp_path / "adapter"))
+        again.eval()
+        assert mx.allclose(tiny.logits(again), tiny.logits(model), atol=1e-4).item()
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("how", [{"bits": 4}, {"mode": "mxfp4"}])
+    def test_quantized(self, how, tmp_path):
+        config = MODELS["experts"]
+        folder = tiny.save(tmp_path / "model", config, tiny.weights(config))
+        model = g4.load(folder, **how)
+        assert "scales" in model.layers[0].experts.switch_glu.gate_proj
+        found = trained(model, tmp_path / "adapter")
+        assert found[-1] < found[0] - 0.1
+        names = dict(tree_flatten(model.trainable_parameters()))
+        assert any("switch_glu" in name for name in names)
+
+    @pytest.mark.slow
+    def test_dora(self, tmp_path):
+        config = MODELS["dense"]
+        model = g4.load(tiny.save(tmp_path / "model", config, tiny.weights(config)))
+        keys = ["self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj"]
+        found = trained(model, tmp_path / "adapter", use_dora=True, keys=keys)
+        assert found[-1] < found[0] - 0.1
