@@ -156,19 +156,23 @@ class Trace:
         return path
 
     def to_html(self, path, resolution: int = 128) -> Path:
-        """Write a web page that shows routing and attention from ``file://``, without a network.
+        """Write a web page of at most 10 MB with the views of the Attention and Routing widgets,
+        alive from ``file://``, without a network.
 
-        ``resolution``: cells along each side of an attention map in the page; maps finer than
-        that are merged, exactly.
+        The page holds all of the text, the picture, summaries and links of every head, and the
+        routing of every layer: of each token where that fits (30 layers with 8 experts a token:
+        up to 8,192 tokens), else of stretches of the text. ``resolution``: cells along each side
+        of a head's picture, at most; the more heads, the fewer. The chosen head of
+        ``self.selection`` is there in more detail.
 
         Raises TraceError for a resolution below 1, and if the page cannot be written.
         """
-        from .html import page
+        from ..widgets.snapshot import encoded
+        from ..widgets.tracepage import trace_page
 
-        path, text = Path(path), page(self, resolution)
+        path, page = Path(path), encoded(trace_page(self, resolution))
         try:
-            # Half a surrogate pair, which a damaged file can bring, becomes its escape in the JSON.
-            atomic.write(path, text.encode("utf-8", "backslashreplace"))
+            atomic.write(path, page)
         except OSError as error:
             raise TraceError(f"{path} cannot be written: {error.strerror}") from None
         return path

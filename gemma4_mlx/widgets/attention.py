@@ -18,21 +18,17 @@ from typing import Any
 import numpy as np
 import traitlets
 
+from gemma4_mlx.widgets import attention_kept
+from gemma4_mlx.widgets.attention_kept import TILE
 from gemma4_mlx.widgets.attention_picture import attention_drawing
 from gemma4_mlx.widgets.headpictures import layer_cells, layer_pictures, pooled_row
 from gemma4_mlx.widgets.headstats import METHOD, SUMMARY_NAMES, HeadStats, head_stats
 from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
 
-TILE = 128  # cells of a tile along each side; tilemap.js cuts the context in the same way
 TILE_WEIGHTS = 1 << 23  # weights recomputed for one tile at most, of heads of 64 numbers or fewer
 ANSWER_WEIGHTS = 1 << 23  # recomputed for one answer to the map, which then asks for the rest
 PICTURE = 48  # cells of a head's small picture along each side
 SPAN_WEIGHTS = 1 << 26  # recomputed for the mass between two spans at most; else from the bins
-SNAPSHOT_PICTURES = (
-    1_100_000  # bytes of small pictures a snapshot keeps, less 4 a token for the text
-)
-SNAPSHOT_TILES = 350_000  # bytes of the chosen head's map
-SNAPSHOT_ROWS = 150_000  # bytes of its rows and columns
 TEXT_PAGES = 256  # pages of text it keeps: 131,072 tokens
 
 
@@ -57,6 +53,9 @@ class Attention(TraceView):
     #: ``{layer}``, with ``error`` where it failed.
     computing = traitlets.Dict().tag(sync=True)
 
+    #: What a page without a kernel keeps.
+    kept = attention_kept.SNAPSHOT
+
     def __init__(self, trace: Any, media: Any = None) -> None:
         if not hasattr(trace, "attention"):
             raise TypeError(
@@ -71,6 +70,11 @@ class Attention(TraceView):
 
     def trace_of(self, which: str = "a"):
         return self.trace
+
+    def keep(self, kept: attention_kept.Kept) -> None:
+        """Keep so much in pages without a kernel."""
+        self.kept = kept
+        self.meta = self._facts()
 
     def _facts(self) -> dict:
         data, tokens = self.trace.attention, self.trace.tokens
@@ -91,6 +95,7 @@ class Attention(TraceView):
                     "donor": part.donor if part.donor not in (None, index) else None,
                     "heads": [int(h) for h in part.heads],
                     "kv_heads": part.kv_heads,
+                    "links": part.link_weights is not None,
                     **self._exactness(part),
                 }
             )
@@ -100,7 +105,7 @@ class Attention(TraceView):
             "layers": layers,
             "bin": int(data.width),
             "pages": TEXT_PAGES,
-            "pictures": {"side": PICTURE, "kept": self._kept_side()},
+            "pictures": {"side": PICTURE, "kept": attention_kept.picture_side(data, self.kept)},
             "parts": parts_of(tokens),
             "media": media_of(tokens),
             "blocks": _runs(data.blocks),
@@ -118,21 +123,6 @@ class Attention(TraceView):
             "exact": level,
             "demand": state == "on demand",
         }
-
-    def _kept_side(self) -> int:
-        """Cells along a small picture's side in a snapshot: the more heads, the fewer."""
-        data, side = self.trace.attention, PICTURE
-        parts = [data.layer(i) for i in data.layers]
-
-        def size(side: int) -> int:
-            columns = {None: side}  # a band has few columns in a long text
-            for p in parts:
-                columns.setdefault(p.window, min(max(8, side // 2), p.mass.shape[2]))
-            return sum(len(p.heads) * side * columns[p.window] for p in parts)
-
-        while side > 8 and size(side) > max(SNAPSHOT_PICTURES // 2, SNAPSHOT_PICTURES - 4 * data.n):
-            side -= 1
-        return side
 
     def _exact_level(self, part, head: int) -> int:
         """The coarsest level whose tiles are all recomputed, -1 for none: finer than the bins."""
@@ -201,6 +191,20 @@ class Attention(TraceView):
         """Small pictures of a layer's heads: see :func:`.headpictures.layer_pictures`."""
         facts, pictures = layer_pictures(self.trace.attention, layer, min(side, 256), stat)
         return facts, pictures.tobytes()
+
+    def answer_links(self, layer: int) -> tuple[dict, bytes]:
+        """The strongest weights of a layer's heads that the traced pass kept, strongest first:
+        int32 queries and keys (heads, count), then float32 weights, 0 where a head has fewer.
+
+        Raises TraceError for a layer that was not traced.
+        """
+        part = self.trace.attention.layer(layer)
+        weights = part.link_weights
+        if weights is None:
+            return {"heads": [], "count": 0}, b""
+        content = {"heads": [int(h) for h in part.heads], "count": int(weights.shape[1])}
+        places = [np.asarray(p, "<i4").tobytes() for p in (part.link_queries, part.link_keys)]
+        return content, b"".join([*places, np.asarray(weights, "<f4").tobytes()])
 
     def answer_offsets(self, layer: int, head: int, stat: str = "mean") -> tuple[dict, bytes]:
         """A sliding head as queries x offset over the whole text: float32 (rows, columns).
@@ -430,56 +434,10 @@ class Attention(TraceView):
         }
 
     def snapshot_requests(self) -> list[dict]:
-        """All heads' numbers and small pictures, the text, and the chosen head: its map as fine as
-        fits, single weights about the chosen token, its rows."""
+        """What a page without a kernel keeps: see :mod:`.attention_kept`."""
         if not self.meta["layers"]:
             return []
-        data, now = self.trace.attention, self.chosen()
-        part, side = data.layer(now["layer"]), self.meta["pictures"]["kept"]
-        head = {"layer": now["layer"], "head": now["head"]}
-        wanted: list[dict] = [{"type": "heads"}]
-        wanted += [
-            {"type": "pictures", "layer": i, "side": side, "stat": "mean"} for i in data.layers
-        ]
-        wanted += self.page_requests(now["token"], pages=TEXT_PAGES)
-        wanted += [{"type": "media", "span": m["index"]} for m in self.meta["media"]]
-        if part.window is not None:
-            wanted.append({"type": "offsets", **head, "stat": "mean"})
-        budget, level = SNAPSHOT_TILES, max(0, int(np.ceil(np.log2(data.n / TILE))))
-        while level >= 0:
-            tiles = self._tiles_to_keep(level, part.window)
-            budget -= TILE * TILE * len(tiles)
-            if budget < 0:
-                break
-            wanted += [self._tile_request(head, level, *tile) for tile in tiles]
-            level -= 1
-        exact = data.exactness(**head) == "kept"
-        if exact and data.n > TILE and now["token"] is not None:
-            query = now["token"] // TILE  # single weights: near the token, and where it looks
-            strongest = int(data.row(**head, query=now["token"]).argmax()) // TILE
-            keys = sorted({query, max(0, query - 1), strongest})
-            wanted += [self._tile_request(head, 0, query, key) for key in keys]
-        tokens = [] if now["token"] is None else [now["token"]]
-        if part.link_weights is not None:
-            tokens += [link.query for link in data.links(**head)]
-        tokens += range(data.n - 1, -1, -1)
-        for token in list(dict.fromkeys(tokens))[: max(1, SNAPSHOT_ROWS // (2 * data.n))]:
-            for mode in ("row", "column"):
-                wanted.append({"type": "weights", **head, "token": token, "mode": mode, "bits": 8})
-        wanted.append({"type": "export", "format": "svg"})
-        return wanted
-
-    def _tiles_to_keep(self, level: int, window: int | None) -> list[tuple[int, int]]:
-        """Tiles of a level below the diagonal, and not beyond a sliding window."""
-        span = TILE << level
-        count = -(-self.trace.attention.n // span)
-        reach = count if window is None else -(-window // span) + 1
-        return [(i, j) for i in range(count) for j in range(max(0, i - reach), i + 1)]
-
-    @staticmethod
-    def _tile_request(head: dict, level: int, row: int, column: int) -> dict:
-        place = {"level": level, "row": row, "column": column}
-        return {"type": "tile", **head, "stat": "mean", **place, "bits": 8}
+        return attention_kept.requests(self, self.kept)
 
     def drawing(self):
         """The still picture: every head, and the chosen one large (a ``Drawing``)."""

@@ -31,6 +31,7 @@ COMPARED_BLOCKS = 1024  # blocks of a side in a comparison, at most
 SNAPSHOT_ROUTES = 1_500_000  # bytes of routes that a snapshot keeps, as base64
 SNAPSHOT_EXPERTS = 64  # experts of the chosen layer that a snapshot keeps, busiest first
 SNAPSHOT_STRIPS = 6  # layers whose strip a snapshot keeps
+OTHER_EXPERTS = 12  # experts of each other layer that a page of the whole trace keeps
 NO_PURPOSE = 255
 LEAST_FOR_SOMETHING = 0.15  # share of the used experts, from which on the view begins with it
 NO_WORDS = ("image", "video", "audio", "control tokens", "no letters")
@@ -316,27 +317,12 @@ class Routing(TraceView):
         layer and of the chosen token."""
         if not self.meta["layers"] or not self.n:
             return []
-        now, routing = self.chosen(), self.trace.routing
-        wanted: list[dict] = [
-            {"type": "groups", "by": by, "which": "a"} for by in self.meta["groupings"]
-        ]
-        wanted.append({"type": "scale", "which": "a"})
-        wanted += self._pages(now["token"], "a")
-        chosen = [(now["layer"], e) for e in np.argsort(-routing.load(now["layer"]))]
-        chosen = chosen[:SNAPSHOT_EXPERTS]
-        if now["expert"] is not None:
-            chosen.append((now["layer"], now["expert"]))
-        if now["token"] is not None:
-            paths = routing.experts[:, now["token"]].tolist()
-            chosen += [(i, e) for i, path in zip(routing.layers, paths) for e in path]
-        for layer, expert in dict.fromkeys((int(i), int(e)) for i, e in chosen):
-            wanted.append({"type": "expert", "layer": layer, "expert": expert, "which": "a"})
-        layers = [now["layer"], *(i for i in routing.layers if i != now["layer"])]
-        for layer in layers[:SNAPSHOT_STRIPS]:
-            wanted.append({"type": "strip", "layer": layer, "which": "a"})
+        now = self.chosen()
+        wanted = self._overall(SNAPSHOT_EXPERTS, 0, SNAPSHOT_STRIPS)
+        wanted += self._pages(now["token"], "a", SNAPSHOT_ROUTES)
         if self.other is not None:
             wanted += [{"type": "groups", "by": by, "which": "b"} for by in self.meta["groupings"]]
-            wanted += self._pages(None, "b")
+            wanted += self._pages(None, "b", SNAPSHOT_ROUTES)
             wanted.append({"type": "strip", "layer": now["layer"], "which": "b"})
             wanted.append({"type": "compare"})
             self._jobs.job("compare", self._compare).wait()
@@ -345,11 +331,51 @@ class Routing(TraceView):
                 wanted.append({"type": "whatif", **json.loads(asked)})
         return [*wanted, {"type": "export", "format": "svg"}]
 
-    def _pages(self, around: int | None, which: str) -> list[dict]:
+    def whole_requests(self) -> list[dict]:
+        """What a page of the whole trace keeps: all of the text, and for every layer the whole
+        context in few columns and more experts. Routes are apart: :meth:`route_requests`."""
+        layers = len(self.meta["layers"])
+        wanted = self._overall(self.meta["experts"], OTHER_EXPERTS, layers)
+        wanted += self.page_requests(None, pages=self.n)
+        wanted += [{"type": "media", "span": m["index"]} for m in self.meta["media"]]
+        return [*wanted, {"type": "export", "format": "svg"}]
+
+    def route_requests(self, room: int, around: int | None = None) -> list[dict]:
+        """The routes of as many pages as fit in ``room`` bytes of base64, that of token ``around``
+        first."""
+        wanted = self._pages(around, "a", room)
+        return [request for request in wanted if request["type"] == "routes"]
+
+    def _overall(self, experts: int, others: int, strips: int) -> list[dict]:
+        """Loads and lifts whole; the busiest ``experts`` of the chosen layer, ``others`` of every
+        other and those of the chosen token; strips of as many layers."""
+        now, routing = self.chosen(), self.trace.routing
+        layers = [now["layer"], *(i for i in routing.layers if i != now["layer"])]
+        chosen = []
+        for layer, count in zip(layers, [experts, *[others] * len(layers)]):
+            busy = np.argsort(-routing.load(layer))[:count] if count else []
+            chosen += [(layer, expert) for expert in busy]
+        if now["expert"] is not None:
+            chosen.append((now["layer"], now["expert"]))
+        if now["token"] is not None:
+            paths = routing.experts[:, now["token"]].tolist()
+            chosen += [(i, e) for i, path in zip(routing.layers, paths) for e in path]
+        return [
+            *({"type": "groups", "by": by, "which": "a"} for by in self.meta["groupings"]),
+            {"type": "scale", "which": "a"},
+            *(
+                {"type": "expert", "layer": layer, "expert": expert, "which": "a"}
+                for layer, expert in dict.fromkeys((int(i), int(e)) for i, e in chosen)
+            ),
+            *({"type": "strip", "layer": layer, "which": "a"} for layer in layers[:strips]),
+        ]
+
+    def _pages(self, around: int | None, which: str, room: int) -> list[dict]:
         """Requests for the pages that fit: the first ones, the last and that of the selection."""
         routing = self.trace_of(which).routing
-        page = 4 * len(routing.layers) * routing.k * min(PAGE, routing.n) * 2 // 3
-        room = SNAPSHOT_ROUTES // (2 if self.other is not None else 1)
+        wide = 1 if routing.num_experts <= 256 else 2
+        page = (1 + wide) * len(routing.layers) * routing.k * min(PAGE, routing.n) * 4 // 3 + 200
+        room //= 2 if self.other is not None else 1
         n, wanted = routing.n, []
         last = -(-n // PAGE) - 1
         first = [0, last] if around is None else [around // PAGE, 0, last]

@@ -46,7 +46,9 @@ def request_key(request: dict) -> str:
             return [canonical(v) for v in value]
         return value
 
-    kept = canonical({k: v for k, v in request.items() if k not in ("id", "slot")})
+    kept = canonical(
+        {k: v for k, v in request.items() if k not in ("id", "slot") and (k, v) != ("which", "a")}
+    )
     return json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -74,54 +76,46 @@ class Snapshot:
     _image: Any = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, widget: Widget, *, title: str | None = None, height: int = 480) -> Snapshot:
-        """Record ``widget``: its traits, and the answers to ``widget.snapshot_requests()``."""
+    def of(
+        cls,
+        widget: Widget,
+        *,
+        title: str | None = None,
+        height: int = 480,
+        requests: list[dict] | None = None,
+    ) -> Snapshot:
+        """Record ``widget``: its traits, and the answers to ``requests``, or else to
+        ``widget.snapshot_requests()``."""
         state = {
             name: _plain(value)
             for name, value in widget.get_state().items()
             if not name.startswith("_") and name not in _HOST_TRAITS
         }
-        answers = {}
-        for request in widget.snapshot_requests():
-            reply, buffers = widget.answer(request)
-            reply.pop("id", None)
-            if buffers:
-                reply["buffer"] = base64.b64encode(buffers[0]).decode()
-            answers[request_key(request)] = reply
-        return cls(
+        snapshot = cls(
             esm=str(widget._esm),
             css=str(widget._css),
             state=state,
-            answers=answers,
+            answers={},
             title=title or f"{type(widget).__name__} · gemma4-mlx",
             height=height,
             _image=widget.snapshot_image,
         )
+        snapshot.record(widget, widget.snapshot_requests() if requests is None else requests)
+        return snapshot
+
+    def record(self, widget: Widget, requests: list[dict]) -> None:
+        """Keep the widget's answers to more requests."""
+        for request in requests:
+            reply, buffers = widget.answer(request)
+            reply.pop("id", None)
+            if buffers:
+                reply["buffer"] = base64.b64encode(buffers[0]).decode()
+            self.answers[request_key(request)] = reply
 
     @property
     def page(self) -> str:
         """The self-contained HTML page."""
-        module = self.esm.replace("\nexport default ", "\nglobalThis.g4Widget = ", 1)
-        if module == self.esm:
-            raise ValueError("the module has no 'export default' at the start of a line")
-        data = json.dumps(
-            {"state": self.state, "answers": self.answers},
-            ensure_ascii=False,
-            separators=(",", ":"),
-        ).replace("<", "\\u003c")  # so that no text in it can end the element
-        style = self.css.replace("</", "<\\/")
-        shim = (STATIC / "shim.js").read_text(encoding="utf-8")
-        return (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{html.escape(self.title)}</title>\n"
-            f"<style>{style}</style>\n</head>\n"
-            '<body class="g4-page">\n<main id="g4-root"></main>\n'
-            f'<script type="application/json" id="g4-data">{data}</script>\n'
-            f'<script type="module">\n{_inline(module)}\n{_inline(shim)}\n</script>\n'
-            "</body>\n</html>\n"
-        )
+        return page_of([self], self.title)
 
     def image(self):
         """The still picture, a ``PIL.Image``."""
@@ -143,7 +137,7 @@ class Snapshot:
         if path.suffix.lower() == ".png":
             data = self.png()
         elif path.suffix.lower() in (".html", ".htm"):
-            data = self.page.encode("utf-8")
+            data = encoded(self.page)
         else:
             raise ValueError(f"a snapshot is saved as .html or .png, not {path.suffix or path}")
         atomic.write(path, data)
@@ -162,6 +156,54 @@ class Snapshot:
         with contextlib.suppress(NotImplementedError):
             bundle["image/png"] = base64.b64encode(self.png()).decode()
         return bundle
+
+
+def page_of(snapshots: list[Snapshot], title: str, head: str = "", css: str = "") -> str:
+    """One self-contained page of the views of several widgets, one below the other.
+
+    Answers that all of them give alike are kept once. ``head`` is HTML that goes before them, and
+    ``css`` its style.
+    """
+    shared = {
+        key: reply
+        for key, reply in (snapshots[0].answers.items() if len(snapshots) > 1 else ())
+        if all(each.answers.get(key) == reply for each in snapshots)
+    }
+    views = [
+        {"state": s.state, "answers": {k: v for k, v in s.answers.items() if k not in shared}}
+        for s in snapshots
+    ]
+    data = json.dumps(
+        {"views": views, "shared": shared}, ensure_ascii=False, separators=(",", ":")
+    ).replace("<", "\\u003c")  # so that no text in it can end the element
+    styles = "\n".join(dict.fromkeys([css, *(s.css for s in snapshots)])).replace("</", "<\\/")
+    scripts = [_module(s.esm, f"g4Widget{i}") for i, s in enumerate(snapshots)]
+    scripts.append((STATIC / "shim.js").read_text(encoding="utf-8"))
+    scripts = [f'<script type="module">\n{_inline(script)}\n</script>\n' for script in scripts]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n"
+        f"<style>{styles}</style>\n</head>\n"
+        f'<body class="g4-page">\n{head}<main id="g4-root"></main>\n'
+        f'<script type="application/json" id="g4-data">{data}</script>\n'
+        f"{''.join(scripts)}</body>\n</html>\n"
+    )
+
+
+def encoded(page: str) -> bytes:
+    """A page as UTF-8. Half a surrogate pair, which a damaged file can bring, stands in the page's
+    JSON, where it becomes its escape."""
+    return page.encode("utf-8", "backslashreplace")
+
+
+def _module(esm: str, name: str) -> str:
+    """A widget's module, with what it exports as a global name."""
+    module = esm.replace("\nexport default ", f"\nglobalThis.{name} = ", 1)
+    if module == esm:
+        raise ValueError("the module has no 'export default' at the start of a line")
+    return module
 
 
 def small_png(image, limit: int = PICTURE_BYTES) -> bytes:

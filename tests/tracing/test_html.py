@@ -1,5 +1,6 @@
-"""The exported page: self-contained, safe with any text, alive in a browser from a file."""
+"""The exported page: self-contained, safe with any text, the widgets' views alive from a file."""
 
+import base64
 import json
 import re
 import shutil
@@ -11,7 +12,6 @@ import pytest
 import gemma4_mlx as g4
 from gemma4_mlx.errors import TraceError
 from gemma4_mlx.tracing import AttentionPlan, Trace
-from gemma4_mlx.tracing.html import TEMPLATE
 
 TEXT = 'the drum code </script><img src=x onerror=alert(1)> <!-- "quoted" \u2028 &amp;'
 
@@ -27,51 +27,70 @@ def page(trace, tmp_path_factory):
 
 
 def data_of(page):
+    """The page, and what it recorded: request -> answer, of each view and of both."""
     html = page.read_text("utf-8")
-    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', html, re.DOTALL)
-    return html, json.loads(found[1])
+    found = re.search(r'<script type="application/json" id="g4-data">(.*?)</script>', html, re.S)
+    data = json.loads(found[1])
+    return html, [view["answers"] for view in data["views"]], data["shared"]
+
+
+def answer(answers, **request):
+    from gemma4_mlx.widgets.snapshot import request_key
+
+    found = answers[request_key(request)]
+    return found["content"], base64.b64decode(found.get("buffer", ""))
 
 
 def test_one_file_without_addresses(page):
-    html, _ = data_of(page)
-    template = TEMPLATE.read_text("utf-8")
-    assert "default-src 'none'" in template
-    assert not re.search(r"https?:|\bsrc=|\bhref=|@import|url\(|\bimport\b|fetch", template)
-    assert html.count("</script>") == 2 and "<img" not in html
+    html, *_ = data_of(page)
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)[1]
+    assert policy.startswith("default-src 'none'") and "http" not in policy
+    # Two modules, what runs them, and the data: nothing in the text ends or begins an element.
+    assert html.count("</script>") == html.count("<script ") == 4
+    assert "<img" not in html and not re.search(r"<link|<iframe|\bsrc=\"|@import", html)
 
 
 def test_the_page_holds_the_trace(page, trace):
-    import base64
-
-    _, data = data_of(page)
-    assert "".join(data["tokens"]["texts"]) == trace.tokens.text == "<bos>" + TEXT
-    routing = data["routing"]
-    experts = np.frombuffer(base64.b64decode(routing["experts"]), "<u2")
-    assert np.array_equal(experts.reshape(trace.routing.experts.shape), trace.routing.experts)
-    edges = np.array(data["attention"]["edges"])
-    assert len(edges) - 1 <= 16 and edges[-1] == len(trace)
-    layer = data["attention"]["layers"][2]
-    mass = np.frombuffer(base64.b64decode(layer["heads"][1]["mass"]), "<f2").astype(float)
-    rows = mass.reshape(len(edges) - 1, -1).sum(1)
-    assert np.abs(rows - 1).max() < 0.01
-    query, key, weight = layer["heads"][1]["links"][0]
-    assert abs(trace.attention.row(2, 1, query)[key] - weight) < 1e-3
+    _, (attention, routing), shared = data_of(page)
+    n = len(trace)
+    texts, _ = answer(shared, type="tokens", start=0, stop=n)
+    assert "".join(texts["text"]) == trace.tokens.text == "<bos>" + TEXT
+    _, bulk = answer(routing, type="routes", start=0, stop=n, which="a")
+    shape = trace.routing.experts.shape
+    cells = np.prod(shape)
+    experts = np.frombuffer(bulk[:cells], np.uint8).reshape(shape)
+    assert np.array_equal(experts, trace.routing.experts)
+    shares = np.frombuffer(bulk[cells:], np.uint8).reshape(shape) / 255
+    assert np.abs(shares[2] - trace.routing.gate(trace.routing.layers[2])).max() <= 1 / 255
+    for layer in trace.attention.layers:  # every head: its picture and its links
+        facts, bulk = answer(attention, type="pictures", layer=layer, side=16, stat="mean")
+        pictures = np.frombuffer(bulk, np.uint8).reshape(-1, facts["rows"], facts["columns"])
+        assert facts["heads"] == list(trace.attention.heads(layer)) and facts["rows"] <= 16
+        assert (pictures.max(axis=(1, 2)) == 255).all()
+        facts, bulk = answer(attention, type="links", layer=layer)
+        size = len(facts["heads"]) * facts["count"]
+        places, weights = np.frombuffer(bulk, "<i4", 2 * size), np.frombuffer(bulk, "<f4")[-size:]
+        best = trace.attention.links(layer, facts["heads"][0])[0]
+        assert (places[0], places[size], weights[0]) == (best.query, best.key, best.weight)
+    assert not [a for view in (attention, routing, shared) for a in view.values() if "error" in a]
 
 
 def test_parts_may_be_missing(trace, tmp_path):
-    only_tokens = Trace(trace.tokens)
-    _, data = data_of(only_tokens.to_html(tmp_path / "a.html"))
-    assert data["routing"] is None and data["attention"] is None
+    only_tokens = Trace(trace.tokens, model={"source": "<b>a</b>"}, interventions=("<i>x</i>",))
+    html, views, _ = data_of(only_tokens.to_html(tmp_path / "a.html"))
+    assert views == [] and "&lt;img src=x" in html and "<b>" not in html and "<i>" not in html
     bare = AttentionPlan(overview=False, summaries=False, links=0)
     without = g4.trace(g4.load(), "drum", attention=bare, routing=None)
-    _, data = data_of(without.to_html(tmp_path / "b.html"))
-    assert data["attention"]["edges"] is None
+    assert data_of(without.to_html(tmp_path / "b.html"))[1] == []
+    no_links = g4.trace(g4.load(), "drum", attention=AttentionPlan(links=0), routing=None)
+    (attention,) = data_of(no_links.to_html(tmp_path / "c.html"))[1]
+    assert attention and not [a for a in attention.values() if "error" in a]
     with pytest.raises(TraceError, match="shows nothing"):
-        trace.to_html(tmp_path / "c.html", resolution=0)
+        trace.to_html(tmp_path / "d.html", resolution=0)
 
 
 def test_in_a_browser(page, trace):
-    """Opened from disk: drawn, no errors, no requests, mouse and keyboard work."""
+    """Opened from disk: drawn, no errors, no requests, one selection for both views."""
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
@@ -85,28 +104,27 @@ def test_in_a_browser(page, trace):
             tab.on("console", lambda message: problems.append(message.text))
             tab.on("request", lambda request: asked.append(request.url))
             tab.goto(page.as_uri())
-            assert tab.locator("#text button").count() == len(trace)
-            assert len(tab.locator("#text").inner_text()) > 20
-            tab.select_option("#layer", "2")
-            tab.select_option("#head", "1")
-            tab.focus("#map")
+            tab.set_default_timeout(60_000)
+            tab.wait_for_selector('.g4-attention[data-missing="0"][data-heads]')
+            tab.locator(".g4-attention .g4-word[data-i='4']").click()
+            tab.locator(".g4-routing .g4-word.g4-selected[data-i='4']").wait_for()
+            tab.get_by_text("Strongest links of this head").click()
+            chosen = tab.locator(".g4-mapbox h4").inner_text()
+            layer, head = map(int, re.match(r"Layer (\d+), head (\d+)", chosen).groups())
+            rows = tab.locator(".g4-mapbox details tbody tr")
+            best = trace.attention.links(layer, head)[0]
+            rows.first.filter(has_text=f"{best.weight:.3f}").wait_for()
+            assert rows.count() == len(trace.attention.links(layer, head))
+            tab.locator(".g4-headmap").focus()
             tab.keyboard.press("ArrowDown")
-            said = tab.inner_text("#cell")
-            value = float(said.rsplit(": ", 1)[1])
-            edges = trace.attention.overview_tile(2, 1, (16, 16)).query_edges
-            cell = trace.attention.overview_tile(2, 1, (16, 16)).values[1, 0]
-            assert abs(value - cell) <= 5e-3 * cell + 1e-6 and str(edges[1]) in said
-            tab.select_option("#router", "3")
-            tab.locator("#text button").nth(4).click()
-            chosen = tab.inner_text("#token").splitlines()[3]
-            assert str(trace.routing.experts[3, 4, 0]) in chosen
-            tab.hover("#experts")
-            assert "goes to" in tab.inner_text("#choice")
-            painted = tab.evaluate(
-                "new Set(document.querySelector('#map').getContext('2d')"
-                ".getImageData(0, 0, 16, 16).data).size"
+            tab.keyboard.press("Enter")  # another head: drawn from its picture
+            tab.wait_for_function(
+                "before => document.querySelector('.g4-mapbox h4').innerText !== before", arg=chosen
             )
-            assert painted > 10 and problems == [] and asked == [page.as_uri()]
+            tab.wait_for_selector('.g4-attention[data-missing="0"]')
+            assert tab.locator(".g4-problem:visible, .g4-banner:visible").count() == 0
+            real = [url for url in asked if not url.startswith(("blob:", "data:"))]
+            assert problems == [] and real == [page.as_uri()]
             browser.close()
 
     # In a thread of its own: another test's browser may hold this thread's event loop.

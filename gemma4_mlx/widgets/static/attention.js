@@ -4,6 +4,7 @@ import { shorten } from "./axes.js";
 import { headPanel } from "./heads.js";
 import { pictureStore } from "./headpictures.js";
 import { headTable } from "./headscale.js";
+import { linkList } from "./links.js";
 import { offsetMap } from "./offsetmap.js";
 import { counted, oneToken, weightText } from "./onetoken.js";
 import { barCell, bytesOf, chip, exportPicker, floats, headline, partColor, picker, pixelTable, problemNote, segmented, table } from "./pieces.js";
@@ -234,21 +235,30 @@ function render({ model, el }) {
       const other = Math.min(rows - 1, Math.floor((i + width / 2) / rowCell));
       out.fill((mode === "row" ? values[mine * rows + other] : values[other * rows + mine]) / width, i, Math.min(n, i + width));
     }
-    return [out, width];
+    return [out, width > 1 ? width : 0];
   }
 
+  const links = linkList({
+    load: (layer) => ask("links", { layer }), nameOf: (i, whenThere) => text.nameOf(i, whenThere), onError: show,
+    onPair: (query, key) => { link.set({ token: query }); setAxis("keys"); axis.set("keys"); map.show(query, key); map.setMark({ query, key }); },
+  });
   const summaryBox = h("div", { class: "g4-summary g4-note" });
   const why = h("p", { class: "g4-note g4-why" });
   function buildSummary() {
     const layer = layerOf(now.layer), index = heads.indexOf(now.layer, now.head);
     mapTitle.replaceChildren(`Layer ${now.layer}, head ${now.head}`, h("span", { class: `g4-kind g4-kind-${layer.kind}` }, layer.kind === "full" ? "full" : `sliding, window ${formatCount(layer.window)}`), layer.donor !== null ? h("span", { class: "g4-shared" }, `keys and values of layer ${layer.donor}`) : "");
+    links.choose(now.layer, now.head, layer.links && (!view.isStatic || model.recorded({ type: "links", layer: now.layer })));
     summaryBox.textContent = heads.names.map((name) => `${heads.words.get(name)} ${heads.say(name, index)}`).join(" · ");
     sayWhy();
   }
 
   function saySmall() {
-    why.textContent = "This page is a snapshot: it holds this head as a small picture. The notebook has all of it.";
-    why.hidden = false;
+    store.values(now).then((picture) => {
+      const cell = meta().n / picture.rows;
+      if (cell === 1 && picture.axis === "keys") return; // nothing is missing
+      why.textContent = `This page holds this head as a picture of ${picture.rows} × ${picture.columns} cells, ${whole(cell)} queries each. The notebook has all of it.`;
+      why.hidden = false;
+    });
   }
 
   // One sentence where single weights are not at hand, and a way to them where the model is.
@@ -369,7 +379,7 @@ function render({ model, el }) {
       h("div", { class: "g4-stack" },
         h("section", { class: "g4-panel g4-section g4-mapbox", "aria-label": "One head" }, h("div", { class: "g4-toolbar g4-maptitle" }, mapTitle, h("span", { class: "g4-grow" }), axis.node),
           h("div", { class: "g4-toolbar g4-maptools" }, scale.node, stat.node, zoomers, showPair, h("label", {}, sink, "Without sink")),
-          hold, h("div", { class: "g4-toolbar g4-mapfoot" }, legend, state), readout, why, summaryBox),
+          hold, h("div", { class: "g4-toolbar g4-mapfoot" }, legend, state), readout, why, summaryBox, links.node),
         token.node,
         h("section", { class: "g4-panel g4-section", "aria-label": "Text" }, text.root, legendOfParts(m.parts), h("h4", { class: "g4-subtitle" }, "Which head carries it?"), spanBox, ranking))),
   );

@@ -8,14 +8,16 @@ import { formatCount, formatPercent, h, visibleToken } from "./shared.js";
 const LISTED = 60; // rows of the list
 
 /**
- * @param {any} t experts.js table @param {number} i the expert @param {any} about the answer to "expert"
+ * @param {any} t experts.js table @param {number} i the expert @param {any} about the answer to "expert", or null where a page without a kernel lacks it
  * @param {{layer: number, ink: any, scale: number|null, count: number,
  *   onToken: (token: number) => void, onExpert: (e: number) => void}} o
  */
 export function expertCard(t, i, about, o) {
-  const e = i % t.E, facts = [chip(`load ${formatPercent(t.load[i])} of the tokens`), chip(`${times(t.ratio(i))} even load`), chip(`rank ${about.rank} of ${t.E}`)];
+  const e = i % t.E, facts = [chip(`load ${formatPercent(t.load[i])} of the tokens`), chip(`${times(t.ratio(i))} even load`)];
+  if (about) facts.push(chip(`rank ${about.rank} of ${t.E}`));
   if (o.scale !== null) facts.push(h("span", { class: "g4-chip", title: "What the model multiplies this expert's share of the gate with, learned in training" }, `learned scale ${o.scale.toFixed(2)}`));
-  const words = about.texts.map(([text, first, count, share, gate]) => {
+  const texts = about?.texts ?? [];
+  const words = texts.map(([text, first, count, share, gate]) => {
     const button = h("button", { type: "button", class: "g4-quiet g4-wordlink", title: `Show token ${formatCount(first)}`, onclick: () => o.onToken(first) }, h("bdi", {}, visibleToken(text)));
     button.disabled = first >= o.count;
     return h("tr", {}, h("th", { scope: "row" }, button), h("td", { class: "g4-number" }, formatCount(count)), barCell(share, formatPercent(share)), h("td", { class: "g4-number" }, formatPercent(gate)));
@@ -23,12 +25,12 @@ export function expertCard(t, i, about, o) {
   const lifts = t.groups.map((group, g) => ({ group, g, lift: t.lift(g, i) })).filter(({ lift }) => !Number.isNaN(lift)).sort((a, b) => Number(t.enough(b.g, i)) - Number(t.enough(a.g, i)) || b.lift - a.lift);
   const liftRows = lifts.map(({ group, g, lift }) => h("tr", {}, h("th", { scope: "row" }, h("i", { class: "g4-swatch", style: { background: cssOf(hueOf(g, o.ink.dark)) } }), group.name),
     t.enough(g, i) ? barCell(lift / 8, times(lift), cssOf(hueOf(g, o.ink.dark))) : h("td", { class: "g4-number g4-note" }, "too few"), h("td", { class: "g4-number" }, formatPercent(lift * t.load[i]))));
-  const partners = about.partners.map(([other, share]) => h("button", { type: "button", class: "g4-step", title: `${formatPercent(share)} of its tokens went to expert ${other} as well`, style: { "--share": `${(100 * share).toFixed(0)}%` }, onclick: () => o.onExpert(other) }, h("b", {}, String(other)), formatPercent(share)));
+  const partners = (about?.partners ?? []).map(([other, share]) => h("button", { type: "button", class: "g4-step", title: `${formatPercent(share)} of its tokens went to expert ${other} as well`, style: { "--share": `${(100 * share).toFixed(0)}%` }, onclick: () => o.onExpert(other) }, h("b", {}, String(other)), formatPercent(share)));
   return h("div", { class: "g4-card2" },
     h("h4", { class: "g4-subtitle" }, `Expert ${e} of layer ${o.layer}`, ...facts),
-    about.texts.length ? "" : h("p", { class: "g4-note" }, "No token of this trace was routed here."),
+    texts.length ? "" : h("p", { class: "g4-note" }, about ? "No token of this trace was routed here." : "This page holds no texts of this expert; the notebook has them."),
     h("div", { class: "g4-halves" },
-      about.texts.length ? h("div", { class: "g4-tall" }, table("Texts that are most this expert's own", ["Text", "#Times here", "#Of its occurrences", "#Share of the gate"], words)) : "",
+      texts.length ? h("div", { class: "g4-tall" }, table("Texts that are most this expert's own", ["Text", "#Times here", "#Of its occurrences", "#Share of the gate"], words)) : "",
       h("div", {}, h("div", { class: "g4-tall" }, table(`Lift by ${t.by}`, [`By ${t.by}`, "#Lift", "#Of them came here"], liftRows)),
         partners.length ? h("p", { class: "g4-note g4-partners" }, "Chosen together with ", ...partners) : "")));
 }

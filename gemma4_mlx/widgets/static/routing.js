@@ -87,9 +87,35 @@ function render({ model, el }) {
   function routeOf(token, row) {
     if (token === null || token >= length()) return null;
     const number = Math.floor(token / ROUTES_PAGE), page = pages.get(number);
-    if (!page) { loadRoutes(number); return null; }
+    if (!page) {
+      if (model.isStatic && !model.recorded(routesOf(number))) return pooled(token, row)?.list.slice(0, k) ?? null;
+      loadRoutes(number);
+      return null;
+    }
     return token >= page.start && token < page.stop ? page.at(row, token) : null;
   }
+  const routesOf = (number) => ({ type: "routes", start: number * ROUTES_PAGE, stop: Math.min(length(), (number + 1) * ROUTES_PAGE), which: side() });
+  /** Mean shares of the gate over a column of a row's strip, largest first: {list, start, stop}. */
+  function pooled(token, row) {
+    const key = `${side()} ${layers[row]}`, strip = strips.get(key);
+    if (strip === undefined) loadStrip(layers[row]);
+    if (!strip) return null;
+    const column = Math.min(strip.columns - 1, Math.floor((token * strip.columns) / length())), lists = (strip.lists ??= []);
+    if (!lists[column]) {
+      const list = [];
+      for (let e = 0; e < E; e++) { const v = strip.bytes[column * E + e]; if (v) list.push([e, (v * strip.high) / 255]); }
+      lists[column] = { list: list.sort((a, b) => b[1] - a[1]), start: Math.ceil((column * length()) / strip.columns), stop: Math.ceil(((column + 1) * length()) / strip.columns) };
+    }
+    return lists[column];
+  }
+  /** What a page without a kernel says where it has stretches of the text instead of tokens. */
+  function sayPooled() {
+    const number = Math.floor(Math.max(now.token ?? 0, 0) / ROUTES_PAGE), lacks = now.token !== null && model.isStatic && !model.recorded(routesOf(number));
+    const found = lacks ? pooled(now.token, rowOf(now.layer)) : null;
+    pooledNote.hidden = !found;
+    if (found) pooledNote.textContent = `Of this part of the text the page holds stretches: what tokens ${formatCount(found.start)} to ${formatCount(found.stop - 1)} have on average. The notebook has every token.`;
+  }
+  const pooledNote = h("p", { class: "g4-note", role: "status", hidden: true });
   const waiting = new Map();
   function loadRoutes(number) {
     const key = `${side()} ${number}`;
@@ -106,14 +132,18 @@ function render({ model, el }) {
     return done;
   }
 
-  async function loadStrip() {
-    const layer = now.layer, which = side(), key = `${which} ${layer}`;
+  const stripsCame = perFrame(() => {
+    text.paintStrip();
+    if (model.isStatic) { text.repaint(); drawOverlays(); } // stretches may stand for tokens
+  });
+  async function loadStrip(layer = now.layer) {
+    const which = side(), key = `${which} ${layer}`;
     if (strips.has(key)) return;
     strips.set(key, null);
     try {
       const answer = await ask("strip", { layer, which });
       strips.set(key, { ...answer.content, bytes: bytesOf(answer.buffer).slice() });
-      text.paintStrip();
+      stripsCame();
     } catch (error) { if (!model.isStatic) show(error); }
   }
 
@@ -121,7 +151,7 @@ function render({ model, el }) {
     if (!t || now.expert === null) { cardBox.replaceChildren(h("p", { class: "g4-note" }, t ? `Layer ${now.layer}: choose one of its experts in the map, or in the row below it.` : "")); return; }
     const layer = now.layer, expert = now.expert;
     try {
-      const answer = await ask("expert", { layer, expert, which: side() }, { slot: "expert" });
+      const answer = model.isStatic && !model.recorded({ type: "expert", layer, expert, which: side() }) ? { content: null } : await ask("expert", { layer, expert, which: side() }, { slot: "expert" });
       if (!answer || layer !== now.layer || expert !== now.expert) return;
       const i = chosenCell();
       cardBox.replaceChildren(expertCard(t, i, answer.content, { layer, ink, scale: scale?.length ? scale[i] : null, count: length(), onToken: (token) => link.set({ token }), onExpert: (e) => pick(rowOf(layer) * E + e) }));
@@ -152,18 +182,13 @@ function render({ model, el }) {
       title(i) { const list = inRow(i); return list ? `token ${formatCount(i)} · layer ${now.layer} · experts ${list.map(([c, share]) => `${c % E} (${formatPercent(share)})`).join(", ")}` : formatCount(i); },
     }),
     strip(from, to) {
-      const strip = strips.get(`${side()} ${now.layer}`), row = rowOf(now.layer);
-      if (!strip || !scheme) return null;
-      const column = Math.min(strip.columns - 1, Math.floor((((from + to) / 2) * strip.columns) / length()));
-      const stamp = now.text === "map" ? scheme : now.expert;
-      if (strip.stamp !== stamp) { strip.stamp = stamp; strip.colours = []; }
-      if (strip.colours[column] === undefined) {
-        const list = [];
-        for (let e = 0; e < E; e++) { const v = strip.bytes[column * E + e]; if (v) list.push([row * E + e, (v * strip.high) / 255]); }
-        const c = colourOf(list);
-        strip.colours[column] = c ? cssOf(c.rgb, Math.min(1, c.alpha * 1.2)) : null;
+      if (!scheme) return null;
+      const row = rowOf(now.layer), found = pooled((from + to) / 2, row), stamp = now.text === "map" ? scheme : now.expert;
+      if (found && found.stamp !== stamp) {
+        const c = colourOf(found.list.map(([e, share]) => [row * E + e, share]));
+        Object.assign(found, { stamp, colour: c ? cssOf(c.rgb, Math.min(1, c.alpha * 1.2)) : null });
       }
-      return strip.colours[column];
+      return found?.colour ?? null;
     },
   });
 
@@ -194,7 +219,7 @@ function render({ model, el }) {
   const rowTitle = h("h4", { class: "g4-subtitle" }), stripTitle = h("div", { class: "g4-striptitle" });
 
   function drawOverlays() {
-    map.draw(); strip.draw(); row.draw();
+    map.draw(); strip.draw(); row.draw(); sayPooled();
     const at = now.hover ?? chosenCell();
     readout.textContent = t && at !== null ? name(at) : t ? `Layer ${now.layer}: point at an expert` : "";
     const word = now.token === null ? null : text.nameOf(now.token, drawOverlays);
@@ -294,7 +319,7 @@ function render({ model, el }) {
       h("span", { class: "g4-filter" }, h("label", {}, filterBox, "only above"), above, h("span", { class: "g4-note" }, "× for"), filterGroup), layerPicker.node, textPicker.node),
     keys,
     h("div", { class: "g4-side" },
-      h("section", { "aria-label": "Text" }, text.root),
+      h("section", { "aria-label": "Text" }, text.root, pooledNote),
       h("section", { "aria-label": "Load" }, map.node),
       h("section", { "aria-label": "Path of the selected token" }, strip.canvas, stripTitle)),
     readout,

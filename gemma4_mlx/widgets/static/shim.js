@@ -1,4 +1,5 @@
-// The end of a snapshot's page: a stand-in for anywidget's model, over recorded traits and answers.
+// The end of a page without a kernel: stand-ins for anywidget's models, over recorded traits and
+// answers, one for each view.
 
 {
   const data = JSON.parse(document.getElementById("g4-data").textContent);
@@ -9,41 +10,44 @@
     if (typeof value.$bytes === "string") return bytes(value.$bytes);
     return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, revive(v)]));
   };
-  // The same canonical text as widgets/snapshot.py: keys sorted at every depth.
-  const key = (value) =>
-    Array.isArray(value) ? `[${value.map(key)}]`
+  // The same canonical text as widgets/snapshot.py: keys sorted at every depth, "which" only if not "a".
+  const key = (request) => { const { which, ...rest } = request; return canonical(which === "a" ? rest : request); };
+  const canonical = (value) =>
+    Array.isArray(value) ? `[${value.map(canonical)}]`
       : value && typeof value === "object"
-        ? `{${Object.keys(value).filter((k) => value[k] !== undefined).sort().map((k) => `${JSON.stringify(k)}:${key(value[k])}`)}}`
+        ? `{${Object.keys(value).filter((k) => value[k] !== undefined).sort().map((k) => `${JSON.stringify(k)}:${canonical(value[k])}`)}}`
         : JSON.stringify(value);
 
-  const state = revive(data.state);
-  const listeners = new Map();
-  const emit = (event, ...values) => [...(listeners.get(event) ?? [])].forEach((f) => f(...values));
-  const model = {
-    isStatic: true,
-    get: (name) => state[name],
-    set(name, value) {
-      if (state[name] === value) return;
-      state[name] = value;
-      emit(`change:${name}`);
-    },
-    save_changes() {},
-    /** Whether the answer to a request is on this page. */
-    recorded: (request) => key(request) in data.answers,
-    on: (event, f) => listeners.set(event, (listeners.get(event) ?? new Set()).add(f)),
-    off: (event, f) => (f ? listeners.get(event)?.delete(f) : listeners.delete(event)),
-    send({ id, slot, ...request }) {
-      const answer = data.answers[key(request)]
-        ?? (request.type === "search" ? { content: found(request) } : { unrecorded: true });
-      const buffers = answer.buffer ? [bytes(answer.buffer)] : [];
-      const { content, error, unrecorded } = answer;
-      setTimeout(() => emit("msg:custom", { id, content, error, unrecorded }, buffers));
-    },
-  };
+  function modelOf(view) {
+    const state = revive(view.state), listeners = new Map();
+    const emit = (event, ...values) => [...(listeners.get(event) ?? [])].forEach((f) => f(...values));
+    const answerTo = (request) => { const name = key(request); return view.answers[name] ?? data.shared[name]; };
+    return {
+      isStatic: true,
+      get: (name) => state[name],
+      set(name, value) {
+        if (state[name] === value) return;
+        state[name] = value;
+        emit(`change:${name}`);
+      },
+      save_changes() {},
+      /** Whether the answer to a request is on this page. */
+      recorded: (request) => answerTo(request) !== undefined,
+      on: (event, f) => listeners.set(event, (listeners.get(event) ?? new Set()).add(f)),
+      off: (event, f) => (f ? listeners.get(event)?.delete(f) : listeners.delete(event)),
+      send({ id, slot, ...request }) {
+        const answer = answerTo(request)
+          ?? (request.type === "search" ? { content: found(view, request) } : { unrecorded: true });
+        const buffers = answer.buffer ? [bytes(answer.buffer)] : [];
+        const { content, error, unrecorded } = answer;
+        setTimeout(() => emit("msg:custom", { id, content, error, unrecorded }, buffers));
+      },
+    };
+  }
 
   /** `answer_search` of widgets/traceview.py over the recorded pages: first tokens of the hits. */
-  function found({ text, which = "a" }) {
-    const pages = Object.entries(data.answers).map(([name, answer]) => [JSON.parse(name), answer.content])
+  function found(view, { text, which = "a" }) {
+    const pages = Object.entries({ ...view.answers, ...data.shared }).filter(([name]) => name.includes('"tokens"')).map(([name, answer]) => [JSON.parse(name), answer.content])
       .filter(([asked, content]) => asked.type === "tokens" && (asked.which ?? "a") === which && content?.text)
       .map(([, content]) => content).sort((a, b) => a.start - b.start);
     const runs = []; // neighbouring pages read as one text
@@ -70,7 +74,11 @@
   addEventListener("message", ({ data: message }) => {
     if (message?.g4Theme) document.documentElement.dataset.g4Theme = message.g4Theme;
   });
-  globalThis.g4Widget.render({ model, el: root });
+  data.views.forEach((view, i) => {
+    const el = Object.assign(document.createElement("section"), { id: `g4-view-${i}` });
+    root.append(el);
+    globalThis[`g4Widget${i}`].render({ model: modelOf(view), el });
+  });
   if (parent !== window) {
     // Inside somebody's page a link would replace the widget; what it leads to is in its text.
     addEventListener("click", (event) => {
