@@ -178,9 +178,10 @@ class MCPServer:
         schema = _field(offered, "inputSchema", "input_schema") or {"type": "object"}
         if not isinstance(schema, Mapping):
             raise ToolError(f"the schema of {name!r} is {str(schema)[:40]}, not an object.")
-        for key, kind in (("properties", Mapping), ("required", list)):
-            if key in schema and not isinstance(schema[key], kind):
-                raise ToolError(f"{key} in the schema of {name!r} is {str(schema[key])[:40]}.")
+        required = schema.get("required", [])
+        good = isinstance(required, list) and all(isinstance(n, str) for n in required)
+        if not good or not isinstance(schema.get("properties", {}), Mapping):
+            raise ToolError(f"the properties of {name!r}, or those required, are no such thing.")
 
         def function(**arguments: Any) -> Any:
             return self._call(offered.name, arguments)

@@ -23,12 +23,13 @@ def declared_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """An object schema ready for a chat template.
 
     Raises ToolError for one that grows beyond all bounds when its references are written out, and
-    what Python raises for one of wrong types (TypeError, AttributeError, ...).
+    what Python raises for one of wrong types or broken text (TypeError, UnicodeError, ...).
     """
     definitions = schema.get("$defs") or schema.get("definitions") or {}
     declared = _declared(schema, definitions, (), itertools.count())
     declared.pop("description", None)
     declared.setdefault("properties", {})
+    json.dumps(declared, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     return declared
 
 
@@ -94,8 +95,10 @@ def _declared(
             name: _declared(inner, definitions, inside, places)
             for name, inner in schema["properties"].items()
         }
-        if schema.get("required"):
-            result["required"] = list(schema["required"])
+        if required := schema.get("required"):
+            if not isinstance(required, list) or not all(isinstance(n, str) for n in required):
+                raise ToolError(f"requires {str(required)[:40]}, which is no list of names.")
+            result["required"] = list(required)
         if schema.get("additionalProperties"):
             notes.append("further names are allowed")
     elif kind == "object" and isinstance(schema.get("additionalProperties"), Mapping):

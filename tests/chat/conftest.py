@@ -1,12 +1,9 @@
 """A model that says what the test wrote, and the teaching model."""
 
-import time
-from types import SimpleNamespace
-
 import pytest
+from scripted import Script, actor_like
 
 import gemma4_mlx as g4
-from gemma4_mlx.generation import Finish, Progress, Token
 
 
 @pytest.fixture(scope="session")
@@ -19,49 +16,6 @@ def tokenizer(teaching):
     return teaching.tokenizer
 
 
-class Script:
-    """Replies to come, as text with control tokens spelled out, and the prompts that were read.
-
-    A reply may be an exception to raise, or a (text, exception) pair: raised after the text.
-    """
-
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
-        self.replies: list = []
-        self.prompts: list[str] = []
-        self.options: list = []
-        self.constraints: list = []
-        self.pause = 0.0
-
-    def stream(self, model, inputs, *, options, cache, constraint, guides, alternatives, cancel,
-               media_features, beyond_context):  # fmt: skip
-        """In place of ``generation.stream``."""
-        self.prompts.append(self.tokenizer.decode(inputs.tokens))
-        self.options.append(options)
-        self.constraints.append((constraint, guides))
-        yield Progress(0, len(inputs), 0.0)
-        reply = self.replies.pop(0)
-        text, error = reply if isinstance(reply, tuple) else (reply, None)
-        if isinstance(text, BaseException):
-            raise text
-        stops = self.tokenizer.eos_token_ids
-        reason, count = "stop", 0
-        for count, id in enumerate(self.tokenizer.encode(text, allow_special=True), 1):
-            if cancel.is_set():
-                reason = "cancelled"
-                break
-            yield Token(id, "", -1.0, (), count - 1, 0.0, id in stops)
-            time.sleep(self.pause)
-            if id in stops:
-                break
-            if count == options.max_tokens:
-                reason = "length"
-                break
-        if error is not None:
-            raise error
-        yield Finish(reason, len(inputs), 0, count, 0.1, 0.1, 0)
-
-
 @pytest.fixture
 def script(monkeypatch, tokenizer):
     found = Script(tokenizer)
@@ -72,14 +26,4 @@ def script(monkeypatch, tokenizer):
 @pytest.fixture
 def actor(teaching, script):
     """A model that plays the script. Its weights are never used."""
-    return SimpleNamespace(
-        tokenizer=teaching.tokenizer,
-        config=teaching.config,
-        dtype=teaching.dtype,
-        chat_template=teaching.chat_template,
-        generation_config=teaching.generation_config,
-        processor_config=teaching.processor_config,
-        source="script",
-        interventions=(),
-        make_cache=lambda **_: [],
-    )
+    return actor_like(teaching)

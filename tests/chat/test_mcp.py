@@ -157,6 +157,8 @@ def dag(levels):
         *(dag(40), {"properties": 5}, {"properties": {"a": {"enum": 5}}}, {"required": "abc"}),
         *({"properties": {"a": {"anyOf": 7}}}, {"properties": {"a": {"allOf": True}}}, 12, [1]),
         {"properties": {"a": {"type": "array", "prefixItems": 3}}},
+        *({"required": [["a"]]}, {"properties": {"a": {"description": "\ud800"}}}),
+        {"properties": {"a": {"type": "object", "properties": {"b": {}}, "required": "b"}}},
     ],
 )
 def test_a_schema_that_cannot_be_costs_that_tool_alone(schema):

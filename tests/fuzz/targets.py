@@ -19,7 +19,9 @@ from mutate import VALUES, changed, damaged, dumped, spliced
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoints"))
 
+import strangers
 import tiny
+from strangers import teaching
 
 import gemma4_mlx as g4
 from gemma4_mlx import errors
@@ -199,11 +201,6 @@ def conversation_json() -> dict:
     }  # fmt: skip
 
 
-@cache
-def teaching():
-    return g4.load(Path(g4.__file__).parent / "teaching" / "checkpoint")
-
-
 def conversation(rng, folder):
     value = changed(rng, conversation_json())
     data = dumped(value).encode()
@@ -308,4 +305,11 @@ TARGETS = {
     "calls": Target(calls, ()),
     "template": Target(template, (errors.ChatError,)),
     "cache": Target(prompt_cache, (errors.CheckpointError,)),
+    "stolen": Target(strangers.stolen, (errors.ChatError, errors.MediaError)),
+    "result": Target(strangers.result, ()),
+    "server": Target(strangers.server, ()),
+    "chat_template": Target(strangers.chat_template, (errors.ChatError,)),
+    "processor": Target(
+        strangers.processor, (errors.ConfigError, errors.MediaError, errors.CheckpointError)
+    ),
 }
