@@ -6,7 +6,7 @@
  * the page a strip shows the whole context; a click there jumps.
  */
 
-import { h, visibleToken } from "./shared.js";
+import { h, NotRecorded, visibleToken } from "./shared.js";
 
 const PAGE = 512;
 
@@ -283,7 +283,7 @@ export function tokenView(o) {
     if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault(); event.stopPropagation();
     const to = Math.max(0, Math.min(o.n() - 1, Math.max(0, selected) + step));
-    if (!held(to)) return;
+    if (!held(to)) { o.onError(new NotRecorded()); return; }
     if (event.shiftKey) {
       const fixed = span && span[1] === selected ? span[0] : span && span[0] === selected ? span[1] : selected;
       select(to).then(() => { span = [Math.min(fixed, to), Math.max(fixed, to)]; mark(); o.onSpan?.(span); });
@@ -291,7 +291,7 @@ export function tokenView(o) {
   });
   strip.addEventListener("click", (event) => {
     const i = Math.max(0, Math.min(o.n() - 1, Math.floor((event.offsetX / strip.clientWidth) * o.n())));
-    if (!held(i)) return;
+    if (!held(i)) { o.onError(new NotRecorded()); return; }
     select(i); o.onSelect(i, event);
   });
   back.addEventListener("click", () => show(pageFrom(page - 1, -1)));
