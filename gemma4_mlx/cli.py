@@ -134,6 +134,9 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         "GEMMA4_MODEL names, or the teaching model",
     )
     parser.add_argument("--bits", type=int, help="quantize while loading")
+    parser.add_argument(
+        "--adapter", help="folder or hub repository of a LoRA or DoRA adapter for the model"
+    )
 
 
 class _Thinking(argparse.Action):
@@ -168,7 +171,7 @@ def _gib(text: str) -> float:
 def _load(options: argparse.Namespace):
     from .checkpoints import load
 
-    return load(options.model, bits=options.bits)
+    return load(options.model, bits=options.bits, adapter=options.adapter)
 
 
 # The commands

@@ -121,7 +121,8 @@ def _with_model(folder: Path) -> Path:
         about = read_json(about) if about.is_file() else {}
         base = about.get("base_model_name_or_path") or about.get("model") or "the model it is for"
         raise CheckpointError(
-            f"{folder} holds an adapter ({adapter.name}) and no model: load {base} first"
+            f"{folder} holds an adapter ({adapter.name}) and no model: load {base} with "
+            "adapter= this folder"
         )
     if ggufs := [p for p in sorted(folder.glob("*.gguf")) if not _SIDE_GGUF.search(p.name)]:
         if len(ggufs) > 1:
@@ -164,11 +165,28 @@ def _parts(file: str) -> list[str]:
     return [re.sub(r"-00001-of-(\d{5})\.gguf$", r"-*-of-\1.gguf", escaped)]
 
 
-def _download(repo: str, revision: str | None, file: str | None = None) -> Path:
+def find_adapter(path_or_repo: str | Path) -> Path:
+    """The folder that holds an adapter. Raises CheckpointError as :func:`find` does."""
+    path = Path(path_or_repo).expanduser()
+    if path.is_dir():
+        return _snapshot(path) if (path / "snapshots").is_dir() else path
+    if isinstance(path_or_repo, Path) or path.exists() or not _REPO_ID.fullmatch(path_or_repo):
+        raise CheckpointError(
+            f"{path_or_repo} is no folder here, and not the id of a repository; expected one with "
+            "an adapter in it"
+        )
+    files = [name for name in _ADAPTERS if name.endswith(".safetensors")]
+    return _download(path_or_repo, None, only=["adapter_config.json", *files])
+
+
+def _download(
+    repo: str, revision: str | None, file: str | None = None, only: list[str] | None = None
+) -> Path:
     """Fetch what is needed of a repository into the hub's cache; resumes what was cut off.
 
     Args:
         file: a GGUF file of it, which then is all that is needed.
+        only: all that is needed, of a repository that is no model.
     """
     import huggingface_hub
     from huggingface_hub.errors import (
@@ -185,6 +203,8 @@ def _download(repo: str, revision: str | None, file: str | None = None) -> Path:
         )
 
     try:
+        if only:
+            return fetch(only)
         if file:
             return fetch(_parts(file)) / file
         folder = fetch(_SMALL_FILES)

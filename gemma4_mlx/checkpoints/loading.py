@@ -16,6 +16,7 @@ from ..config import Gemma4Config
 from ..errors import CheckpointError
 from ..model.gemma4 import Model
 from ..model.ranges import STEPS, ranged
+from .adapters import attach
 from .check import check
 from .derived import Derived
 from .files import Stored, read_folder, read_json
@@ -42,6 +43,8 @@ def load(
     mode: str = "affine",
     dtype: str | mx.Dtype | None = None,
     revision: str | None = None,
+    adapter: str | Path | None = None,
+    adapter_scale: float = 1.0,
 ) -> Model:
     """Load a Gemma 4 model.
 
@@ -61,6 +64,9 @@ def load(
             backend float32, because it is several times faster there and some operations exist
             in no other type.
         revision: branch, tag or commit of the repository.
+        adapter: a folder or repository with low-rank updates (LoRA, DoRA) that mlx-lm or PEFT
+            saved, put beside the model's layers: ``model.adapter`` scales it and switches it off.
+        adapter_scale: how much of the adapter counts, 1 as it was trained.
 
     Raises:
         CheckpointError: the checkpoint cannot be found, fetched or read, or does not hold the
@@ -101,6 +107,9 @@ def load(
         _attach(model, folder)
     else:
         model.tokenizer, model.chat_template = plan.gguf.tokenizer(), plan.gguf.chat_template
+    if adapter is not None:
+        attach(model, adapter, adapter_scale, mx.float32 if on_cpu else None)
+        model.source += f" with {adapter}"
     return model
 
 
@@ -212,6 +221,7 @@ def _read(
 
 def _attach(model: Model, folder: Path) -> None:
     """What a checkpoint brings beside its weights."""
+    model.folder = folder
     if (folder / "tokenizer.json").is_file():
         from ..processing.tokenizer import Tokenizer
 

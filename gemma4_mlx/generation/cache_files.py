@@ -45,7 +45,7 @@ def save(cache: PromptCache, path: str | Path, *, snapshots: bool = True) -> Non
             arrays |= {f"snapshot.{s}.{i}.{k}": part for k, part in enumerate(parts)}
     about = {
         "format": _FORMAT,
-        "fingerprint": cache.model.fingerprint,
+        "fingerprint": cache.fingerprint,
         "source": str(cache.model.source),
         "kv_bits": cache.kv_bits,
         "kv_group_size": cache.kv_group_size,
@@ -115,7 +115,8 @@ def load(path: str | Path, model) -> PromptCache:
     if about.get("fingerprint") != model.fingerprint:
         raise CheckpointError(
             f"{path} was computed by another model ({about.get('source') or 'unknown'}), not by "
-            f"{model.source or 'this one'}: keys and values do not carry over."
+            f"{model.source or 'this one'}, or under another adapter: keys and values do not "
+            "carry over."
         )
     then = about.get("interventions")
     if then != [repr(key) for key in model.interventions]:

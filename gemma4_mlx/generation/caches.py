@@ -117,8 +117,8 @@ class PromptCache:
         tokens, media = getattr(inputs, "tokens", inputs), cached_media(inputs)
 
         def common(other):
-            kept = (other.model, other.kv_bits, other.kv_group_size, other.interventions)
-            own = (model, cache.kv_bits, cache.kv_group_size, model.interventions)
+            kept = (other.model, other.kv_bits, other.kv_group_size, other.changes)
+            own = (model, cache.kv_bits, cache.kv_group_size, cache.changes)
             alike = kept[0] is own[0] and kept[1:] == own[1:]
             return other.common_prefix(tokens, media) if alike and not other.busy else 0
 
@@ -135,9 +135,14 @@ class PromptCache:
         self.tokens: list[int] = []
         self.media: list[CachedMedia] = []
         self.snapshots: list[Snapshot] = []
-        self.interventions = self.model.interventions
+        self.interventions, self.fingerprint = self.model.interventions, self.model.fingerprint
         self.reuse_note = ""
         self._pending: mx.array | None = None
+
+    @property
+    def changes(self) -> tuple:
+        """What the tokens were computed under: interventions, and the model's fingerprint."""
+        return self.interventions, self.fingerprint
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -303,13 +308,15 @@ class PromptCache:
 
         At least the prompt's last token is left to compute. Pictures and sounds count as equal
         if their content is (``MediaSpan.key``). Nothing is reused across different interventions
-        or from a model whose weights were changed by them.
+        or adapters (or scales of one), or from a model whose weights were changed by them.
 
         Args:
             inputs: a ``ModelInputs``, or a plain list of token ids.
         """
         tokens, media = getattr(inputs, "tokens", inputs), cached_media(inputs)
-        had, other = len(self.tokens), self.interventions != self.model.interventions
+        had, now = len(self.tokens), (self.model.interventions, self.model.fingerprint)
+        other = self.changes != now
+        changed = "interventions have" if self.interventions != now[0] else "the adapter has"
         if other:
             self.clear()
         common = self.common_prefix(tokens, media)
@@ -318,7 +325,7 @@ class PromptCache:
         possible = min(had, len(tokens) - 1)
         if 2 * reused < possible:
             if other:
-                self.reuse_note = "interventions have changed"
+                self.reuse_note = f"{changed} changed"
             elif 2 * common < possible:
                 self.reuse_note = f"the prompt is another from token {common:,} on"
             else:
@@ -394,7 +401,7 @@ class PromptCache:
         )
 
     def _copy_to(self, copy: "PromptCache") -> "PromptCache":
-        copy.interventions = self.interventions
+        copy.interventions, copy.fingerprint = self.changes
         copy.tokens, copy.media = list(self.tokens), list(self.media)
         copy.snapshots = list(self.snapshots)
         for mine, theirs in zip(copy.entries, self.entries):

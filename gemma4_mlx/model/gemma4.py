@@ -13,6 +13,7 @@ import numpy as np
 
 from ..config import Gemma4Config, UnifiedVisionConfig
 from ..errors import GenerationError, InterventionError, MediaError
+from .adapter import Adapter, Fingerprint, adapted
 from .cache import FullKVCache, SlidingKVCache
 from .decoder import LanguageModel, image_blocks
 from .layers import rms_norm
@@ -37,8 +38,9 @@ class Model(nn.Module):
 
     Attributes:
         config: the checkpoint's :class:`~gemma4_mlx.config.Gemma4Config`.
-        tokenizer, generation_config, chat_template, processor_config, source, fingerprint: what
-            the checkpoint brings beside its weights; set by :func:`gemma4_mlx.load`.
+        tokenizer, generation_config, chat_template, processor_config, source, folder,
+            fingerprint: what the checkpoint brings beside its weights; set by
+            :func:`gemma4_mlx.load`.
 
     Raises:
         ConfigError: an audio tower with other attention than the released models'.
@@ -57,7 +59,8 @@ class Model(nn.Module):
         self.chat_template: str | None = None
         self.processor_config: dict = {}
         self.source = ""
-        self.fingerprint = ""
+        self.folder = None
+        self._checkpoint, self._digest = "", Fingerprint()
 
     def _make_towers(self, config: Gemma4Config, H: int) -> None:
         vision, audio = config.vision, config.audio
@@ -79,6 +82,22 @@ class Model(nn.Module):
 
             self.audio_tower = AudioTower(audio)
             self.embed_audio = MultimodalEmbedder(audio.output_proj_dims, H, audio.rms_norm_eps)
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The low-rank updates beside the layers; None without any, and while they are off."""
+        layers = adapted(self)
+        return Adapter(self, layers) if layers else None
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells models apart whose caches and traces must not be mixed: of the checkpoint,
+        and of the adapter in force."""
+        return self._digest.of(self._checkpoint, adapted(self))
+
+    @fingerprint.setter
+    def fingerprint(self, checkpoint: str) -> None:
+        self._checkpoint = checkpoint
 
     @property
     def layers(self) -> list[nn.Module]:

@@ -1,0 +1,203 @@
+"""Adapters as mlx-lm and PEFT save them, beside 16-bit and quantized models."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import tiny
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.utils import linear_to_lora_layers
+
+import gemma4_mlx as g4
+from gemma4_mlx.errors import CheckpointError
+from gemma4_mlx.generation import cache_files
+
+ABOUT = {"rank": 4, "scale": 2.0, "dropout": 0.0}
+DORA = ["self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj"]
+TOKENS = mx.arange(3, 43)[None]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.save(tmp_path_factory.mktemp("base"), tiny.CONFIG, tiny.weights(tiny.CONFIG))
+
+
+def write(path: Path, tensors: dict, **about) -> Path:
+    path.mkdir(exist_ok=True)
+    mx.save_safetensors(str(path / "adapters.safetensors"), tensors)
+    about = {"fine_tune_type": "lora", "num_layers": 5, "lora_parameters": ABOUT} | about
+    (path / "adapter_config.json").write_text(json.dumps(about))
+    return path
+
+
+def adapted(folder, path, dora=False, **how):
+    """A model that mlx-lm's tuner adapted, at random, and the folder of its adapter."""
+    model = g4.load(folder, **how)
+    model.freeze()
+    parameters = ABOUT | ({"keys": DORA} if dora else {})
+    linear_to_lora_layers(model, 5, parameters, use_dora=dora)
+    mx.random.seed(3)
+    for _, layer in model.named_modules():
+        if "lora_b" in layer:
+            layer.lora_b = mx.random.normal(layer.lora_b.shape) * 0.05
+    kind = "dora" if dora else "lora"
+    weights = dict(tree_flatten(model.trainable_parameters()))
+    model.eval()
+    return model, write(path, weights, fine_tune_type=kind, lora_parameters=parameters)
+
+
+def apart(a, b) -> float:
+    """The largest difference, as a share of the largest logit."""
+    return float(mx.abs(a - b).max() / mx.abs(b).max())
+
+
+@pytest.mark.parametrize("how", [{}, {"bits": 4}, {"mode": "mxfp4"}], ids=str)
+@pytest.mark.parametrize("dora", [False, True])
+def test_mlx_lms_own(folder, dora, how, tmp_path):
+    """Every linear layer, embeddings and experts included, is what mlx-lm's tuner made."""
+    tuned, path = adapted(folder, tmp_path / "adapter", dora, **how)
+    plain = g4.load(folder, **how)
+    model = g4.load(folder, adapter=path, **how)
+    assert dora or any("switch_glu" in name for name in model.adapter.layers)
+    right, base = tiny.logits(tuned), tiny.logits(plain)
+    assert apart(tiny.logits(model), right) < 1e-5 < 1e-2 < apart(right, base)
+    assert model.fingerprint == tuned.fingerprint != plain.fingerprint
+    with model.adapter.off():
+        assert mx.array_equal(tiny.logits(model), base).item()
+        assert model.fingerprint == plain.fingerprint and model.adapter is None
+    assert apart(tiny.logits(model), right) < 1e-5
+    if not how:
+        with model.adapter.merged():
+            assert apart(tiny.logits(model), right) < 1e-4
+
+
+def test_scale(folder, tmp_path):
+    _, path = adapted(folder, tmp_path / "adapter")
+    half = g4.load(folder, adapter=path, adapter_scale=0.5)
+    model = g4.load(folder, adapter=path)
+    whole, first = tiny.logits(model), model.fingerprint
+    model.adapter.scale = 0.5
+    assert mx.array_equal(tiny.logits(model), tiny.logits(half)).item()
+    assert model.fingerprint == half.fingerprint != first
+    model.adapter.scale = 0
+    assert mx.array_equal(tiny.logits(model), tiny.logits(g4.load(folder))).item()
+    model.adapter.scale = 1
+    assert mx.array_equal(tiny.logits(model), whole).item() and model.fingerprint == first
+
+
+@pytest.fixture(scope="module")
+def peft(checkpoint, tmp_path_factory):
+    pytest.importorskip("peft")
+
+    def get(base, *names):
+        reference, out = checkpoint(base).folder, tmp_path_factory.mktemp("peft")
+        script = Path(__file__).parent / "peft_reference.py"
+        command = [sys.executable, str(script), str(reference), str(out), *names]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr[-2000:]
+        return reference, [out / name for name in names]
+
+    return get
+
+
+@pytest.mark.parametrize("base, names", [("e2b", ["lora", "dora", "rslora"]), ("moe", ["experts"])])
+def test_peft_through_transformers(peft, base, names):
+    reference, adapters = peft(base, *names)
+    for path in adapters:
+        logits = g4.load(reference, adapter=path)(TOKENS)[0]
+        assert apart(logits, mx.array(np.load(path / "logits.npy"))) < 1e-4, path.name
+
+
+class TestRefused:
+    NAME = tiny.TEXT + "layers.0.self_attn.q_proj"
+
+    def refused(self, folder, path, *patterns):
+        for pattern in patterns:
+            with pytest.raises(CheckpointError, match=pattern):
+                g4.load(folder, adapter=path)
+
+    @pytest.mark.parametrize("name", ["adapter_model.bin", "adapters.npz", "adapter.pt"])
+    def test_pickled(self, folder, name, tmp_path):
+        (tmp_path / name).write_bytes(b"\x80\x04")
+        self.refused(folder, tmp_path, f"{name}.*never opened")
+
+    def test_of_another_base(self, folder, tmp_path):
+        tensors = {
+            self.NAME + ".lora_a": mx.zeros((96, 4)),
+            self.NAME + ".lora_b": mx.zeros((4, 8)),
+        }
+        path = write(tmp_path / "a", tensors)
+        self.refused(folder, path, r"another base.*q_proj has \(96, 4\) .*takes \(128, 4\)")
+
+    def test_of_a_layer_that_is_not_there(self, folder, tmp_path):
+        name = self.NAME.replace("layers.0", "layers.60")
+        tensors = {name + ".lora_a": mx.zeros((128, 4)), name + ".lora_b": mx.zeros((4, 128))}
+        self.refused(folder, write(tmp_path / "a", tensors), "layers.60.*does not exist here")
+
+    def test_cut_short(self, folder, tmp_path):
+        _, path = adapted(folder, tmp_path / "a")
+        file = path / "adapters.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+        self.refused(folder, path, "cut short")
+
+    def test_half_an_update(self, folder, tmp_path):
+        path = write(tmp_path / "a", {self.NAME + ".lora_a": mx.zeros((128, 4))})
+        self.refused(folder, path, "only one of the two")
+
+    @pytest.mark.parametrize(
+        "about, pattern",
+        [
+            ({"fine_tune_type": "full"}, "'full'"),
+            ({"lora_parameters": {}}, "scale"),
+            ({"lora_parameters": {"scale": True}}, "scale"),
+        ],
+    )
+    def test_configurations(self, folder, about, pattern, tmp_path):
+        tensors = {
+            self.NAME + ".lora_a": mx.zeros((128, 4)),
+            self.NAME + ".lora_b": mx.zeros((4, 8)),
+        }
+        self.refused(folder, write(tmp_path / "a", tensors, **about), pattern)
+
+    def test_no_adapter(self, folder, tmp_path):
+        self.refused(folder, tmp_path, "no adapter")
+        self.refused(folder, tmp_path / "nowhere", "no folder here")
+
+
+class TestCachesAndTraces:
+    def tokens(self, model, cache):
+        options = {"max_tokens": 6, "temperature": 0}
+        events = g4.stream(model, list(range(3, 43)), cache=cache, options=options)
+        return [event.id for event in events if type(event).__name__ == "Token"]
+
+    def test_a_cache_is_not_gone_on_with(self, folder, tmp_path):
+        """Neither in memory, nor from a file, nor after switching off."""
+        _, path = adapted(folder, tmp_path / "a")
+        model = g4.load(folder, adapter=path)
+        right = self.tokens(model, None)
+        cache = g4.PromptCache(model)
+        with model.adapter.off():
+            self.tokens(model, cache)
+            cache_files.save(cache, tmp_path / "cache")
+        with pytest.raises(CheckpointError, match="another adapter"):
+            cache_files.load(tmp_path / "cache", model)
+        assert self.tokens(model, cache) == right
+        with model.adapter.off():
+            cache_files.load(tmp_path / "cache", model)
+
+    def test_mlx_lms_tuner_counts_too(self, folder, tmp_path):
+        model = g4.load(folder)
+        cache = g4.PromptCache(model)
+        self.tokens(model, cache)
+        tuned, _ = adapted(folder, tmp_path / "a")
+        assert tuned.fingerprint != model.fingerprint
+        linear_to_lora_layers(model, 5, ABOUT)
+        for _, layer in model.named_modules():
+            if "lora_b" in layer:
+                layer.lora_b = mx.random.normal(layer.lora_b.shape) * 0.05
+        model.eval()
+        assert self.tokens(model, cache) == self.tokens(model, None)
