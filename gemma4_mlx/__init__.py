@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "load": "checkpoints",
     "fit": "checkpoints",
+    "save": "checkpoints",
     "Chat": "chat",
     "SamplingOptions": "generation",
     "stream": "generation",

@@ -1,10 +1,11 @@
 """Reading checkpoints of every layout into a model, and planning what fits before a download.
 
-``load`` reads, ``fit`` plans and needs no network.
+``load`` reads, ``save`` writes, ``fit`` plans and needs no network.
 """
 
 _HOMES = {
     "load": "loading",
+    "save": "saving",
     "fit": "planner",
     "Fit": "planner",
     "FitTable": "planner",

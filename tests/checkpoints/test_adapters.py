@@ -201,3 +201,56 @@ class TestCachesAndTraces:
                 layer.lora_b = mx.random.normal(layer.lora_b.shape) * 0.05
         model.eval()
         assert self.tokens(model, cache) == self.tokens(model, None)
+
+
+class TestSaved:
+    """Merged with the adapter, for mlx-lm (in a process of its own) and for us."""
+
+    CODE = """
+import sys, numpy as np, mlx.core as mx
+from pathlib import Path
+from mlx_lm.utils import load_model
+model, _ = load_model(Path(sys.argv[1]))
+np.save(sys.argv[2], np.array(model(mx.arange(3, 43)[None]).astype(mx.float32)))
+"""
+
+    @pytest.mark.parametrize("how", [{}, {"bits": 4}], ids=str)
+    @pytest.mark.parametrize("base", ["e2b", "moe"])
+    def test_mlx_lm_loads_it(self, checkpoint, base, how, tmp_path):
+        reference = checkpoint(base).folder
+        tuned, path = adapted(reference, tmp_path / "a", **how)
+        model = g4.load(reference, adapter=path, **how)
+        g4.save(model, tmp_path / "merged", dtype="float32")
+        assert apart(model(TOKENS), tuned(TOKENS)) < 1e-5  # unchanged itself
+        again = g4.load(tmp_path / "merged")
+        assert again.adapter is None and again.fingerprint != model.fingerprint
+        if not how:
+            assert apart(again(TOKENS), model(TOKENS)) < 1e-4
+        with model.adapter.merged():
+            assert apart(again(TOKENS), model(TOKENS)) < 1e-4
+        out = tmp_path / "logits.npy"
+        command = [sys.executable, "-c", self.CODE, str(tmp_path / "merged"), str(out)]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert apart(mx.array(np.load(out)), again(TOKENS)) < 2e-4
+
+    def test_packed_weights_are_the_updated_ones(self, folder, tmp_path):
+        """Within half a step of what base and update come to."""
+        _, path = adapted(folder, tmp_path / "a", bits=8)
+        model = g4.load(folder, adapter=path, bits=8)
+        name = tiny.TEXT + "layers.0.experts.switch_glu.down_proj"
+        layer = dict(model.named_modules())[name]
+        whole = mx.dequantize(
+            layer.linear.weight, layer.linear.scales, layer.linear.biases, group_size=64, bits=8
+        ) + layer.scale * (layer.lora_b @ layer.lora_a)
+        with model.adapter.merged():
+            packed = dict(model.named_modules())[name]
+            got = mx.dequantize(packed.weight, packed.scales, packed.biases, group_size=64, bits=8)
+            step = mx.repeat(packed.scales, 64, axis=-1)
+            assert (mx.abs(got - whole) <= 0.51 * mx.abs(step) + 0.01).all().item()
+
+    def test_nothing_is_overwritten(self, folder, tmp_path):
+        (tmp_path / "mine").write_text("words")
+        with pytest.raises(CheckpointError, match="not an empty folder"):
+            g4.save(g4.load(folder), tmp_path)
+        assert (tmp_path / "mine").read_text() == "words"
