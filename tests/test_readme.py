@@ -1,6 +1,7 @@
 """The README's tour can be pasted and run."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -39,6 +40,29 @@ def test_the_tour_shows_what_it_says(tmp_path, monkeypatch):
     }
     assert all((tmp_path / name).stat().st_size > 10_000 for name in ("talk.g4trace", "talk.html"))
     assert not names["model"].interventions
+
+
+def test_the_adapter_example_runs(tmp_path, monkeypatch):
+    import mlx.core as mx
+
+    import gemma4_mlx as g4
+
+    base = g4.load()
+    out, width = base.layers[0].self_attn.o_proj.weight.shape
+    name = "language_model.model.layers.0.self_attn.o_proj.lora_"
+    tensors = {name + "a": mx.full((width, 2), 0.02), name + "b": mx.full((2, out), 0.05)}
+    (tmp_path / "adapter").mkdir()
+    mx.save_safetensors(str(tmp_path / "adapter" / "adapters.safetensors"), tensors)
+    about = {"fine_tune_type": "lora", "num_layers": 8, "lora_parameters": {"scale": 4.0}}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(about))
+    monkeypatch.chdir(tmp_path)
+    example = re.search(r"<!-- adapters -->\s*```python\n(.*?)```", README, re.S)[1]
+    names = {}
+    exec(example, names)
+    tokens = mx.arange(5, 25)[None]
+    merged, plain = g4.load("merged")(tokens), base(tokens)
+    half = names["model"](tokens)
+    assert mx.abs(half - plain).max() > 5 * mx.abs(merged - half).max()
 
 
 @pytest.fixture(scope="module")

@@ -254,3 +254,12 @@ np.save(sys.argv[2], np.array(model(mx.arange(3, 43)[None]).astype(mx.float32)))
         with pytest.raises(CheckpointError, match="not an empty folder"):
             g4.save(g4.load(folder), tmp_path)
         assert (tmp_path / "mine").read_text() == "words"
+
+
+def test_from_the_terminal(tmp_path, capsys):
+    from gemma4_mlx.cli import main
+
+    _, path = adapted(None, tmp_path / "a")
+    assert main(["chat", "Hello", "--max-tokens", "3", "--adapter", str(path)]) == 0
+    assert main(["chat", "Hello", "--adapter", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
