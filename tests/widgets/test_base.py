@@ -159,7 +159,7 @@ def test_a_page_holds_its_data_and_cannot_be_broken_out_of(widget):
     widget.error = "</script><script>alert(1)</script>"
     page = Snapshot.of(widget).page
     assert "alert(1)</script>" not in page
-    data = page.split('id="g4-data">')[1].split("</script>")[0]
+    data = page.split('class="g4-data">')[1].split("</script>")[0]
     (data,) = json.loads(data)["views"]
     assert data["state"]["error"].startswith("</script>")
     assert data["answers"]['{"n":3,"type":"bytes"}'] == {"content": {"n": 3}, "buffer": "AAEC"}

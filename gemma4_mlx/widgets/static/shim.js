@@ -2,7 +2,7 @@
 // answers, one for each view.
 
 {
-  const data = JSON.parse(document.getElementById("g4-data").textContent);
+  const data = JSON.parse([...document.querySelectorAll("script.g4-data")].map((piece) => piece.textContent).join(""));
   const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
   const revive = (value) => {
     if (Array.isArray(value)) return value.map(revive);
