@@ -111,3 +111,62 @@ class TestTrainer:
         keys = ["self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj"]
         found = trained(model, tmp_path / "adapter", use_dora=True, keys=keys)
         assert found[-1] < found[0] - 0.1
+
+
+class TestEntryPoints:
+    """The README names those that work, and those that cannot with our caches."""
+
+    @pytest.fixture(scope="class")
+    def model(self):
+        return g4.load()
+
+    PROMPT = tuple(range(5, 45))
+
+    def test_generate_step(self, model):
+        from mlx_lm.generate import generate_step
+
+        theirs = generate_step(mx.array(self.PROMPT), model, max_tokens=8, prefill_step_size=16)
+        options = {"max_tokens": 8, "temperature": 0}
+        events = g4.stream(model, list(self.PROMPT), options=options)
+        ours = [event.id for event in events if type(event).__name__ == "Token"]
+        assert [int(token) for token, _ in theirs][: len(ours)] == ours
+
+    def test_evaluate(self, model):
+        """The trainer's loss is the mean negative log-probability of the tokens."""
+        from mlx_lm.tuner.trainer import evaluate
+
+        rows = [(list(self.PROMPT), 0)]
+        found = evaluate(model, rows, batch_size=1, num_batches=-1, max_seq_length=64)
+        padded = (*self.PROMPT, 0)  # mlx-lm counts the first token of its padding in
+        logits = model(mx.array([padded]))[0, :-1]
+        wanted = logits - mx.logsumexp(logits, -1, keepdims=True)
+        wanted = -mx.take_along_axis(wanted, mx.array(padded[1:])[:, None], -1).mean().item()
+        assert found == pytest.approx(wanted, rel=1e-4)
+
+    def test_batches_are_refused(self, model):
+        from mlx_lm.generate import BatchGenerator
+
+        with pytest.raises(ValueError, match="does not yet support batching"):
+            generator = BatchGenerator(model)
+            generator.insert([list(self.PROMPT), [5, 6]])
+            generator.next()
+
+    def test_its_cache_files_are_refused(self, model, tmp_path):
+        from mlx_lm.models.cache import load_prompt_cache, make_prompt_cache, save_prompt_cache
+
+        cache = make_prompt_cache(model)
+        mx.eval(model(mx.array([self.PROMPT]), cache=cache))
+        save_prompt_cache(str(tmp_path / "cache.safetensors"), cache)
+        with pytest.raises(KeyError, match="KVCache"):
+            load_prompt_cache(str(tmp_path / "cache.safetensors"))
+
+    def test_gradient_checkpointing(self, tmp_path, monkeypatch):
+        from gemma4_mlx.model.decoder import DecoderLayer
+
+        monkeypatch.setattr(DecoderLayer, "__call__", DecoderLayer.__call__)  # mlx-lm replaces it
+        config = MODELS["dense"]
+        model = g4.load(tiny.save(tmp_path / "model", config, tiny.weights(config)))
+        model.freeze()
+        linear_to_lora_layers(model, 2, LORA)
+        found = losses(model, tmp_path, grad_checkpoint=True)
+        assert found[-1] < found[0] - 0.1
