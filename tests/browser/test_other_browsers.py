@@ -190,6 +190,7 @@ def pages(tmp_path_factory):
             widget.say("Count from 3 to 6.")
             widget.wait()
         widget.snapshot().save(folder / f"{name}.html")
+    names["trace"].to_html(folder / "trace.html")
     handler = functools.partial(Quiet, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -211,6 +212,17 @@ def test_a_snapshot_works(other, pages, name):
         other.text(".g4-tokenview [role=status]", r"1 of \d|not found")
     drive(other, name, live=False)
     other.picture(f"snapshot-{name}")
+
+
+def test_a_trace_page_is_alive(other, pages):
+    other.driver.get(f"{pages}/trace.html")
+    for name in ("attention", "routing"):
+        other.wait(PAINTED, f".g4-{name}")
+    other.click(".g4-attention .g4-tokens [data-i='3']")
+    selected = ".g4-routing .g4-tokens [data-i='3'].g4-selected"
+    other.wait("return document.querySelector(arguments[0])", selected)
+    other.click(".g4-mapbox details > summary")
+    other.text(".g4-mapbox details tbody tr", r"\d\.\d{3}")
 
 
 def drive(other, name, live):
