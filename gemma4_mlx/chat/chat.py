@@ -511,6 +511,7 @@ class Chat:
 
     def _generate(self, inputs, options, constraint, guides, alternatives, *, cancel):
         """Runs on the engine."""
+        self._features.keep(self._media.keys())
         if self.cache is None:
             self.cache = PromptCache.sharing(
                 self.model, inputs, kv_bits=self.kv_bits, snapshot_bytes=self.snapshot_bytes

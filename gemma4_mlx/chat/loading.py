@@ -1,6 +1,8 @@
 """Media parts of messages, read once per conversation."""
 
-from collections.abc import Iterable
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import MediaError
@@ -34,20 +36,34 @@ def _is_one(source: Any) -> bool:
 
 
 class MediaLoader:
-    """Reads media for one model and remembers them for as long as their parts live here."""
+    """Reads media for one model and remembers them for as long as their parts live: those of a
+    turn that was dropped, and that nobody else holds, are freed with it."""
 
     def __init__(self, model):
         self._model = model
-        self._loaded: dict[int, tuple[Media, Any]] = {}  # id(part) -> the part, what was read
+        self._loaded: weakref.WeakKeyDictionary[Media, Any] = weakref.WeakKeyDictionary()
+        self._changing = threading.Lock()  # tools return media in threads of their own
 
     def load(self, part: Media):
         """The ImageInput, AudioInput or VideoInput of a part, or the AudioInputs of a recording
         that is split. Raises MediaError."""
         if isinstance(part.source, Refused):
             raise MediaError(part.source.reason)
-        known = self._loaded.get(id(part))
+        known = self._loaded.get(part)
         if known is not None:
-            return known[1]
+            return known
         loaded = _LOADERS[part.kind](part.source, self._model, name=part.name, **part.options)
-        self._loaded[id(part)] = (part, loaded)
+        with self._changing:
+            self._loaded[part] = loaded
         return loaded
+
+    def keys(self) -> set[str]:
+        """The keys of everything that is remembered, as encoded media are kept under them."""
+        with self._changing:
+            return {key for loaded in self._loaded.values() for key in _keys(loaded)}
+
+
+def _keys(loaded: Any) -> Iterator[str]:
+    """Of a picture or a clip, of the clips of a recording, of the frames of a video."""
+    for one in loaded if isinstance(loaded, list) else getattr(loaded, "frames", [loaded]):
+        yield one.key

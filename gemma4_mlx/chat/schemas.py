@@ -13,7 +13,8 @@ from typing import Any
 
 from ..errors import ToolError
 
-#: Places of a schema that are written out, references included; more are no tool's arguments.
+#: Places of a schema that are written out, references, choices and required names included; more
+#: are no tool's arguments.
 MOST_PLACES = 2000
 
 _TYPES = ("string", "integer", "number", "boolean", "array", "object")
@@ -38,8 +39,7 @@ def _declared(
 ) -> dict[str, Any]:
     """`inside`: the references being written out, so that a recursive type comes to an end;
     `places` counts what was written."""
-    if next(places) >= MOST_PLACES:
-        raise ToolError(f"has more than {MOST_PLACES:,} places when it is written out.")
+    _take(places, 1)
     if not isinstance(schema, Mapping):
         return {"type": "string"}
     opened = _references(schema)
@@ -73,7 +73,8 @@ def _declared(
         kind = kinds[0] if kinds else "string"
         if len(kinds) > 1:
             notes.append("one of: " + ", ".join(map(str, kinds)))
-    choices = [schema["const"]] if "const" in schema else list(schema.get("enum") or ())
+    choices = [schema["const"]] if "const" in schema else _listed(schema, "enum", object)
+    _take(places, len(choices))
     if kind not in _TYPES:
         kind = _guess(schema, choices)
 
@@ -95,10 +96,9 @@ def _declared(
             name: _declared(inner, definitions, inside, places)
             for name, inner in schema["properties"].items()
         }
-        if required := schema.get("required"):
-            if not isinstance(required, list) or not all(isinstance(n, str) for n in required):
-                raise ToolError(f"requires {str(required)[:40]}, which is no list of names.")
-            result["required"] = list(required)
+        if required := _listed(schema, "required", str):
+            _take(places, len(required))
+            result["required"] = required
         if schema.get("additionalProperties"):
             notes.append("further names are allowed")
     elif kind == "object" and isinstance(schema.get("additionalProperties"), Mapping):
@@ -112,6 +112,21 @@ def _declared(
         result["description"] = description
     result["type"] = kind
     return result
+
+
+def _take(places: Iterator[int], n: int) -> None:
+    """Count ``n`` places more. Raises ToolError if they are too many."""
+    for _ in range(n):
+        if next(places) >= MOST_PLACES:
+            raise ToolError(f"has more than {MOST_PLACES:,} places when it is written out.")
+
+
+def _listed(schema: Mapping[str, Any], key: str, kind: type) -> list:
+    """A copy of the list under ``key``, empty for none. Raises ToolError for what is no list."""
+    value = schema.get(key) or []
+    if not isinstance(value, list | tuple) or not all(isinstance(item, kind) for item in value):
+        raise ToolError(f"has {str(value)[:40]} for {key!r}, which is no such list.")
+    return list(value)
 
 
 def _references(schema: Mapping[str, Any]) -> tuple[str, ...]:

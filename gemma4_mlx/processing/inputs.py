@@ -13,7 +13,7 @@ prompt can be read in chunks.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Container, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -279,6 +279,11 @@ class MediaCache(MutableMapping):
 
     def __delitem__(self, key: str) -> None:
         del self._kept[key]
+
+    def keep(self, keys: Container[str]) -> None:
+        """Free everything but these."""
+        for key in [key for key in self._kept if key not in keys]:
+            del self._kept[key]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kept)

@@ -6,9 +6,11 @@ thinking, words and tool calls over several messages, with each result in the ca
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from gemma4_mlx.chat import Chat, Message, Text
 from gemma4_mlx.chat.messages import Refused
@@ -35,7 +37,8 @@ class ChatView:
         self.chat = chat
         self.branches = Branches(chat.messages)
         self._written: dict[int, tuple[Message, list, str]] = {}  # its tokens, its turn's id
-        self._shown: dict[int, tuple[Any, dict]] = {}
+        self._shown: WeakKeyDictionary[Any, dict] = WeakKeyDictionary()  # part -> its view
+        self._keys = itertools.count()
 
     def turns(self) -> list[dict]:
         """All of the conversation."""
@@ -94,21 +97,21 @@ class ChatView:
         """The view's part for a picture, sound or video; made once."""
         if isinstance(part.source, Refused):
             return {"kind": "text", "text": part.source.reason}
-        known = self._shown.get(id(part))
-        if known is None:
+        view = self._shown.get(part)
+        if view is None:
             medium = self.chat._media.load(part)
-            view = describe(medium, part.kind) | {"key": f"m{len(self._shown)}"}
+            view = describe(medium, part.kind) | {"key": f"m{next(self._keys)}"}
             if part.name:
                 view["label"] = part.name
-            known = self._shown[id(part)] = (part, view)
-        return known[1]
+            self._shown[part] = view
+        return view
 
     def playable(self, key: str) -> tuple[str, bytes]:
         """(mime type, bytes) of a shown sound, as the model hears it, or video, as given.
 
         Raises ChatError if there is none.
         """
-        for part, view in self._shown.values():
+        for part, view in list(self._shown.items()):
             if view["key"] == key:
                 if part.kind == "audio":
                     return "audio/wav", as_wav(self.chat._media.load(part))

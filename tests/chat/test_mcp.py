@@ -157,6 +157,8 @@ def dag(levels):
         *(dag(40), {"properties": 5}, {"properties": {"a": {"enum": 5}}}, {"required": "abc"}),
         *({"properties": {"a": {"anyOf": 7}}}, {"properties": {"a": {"allOf": True}}}, 12, [1]),
         {"properties": {"a": {"type": "array", "prefixItems": 3}}},
+        {"properties": {"a": {"type": "string", "enum": "abc"}}},
+        {"properties": {"a": {"type": "string", "enum": ["x"] * 3000}}},
         *({"required": [["a"]]}, {"properties": {"a": {"description": "\ud800"}}}),
         {"properties": {"a": {"type": "object", "properties": {"b": {}}, "required": "b"}}},
     ],
