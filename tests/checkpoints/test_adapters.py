@@ -189,6 +189,19 @@ class TestCachesAndTraces:
         with model.adapter.off():
             cache_files.load(tmp_path / "cache", model)
 
+    def test_a_trace_is_not_gone_on_with(self, folder, tmp_path):
+        """Attention that it did not keep is computed by the adapted model, or not at all."""
+        _, path = adapted(folder, tmp_path / "a")
+        model = g4.load(folder, adapter=path)
+        trace = g4.trace(model, list(range(3, 43)), attention=g4.AttentionPlan(retain="none"))
+        weights = trace.attention.row(2, 0, query=20)
+        with model.adapter.off():
+            trace = g4.trace(model, list(range(3, 43)), attention=g4.AttentionPlan(retain="none"))
+        with pytest.raises(g4.errors.TraceError, match="other weights"):
+            trace.attention.row(2, 0, query=20)
+        with model.adapter.off():
+            assert np.abs(trace.attention.row(2, 0, query=20) - weights).max() > 1e-3
+
     def test_mlx_lms_tuner_counts_too(self, folder, tmp_path):
         model = g4.load(folder)
         cache = g4.PromptCache(model)

@@ -1,6 +1,12 @@
 """What the README says of mlx-lm: its own entry points take our models."""
 
 import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -170,3 +176,37 @@ class TestEntryPoints:
         linear_to_lora_layers(model, 2, LORA)
         found = losses(model, tmp_path, grad_checkpoint=True)
         assert found[-1] < found[0] - 0.1
+
+    @pytest.mark.slow
+    def test_server(self, model, tmp_path):
+        """On a folder that ``save`` wrote, without thinking: the answer is text, no reasoning."""
+        g4.save(model, tmp_path / "saved", dtype="float32")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "mlx_lm.server", "--model", str(tmp_path / "saved")]
+        server = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
+        asked = {
+            "messages": [{"role": "user", "content": "Count from 3 to 9"}],
+            "chat_template_kwargs": {"enable_thinking": False},
+            "max_tokens": 24,
+            "temperature": 0,
+        }
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/chat/completions",
+            json.dumps(asked).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            for _ in range(120):
+                try:
+                    with urllib.request.urlopen(request, timeout=120) as answer:
+                        message = json.load(answer)["choices"][0]["message"]
+                    break
+                except urllib.error.URLError:
+                    assert server.poll() is None
+                    time.sleep(1)
+        finally:
+            server.kill()
+            server.wait()
+        assert message["content"] == "3, 4, 5, 6, 7, 8, 9" and not message.get("reasoning")
