@@ -20,7 +20,7 @@ from gemma4_mlx.widgets.traceview import parts_of
 
 PAGE_BYTES = 10_000_000
 PICTURES = 5_000_000  # bytes of heads' pictures, before base64
-PICTURES_BESIDE_ROUTES = 1_300_000
+PICTURES_BESIDE_ROUTES = 950_000  # leaves room for every route of 8,192 tokens in 30 layers
 
 
 def trace_page(trace, resolution: int = 128) -> str:
