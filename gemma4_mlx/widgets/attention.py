@@ -23,6 +23,7 @@ from gemma4_mlx.widgets.attention_kept import TILE
 from gemma4_mlx.widgets.attention_picture import attention_drawing
 from gemma4_mlx.widgets.headpictures import layer_cells, layer_pictures, pooled_row
 from gemma4_mlx.widgets.headstats import METHOD, SUMMARY_NAMES, HeadStats, head_stats
+from gemma4_mlx.widgets.jobs import Jobs
 from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
 
 TILE_WEIGHTS = 1 << 23  # weights recomputed for one tile at most, of heads of 64 numbers or fewer
@@ -62,7 +63,7 @@ class Attention(TraceView):
                 f"Attention draws a trace, such as g4.trace(model, ...) or chat.trace(), not "
                 f"{type(trace).__name__}"
             )
-        self.trace = trace
+        self.trace, self._jobs = trace, Jobs()
         self.set_sources("a", trace, media)
         super().__init__()
         self.meta = self._facts()
@@ -226,15 +227,29 @@ class Attention(TraceView):
         }
         return content, np.ascontiguousarray(cells[0], "<f4").tobytes()
 
-    def answer_span(self, source: list, target: list, compute: bool = False) -> tuple[dict, bytes]:
+    def answer_span(self, source: list, target: list, compute: bool = False) -> Any:
         """Every head's mass from one span to another, float32 (heads,), and a ``note`` on it.
 
         Exact where queries and keys are at hand, elsewhere for the spans moved outwards to bins;
-        ``demand`` tells that ``compute`` would run the model for the rest. Raises TraceError for a
+        ``demand`` tells that ``compute`` would run the model for the rest. With ``compute`` the
+        answer may be how far that is, ``{"running": share}``: ask again. Raises TraceError for a
         span outside the text.
         """
+        spans = slice(*source), slice(*target)
+        if not compute:
+            return self._span(*spans)
+
+        def work(tell):
+            def progress(event) -> None:
+                tell(event.done / event.total)
+
+            return self._span(*spans, self.trace.attention.find(*spans, progress=progress))
+
+        return self._jobs.poll((*source, *target), work)
+
+    def _span(self, source: slice, target: slice, ranked=()) -> tuple[dict, bytes]:
+        """The answer for a span, with the masses of the heads that were ``ranked`` exactly."""
         data = self.trace.attention
-        source, target = slice(*source), slice(*target)
         area = (source.stop - source.start) * (target.stop - target.start)
         count = len(self.stats.unlike)
         exact = 0 < count * area <= SPAN_WEIGHTS
@@ -242,8 +257,8 @@ class Attention(TraceView):
         rows = [(k, list(data.heads(layer))) for k, layer in enumerate(data.layers)]
         mass = np.concatenate([masses.values[row] for row in rows])
         known = int(np.concatenate([masses.exact[row] for row in rows]).sum())
-        if compute:
-            found = {(f.layer, f.head): f.mass for f in data.find(source, target)}
+        if ranked:
+            found = {(f.layer, f.head): f.mass for f in ranked}
             heads = [(layer, head) for layer in data.layers for head in data.heads(layer)]
             mass, known = np.array([found.get(h, m) for h, m in zip(heads, mass)]), len(found)
         note = "Mean over the first span's tokens of the weight they put on the second. "

@@ -1,6 +1,7 @@
 """The Attention widget's Python side: every number it sends, against dense softmax."""
 
 import json
+import threading
 import time
 from itertools import pairwise
 
@@ -387,6 +388,52 @@ def test_one_picture_needs_no_list(trace):
     assert Attention(trace, media=one).media_sources() == {0: one}
 
 
+def _finished(answer, *args, **options):
+    """The result of an answer that is asked for again while it is running."""
+    end = time.time() + 60
+    while "running" in (result := answer(*args, **options)):
+        assert time.time() < end and 0 <= result["running"] <= 1
+    return result
+
+
+def test_a_ranking_that_runs_the_model_does_not_hold_up_the_others(monkeypatch):
+    """It tells how far it is, and what the view asks for meanwhile is answered."""
+    model = g4.load()
+    ids = [2, *np.random.default_rng(0).integers(300, 1900, 200).tolist()]
+    plan = g4.AttentionPlan(retain="none", bins=32)
+    trace = g4.trace(model, ids, routing=None, attention=plan, chunk=64)
+    view, go = Attention(trace), threading.Event()
+    find = type(trace.attention).find
+
+    def slow(self, *spans, progress=None):
+        def after_a_chunk(event):
+            progress(event)
+            if event.done < event.total:
+                assert go.wait(30)
+
+        return find(self, *spans, progress=after_a_chunk)
+
+    monkeypatch.setattr(type(trace.attention), "find", slow)
+    sent = []
+    view.send = lambda content, buffers=None: sent.append(content)
+    asked = {"type": "span", "source": [150, 151], "target": [20, 21], "compute": True}
+    view._on_message(view, {**asked, "id": "long"}, [])
+    view._on_message(view, {"type": "heads", "id": "short"}, [])
+    end = time.time() + 30
+    while not any(message.get("id") == "short" for message in sent):
+        assert time.time() < end
+        time.sleep(0.02)
+    first = next(message for message in sent if message.get("id") == "long")
+    assert list(first["content"]) == ["running"]
+    end = time.time() + 30
+    while not 0 < (share := view.answer_span([150, 151], [20, 21], compute=True)["running"]) < 1:
+        assert time.time() < end
+    assert share == 64 / 201
+    go.set()
+    content, bulk = _finished(view.answer_span, [150, 151], [20, 21], compute=True)
+    assert content["note"].endswith("Exact.") and len(bulk) == 4 * len(view.stats.unlike)
+
+
 def test_a_layer_that_was_not_kept_is_computed_on_demand():
     model = g4.load()
     ids = [2, *np.random.default_rng(0).integers(300, 1900, 200).tolist()]
@@ -413,7 +460,7 @@ def test_a_layer_that_was_not_kept_is_computed_on_demand():
     assert content["pooled"] == 0
     np.testing.assert_allclose(row, exact.attention.row(3, 1, 150), atol=1e-6)
     assert view.answer_span([150, 151], [20, 21])[0]["demand"]
-    content, bulk = view.answer_span([150, 151], [20, 21], compute=True)
+    content, bulk = _finished(view.answer_span, [150, 151], [20, 21], compute=True)
     mass = np.frombuffer(bulk, "<f4").reshape(len(trace.attention.layers), -1)
     assert content["note"].endswith("Exact.") and not content["demand"]
     assert mass[2, 1] == pytest.approx(exact.attention.row(2, 1, 150)[20], rel=1e-4)

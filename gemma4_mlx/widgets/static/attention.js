@@ -8,7 +8,7 @@ import { linkList } from "./links.js";
 import { offsetMap } from "./offsetmap.js";
 import { counted, oneToken, weightText } from "./onetoken.js";
 import { barCell, bytesOf, chip, exportPicker, floats, headline, partColor, picker, pixelTable, problemNote, segmented, table } from "./pieces.js";
-import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, request, sizeCanvas, watch } from "./shared.js";
+import { colorMaps, colorAt, formatCount, formatPercent, h, linkSelection, mount, patient, request, sizeCanvas, watch } from "./shared.js";
 import { keepInView } from "./sticky.js";
 import { TILE, tileMap } from "./tilemap.js";
 import { tokenView } from "./tokenview.js";
@@ -323,10 +323,14 @@ function render({ model, el }) {
       h("button", { type: "button", class: "g4-primary", disabled: !spans.from || !spans.to, onclick: () => rank() }, "Rank the heads"));
   }
 
+  let ranked = 0; // the newest ranking that was asked for
   async function rank(compute = false) {
-    ranking.replaceChildren(h("p", { class: "g4-note", role: "status" }, compute ? "The model reads the prompt once more…" : "Adding up every head's weights…"));
+    const mine = ++ranked, bar = h("progress", { max: 1, value: 0, "aria-label": "Reading the prompt" });
+    ranking.replaceChildren(h("p", { class: "g4-note", role: "status" }, ...(compute ? ["The model reads the prompt once more… ", bar] : ["Adding up every head's weights…"])));
     try {
-      const answer = await ask("span", { source: [spans.from[0], spans.from[1] + 1], target: [spans.to[0], spans.to[1] + 1], compute });
+      const asked = { source: [spans.from[0], spans.from[1] + 1], target: [spans.to[0], spans.to[1] + 1], compute };
+      const answer = await patient(ask)("span", asked, (share) => { bar.value = share; }, () => mine === ranked);
+      if (mine !== ranked) return;
       heads.setSpan(floats(answer.buffer));
       panel.showSpan();
       const best = heads.ranked("span").slice(0, 12), high = heads.value("span", best[0]) || 1;
@@ -336,7 +340,7 @@ function render({ model, el }) {
         return h("tr", {}, h("th", { scope: "row" }, button), h("td", {}, kind), barCell(heads.value("span", index) / high, formatPercent(heads.value("span", index))));
       })), h("p", { class: "g4-note" }, answer.content.note, answer.content.demand ? h("button", { type: "button", onclick: () => rank(true) }, "Run the model for exact ones") : ""));
       view.announce(`Strongest: ${panel.describe(best[0])}`);
-    } catch (error) { ranking.replaceChildren(h("p", { class: "g4-note", role: "status" }, error.message)); }
+    } catch (error) { if (mine === ranked) ranking.replaceChildren(h("p", { class: "g4-note", role: "status" }, error.message)); }
   }
 
   // ---- changes ------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ import { expertMap } from "./expertmap.js";
 import { expertRow } from "./expertrow.js";
 import { expertTable, orderOf, passes, readRoutes, times } from "./experts.js";
 import { expertStrip } from "./expertstrip.js";
-import { formatCount, formatPercent, h, linkSelection, mount, perFrame, request, watch } from "./shared.js";
+import { formatCount, formatPercent, h, linkSelection, mount, patient, perFrame, request, watch } from "./shared.js";
 import { tokenView } from "./tokenview.js";
 import { whatIf } from "./whatif.js";
 
-const ROUTES_PAGE = 512, POLL = 250; // tokens of one request; milliseconds between two questions
+const ROUTES_PAGE = 512; // tokens of one request
 
 const VIEW_WORDS = {
   purpose: "", load: "load (share of the tokens) over the even load", difference: "load in B minus load in A, percentage points of the tokens",
@@ -24,6 +24,7 @@ function render({ model, el }) {
   root.classList.add("g4-view");
   const meta = () => model.get("meta"), count = () => model.get("n"), m = meta();
   const ask = (type, args = {}, options = {}) => request(model, type, args, { signal, ...options });
+  const patiently = patient(ask);
   const { problem, show } = problemNote();
   if (!m.layers?.length) {
     root.append(headline("Expert routing", [], []), h("p", { class: "g4-empty" }, m.empty || "This trace has no routing."));
@@ -34,16 +35,6 @@ function render({ model, el }) {
   const now = { layer: m.start.layer, expert: m.start.expert, token: null, hover: null, which: "a", by: m.start.by, view: m.start.view, group: 0, order: m.start.view, text: "map", filter: { on: false, above: 2, group: 0 } };
   const side = () => (now.which === "b" ? "b" : "a"), length = () => (now.which === "b" ? m.other.n : count());
   let t = null, scheme = null, difference = null, ink = view.ink(), scale = null, orders = [], pages = new Map(), strips = new Map();
-
-  /** Ask for something that takes seconds until it is there; `tell` hears the share done. */
-  async function patiently(type, args, tell, wanted = () => true) {
-    for (;;) {
-      const answer = await ask(type, args);
-      if (!wanted() || !("running" in (answer.content ?? {}))) return answer;
-      tell(answer.content.running);
-      await new Promise((done) => setTimeout(done, POLL));
-    }
-  }
 
   // ---- what is chosen ----------------------------------------------------------------------------
   const link = linkSelection(model, (selection) => {

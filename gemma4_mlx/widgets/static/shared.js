@@ -113,6 +113,24 @@ export function request(model, type, args = {}, { signal, slot, buffers, onProgr
   });
 }
 
+const POLL = 250; // milliseconds between two questions
+
+/**
+ * `request`, for something that takes seconds (widgets/jobs.py): asks until it is there or not
+ * `wanted` any more; `tell` hears the share done. Other requests are answered meanwhile.
+ * @param {(type: string, args: any) => Promise<any>} ask
+ */
+export function patient(ask) {
+  return async (/** @type {string} */ type, /** @type {any} */ args, /** @type {(share: number) => void} */ tell, wanted = () => true) => {
+    for (;;) {
+      const answer = await ask(type, args);
+      if (!wanted() || !("running" in (answer.content ?? {}))) return answer;
+      tell(answer.content.running);
+      await new Promise((done) => setTimeout(done, POLL));
+    }
+  };
+}
+
 /** Set traits and send them to Python. @param {Model} model @param {Record<string, any>} values */
 export function setTraits(model, values) {
   for (const [name, value] of Object.entries(values)) model.set(name, value);
