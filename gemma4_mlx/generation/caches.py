@@ -20,7 +20,9 @@ computed again, so the result is always that of a fresh run.
 """
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -40,6 +42,7 @@ REACH = 8
 #: Shorter common beginnings are computed again rather than copied from another cache.
 WORTH_SHARING = 32
 
+_in_use: "ContextVar[PromptCache | None]" = ContextVar("cache_in_use", default=None)
 _living: "weakref.WeakSet[PromptCache]" = weakref.WeakSet()
 
 
@@ -64,6 +67,11 @@ class Snapshot:
     @property
     def nbytes(self) -> int:
         return sum(x.nbytes for layer in self.layers if layer for x in layer["state"])
+
+
+def cache_in_use() -> "PromptCache | None":
+    """The cache of the generation that the caller is part of; None outside of one."""
+    return _in_use.get()
 
 
 class PromptCache:
@@ -302,6 +310,18 @@ class PromptCache:
         del snapshots[min(range(len(snapshots)), key=loss)]
 
     # Going back
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A generation computes on it: it is ``busy``, and :func:`cache_in_use` there."""
+        before = _in_use.get()
+        try:
+            self.busy = True
+            _in_use.set(self)
+            yield
+        finally:
+            _in_use.set(before)
+            self.busy = False
 
     def reuse(self, inputs) -> int:
         """Rewind to what this prompt has in common with the cache; return its length in tokens.

@@ -32,6 +32,7 @@ from ..errors import GenerationError
 from ..model.taps import begin_job
 
 _DONE = object()  # ends a job's event queue
+_current: contextvars.ContextVar["Job | None"] = contextvars.ContextVar("job", default=None)
 
 
 class Job:
@@ -126,7 +127,7 @@ class Job:
         """Go on to the next event."""
         if self._turns is None:
             self._turns, self._context = self._steps(), contextvars.copy_context()
-            self._context.run(begin_job)
+            self._context.run(self._begin)
         began = time.perf_counter()
         event = self._context.run(next, self._turns, _DONE)
         self._last = time.perf_counter()
@@ -134,6 +135,11 @@ class Job:
         if event is _DONE:
             self._turns = self._context = self._cache = None
         self._events.put(event)
+
+    def _begin(self) -> None:
+        """In the context of the job, before anything else."""
+        begin_job()
+        _current.set(self)
 
     def _may_begin(self, earlier: list["Job"]) -> bool:
         """Whether what was submitted before and has not ended leaves it free to run."""
@@ -278,6 +284,11 @@ class Engine:
         return min(
             able, key=lambda job: (not job.cancelled, job.takes_turns, job._spent, job._last)
         )
+
+
+def current_job() -> Job | None:
+    """The job that the caller is part of; None outside of the engine."""
+    return _current.get()
 
 
 _engine: Engine | None = None

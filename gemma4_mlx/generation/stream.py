@@ -82,25 +82,22 @@ def stream(
     run.cache = _checked_cache(cache, model)
     claimed = run.make_room(prefill_chunk, memory_guard)
     with under_way(model, run.cache, claimed, prefill_chunk):
-        try:
-            run.cache.busy = True
-            run.reused = run.cache.reuse(run.prompt.inputs)
-            if progress:
-                yield Progress(run.reused, len(run.prompt), run.seconds())
-            soft = SoftTokens(model, run.prompt, run.reused, media_features)
-            for done in prefill(
-                model, run.cache, run.prompt, soft, chunk=prefill_chunk, cancelled=run.cancelled
-            ):
-                run.keep_turn()
-                if progress:
-                    yield Progress(done, len(run.prompt), run.seconds())
-            if not run.cancelled():
-                yield from run.decode(soft)
-        finally:
+        with run.cache.in_use():
             try:
-                run.cache.settle()
+                run.reused = run.cache.reuse(run.prompt.inputs)
+                if progress:
+                    yield Progress(run.reused, len(run.prompt), run.seconds())
+                soft = SoftTokens(model, run.prompt, run.reused, media_features)
+                for done in prefill(
+                    model, run.cache, run.prompt, soft, chunk=prefill_chunk, cancelled=run.cancelled
+                ):
+                    run.keep_turn()
+                    if progress:
+                        yield Progress(done, len(run.prompt), run.seconds())
+                if not run.cancelled():
+                    yield from run.decode(soft)
             finally:
-                run.cache.busy = False
+                run.cache.settle()
         run.cache.snapshot()
         yield run.finish()
 

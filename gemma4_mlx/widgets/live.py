@@ -1,9 +1,11 @@
-"""Routing while a model runs: an observer that follows rewinds and repeats.
+"""Routing while a model runs: an observer that follows one job at a time, rewinds and repeats.
 
 A ``Recorder`` of :mod:`gemma4_mlx.tracing` records one run from an empty cache. A conversation is
 not that: the cache is kept between turns, and editing or regenerating steps back. So this observer
-reads where each call begins and forgets what lies behind that point. Results are converted two
-tokens late, when they are computed anyway, so that decoding stays asynchronous.
+reads where each call begins and forgets what lies behind that point. Several conversations may take
+turns on the engine: each is recorded for itself, and shown is the one whose job came first, until
+that job ends. Results are converted two tokens late, when they are computed anyway, so that
+decoding stays asynchronous.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import threading
 import weakref
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,8 +23,42 @@ from gemma4_mlx.widgets.base import Flusher
 TAPS = ("expert_indices", "expert_weights")
 WAITING = 2  # calls whose results are still being computed
 RATE = 8  # updates of the views a second
+KEPT = 8  # conversations remembered, those that were last gone on with
 
 _followed: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # id(model) -> LiveRouting
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """The routing of one conversation, from token ``first`` on: before it nobody watched."""
+
+    first: int
+    ids: np.ndarray  # (n,)
+    experts: np.ndarray  # (layers, n, k), strongest first
+    weights: np.ndarray  # (layers, n, k)
+
+    def with_call(self, start: int, ids, experts, weights) -> _Sequence:
+        """What a call has computed for tokens ``start ...`` in the place of what was there."""
+        keep = start - self.first
+        if not 0 <= keep <= len(self.ids):
+            return _Sequence(start, ids, experts, weights)
+        return _Sequence(
+            self.first,
+            np.concatenate([self.ids[:keep], ids]),
+            np.concatenate([self.experts[:, :keep], experts], axis=1),
+            np.concatenate([self.weights[:, :keep], weights], axis=1),
+        )
+
+
+@dataclass
+class _Call:
+    """One call of the model: by which job, on which cache, and what its taps have shown."""
+
+    job: Any
+    cache: Any
+    tokens: Any
+    start: int | None = None
+    taps: dict = field(default_factory=lambda: {tap: {} for tap in TAPS})
 
 
 class LiveRouting:
@@ -61,8 +98,12 @@ class LiveRouting:
         self._views: list[weakref.WeakMethod] = []
         self._shown = self._reader = None  # the last tokens given out, and what decodes them
         self._read, self._read_ids = [], np.zeros(0, np.int32)
-        self._calls: list[dict] = []  # {"start", "tokens", tap: {layer: array}}
-        self._clear()
+        self._sequence = self._empty(0)  # the one that is shown
+        self.revision = 0  # changes when what was shown is not the beginning of what is shown
+        self._sequences: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # by cache or job
+        self._job: weakref.ref | None = None  # the one that is followed
+        self._calls: list[_Call] = []
+        self._watching = False  # the present call is recorded
         self._flusher = Flusher(self._tell, rate=RATE)
         self._observing = ExitStack()
         if text.enable_moe_block:
@@ -80,32 +121,29 @@ class LiveRouting:
     def __del__(self) -> None:
         self._observing.close()
 
-    def _clear(self) -> None:
-        k = self._k or 1
-        self._ids = np.zeros(0, np.int32)
-        self._experts = np.zeros((len(self._layers), 0, k), np.uint16)
-        self._weights = np.zeros((len(self._layers), 0, k), np.float32)
-
     # ---- on the thread that runs the model ------------------------------------------------------
 
     def begin(self, tokens: Any) -> None:
         """A call of the model starts."""
-        if tokens.shape[0] != 1:
-            self._calls = []
+        from gemma4_mlx.generation.caches import cache_in_use
+        from gemma4_mlx.generation.engine import current_job
+
+        self._watching = tokens.shape[0] == 1
+        if not self._watching:
             return
-        self._calls.append({"start": None, "tokens": tokens, **{tap: {} for tap in TAPS}})
+        self._calls.append(_Call(current_job(), cache_in_use(), tokens))
         if len(self._calls) > WAITING:
             self._settle(len(self._calls) - WAITING)
 
     def seen(self, name: str, layer: int | None, value: Any, geometry: Any) -> None:
         """A tap of the current call."""
-        if not self._calls:
+        if not self._watching or not self._calls:
             return
         call = self._calls[-1]
-        if geometry is not None and call["start"] is None:
-            call["start"] = geometry.query_start
+        if geometry is not None and call.start is None:
+            call.start = geometry.query_start
         if name in TAPS:
-            call[name][layer] = value
+            call.taps[name][layer] = value
 
     def _settle(self, count: int) -> None:
         """Convert the ``count`` oldest calls."""
@@ -114,28 +152,53 @@ class LiveRouting:
         with self._lock:
             done, self._calls = self._calls[:count], self._calls[count:]
             for call in done:
-                if any(len(call[tap]) != len(self._layers) for tap in TAPS):
+                if any(len(call.taps[tap]) != len(self._layers) for tap in TAPS):
                     continue  # a prompt's chunk whose upper layers were never computed
-                mx.eval(call["tokens"], *(list(call[tap].values()) for tap in TAPS))
-                ids = np.array(call["tokens"][0]).astype(np.int32)
+                mx.eval(call.tokens, *(list(call.taps[tap].values()) for tap in TAPS))
+                ids = np.array(call.tokens[0]).astype(np.int32)
                 experts, weights = (
-                    np.concatenate([np.array(call[tap][i].astype(kind)) for i in self._layers])
+                    np.concatenate([np.array(call.taps[tap][i].astype(kind)) for i in self._layers])
                     for tap, kind in zip(TAPS, (mx.uint32, mx.float32))
                 )
-                self._add(call["start"] or 0, ids, experts.astype(np.uint16), weights)
+                self._add(call, ids, experts.astype(np.uint16), weights)
         self._flusher.mark()
 
-    def _add(self, start: int, ids, experts, weights) -> None:
-        """Put the results of tokens ``start ...`` in place, (layers, n, k)."""
-        if start > len(self._ids):  # what came before was computed before anyone watched
-            self._clear()
-            start = 0
+    def _add(self, call: _Call, ids, experts, weights) -> None:
+        """Put the results of a call in place, experts and weights (layers, n, k)."""
         order = np.argsort(-weights, axis=-1, kind="stable")
         experts = np.take_along_axis(experts, order, axis=-1)
         weights = np.take_along_axis(weights, order, axis=-1)
-        self._ids = np.concatenate([self._ids[:start], ids])
-        self._experts = np.concatenate([self._experts[:, :start], experts], axis=1)
-        self._weights = np.concatenate([self._weights[:, :start], weights], axis=1)
+        owner = next((o for o in (call.cache, call.job) if o is not None), self)
+        start = call.start or 0
+        before = self._sequences.pop(owner, None) or self._beginning(call, start)
+        now = before.with_call(start, ids, experts, weights)
+        self._sequences[owner] = now  # the last one
+        if len(self._sequences) > KEPT:
+            del self._sequences[next(iter(self._sequences))]
+        followed = self._job() if self._job is not None else None
+        if followed is None or followed.done or followed is call.job:
+            self._job = weakref.ref(call.job) if call.job is not None else None
+            if before is not self._sequence or start - now.first < len(before.ids):
+                self.revision += 1
+            self._sequence = now
+
+    def _beginning(self, call: _Call, start: int) -> _Sequence:
+        """What a cache that is new here begins with, where it was copied from one that is known.
+
+        Pictures and sounds are not told apart by their tokens: a beginning that has any is known
+        by its own cache alone.
+        """
+        known = list(self._sequences.values())
+        if call.cache is not None and not any(m.start < start for m in call.cache.media):
+            for sequence in known:
+                if sequence.first == 0 and list(sequence.ids[:start]) == call.cache.tokens[:start]:
+                    return sequence
+        return self._empty(start)
+
+    def _empty(self, first: int) -> _Sequence:
+        shape = (len(self._layers), 0, self._k or 1)
+        experts, weights = np.zeros(shape, np.uint16), np.zeros(shape, np.float32)
+        return _Sequence(first, np.zeros(0, np.int32), experts, weights)
 
     # ---- on the flusher's thread ----------------------------------------------------------------
 
@@ -151,7 +214,7 @@ class LiveRouting:
             timer.daemon = True
             timer.start()
 
-    def _finish_if_idle(self, last: dict) -> None:
+    def _finish_if_idle(self, last: _Call) -> None:
         if self._calls and self._calls[-1] is last:
             from gemma4_mlx.generation import engine
 
@@ -162,25 +225,28 @@ class LiveRouting:
     @property
     def tokens(self):
         """The tokens seen so far (``tracing.Tokens``)."""
+        with self._lock:
+            return self._tokens_of(self._sequence)
+
+    def _tokens_of(self, sequence: _Sequence):
         from gemma4_mlx.tracing.tokens import KINDS, Tokens, roles_of
 
-        with self._lock:
-            ids = self._ids
-            if self._shown is not None and self._shown.ids is ids:
-                return self._shown
-            kinds = np.zeros(len(ids), np.uint8)
-            tokenizer = self._model.tokenizer if self._model is not None else None
-            if tokenizer is None:
-                self._shown = Tokens(ids, [f"<{i}>" for i in ids], kinds)
-                return self._shown
-            special = np.array(sorted(tokenizer.special_ids.values()), np.int32)
-            kinds[np.isin(ids, special)] = KINDS.index("special")
-            for kind in ("image", "video", "audio"):
-                kinds[ids == getattr(self._model.config, f"{kind}_token_id")] = KINDS.index(kind)
-            texts = list(self._texts(tokenizer, ids))
-            roles = roles_of(texts, kinds == KINDS.index("special"))
-            self._shown = Tokens(ids, texts, kinds, roles)
+        ids = sequence.ids
+        if self._shown is not None and self._shown.ids is ids:
             return self._shown
+        kinds = np.zeros(len(ids), np.uint8)
+        tokenizer = self._model.tokenizer if self._model is not None else None
+        if tokenizer is None:
+            self._shown = Tokens(ids, [f"<{i}>" for i in ids], kinds)
+            return self._shown
+        special = np.array(sorted(tokenizer.special_ids.values()), np.int32)
+        kinds[np.isin(ids, special)] = KINDS.index("special")
+        for kind in ("image", "video", "audio"):
+            kinds[ids == getattr(self._model.config, f"{kind}_token_id")] = KINDS.index(kind)
+        texts = list(self._texts(tokenizer, ids))
+        roles = roles_of(texts, kinds == KINDS.index("special"))
+        self._shown = Tokens(ids, texts, kinds, roles)
+        return self._shown
 
     def _texts(self, tokenizer, ids) -> list[str]:
         """Texts of ``ids``; those known from the last call are not decoded again."""
@@ -200,11 +266,12 @@ class LiveRouting:
 
         if not self._experts_exist:
             return None
-        tokens = self.tokens
         with self._lock:
-            n = min(len(tokens), self._experts.shape[1])
-            experts, weights = self._experts[:, :n], self._weights[:, :n]
-        return RoutingData(self._layers, experts, weights, self._count, tokens, scale=self._scale)
+            now = self._sequence
+            tokens = self._tokens_of(now)
+        return RoutingData(
+            self._layers, now.experts, now.weights, self._count, tokens, scale=self._scale
+        )
 
 
 class _Observer:

@@ -107,6 +107,7 @@ class Routing(TraceView):
             "parts": parts_of(self.trace.tokens),
             "media": media_of(self.trace.tokens),
             "live": self._live is not None,
+            "revision": self._live.revision if self._live is not None else 0,
             "model": self.model is not None,
             "start": self._start(routing),
         }

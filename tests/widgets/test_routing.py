@@ -322,6 +322,74 @@ def test_live_routing_follows_generation_and_rewinds(model):
     view.trace.close()
 
 
+def _ids(view) -> list[int]:
+    return view.trace.tokens.ids.tolist()
+
+
+def test_live_routing_follows_one_of_two_conversations_and_then_the_other(model):
+    """While two answers take turns, the view shows one until it ends; the next turn of the other
+    is shown whole, its beginning included, although that was computed while it was not shown."""
+    view = Routing(model)
+    live = view.trace
+    told = []  # every state that a view could have seen
+    add = live._add
+
+    def spy(*call):
+        add(*call)
+        told.append(live._sequence.ids.tolist())
+
+    live._add = spy
+    try:
+        chats = [g4.Chat(model), g4.Chat(model)]
+        how = {"temperature": 0.0, "max_tokens": 40, "ignore_eos": True}
+        streams = [
+            chat.stream(text, **how)
+            for chat, text in zip(chats, ("What is the capital of France?", "Count to five."))
+        ]
+        for stream in streams:
+            next(stream)  # both are on their way
+        for stream in reversed(streams):
+            list(stream)
+        first = list(chats[0].cache.tokens)
+        _wait(view, lambda: len(live._calls) == 0)
+        pairs = zip(told, [*told[1:], []])
+        ends = [ids for ids, following in pairs if following[: len(ids)] != ids]
+        assert len(ends) <= 2, "one text after the other, without going back and forth"
+        assert ends[0] == first[: len(ends[0])] and len(ends[0]) >= len(first) - 2
+        recorded = g4.trace(model, first, attention=None).routing.experts
+        shown = [s for s in live._sequences.values() if s.ids.tolist()[:20] == first[:20]]
+        n = len(shown[-1].ids)
+        np.testing.assert_array_equal(
+            np.sort(shown[-1].experts), np.sort(recorded[:, :n].astype(np.uint16))
+        )
+        for chat in chats:  # each goes on with what is its own
+            chat.send("And then?", temperature=0.0, max_tokens=4)
+            _wait(view, lambda: len(live._calls) == 0)
+            n = len(chat.cache.tokens)
+            assert _ids(view)[: n - 2] == list(chat.cache.tokens)[: n - 2]
+        fork = chats[0].branch()
+        fork.send("Once more?", temperature=0.0, max_tokens=4)
+        _wait(view, lambda: len(live._calls) == 0)
+        assert _ids(view)[:20] == first[:20], "a copied cache begins with what is known of it"
+    finally:
+        live.close()
+
+
+def test_live_routing_of_a_conversation_that_began_unwatched(model):
+    """What came before is not shown; what follows grows."""
+    chat = g4.Chat(model)
+    chat.send("What is the capital of France?", temperature=0.0, max_tokens=4)
+    view = Routing(model)
+    try:
+        chat.send("And of Spain?", temperature=0.0, max_tokens=12)
+        _wait(view, lambda: len(view.trace._calls) == 0)
+        tokens = list(chat.cache.tokens)
+        assert 12 < view.n < len(tokens)
+        assert " ".join(map(str, _ids(view)[:-1])) in " ".join(map(str, tokens))
+    finally:
+        view.trace.close()
+
+
 def test_live_routing_ends_with_its_views(model):
     observers = len(model._taps._observers)
     view = Routing(model)

@@ -325,15 +325,18 @@ function render({ model, el }) {
   view.onInk((colours) => { ink = colours; recolour(true); loadExpert(); });
 
   // ---- start, and growing while a model runs ----------------------------------------------------------
-  let upTo = 0;
+  let upTo = "", revision = 0;
+  const state = () => `${count()} ${meta().revision}`; // another text may be as long
   const caption = () => { status.textContent = `${formatCount(count())} tokens`; };
   async function grow() {
     caption();
-    if (count() === 0 || count() === upTo) return;
-    upTo = count();
+    if (count() === 0 || state() === upTo) return;
+    upTo = state();
     waiting.clear(); strips = new Map();
     await loadGroups();
-    const last = Math.floor((count() - 1) / ROUTES_PAGE);
+    const last = Math.floor((count() - 1) / ROUTES_PAGE), another = revision !== meta().revision;
+    revision = meta().revision;
+    for (const [number, page] of pages) if (another || (number !== last && page.stop - page.start < ROUTES_PAGE)) pages.delete(number);
     await loadRoutes(last);
     await loadStrip();
     text.reset();
@@ -345,12 +348,12 @@ function render({ model, el }) {
     if (growing.busy) return;
     growing.busy = true;
     const begun = performance.now(); // an update takes at most half of the time
-    grow().finally(() => setTimeout(() => { growing.busy = false; if (count() !== upTo && count() > 0) growing(); }, Math.max(200, performance.now() - begun)));
+    grow().finally(() => setTimeout(() => { growing.busy = false; if (state() !== upTo && count() > 0) growing(); }, Math.max(200, performance.now() - begun)));
   });
   const start = link.get();
   if (Number.isInteger(start.layer) && layers.includes(start.layer)) { now.layer = start.layer; now.expert = Number.isInteger(start.expert) && start.expert < E ? start.expert : start.layer === m.start.layer ? m.start.expert : null; }
   layerPicker.select.value = String(now.layer);
-  if (m.live) watch(model, ["n"], growing, signal);
+  if (m.live) watch(model, ["n", "meta"], growing, signal);
   else {
     caption();
     const token = Number.isInteger(start.token) && start.token < count() ? start.token : null;
