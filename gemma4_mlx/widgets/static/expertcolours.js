@@ -91,7 +91,7 @@ export function hatch(context, ink) {
   return pattern;
 }
 
-/** The scale of the colours with its numbers, and what hatching means; "purpose" has its scale in the keys.
+/** The scale of the colours with its numbers, and what hatching and, for lifts, plain grey mean; "purpose" has its scale in the keys.
  * @param {HTMLCanvasElement} canvas @param {any} scheme @param {any} ink @param {string} words */
 export function drawScale(canvas, scheme, ink, words) {
   const bar = scheme.view === "purpose" ? 0 : 260, width = bar ? 760 : 104, height = bar ? 34 : 18, context = sizeCanvas(canvas, width, height);
@@ -104,6 +104,10 @@ export function drawScale(canvas, scheme, ink, words) {
   context.fillStyle = ink.faint;
   context.fillText("never used", left + 30, 2);
   if (!bar) return;
+  if (scheme.view === "lift") {
+    context.fillStyle = ink.zero; context.fillRect(left + 120, 2, 24, 12); context.strokeRect(left + 120.5, 2.5, 23, 11);
+    context.fillStyle = ink.faint; context.fillText("too few tokens of the group to tell", left + 150, 2);
+  }
   const ends = scheme.view === "difference" ? [`−${(100 * scheme.high).toFixed(1)}`, "0", `+${(100 * scheme.high).toFixed(1)}`] : [times(2 ** -LIMIT).replace("0.1×", "⅛×"), "1×", times(2 ** LIMIT).replace(".0", "")];
   [["left", 0], ["center", bar / 2], ["right", bar]].forEach(([align, x], i) => { context.textAlign = align; context.fillText(ends[i], x, 18); });
   context.textAlign = "left"; context.fillText(words, bar + 14, 18);
