@@ -80,9 +80,11 @@ def what_if(
     loads = ", ".join(_load(trace.routing, change) for change in changes)
     others = ", ".join(_load(trace.routing, change) for change in controls)
     notes = (f"{says}. Load {loads}", f"the same with experts of the nearest load: {others}")
-    return engine().run(
-        _run, model, prompt, sets, names, notes, max_tokens, everywhere, progress or (lambda _: 0)
-    )
+    job = engine().submit(_run, model, prompt, sets, names, notes, max_tokens, everywhere)
+    for share in job.events():
+        if progress is not None:
+            progress(share)
+    return job.result()
 
 
 def _prompt(model, trace, inputs):
@@ -185,19 +187,19 @@ def _load(routing, change: dict) -> str:
     return f"{routing.load(change['layer'])[change['expert']]:.1%}"
 
 
-def _run(model, prompt, sets, names, notes, max_tokens, everywhere, progress) -> dict:
-    """On the engine's thread: the answers and their divergences."""
+def _run(model, prompt, sets, names, notes, max_tokens, everywhere):
+    """Generator for the engine: yields the share done after every chunk and token, so that others
+    have their turns; returns the answers and their divergences."""
     from gemma4_mlx.generation import PromptCache
 
     features: dict = {}
     cache = PromptCache(model)
-    base = _generate(model, prompt, cache, max_tokens, features)
+    base = yield from _generate(model, prompt, cache, max_tokens, features, 0)
     answers = [_answer("As it is", "the model unchanged", base, base, [])]
     for done, (changes, name, note) in enumerate(zip(sets, names, notes), 1):
-        progress(done / 3)
         with model.intervene(*changes):
             changed = PromptCache(model) if everywhere else _adopted(cache)
-            tokens = _generate(model, prompt, changed, max_tokens, features)
+            tokens = yield from _generate(model, prompt, changed, max_tokens, features, done)
             ids = [t[0] for t in tokens]
             p = _log_probabilities(model, prompt, changed, ids, features)
         q = _log_probabilities(model, prompt, cache.fork(), ids, features)
@@ -220,8 +222,9 @@ def _adopted(cache):
     return fork
 
 
-def _generate(model, prompt, cache, max_tokens: int, features: dict) -> list[tuple[int, str]]:
-    """Greedy (id, text) tokens; a stop token shows as its name."""
+def _generate(model, prompt, cache, max_tokens: int, features: dict, done: int):
+    """Greedy (id, text) tokens, of the answer after ``done`` of the three; a stop token shows as
+    its name. Yields the share done."""
     from gemma4_mlx.generation import Token, stream
 
     options = {"temperature": 0.0, "max_tokens": max_tokens}
@@ -230,11 +233,15 @@ def _generate(model, prompt, cache, max_tokens: int, features: dict) -> list[tup
         prompt.inputs,
         options=options,
         cache=cache,
-        progress=False,
         media_features=features,
     )
     name = model.tokenizer.token_text if model.tokenizer is not None else str
-    return [(e.id, name(e.id) if e.stop else e.text) for e in events if isinstance(e, Token)]
+    tokens = []
+    for event in events:
+        if isinstance(event, Token):
+            tokens.append((event.id, name(event.id) if event.stop else event.text))
+        yield (done + len(tokens) / max_tokens) / 3
+    return tokens
 
 
 def _log_probabilities(model, prompt, cache, ids: list[int], features: dict) -> np.ndarray:

@@ -245,6 +245,33 @@ def test_what_if_compares_with_a_control(model, asked):
     assert again == result
 
 
+def test_what_if_leaves_others_their_turns(model, asked):
+    """An answer that is asked for meanwhile is there first, and of the model unchanged."""
+    from gemma4_mlx.generation.engine import current_job
+
+    cache, options = g4.PromptCache(model), {"temperature": 0.0, "max_tokens": 3}
+    prompt = [2, *model.tokenizer.encode("one two three")]
+    alone = [e.id for e in g4.stream(model, prompt, options=options) if hasattr(e, "id")]
+    others, calls = [], []
+
+    def ask(share):
+        if share > 1 / 3 and not others:  # the changes are in force
+            how = {"options": options, "cache": cache}
+            others.append(g4.generation.engine().submit(g4.stream, model, prompt, **how))
+
+    def watch(name, layer, value, geometry):
+        if name == "tokens":
+            calls.append(current_job())
+
+    with model.observe(watch):
+        changes = [{"layer": layer, "expert": 1, "action": "drop"} for layer in range(4)]
+        result = what_if(model, asked, changes=changes, max_tokens=40, progress=ask)
+    assert len(result["answers"]) == 3
+    last = max(i for i, job in enumerate(calls) if job is others[0])
+    assert last < max(i for i, job in enumerate(calls) if job is not others[0])
+    assert [e.id for e in others[0].events() if hasattr(e, "id")] == alone
+
+
 @pytest.mark.parametrize("action", ["around", "swap", "boost"])
 def test_other_changes(model, asked, action):
     change = {"layer": 2, "expert": 3, "action": action, "other": 9}
