@@ -579,4 +579,8 @@ class AttentionData:
             prefix = f"{facts['layer']}."
             own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
             layers.append(LayerAttention.from_arrays(own, facts, meta["n"], meta["width"]))
+        keyed = {part.layer for part in layers if part.keys is not None}
+        for part in layers:
+            if part.queries is not None and not {part.layer, part.donor} & keyed:
+                raise ValueError(f"queries of layer {part.layer} without keys")
         return cls(meta["n"], meta["width"], layers, arrays.get("blocks"))

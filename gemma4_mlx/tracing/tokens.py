@@ -148,7 +148,11 @@ class Tokens(Sequence):
 
     @classmethod
     def from_arrays(cls, arrays, meta) -> "Tokens":
-        """From what a trace's file holds. Raises ValueError for a kind that does not exist."""
+        """From what a trace's file holds. Raises ValueError for a kind that does not exist, and
+        for texts that are none."""
+        for name in ("texts", "roles", "media_labels"):
+            if not all(isinstance(text, str) for text in meta[name]):
+                raise ValueError(f"{name} that are no text")
         if arrays["kinds"].size and arrays["kinds"].max() >= len(KINDS):
             raise ValueError(f"tokens of kind {arrays['kinds'].max()}, there are {len(KINDS)}")
         return cls(

@@ -184,6 +184,7 @@ def test_files_of_version_1_open(saved, trace):
         described(lambda a: a["layers"][0].update(kv_heads=0)),
         described(lambda a: a.update(width=0)),
         described(lambda lens: lens.update(texts=None), "lens"),
+        described(lambda tokens: tokens["texts"].__setitem__(3, 5), "tokens"),
     ],
 )
 def test_damage_is_named(saved, change):
