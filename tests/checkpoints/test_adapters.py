@@ -110,6 +110,15 @@ def test_peft_through_transformers(peft, base, names):
     for path in adapters:
         logits = g4.load(reference, adapter=path)(TOKENS)[0]
         assert apart(logits, mx.array(np.load(path / "logits.npy"))) < 1e-4, path.name
+    packed = g4.load(reference, adapter=adapters[0], bits=4).layers[0].self_attn.q_proj
+    assert "scales" in packed.linear
+    stored = mx.load(str(adapters[0] / "adapter_model.safetensors"))
+    name = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_"
+    a, b = (stored[f"{name}{x}.weight"] for x in "AB")
+    about = json.loads((adapters[0] / "adapter_config.json").read_text())
+    x = mx.random.normal((3, a.shape[1]))
+    right = packed.linear(x) + about["lora_alpha"] / about["r"] * (x @ a.T @ b.T)
+    assert apart(packed(x), right) < 1e-5
 
 
 class TestRefused:
