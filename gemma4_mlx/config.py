@@ -222,6 +222,8 @@ class Gemma4Config:
         path = Path(path)
         if path.is_dir():
             path = path / "config.json"
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise ConfigError(f"{path} is no regular file")
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

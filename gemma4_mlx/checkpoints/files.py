@@ -8,6 +8,7 @@ against the file's size here, so that what reads the data can trust it. Nothing 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path, PurePosixPath
 
@@ -90,6 +91,7 @@ def read_folder(folder: Path) -> dict[str, Stored]:
 def _read_unsharded(folder: Path) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for file in _single_files(folder):
+        confine(folder, file)
         for stored in read_header(file):
             if stored.name in found:
                 raise CheckpointError(
@@ -199,8 +201,15 @@ def confine(folder: Path, file: Path) -> None:
         raise CheckpointError(f"{file} is a link to {target}, outside the model's folder")
 
 
+def check_regular(path: Path) -> None:
+    """Refuse a pipe or device, which opening may wait for without end. Raises CheckpointError."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is no regular file")
+
+
 def read_json(path: Path) -> dict:
     """A JSON object from a file. Raises CheckpointError naming the file."""
+    check_regular(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -212,6 +221,7 @@ def read_json(path: Path) -> dict:
 
 def read_header(file: Path) -> Iterator[Stored]:
     """The tensors of one safetensors file. Raises CheckpointError naming the file."""
+    check_regular(file)
     try:
         size = file.stat().st_size
         with file.open("rb") as f:
@@ -231,9 +241,16 @@ def read_header(file: Path) -> Iterator[Stored]:
         raise CheckpointError(f"{file}: {error} stands in the header twice") from None
     except (ValueError, AttributeError, RecursionError):
         raise CheckpointError(f"{file}: its header is not a JSON object") from None
-    for name, entry in items:
-        if name != "__metadata__":
-            yield _stored(file, name, entry, data=8 + length, size=size)
+    found = [
+        _stored(file, name, entry, data=8 + length, size=size)
+        for name, entry in items
+        if name != "__metadata__"
+    ]
+    placed = sorted((stored for stored in found if stored.nbytes), key=lambda s: s.start)
+    for before, after in pairwise(placed):
+        if after.start < before.stop:
+            raise CheckpointError(f"{file}: {before.name} and {after.name} share bytes")
+    yield from found
 
 
 class _RepeatedName(Exception):

@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 
 import mlx.core as mx
 import pytest
@@ -157,6 +159,31 @@ class TestShards:
             index.write_text(index.read_text().replace(f'"{shard}"', f'"more/{shard}"'))
         refused(sharded, "is a link to", "outside")
 
+    def test_a_link_in_place_of_the_only_file(self, folder, tmp_path):
+        (folder / "model.safetensors").rename(tmp_path / "x.safetensors")
+        (folder / "model.safetensors").symlink_to(tmp_path / "x.safetensors")
+        refused(folder, "is a link to", "x.safetensors")
+
+    @pytest.mark.parametrize(
+        "name", ["model.safetensors", "config.json", "tokenizer.json", "processor_config.json",
+                 "tokenizer_config.json", "chat_template.jinja", "generation_config.json"]
+    )  # fmt: skip
+    def test_pipes_are_not_waited_for(self, name, folder):
+        """In a process of its own: one that waits cannot be stopped otherwise."""
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        code = """
+import sys, gemma4_mlx as g4
+try:
+    g4.load(sys.argv[1])
+except g4.errors.Gemma4Error as error:
+    print("refused", error)
+"""
+        command = [sys.executable, "-c", code, str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "" or name in done.stdout
+
     def test_links_of_the_hubs_cache(self, sharded, tmp_path):
         """snapshots/COMMIT/x.safetensors -> ../../blobs/HASH."""
         snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
@@ -237,6 +264,15 @@ class TestHeaders:
         file = tmp_path / "x.safetensors"
         file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(16))
         with pytest.raises(CheckpointError, match="a stands in the header twice"):
+            list(read_header(file))
+
+    @pytest.mark.parametrize("at", [0, 4, 15])
+    def test_shared_bytes(self, at, tmp_path):
+        file = tmp_path / "x.safetensors"
+        other = {"dtype": "U8", "shape": [4], "data_offsets": [at, at + 4]}
+        nothing = {"dtype": "U8", "shape": [0], "data_offsets": [8, 8]}
+        file.write_bytes(header({"a": ENTRY, "n": nothing, "b": other}, bytes(20)))
+        with pytest.raises(CheckpointError, match="share bytes"):
             list(read_header(file))
 
     def test_good(self, tmp_path):
