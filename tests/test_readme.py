@@ -10,7 +10,8 @@ import pytest
 from gemma4_mlx.checkpoints import fit_table
 from gemma4_mlx.checkpoints.machine import Machine
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 TOUR = re.search(r"<!-- tour -->\s*```python\n(.*?)```\s*<!-- /tour -->", README, re.S)[1]
@@ -82,3 +83,14 @@ def test_what_runs_on_which_mac_is_what_fit_says(name, table):
     total = row[8192].total
     enough = next(gib for gib in (8, 16, 24, 36, 48, 64) if Machine.mac(gib).usable >= total)
     assert smallest.startswith(f"{enough} GB")
+
+
+def test_what_is_said_of_security_names_its_tests():
+    section = re.search(r"^## Security\n(.*?)^## ", README, re.M | re.S)[1]
+    claims = [line for line in section.splitlines() if line.startswith("- ")]
+    assert len(claims) >= 6
+    for claim in claims:
+        named = re.findall(r"\[test\]\((tests/[\w/]+\.py)\)", claim)
+        assert named, claim
+        for name in named:
+            assert "def test_" in (ROOT / name).read_text(encoding="utf-8")

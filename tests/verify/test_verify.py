@@ -142,6 +142,18 @@ def test_a_corrupt_shard(folder, tmp_path):
     assert (report.faults[0].layer, report.faults[0].mechanism) == (LAYER, "mlp.down_proj")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_stored_weight_that_is_no_number(value, folder, tmp_path):
+    tensors = mx.load(str(folder / "model.safetensors"))
+    name = next(n for n in tensors if n.endswith(f"layers.{LAYER}.mlp.up_proj.weight"))
+    values = np.array(tensors[name])
+    values[3, 5] = value
+    broken = tiny.save(tmp_path, CONFIG, {**tensors, name: mx.array(values)})
+    (first, *_) = verify(broken, parts=("weights",)).faults
+    assert (first.layer, first.mechanism) == (LAYER, "mlp.up_proj")
+    assert "1 values that are no numbers" in str(first)
+
+
 def test_a_hole_in_a_file(folder, tmp_path):
     tensors = mx.load(str(folder / "model.safetensors"))
     name = next(n for n in tensors if n.endswith(f"layers.{LAYER}.self_attn.o_proj.weight"))
