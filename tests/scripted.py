@@ -59,6 +59,7 @@ def actor_like(model) -> SimpleNamespace:
         generation_config=model.generation_config,
         processor_config=model.processor_config,
         source="script",
+        fingerprint="script",
         interventions=(),
         make_cache=lambda **_: [],
     )
