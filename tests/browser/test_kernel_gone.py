@@ -93,7 +93,7 @@ def test_shut_down_and_reopened_in_jupyterlab(notebook, page, lab):
     shutdown = "window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()"
     page.evaluate(shutdown)
     gone = page.locator(BANNER, has_text="Run the cell again")
-    gone.first.wait_for(state="attached", timeout=15_000)
+    gone.nth(1).wait_for(state="attached", timeout=30_000)
     assert gone.count() == 2
     opened.open()
     asleep.first.wait_for()
