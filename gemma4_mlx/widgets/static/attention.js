@@ -191,7 +191,7 @@ function render({ model, el }) {
 
   function drawLegend(s) {
     const low = now.scale === "linear" ? "0" : now.scale === "log" ? shortNumber(s.low) : "lowest", high = now.scale === "rank" ? "highest" : shortNumber(s.high);
-    const wanted = `${low} ${high} ${pixels.name} ${ink.text}`;
+    const wanted = `${low} ${high} ${pixels.name}`;
     if (wanted === legendShown) return;
     legendShown = wanted;
     const context = sizeCanvas(legend, 224, 30);
@@ -387,7 +387,7 @@ function render({ model, el }) {
         token.node,
         h("section", { class: "g4-panel g4-section", "aria-label": "Text" }, text.root, legendOfParts(m.parts), h("h4", { class: "g4-subtitle" }, "Which head carries it?"), spanBox, ranking))),
   );
-  view.onInk((newest) => { ink = newest; repaint(); });
+  view.onInk((newest) => { ink = newest; legendShown = ""; repaint(); }); // a theme's colours may come one by one
   map.setParts(m.parts.map((p) => ({ ...p, colour: partColor(p.role) })));
   map.start(hold);
   keepInView(panel.node, panel.node.parentElement, signal);
