@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,17 @@ log = logging.getLogger(__name__)
 _DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
 
 
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """The user's random numbers go on where they were: layers draw weights that are replaced."""
+    high, low = mx.random.state[0].tolist()
+    try:
+        yield
+    finally:
+        mx.random.seed(high << 32 | low)
+
+
+@_random_numbers_kept()
 def load(
     path_or_repo: str | Path | None = None,
     *,

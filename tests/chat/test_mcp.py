@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,12 @@ from gemma4_mlx.chat.mcp import (
 )
 
 SERVER = Path(__file__).parent / "mcp_server.py"
+
+
+def in_a_thread(coroutine):
+    """Its result; this thread has an event loop already where a browser was driven before."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 @contextmanager
@@ -137,7 +144,7 @@ def endless(request):
 def test_a_list_without_end_is_refused(kind):
     session = endless(kind)
     with pytest.raises(ToolError, match="does not end"):
-        asyncio.run(_every_tool(session))
+        in_a_thread(_every_tool(session))
     assert session.pages <= 1002
 
 

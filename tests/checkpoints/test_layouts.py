@@ -202,3 +202,14 @@ def test_types(tmp_path):
         assert error.mean() < 0.05 * np.abs(expected).max()
     with pytest.raises(g4.errors.CheckpointError, match="float64"):
         g4.load(folder, dtype="float64")
+
+
+def test_the_users_random_numbers_stay_theirs(tmp_path):
+    folder = tiny.save(tmp_path, tiny.TEXT_CONFIG, tiny.weights(tiny.TEXT_CONFIG))
+    mx.random.seed(11)
+    mx.random.normal((3,))
+    want = mx.random.normal((3,)).tolist()
+    mx.random.seed(11)
+    mx.random.normal((3,))
+    g4.load(folder)
+    assert mx.random.normal((3,)).tolist() == want

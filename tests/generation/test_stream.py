@@ -475,8 +475,9 @@ def test_a_thinking_budget_counts_over_all_channels(tokenizer, budget):
 
 
 def test_the_users_random_numbers_stay_theirs(tiny):
+    model = tiny()
     mx.random.seed(11)
     want = mx.random.normal((3,)).tolist()
     mx.random.seed(11)
-    run(tiny(), options={"temperature": 1.0, "seed": 4})
+    run(model, options={"temperature": 1.0, "seed": 4})
     assert mx.random.normal((3,)).tolist() == want
