@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from gemma4_mlx.errors import TraceError
+from gemma4_mlx.errors import Gemma4Error, TraceError
 from gemma4_mlx.tracing.groups import GROUPINGS
 from gemma4_mlx.widgets.drawing import Drawing
 from gemma4_mlx.widgets.jobs import Jobs
@@ -108,7 +108,7 @@ class Routing(TraceView):
             "media": media_of(self.trace.tokens),
             "live": self._live is not None,
             "revision": self._live.revision if self._live is not None else 0,
-            "model": self.model is not None,
+            "whatif": self._why_no_whatif(),
             "start": self._start(routing),
         }
         if self.other is not None:
@@ -119,6 +119,20 @@ class Routing(TraceView):
                 "media": media_of(tokens),
             }
         return facts
+
+    def _why_no_whatif(self) -> str:
+        """Why experts cannot be changed here and what would do it; "" where they can."""
+        from gemma4_mlx.widgets.whatif import prompt_of
+
+        if self._live is not None:
+            return "What if experts were missing? Ask on a trace: Routing(chat.trace(), model=model)."
+        if self.model is None:
+            return "What if experts were missing? With the model: Routing(trace, model=model)."
+        try:
+            prompt_of(self.model, self.trace, self.inputs)
+        except Gemma4Error as error:
+            return f"What if experts were missing? Not here: {error}"
+        return ""
 
     def _start(self, routing) -> dict:
         """The first grouping by which experts are for something, the layer with most of these and

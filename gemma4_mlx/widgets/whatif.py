@@ -68,7 +68,7 @@ def what_if(
 
     if not changes:
         raise TraceError("nothing is changed: choose at least one expert")
-    prompt = _prompt(model, trace, inputs)
+    prompt = prompt_of(model, trace, inputs)
     changes = [_checked(change) for change in changes]
     made = [_intervention(**change) for change in changes]
     for intervention in made:
@@ -87,7 +87,8 @@ def what_if(
     return job.result()
 
 
-def _prompt(model, trace, inputs):
+def prompt_of(model, trace, inputs):
+    """What the trace's last answer answers, as a ``Prompt``. Errors as of :func:`what_if`."""
     from gemma4_mlx.generation.prefill import Prompt
     from gemma4_mlx.processing.inputs import ModelInputs
 

@@ -4,6 +4,7 @@ The front end is answered by the widget itself, without a kernel. ``big`` has th
 26B-A4B's routing, 30 layers of 128 experts, 8 a token.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -329,7 +330,8 @@ ANSWERS = [
 def test_several_experts_are_changed_at_once(page, big, accessible):
     """The switches and the drawing of the answers; test_views_lab runs the model."""
     big.selection.update(token=30, layer=6, expert=40)
-    widget = Routing(big, model=object())
+    widget = Routing(big)
+    widget.meta = {**widget.meta, "whatif": ""}  # as with a model
     asked = []
 
     def answer(changes, tokens, everywhere):
@@ -376,3 +378,32 @@ def test_several_experts_are_changed_at_once(page, big, accessible):
         "Generate again",
     ]
     assert not page.errors, page.errors
+
+
+def test_what_cannot_be_tried_is_said_instead_of_offered(page, big):
+    """Without a model there is a sentence and no switch; a snapshot holds what was tried."""
+    big.selection.update(token=30, layer=6, expert=40)
+    page.set_default_timeout(20_000)
+    widget = Routing(big)
+    ready(WidgetPage(page, widget))
+    root = page.locator(".g4-routing")
+    root.get_by_text("With the model: Routing(trace, model=model)").wait_for()
+    assert root.get_by_role("switch").count() == 0
+    widget.meta = {**widget.meta, "whatif": ""}  # as with a model
+    page.set_content(widget.snapshot().page)
+    root.get_by_text("this page is a snapshot").wait_for()
+    widget.answer_whatif = lambda changes, tokens, everywhere: {
+        "answers": [{"note": "n", "mean": 0.5, **a} for a in ANSWERS],
+        "note": "how",
+    }
+    for expert in (3, 40):
+        changes = [{"layer": 6, "expert": expert, "action": "drop"}]
+        asked = {"changes": changes, "tokens": 40, "everywhere": False}
+        widget._jobs.job(json.dumps(asked, sort_keys=True), lambda tell: None).wait()
+    page.set_content(widget.snapshot().page)
+    panel = root.get_by_label("What if", exact=True)
+    panel.locator(".g4-answercard").nth(2).wait_for()
+    panel.get_by_role("button", name="L6 · 40 dropped").click()
+    panel.get_by_role("button", name="L6 · 40 dropped", pressed=True).wait_for()
+    assert panel.get_by_role("switch").count() == 0
+    assert root.locator(".g4-problem:visible").count() == 0 and not page.errors

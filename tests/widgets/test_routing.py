@@ -272,6 +272,20 @@ def test_what_if_leaves_others_their_turns(model, asked):
     assert [e.id for e in others[0].events() if hasattr(e, "id")] == alone
 
 
+def test_why_nothing_can_be_tried(model, asked):
+    """Where the model cannot answer the trace's prompt, the view knows before anybody asks."""
+    assert Routing(asked, model=model).meta["whatif"] == ""
+    assert "Routing(trace, model=model)" in Routing(asked).meta["whatif"]
+    assert "inputs=..." in Routing(make_trace(240), model=model).meta["whatif"]
+    other = g4.Chat(model)
+    other.send("Hello", max_tokens=2)
+    why = Routing(asked, model=model, inputs=other).meta["whatif"]
+    assert "not those of the trace" in why
+    live = Routing(model)
+    assert "chat.trace()" in live.meta["whatif"]
+    live.trace.close()
+
+
 @pytest.mark.parametrize("action", ["around", "swap", "boost"])
 def test_other_changes(model, asked, action):
     change = {"layer": 2, "expert": 3, "action": action, "other": 9}

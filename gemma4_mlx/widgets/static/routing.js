@@ -9,7 +9,7 @@ import { expertTable, orderOf, passes, readRoutes, times } from "./experts.js";
 import { expertStrip } from "./expertstrip.js";
 import { formatCount, formatPercent, h, linkSelection, mount, patient, perFrame, request, watch } from "./shared.js";
 import { tokenView } from "./tokenview.js";
-import { whatIf } from "./whatif.js";
+import { triedChanges, whatIf } from "./whatif.js";
 
 const ROUTES_PAGE = 512; // tokens of one request
 
@@ -301,7 +301,8 @@ function render({ model, el }) {
   // ---- the page --------------------------------------------------------------------------------------
   const cardBox = h("div", {}), status = h("span", { class: "g4-chip" });
   const list = expertList({ table: () => t, layers, filter: () => now.filter, chosen: chosenCell, onPick: pick });
-  const what = m.model ? whatIf({ patiently, meta, view, chosen: () => now, table: () => t, route: () => (side() === "a" ? routeOf(now.token, rowOf(now.layer)) : null), row: () => rowOf(now.layer), tokenName: () => (now.token === null || side() !== "a" ? null : text.nameOf(now.token, () => what?.draw())) }) : null;
+  const tried = model.isStatic ? model.asked("whatif") : [];
+  const what = !m.whatif && !model.isStatic ? whatIf({ patiently, meta, view, chosen: () => now, table: () => t, route: () => (side() === "a" ? routeOf(now.token, rowOf(now.layer)) : null), row: () => rowOf(now.layer), tokenName: () => (now.token === null || side() !== "a" ? null : text.nameOf(now.token, () => what?.draw())) }) : null;
   groupPicker.node.hidden = true;
   root.append(
     headline("Expert routing", [status, chip(`${layers.length} layers × ${E} experts, ${k} per token`), chip(m.source), m.live ? chip("live", "g4-is-good") : ""].filter(Boolean), tools),
@@ -319,7 +320,7 @@ function render({ model, el }) {
     h("div", { class: "g4-columns" },
       h("section", { class: "g4-panel g4-section", "aria-label": "Chosen expert" }, cardBox),
       h("section", { class: "g4-panel g4-section", "aria-label": "Experts" }, list.node)),
-    what ? what.node : "",
+    what ? what.node : tried.length ? triedChanges({ tried, ask, view }) : h("p", { class: "g4-note" }, m.whatif || "What if experts were missing? The notebook runs the model for that; this page is a snapshot."),
   );
   root.style.setProperty("--g4-map", `${map.top + layers.length * map.rowHeight + 1}px`);
   view.onInk((colours) => { ink = colours; recolour(true); loadExpert(); });

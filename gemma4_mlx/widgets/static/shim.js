@@ -33,6 +33,8 @@
       save_changes() {},
       /** Whether the answer to a request is on this page. */
       recorded: (request) => answerTo(request) !== undefined,
+      /** The requests of a type whose answers are on this page, without their type. */
+      asked: (type) => Object.keys(view.answers).map((name) => JSON.parse(name)).filter((asked) => asked.type === type).map(({ type: _, ...rest }) => rest),
       on: (event, f) => listeners.set(event, (listeners.get(event) ?? new Set()).add(f)),
       off: (event, f) => (f ? listeners.get(event)?.delete(f) : listeners.delete(event)),
       send({ id, slot, ...request }) {

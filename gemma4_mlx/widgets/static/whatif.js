@@ -11,6 +11,9 @@ const ACTIONS = [
   ["boost", "Boost", (e, o) => `Boost expert ${e}: add ${o.factor} to its router score`, "boosted"],
 ];
 
+/** A change in a few words: "L6 · 40 dropped". */
+const nameOf = (c) => `L${c.layer} · ${c.expert} ${ACTIONS.find(([a]) => a === c.action)[3]}${c.action === "swap" ? ` with ${c.other}` : c.action === "boost" ? ` by ${c.factor}` : ""}`;
+
 const nats = (v) => (v >= 0.001 || v === 0 ? v.toFixed(3) : v.toExponential(1));
 
 /**
@@ -73,7 +76,7 @@ export function whatIf(o) {
 
   function drawChanges() {
     const made = [...changes].map(([key, c]) => h("button", { type: "button", title: "Take this change away", onclick: () => { changes.delete(key); draw(); } },
-      `L${c.layer} · ${c.expert} ${ACTIONS.find(([a]) => a === c.action)[3]}${c.action === "swap" ? ` with ${c.other}` : c.action === "boost" ? ` by ${c.factor}` : ""} ✕`));
+      `${nameOf(c)} ✕`));
     const go = h("button", { type: "button", class: "g4-primary", disabled: !changes.size, onclick: generate }, "Generate again");
     changed.replaceChildren(...(made.length ? made : [h("span", { class: "g4-note" }, "Switch on one change or several, in one layer or in many.")]), go);
   }
@@ -109,43 +112,60 @@ export function whatIf(o) {
     result.replaceChildren(h("p", { class: "g4-note", role: "status" }, "Generating three answers: as it is, with the changes, and with random experts of the same load changed… ", bar));
     try {
       const answer = await o.patiently("whatif", asked, (share) => { bar.value = share; }, () => mine === run);
-      if (mine === run) drawResult(answer.content);
+      if (mine === run) result.replaceChildren(...resultOf(answer.content, o.view));
     } catch (error) { if (mine === run) result.replaceChildren(h("p", { class: "g4-problem", role: "alert" }, error.message.replace(/^\w+Error: /, ""))); }
-  }
-
-  function drawResult(r) {
-    const high = Math.max(0.05, ...r.answers.flatMap((a) => a.divergence)), most = Math.max(1e-9, ...r.answers.map((a) => a.mean));
-    const column = (a) => {
-      const box = h("div", { class: "g4-answer", dir: "auto" });
-      a.tokens.forEach((word, i) => {
-        const node = h("span", { class: a.parts !== null && i >= a.parts ? "g4-word g4-changed" : "g4-word" }, h("bdi", {}, word));
-        if (i === a.parts) node.classList.add("g4-first");
-        const kl = a.divergence[i];
-        if (kl !== undefined) { node.title = `divergence ${nats(kl)} nats`; node.style.setProperty("--kl", `${Math.min(1, kl / high) * 14}px`); node.classList.add("g4-kl"); }
-        box.append(node);
-      });
-      if (!a.tokens.length) box.append(h("em", { class: "g4-note" }, "(no token)"));
-      return h("div", { class: "g4-answercard g4-card" }, h("h5", {}, a.name), h("p", { class: "g4-note" }, a.note), box);
-    };
-    const others = r.answers.slice(1), parted = (a) => (a.parts === null ? "none" : `${formatCount(a.parts)} ${a.tokens[a.parts] === undefined ? "(stops)" : `“${visibleToken(a.tokens[a.parts])}”`}`);
-    result.replaceChildren(h("h4", { class: "g4-subtitle" }, others[0].name),
-      h("div", { class: "g4-answers" }, ...r.answers.map(column)), h("p", { class: "g4-note" }, r.note),
-      table("Answers compared", ["Answer", "#First token that differs", "#Mean divergence per token (nats)"], others.map((a) => h("tr", {}, h("th", { scope: "row" }, a.name), h("td", { class: "g4-number" }, parted(a)), barCell(a.mean / most, nats(a.mean))))),
-      fold("Divergence of every token, as a table", perToken(others, high)));
-    o.view.announce(others.map((a) => `${a.name}: ${a.parts === null ? "same answer" : `differs from token ${a.parts}`}`).join("; "));
-  }
-
-  /** Rows are places in the answers; a changed answer's token stands beside its divergence. */
-  function perToken(answers, high) {
-    const longest = Math.max(0, ...answers.map((a) => a.tokens.length));
-    return table("Divergence of every token", ["#Token", ...answers.flatMap((a) => [a.name, "#Nats"])], Array.from({ length: longest }, (_, i) => h("tr", {}, h("th", { scope: "row", class: "g4-number" }, formatCount(i)), ...answers.flatMap((a) => {
-      const kl = a.divergence[i], word = a.tokens[i];
-      return [h("td", { class: i === a.parts ? "g4-first" : null }, word === undefined ? "" : h("bdi", {}, visibleToken(word))), kl === undefined ? h("td") : barCell(kl / high, nats(kl))];
-    }))));
   }
 
   const node = h("section", { class: "g4-panel g4-section g4-whatif", "aria-label": "What if" }, title,
     h("div", { class: "g4-toolbar" }, search, h("label", {}, "swap with expert", other), h("label", {}, "boost by", factor), h("label", {}, "up to", tokens, "tokens"), h("label", { title: "Otherwise the prompt is read as it is and only the answer is generated with the changes, from one shared cache" }, everywhere, "also while reading the prompt")),
     list, changed, result);
   return { node, draw };
+}
+
+/**
+ * What a page without a kernel has of it: the changes that were tried in the notebook.
+ * @param {{tried: any[], ask: Function, view: any}} o tried: the recorded requests
+ */
+export function triedChanges({ tried, ask, view }) {
+  const result = h("div", { class: "g4-result" }), buttons = h("div", { class: "g4-changes" });
+  async function show(index) {
+    [...buttons.children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === index)));
+    result.replaceChildren(...resultOf((await ask("whatif", tried[index])).content, view));
+  }
+  buttons.append(...tried.map(({ changes }, i) => h("button", { type: "button", onclick: () => show(i) }, changes.map(nameOf).join(", "))));
+  show(0);
+  return h("section", { class: "g4-panel g4-section g4-whatif", "aria-label": "What if" }, h("h4", { class: "g4-subtitle" }, "What if experts changed?"),
+    h("p", { class: "g4-note" }, "This page holds what was tried in the notebook, which runs the model for other changes."), buttons, result);
+}
+
+/** Three answers side by side, and how far they part; spoken as well. */
+function resultOf(r, view) {
+  const high = Math.max(0.05, ...r.answers.flatMap((a) => a.divergence)), most = Math.max(1e-9, ...r.answers.map((a) => a.mean));
+  const column = (a) => {
+    const box = h("div", { class: "g4-answer", dir: "auto" });
+    a.tokens.forEach((word, i) => {
+      const node = h("span", { class: a.parts !== null && i >= a.parts ? "g4-word g4-changed" : "g4-word" }, h("bdi", {}, word));
+      if (i === a.parts) node.classList.add("g4-first");
+      const kl = a.divergence[i];
+      if (kl !== undefined) { node.title = `divergence ${nats(kl)} nats`; node.style.setProperty("--kl", `${Math.min(1, kl / high) * 14}px`); node.classList.add("g4-kl"); }
+      box.append(node);
+    });
+    if (!a.tokens.length) box.append(h("em", { class: "g4-note" }, "(no token)"));
+    return h("div", { class: "g4-answercard g4-card" }, h("h5", {}, a.name), h("p", { class: "g4-note" }, a.note), box);
+  };
+  const others = r.answers.slice(1), parted = (a) => (a.parts === null ? "none" : `${formatCount(a.parts)} ${a.tokens[a.parts] === undefined ? "(stops)" : `“${visibleToken(a.tokens[a.parts])}”`}`);
+  view.announce(others.map((a) => `${a.name}: ${a.parts === null ? "same answer" : `differs from token ${a.parts}`}`).join("; "));
+  return [h("h4", { class: "g4-subtitle" }, others[0].name),
+    h("div", { class: "g4-answers" }, ...r.answers.map(column)), h("p", { class: "g4-note" }, r.note),
+    table("Answers compared", ["Answer", "#First token that differs", "#Mean divergence per token (nats)"], others.map((a) => h("tr", {}, h("th", { scope: "row" }, a.name), h("td", { class: "g4-number" }, parted(a)), barCell(a.mean / most, nats(a.mean))))),
+    fold("Divergence of every token, as a table", perToken(others, high))];
+}
+
+/** Rows are places in the answers; a changed answer's token stands beside its divergence. */
+function perToken(answers, high) {
+  const longest = Math.max(0, ...answers.map((a) => a.tokens.length));
+  return table("Divergence of every token", ["#Token", ...answers.flatMap((a) => [a.name, "#Nats"])], Array.from({ length: longest }, (_, i) => h("tr", {}, h("th", { scope: "row", class: "g4-number" }, formatCount(i)), ...answers.flatMap((a) => {
+    const kl = a.divergence[i], word = a.tokens[i];
+    return [h("td", { class: i === a.parts ? "g4-first" : null }, word === undefined ? "" : h("bdi", {}, visibleToken(word))), kl === undefined ? h("td") : barCell(kl / high, nats(kl))];
+  }))));
 }
