@@ -125,7 +125,7 @@ class Routing(TraceView):
         from gemma4_mlx.widgets.whatif import prompt_of
 
         if self._live is not None:
-            return "What if experts were missing? Ask on a trace: Routing(chat.trace(), model=model)."
+            return "What if experts were missing? On a trace: Routing(chat.trace(), model=model)."
         if self.model is None:
             return "What if experts were missing? With the model: Routing(trace, model=model)."
         try:
