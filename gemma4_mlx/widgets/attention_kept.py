@@ -16,13 +16,15 @@ TILE = 128  # cells of a tile along each side; tilemap.js cuts the context in th
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes, before they are written as base64; ``side``: cells along a small picture at most."""
+    """Bytes, before they are written as base64; ``side``: cells along a small picture at most;
+    ``stats``: statistics of the chosen head's map."""
 
     pictures: int  # of all heads, less 4 a token for the text
     tiles: int = 350_000  # the chosen head's map
     rows: int = 150_000  # its rows and columns
     side: int = 48
     links: bool = False  # of all heads rather than of the chosen layer's
+    stats: tuple[str, ...] = ("mean",)
 
 
 SNAPSHOT = Kept(1_100_000)
@@ -60,14 +62,15 @@ def requests(view, kept: Kept) -> list[dict]:
             wanted.append({"type": "links", "layer": layer})
     wanted += view.page_requests(now["token"], pages=view.meta["pages"])
     wanted += [{"type": "media", "span": m["index"]} for m in view.meta["media"]]
-    if part.window is not None:
-        wanted.append({"type": "offsets", **head, "stat": "mean"})
-    wanted += _tiles(data, part, head, kept.tiles)
+    for stat in kept.stats:
+        if part.window is not None:
+            wanted.append({"type": "offsets", **head, "stat": stat})
+        wanted += _tiles(data, part, {**head, "stat": stat}, kept.tiles)
     if data.exactness(**head) == "kept" and data.n > TILE and now["token"] is not None:
         query = now["token"] // TILE  # single weights: near the token, and where it looks
         strongest = int(data.row(**head, query=now["token"]).argmax()) // TILE
         keys = sorted({query, max(0, query - 1), strongest})
-        wanted += [_tile(head, 0, query, key) for key in keys]
+        wanted += [_tile({**head, "stat": "mean"}, 0, query, key) for key in keys]
     tokens = [] if now["token"] is None else [now["token"]]
     if part.link_weights is not None:
         tokens += [link.query for link in data.links(**head)]
@@ -79,12 +82,12 @@ def requests(view, kept: Kept) -> list[dict]:
 
 
 def _tiles(data, part, head: dict, room: int) -> list[dict]:
-    """The chosen head's tiles of as many levels as fit, the coarsest first."""
+    """The chosen head's tiles of as many levels as fit, the coarsest first and in any case."""
     wanted, level = [], max(0, int(np.ceil(np.log2(data.n / TILE))))
     while level >= 0:
         places = _places(data.n, level, part.window)
         room -= TILE * TILE * len(places)
-        if room < 0:
+        if room < 0 and wanted:
             break
         wanted += [_tile(head, level, *place) for place in places]
         level -= 1
@@ -101,4 +104,4 @@ def _places(n: int, level: int, window: int | None) -> list[tuple[int, int]]:
 
 def _tile(head: dict, level: int, row: int, column: int) -> dict:
     place = {"level": level, "row": row, "column": column}
-    return {"type": "tile", **head, "stat": "mean", **place, "bits": 8}
+    return {"type": "tile", **head, **place, "bits": 8}

@@ -39,12 +39,17 @@ def trace_page(trace, resolution: int = 128) -> str:
     snapshots = []
     if attention is not None:
         room = PICTURES if routing is None else PICTURES_BESIDE_ROUTES
-        attention.keep(Kept(room, side=resolution, links=True))
+        kept = Kept(room, side=resolution, links=True, stats=("mean", "max"))
+        attention.keep(kept)
         snapshots.append(Snapshot.of(attention, title="Attention"))
     if routing is not None:
         requests = routing.whole_requests()
         snapshots.append(Snapshot.of(routing, title="Expert routing", requests=requests))
-    token = (attention or routing).chosen()["token"] if snapshots else None
+    views = [view for view in (attention, routing) if view is not None]
+    for view, snapshot in zip(views, snapshots):
+        pages = view.page_requests(None, pages=len(trace))
+        snapshot.record(view, [{**page, "type": "ids"} for page in pages])
+    token = views[0].chosen()["token"] if views else None
     for snapshot in snapshots:  # both views begin with the same token
         snapshot.state["selection"] = {**snapshot.state["selection"], "token": token}
     title = " \N{MIDDLE DOT} ".join(
@@ -60,8 +65,8 @@ def trace_page(trace, resolution: int = 128) -> str:
     if routing is not None:
         left = PAGE_BYTES - len(encoded(page()))
         snapshots[-1].record(routing, routing.route_requests(left, token))
-    for widget in filter(None, (attention, routing)):
-        widget.close()
+    for view in views:
+        view.close()
     return page()
 
 

@@ -1,8 +1,9 @@
 """What the views of a trace share: tokens by page, parts of the conversation, pictures, search.
 
 A view sends its small facts once, in the trait ``meta``, and answers requests for the rest:
-``tokens`` (a page of texts), ``search``, ``media`` (a picture or a waveform with the boxes of its
-soft tokens) and ``export``. Nothing here imports MLX: an opened trace is enough.
+``tokens`` (a page of texts), ``ids`` (the page's numbers in the vocabulary), ``search``, ``media``
+(a picture or a waveform with the boxes of its soft tokens) and ``export``. Nothing here imports
+MLX: an opened trace is enough.
 """
 
 from __future__ import annotations
@@ -176,6 +177,12 @@ class TraceView(LinkedWidget):
                 np.asarray(tokens.kinds[start:stop]) == KINDS.index("special")
             ).tolist(),
         }
+
+    def answer_ids(self, start: int, stop: int, which: str = "a") -> tuple[None, bytes]:
+        """Vocabulary ids of tokens [start, stop), at most a page: int32."""
+        ids = self.trace_of(which).tokens.ids
+        start = max(0, int(start))
+        return None, np.asarray(ids[start : min(int(stop), start + PAGE)], "<i4").tobytes()
 
     def answer_search(self, text: str, which: str = "a") -> dict:
         """First tokens of the spans holding ``text``; without regard to case if nothing has it."""

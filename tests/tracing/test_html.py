@@ -111,6 +111,15 @@ def test_in_a_browser(page, trace):
             tab.wait_for_selector('.g4-attention[data-missing="0"][data-heads]')
             tab.locator(".g4-attention .g4-word[data-i='4']").click()
             tab.locator(".g4-routing .g4-word.g4-selected[data-i='4']").wait_for()
+            word = tab.locator(".g4-attention .g4-word[data-i='4']")
+            word.hover()
+            said = f"id {trace.tokens.ids[4]} · text"
+            tab.wait_for_function(
+                "([n, t]) => n.title.includes(t)", arg=[word.element_handle(), said]
+            )
+            statistic = tab.get_by_label("Value of a pooled cell")
+            statistic.select_option("max")
+            tab.wait_for_selector('.g4-attention[data-missing="0"]')
             tab.get_by_text("Strongest links of this head").click()
             chosen = tab.locator(".g4-mapbox h4").inner_text()
             layer, head = map(int, re.match(r"Layer (\d+), head (\d+)", chosen).groups())
@@ -125,6 +134,7 @@ def test_in_a_browser(page, trace):
                 "before => document.querySelector('.g4-mapbox h4').innerText !== before", arg=chosen
             )
             tab.wait_for_selector('.g4-attention[data-missing="0"]')
+            assert not statistic.is_visible(), "other heads have their mean masses"
             assert tab.locator(".g4-problem:visible, .g4-banner:visible").count() == 0
             real = [url for url in asked if not url.startswith(("blob:", "data:"))]
             assert problems == [] and real == [page.as_uri()]

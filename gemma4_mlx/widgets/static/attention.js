@@ -72,9 +72,10 @@ function render({ model, el }) {
     onView: drawState,
     words: axisWords, onSize: (size) => offsets.resize(size),
   });
+  const holdsMaxima = () => !view.isStatic || model.recorded({ type: "tile", layer: now.layer, head: now.head, stat: "max", level: Math.max(0, Math.ceil(Math.log2(meta().n / TILE))), row: 0, column: 0, bits: 8 });
   /** In a snapshot: a tile it holds, or the finest one above it, or the head's small picture. */
   async function recordedTile([level, row, column]) {
-    const wanted = { layer: now.layer, head: now.head, stat: "mean", level, row, column, bits: 8 };
+    const wanted = { layer: now.layer, head: now.head, stat: now.stat, level, row, column, bits: 8 };
     for (;;) {
       try {
         const { content, buffer } = await request(model, "tile", wanted, { signal });
@@ -256,7 +257,7 @@ function render({ model, el }) {
     store.values(now).then((picture) => {
       const cell = meta().n / picture.rows;
       if (cell === 1 && picture.axis === "keys") return; // nothing is missing
-      why.textContent = `This page holds this head as a picture of ${picture.rows} × ${picture.columns} cells, ${whole(cell)} queries each. The notebook has all of it.`;
+      why.textContent = `This page holds this head as a picture of ${picture.rows} × ${picture.columns} cells, each of about ${whole(cell)} queries. The notebook has all of it.`;
       why.hidden = false;
     });
   }
@@ -346,6 +347,8 @@ function render({ model, el }) {
   // ---- changes ------------------------------------------------------------------------------------
   function headChanged() {
     const layer = layerOf(now.layer);
+    stat.node.hidden = !holdsMaxima(); // a page without a kernel has them of one head at most
+    if (stat.node.hidden) stat.select.value = now.stat = "mean";
     map.setHead({ n: meta().n, window: layer.window, blocks: layer.window ? meta().blocks : [], exact: layer.kept.includes(now.head) ? layer.exact : -1, bin: meta().bin });
     setAxis(now.axis);
     panel.choose(now.layer, now.head); buildSummary(); loadWeights();
@@ -363,7 +366,6 @@ function render({ model, el }) {
   // ---- assembly -------------------------------------------------------------------------------------
   const stat = picker("Value of a pooled cell", [["mean", "mean"], ["max", "max"]], "mean", (value) => { now.stat = value; headChanged(); });
   stat.node.title = "mean: over the cell's queries, of the mass on its keys; max: the largest single weight in the cell, in which a needle stays visible";
-  stat.node.hidden = view.isStatic; // a snapshot holds the means
   const scale = picker("Colour scale", [["log", "log"], ["linear", "linear"], ["rank", "rank"]], "log", (value) => { now.scale = value; map.setScale(value); offsets.setScale(value); text.repaint(); });
   const colours = picker("Colours", [["viridis", "viridis"], ["cividis", "cividis"]], "viridis", (value) => { now.map = value; pixels = pixelTable(value); repaint(); });
   for (const { node } of [scale, stat]) node.classList.add("g4-bare"); // its values say what it is
@@ -414,7 +416,8 @@ function legendOfParts(parts) {
   return h("div", { class: "g4-keys", "aria-label": "Parts" }, ...[...seen].map(([name, role]) => h("span", { class: "g4-key" }, h("i", { class: "g4-swatch", style: { background: partColor(role) } }), name)));
 }
 
-const whole = (cell) => (Number.isInteger(cell) ? formatCount(cell) : cell.toFixed(1));
+/** Tokens of a cell: below ten a part of one matters. */
+const whole = (cell) => (Number.isInteger(cell) || cell >= 10 ? formatCount(cell) : cell.toFixed(1));
 
 function shortNumber(v) { return v >= 0.01 ? v.toFixed(2) : v.toExponential(0); }
 

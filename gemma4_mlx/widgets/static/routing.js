@@ -161,7 +161,7 @@ function render({ model, el }) {
   }
   const text = tokenView({
     label: "Text of the trace. Arrow keys move the selected token.",
-    ask: (type, args) => ask(type, ["tokens", "search", "media"].includes(type) ? { ...args, which: side() } : args),
+    ask: (type, args) => ask(type, ["tokens", "ids", "search", "media"].includes(type) ? { ...args, which: side() } : args),
     n: length, media: () => (now.which === "b" ? meta().other.media : meta().media),
     parts: () => (now.which === "b" ? meta().other.parts : meta().parts).map((p) => ({ ...p, colour: partColor(p.role) })),
     ink: () => ink, onError: show,

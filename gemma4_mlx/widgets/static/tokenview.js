@@ -93,6 +93,22 @@ export function tokenView(o) {
     if (page === number) { build(content); repaint(); }
   }
 
+  /** What token i is, below what the view says of it: its id, kind and part. A page's ids come when
+   * one of its tokens is first pointed at; then `whenThere` is called. A snapshot may lack them. */
+  function about(i, whenThere) {
+    const content = pages.get(Math.floor(i / PAGE)), k = i % PAGE, id = content?.ids?.[k];
+    if (content && !content.ids) {
+      content.ids = [];
+      o.ask("ids", { start: content.start, stop: content.start + content.text.length }).then(({ buffer }) => {
+        content.ids = new Int32Array(buffer.buffer.slice(buffer.byteOffset, buffer.byteOffset + buffer.byteLength));
+        whenThere();
+      }).catch((error) => { if (!(error instanceof NotRecorded)) o.onError(error); });
+    }
+    const media = o.media().find((m) => i >= m.start && i < m.stop), part = o.parts().find((p) => i >= p.start && i < p.stop);
+    return [id === undefined ? "" : `id ${id}`, media ? media.kind : content?.special.includes(k) ? "control token" : "text", media ? "" : part?.name ?? ""].filter(Boolean).join(" · ");
+  }
+  function setTitle(node, i) { node.title = `${o.paint().title(i)}\n${about(i, () => setTitle(node, i))}`; }
+
   function build(content) {
     text.replaceChildren();
     sources = [];
@@ -147,7 +163,7 @@ export function tokenView(o) {
     });
     canvas.addEventListener("pointermove", (event) => {
       const i = tokenAt(source, event.offsetX, event.offsetY);
-      if (i !== null) { canvas.title = o.paint().title(i); o.onHover?.(i); }
+      if (i !== null) { setTitle(canvas, i); o.onHover?.(i); }
     });
     return figure;
   }
@@ -275,7 +291,7 @@ export function tokenView(o) {
   text.addEventListener("pointerover", (event) => {
     const node = event.target.closest?.(".g4-word");
     if (!node) return;
-    node.title = o.paint().title(Number(node.dataset.i)); // said when asked for: 512 are not written each time
+    setTitle(node, Number(node.dataset.i)); // said when asked for: 512 are not written each time
     o.onHover?.(Number(node.dataset.i));
   });
   text.addEventListener("keydown", (event) => {
