@@ -21,7 +21,7 @@ import traitlets
 from gemma4_mlx.widgets import attention_kept
 from gemma4_mlx.widgets.attention_kept import TILE
 from gemma4_mlx.widgets.attention_picture import attention_drawing
-from gemma4_mlx.widgets.headpictures import layer_cells, layer_pictures, pooled_row
+from gemma4_mlx.widgets.headpictures import layer_cells, layer_pictures, pooled_row, why_coarse
 from gemma4_mlx.widgets.headstats import METHOD, SUMMARY_NAMES, HeadStats, head_stats
 from gemma4_mlx.widgets.jobs import Jobs
 from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
@@ -212,6 +212,7 @@ class Attention(TraceView):
 
         ``rowCell`` and ``columnCell`` are tokens per cell, ``start`` is the offset at the left edge
         of the first column: a key bin so many bins back holds offsets around so many widths.
+        ``note`` says why there are very few columns, where there are.
         """
         data = self.trace.attention
         cells, axis, reach = layer_cells(data, layer, stat, head)
@@ -224,6 +225,7 @@ class Attention(TraceView):
             "rowCell": int(data.width),
             "columnCell": reach / cells.shape[2],
             "start": 0 if recorded else -data.width / 2,
+            "note": "" if recorded else why_coarse(data, cells.shape[2], stat),
         }
         return content, np.ascontiguousarray(cells[0], "<f4").tobytes()
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from gemma4_mlx.tracing.maps import square
 
+FEW_OFFSETS = 8  # columns of a sliding head below which the view says why there are no more
+
 
 def layer_pictures(data, layer: int, side: int, stat: str = "mean") -> tuple[dict, np.ndarray]:
     """Every head of a layer as a picture: facts, and uint8 (heads, rows, columns).
@@ -62,6 +64,19 @@ def layer_cells(data, layer: int, stat: str, head: int | None = None):
         join = np.maximum if stat == "max" else np.add
         band[..., 0] = join(band[..., 0], join.reduce(ahead, axis=2))
     return band, "offsets", band.shape[2] * data.width
+
+
+def why_coarse(data, columns: int, stat: str) -> str:
+    """Why a sliding head has so few columns of key bins, and what has more; "" for enough."""
+    if columns >= FEW_OFFSETS:
+        return ""
+    bins = f"in bins of {data.width:,} tokens"
+    if stat == "max":
+        return f"Largest weights are recorded {bins}; the means may be finer."
+    return (
+        f"This trace has how far back its sliding heads look {bins} only. g4.trace(...) records it "
+        "finer, as does a Recorder that is told the length: expected=..."
+    )
 
 
 def _offsets_of_square(cells: np.ndarray) -> np.ndarray:

@@ -218,6 +218,12 @@ def test_sliding_heads_are_drawn_by_offset():
     weights, width = dense(view.trace, 0, 3), content["rowCell"]
     expected = np.mean([weights[q, 100 - width : 100].sum() for q in range(100, 100 + width)])
     assert values[100 // width, 1] == pytest.approx(expected, abs=1e-5)
+    assert content["columns"] < 20 and content["note"] == ""
+    coarse = Attention(Trace(make_tokens(N), attention=make_attention(N, bins=8)))
+    banded(coarse, [0])
+    facts = coarse.answer_offsets(0, 3)[0]
+    assert facts["columns"] == 3 and "expected=..." in facts["note"]
+    assert "means" in coarse.answer_offsets(0, 3, "max")[0]["note"]
     facts = view.answer_pictures(0, side=48)[0]
     assert facts["axis"] == "offsets" and facts["columns"] <= 24
     with pytest.raises(ValueError, match="no offsets"):

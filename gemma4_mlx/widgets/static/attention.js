@@ -118,14 +118,14 @@ function render({ model, el }) {
     onRange: ({ low, high }) => drawLegend({ low, high }),
   });
   const axis = segmented("Columns of the map", [["keys", "queries × keys", "Where in the text it looks"], ["offsets", "queries × offset", "How far back it looks"]], "keys", (value) => setAxis(value));
-  const hold = h("div", { class: "g4-maphold" });
+  const hold = h("div", { class: "g4-maphold" }), coarse = h("p", { class: "g4-note" });
 
   function setAxis(value) {
     const sliding = layerOf(now.layer).kind === "sliding";
     now.axis = value;
     axis.node.hidden = !sliding;
     const byOffset = sliding && value === "offsets", shown = byOffset ? offsets.canvas : map.canvas;
-    if (shown.parentElement !== hold) hold.replaceChildren(shown);
+    if (shown.parentElement !== hold) hold.replaceChildren(...(byOffset ? [shown, coarse] : [shown]));
     zoomers.hidden = showPair.hidden = byOffset;
     legendShown = stateShown = "";
     if (byOffset) loadOffsets(); else map.draw();
@@ -149,6 +149,7 @@ function render({ model, el }) {
         found = { ...picture, rowCell: n / picture.rows, columnCell: picture.reach / picture.columns };
       }
       if (layer !== now.layer || head !== now.head || stat !== now.stat) return;
+      coarse.textContent = found.note ?? "";
       offsets.set({ ...found, n, reach: Math.min(layerOf(layer).window, n) });
       setState(`pooled: one cell is ${whole(found.rowCell)} queries × ${whole(found.columnCell)} offsets`, "");
       root.dataset.missing = "0";
