@@ -25,7 +25,7 @@ def test_tokens_and_routing(name, reference_dir):
 @pytest.mark.parametrize("name", true_shapes.MODELS)
 def test_attention(name, reference_dir):
     text = true_shapes.config_of(name).text
-    attention = true_shapes.make_trace(name, 2000).attention
+    attention = true_shapes.make_trace(name, 2000, chunk=1024).attention
     assert len(attention.layers) == text.num_hidden_layers
     for layer in attention.retained:
         assert len(attention.heads(layer)) == text.num_attention_heads

@@ -169,7 +169,8 @@ def make_attention(
             queries = _queries(tokens, groups, slice(start, stop), rng, (seed, donor))
             for name, value in (("queries", queries), ("keys", keys)):
                 value = mx.array(value[None]).astype(mx.bfloat16)
-                recorder.observe(name, layer, value, geometry, tokens.ids[:stop], marks)
+                known = {kind: mark[:stop] for kind, mark in marks.items()}
+                recorder.observe(name, layer, value, geometry, tokens.ids[:stop], known)
     attention = recorder.result(n)
     for part in attention.parts:
         _widen(part, text)
