@@ -6,10 +6,11 @@
 
 Routing is made here, without a model: text in four scripts, code and a picture, each with favourite
 experts. Prints, for each length, the time to the first drawing (from running the cell), of hover,
-click, search and sort (worst of several), of a change of theme (from the page's change to the last
-canvas), of the comparison with a second trace of the same length and of a click meanwhile; and the
-page's memory above the notebook before the widget was shown. ``--snapshot`` prints the size of a
-snapshot, the time it takes and the memory that Python needs for it above the opened trace.
+click, search and sort, of a change of theme (from the page's change to the last canvas), of the
+comparison with a second trace of the same length and of a click meanwhile: median, worst and CPU
+time; and the page's memory above the notebook before the widget was shown. ``--snapshot`` prints
+the size of a snapshot, the time it takes and the memory that Python needs for it above the opened
+trace.
 
 Bars: 2 s, 150 ms, 500 ms, 5 s, 300 MB; a snapshot 3 MB, 300 MB.
 """
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "browser"))
 
 import numpy as np
+from browser_load import Load, page_memory
 
 import gemma4_mlx as g4
 from gemma4_mlx.tracing import RoutingData, Tokens, Trace
@@ -101,38 +103,27 @@ def true_shape(n: int, seed: int = 0) -> Trace:
     return Trace(tokens, routing=routing, model={"source": "true shape", "fingerprint": "26B"})
 
 
-def renderer_memory() -> float:
-    """Resident memory of the browser's largest page process, MB."""
-    import psutil
-
-    sizes = [0.0]
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "--type=renderer" in process.cmdline():
-                sizes.append(process.memory_info().rss / 1e6)
-        except psutil.Error:  # it has ended meanwhile
-            continue
-    return max(sizes)
-
-
-def measure(page, notebook, path: Path, other: Path | None) -> None:
+def measure(page, lab, notebook, other: Path | None) -> None:
     """Run the cells and print the figures of one trace."""
 
-    def timed(act: str, done: str) -> float:
-        return page.evaluate(TIMED, [act, done])
+    def timed(name: str, act: str, done: str) -> None:
+        load.of(name, lambda: page.evaluate(TIMED, [act, done]))
+        page.wait_for_timeout(150)  # what an action leaves behind is not the next one's
 
     page.locator(".jp-OutputArea-output", has_text="opened").wait_for()
-    page.wait_for_timeout(1500)
-    before = renderer_memory()
-    painted = "[...document.querySelectorAll('.g4-word')].some((n) => n.style.backgroundColor)"
-    begin = time.perf_counter()
     notebook.cell(1).locator(".jp-InputArea-editor").click()
-    page.keyboard.press("Control+Enter")
-    ready = f"document.querySelector('.g4-groupkey') && {painted}"
-    page.wait_for_function(ready, polling="raf")
-    print(f"  first drawing {time.perf_counter() - begin:.2f} s after running the cell")
-    page.locator(".g4-loadmap").scroll_into_view_if_needed()
     page.wait_for_timeout(1500)
+    before, load = page_memory(), Load(page, lab)
+    painted = "[...document.querySelectorAll('.g4-word')].some((n) => n.style.backgroundColor)"
+
+    def first() -> None:
+        page.keyboard.press("Control+Enter")
+        ready = f"document.querySelector('.g4-groupkey') && {painted}"
+        page.wait_for_function(ready, polling="raf")
+
+    load.of("first", first)
+    page.locator(".g4-loadmap").scroll_into_view_if_needed()
+    page.wait_for_timeout(2500)
     page.evaluate(
         """() => { const c = document.querySelector('.g4-loadmap');
         globalThis.point = (type, x, y) => { const b = c.getBoundingClientRect();
@@ -143,40 +134,46 @@ def measure(page, notebook, path: Path, other: Path | None) -> None:
           s.dispatchEvent(new Event('change')); };
         globalThis.said = () => document.querySelector('.g4-readout').textContent; }"""
     )
-    hover, click = [], []
+    title = "document.querySelector('.g4-card2 h4')?.textContent"
     for i in range(8):
         act = f"globalThis.was = said(); point('pointermove', {120 + 37 * i}, {9 + 13 * i})"
-        hover.append(timed(act, "said() !== was"))
-        act = "globalThis.was = document.querySelector('.g4-card2 h4')?.textContent;"
-        act += f"point('click', {121 + 37 * i}, {9 + 26 * i})"
-        click.append(timed(act, "document.querySelector('.g4-card2 h4')?.textContent !== was"))
-    orders = ("load", "number", "lift", "purpose")
-    sort = [timed(f"select('Order', '{o}')", "true") for o in orders]
+        timed("hover", act, "said() !== was")
+        act = f"globalThis.was = {title}; point('click', {121 + 37 * i}, {9 + 26 * i})"
+        timed("click", act, f"{title} !== was")
+    for order in ("load", "number", "lift", "purpose"):
+        timed("sort", f"select('Order', '{order}')", "true")
     enter = (
         "globalThis.box = document.querySelector('.g4-routing .g4-search'); box.value = '%s';"
         "box.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter' }))"
     )
     told = "/ of [0-9]|not found/.test("
     told += "document.querySelector('.g4-tokenview [role=status]').textContent)"
-    search = [timed(enter % word, told) for word in ("return", "nowhere at all")]
-    for name, times in (("hover", hover), ("click", click), ("sort", sort), ("search", search)):
-        print(f"  {name}: {np.median(times):.0f} ms (median), {max(times):.0f} ms (worst)")
-    theme = [page.evaluate(THEME) for _ in range(2)]
-    print(f"  theme: {max(theme):.0f} ms")
-    session = page.context.new_cdp_session(page)
-    session.send("HeapProfiler.collectGarbage")
+    for word in ("return", "nowhere at all"):
+        timed("search", enter % word, told)
+    for _ in range(4):
+        load.of("theme", lambda: page.evaluate(THEME))
+        page.wait_for_timeout(500)
+    for name in load.rows:
+        print(f"  {name:7}{load.say(name)}")
+    page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
     page.wait_for_timeout(500)
-    print(f"  page memory {renderer_memory() - before:.0f} MB above the notebook without it")
+    print(
+        f"  page memory {page_memory() - before:.0f} MB above the notebook without it", flush=True
+    )
     if other is not None:
         page.locator(".g4-routing [data-value='b-a']").click()
-        begin = time.perf_counter()
-        page.locator("progress").wait_for()
-        act = "globalThis.was = document.querySelector('.g4-card2 h4')?.textContent;"
-        act += "point('click', 300, 100)"
-        meanwhile = timed(act, "document.querySelector('.g4-card2 h4')?.textContent !== was")
-        page.get_by_role("table", name="Difference of routing", exact=True).wait_for()
-        took = time.perf_counter() - begin
-        print(f"  comparison {took:.1f} s, a click meanwhile {meanwhile:.0f} ms", flush=True)
+
+        def compare() -> None:
+            page.locator("progress").wait_for()
+            timed(
+                "meanwhile",
+                f"globalThis.was = {title}; point('click', 300, 100)",
+                f"{title} !== was",
+            )
+            page.get_by_role("table", name="Difference of routing", exact=True).wait_for()
+
+        load.of("compare", compare)
+        print(f"  compare{load.say('compare')}\n  a click{load.say('meanwhile')}", flush=True)
 
 
 def browse(paths: list[tuple[str, Path, Path | None]]) -> None:
@@ -205,7 +202,7 @@ def browse(paths: list[tuple[str, Path, Path | None]]) -> None:
                 notebook.open()
                 notebook.run(0)
                 print(f"{name}:", flush=True)
-                measure(page, notebook, path, other)
+                measure(page, lab, notebook, other)
                 page.close()
             browser.close()
     finally:

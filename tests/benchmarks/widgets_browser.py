@@ -2,30 +2,34 @@
 
     python tests/benchmarks/widgets_browser.py 26B-8K.g4trace 31B-8K.g4trace 31B-128K.g4trace
 
-Each trace is opened in a notebook of its own. Printed are milliseconds, median and worst, and after
-each the ratio of medians to the first trace, which says more than the clock on a busy machine:
+Each trace is opened in a notebook of its own. Printed are milliseconds of the clock, median and
+worst; beside them the CPU milliseconds of the page's main thread and of the kernel, which is about
+what the clock would show on an idle machine; and their ratio to the first trace's:
 
 first     from running the cell to all heads and the first map drawn (bar: 2,000)
 hover     from pointing at a head to its description with its small picture (150)
 click     from a click on a head to its map, no tile missing (150)
 search    from Enter in the search field to the first hit shown (150)
-sort      from "Sort in layers", or another summary for the colours, to the next frame (150)
+sort      from "Sort in layers" to the next frame (150)
+colour    from another summary for the colours to the next frame (150)
 theme     from another theme to the frame with the new colours (500)
 memory    MB of the browser's page process above the same notebook before (300), JavaScript heap
 """
 
 import argparse
 import shutil
-import statistics
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "browser"))
 
-BARS = {"first": 2000, "hover": 150, "click": 150, "search": 150, "sort": 150, "theme": 500}
+from browser_load import Load, page_memory
+
+BARS = dict.fromkeys(("hover", "click", "search", "sort", "colour"), 150)
+BARS |= {"first": 2000, "theme": 500}
 REPEATS = 12
 
 #: Milliseconds until ``done()`` holds and what it changed has been drawn.
@@ -77,21 +81,7 @@ THEME = """(name) => g4Measure(() => { document.documentElement.dataset.g4Theme 
   () => g4Root().dataset.theme === name)"""
 
 
-def page_memory() -> float:
-    """MB of the renderer processes' own memory, the largest of them."""
-    import psutil
-
-    found = [0.0]
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "--type=renderer" in " ".join(process.cmdline()):
-                found.append(process.memory_full_info().uss / 1e6)
-        except psutil.Error:  # it has ended meanwhile
-            continue
-    return max(found)
-
-
-def measure(lab, playwright, path: Path) -> dict[str, list[float]]:
+def measure(lab, playwright, path: Path) -> Load:
     import nbformat
     from conftest import Notebook
 
@@ -119,30 +109,40 @@ def measure(lab, playwright, path: Path) -> dict[str, list[float]]:
     )
     page.wait_for_timeout(2000)
     page.evaluate(MEASURE + "undefined;")
-    before, found = page_memory(), {}
-    begin = time.perf_counter()
-    notebook.run(1)
-    page.locator('.g4-attention[data-missing="0"][data-heads]').wait_for()
-    found["first"] = [1000 * (time.perf_counter() - begin)]
+    before, load = page_memory(), Load(page, lab)
+    notebook.cell(1).locator(".jp-InputArea-editor").click()
+    page.wait_for_timeout(500)
+
+    def first():
+        page.keyboard.press("Control+Enter")
+        ready = "document.querySelector('.g4-attention[data-missing=\"0\"][data-heads]') !== null"
+        page.wait_for_function(ready, polling="raf")
+
+    load.of("first", first)
     page.locator(".g4-headmap").scroll_into_view_if_needed()
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(2500)
     shares = [(0.137 + 0.618 * k) % 1 for k in range(REPEATS)]
-    found["hover"] = [page.evaluate(HOVER, share) for share in shares]
-    found["click"] = [page.evaluate(CLICK, share) for share in shares]
     texts = ["harbour", "Trace", "cattle", "no such text", "needle", "582"]
-    found["search"] = [page.evaluate(SEARCH, text) for text in texts]
-    found["sort"] = [page.evaluate(SORT) for _ in range(REPEATS)]
-    found["sort"] += [page.evaluate(COLOUR, k) for k in range(REPEATS)]
-    found["theme"] = [page.evaluate(THEME, name) for name in ("dark", "light") * 3]
+    for name, script, values in (
+        ("hover", HOVER, shares),
+        ("click", CLICK, shares),
+        ("search", SEARCH, texts),
+        ("sort", SORT, [None] * REPEATS),
+        ("colour", COLOUR, range(REPEATS)),
+        ("theme", THEME, ["dark", "light"] * 3),
+    ):
+        for value in values:
+            load.of(name, partial(page.evaluate, script, value))
+            page.wait_for_timeout(150)  # what an action leaves behind is not the next one's
     session = page.context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
-    session.send("Performance.enable")
-    metrics = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
-    found["memory"] = [page_memory() - before]
-    found["heap"] = [metrics["JSHeapUsedSize"] / 1e6]
+    metrics = {
+        m["name"]: m["value"] for m in load.session.send("Performance.getMetrics")["metrics"]
+    }
+    load.memory = {"memory": page_memory() - before, "heap": metrics["JSHeapUsedSize"] / 1e6}
     page.screenshot(path=lab.folder / f"{path.stem}.png")
     browser.close()
-    return found
+    return load
 
 
 def main() -> None:
@@ -157,18 +157,14 @@ def main() -> None:
     try:
         with sync_playwright() as playwright:
             for path in options.traces:
-                found = measure(lab, playwright, path.resolve())
-                first = first or found
+                load = measure(lab, playwright, path.resolve())
+                first = first or load
                 print(f"{path.stem}: screenshot {lab.folder / path.stem}.png")
-                for name, times in found.items():
-                    middle = statistics.median(times)
-                    ratio = middle / (statistics.median(first[name]) or 1)
-                    bar = f", bar {BARS[name]}" if name in BARS else " MB"
-                    print(
-                        f"  {name:8} {middle:7.0f} median {max(times):7.0f} worst{bar}, "
-                        f"{ratio:.2f} of the first trace",
-                        flush=True,
-                    )
+                for name in load.rows:
+                    ratio = load.cpu(name) / (first.cpu(name) or 1)
+                    print(f"  {name:7}{load.say(name)}, bar {BARS[name]}, {ratio:.2f} of the first")
+                told = ", ".join(f"{name} {mb:.0f} MB" for name, mb in load.memory.items())
+                print(f"  {told}, bar 300", flush=True)
     finally:
         lab.stop()
 
