@@ -101,6 +101,14 @@ def test_mistakes_go_back_to_the_model(chat, script, call, words):
     assert len(reply.steps) == 3
 
 
+def test_a_given_beginning_is_that_of_the_first_step_alone(chat, script, tokenizer):
+    script.replies = [ADD + STOP, "It is 5.<turn|>"]
+    reply = chat.run("2 + 3?", begin=tokenizer.encode("Well: "), require_tool=False)
+    assert [r.text for r in reply.steps] == ["Well: ", "It is 5."]
+    assert script.prompts[0].endswith("<|turn>model\nWell: ")
+    assert script.prompts[1].endswith("response:add{value:5}<tool_response|>")
+
+
 def test_step_limit(chat, script):
     script.replies = [ADD + STOP] * 3
     reply = chat.run("loop", max_steps=3)

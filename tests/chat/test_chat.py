@@ -125,7 +125,9 @@ def test_options(actor, script):
     assert (first.temperature, first.max_tokens, first.seed) == (0.5, 2, 3)
     assert (second.temperature, second.seed) == (0.5, None)
     tokenizer = actor.tokenizer
-    assert tokenizer.id("<|image|>") in first.suppress_tokens
+    media = [t for t in tokenizer.special_ids if re.fullmatch(r"<\|?(image|audio|video)\|?>", t)]
+    assert len(media) == 7
+    assert {tokenizer.id(token) for token in media} <= set(first.suppress_tokens)
     assert {106, 50} <= set(first.stop_tokens)
     with pytest.raises(GenerationError, match="Did you mean 'temperature'"):
         chat.send("Hi", temprature=1)
@@ -138,6 +140,15 @@ def test_stop_strings_are_not_part_of_the_answer(chat, script):
     assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "one two "
     assert events[-1].reply.text == "one two "
     assert chat.messages[-1].text == "one two "
+
+
+def test_nothing_is_told_after_a_stop_string(chat, script):
+    """Not in another part of the answer either: here a model goes on behind a thought."""
+    script.replies = ["one STOP two<|channel>thought\nhm\n<channel|>three and more<turn|>"]
+    events = list(chat.stream("Hi", stop="STOP", thinking=True))
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "one "
+    assert [p for p in chat.messages[-1].parts if isinstance(p, Text)] == [Text("one ")]
+    assert events[-1].reply.text == "one "
 
 
 CALLED = '<|tool_call>call:f{a:<|"|>x\ny<|"|>}<tool_call|>'

@@ -134,6 +134,18 @@ def test_tool_results_keep_their_pictures(actor, tmp_path):
     assert [m.source for m in loaded.media] == [str(file)]
 
 
+def test_refused_calls_stay_refused(actor, tmp_path):
+    results = (ToolResult("c0", "f", error="no", denied=True), ToolResult("c1", "f", error="bad"))
+    history = [
+        Message("user", (Text("draw"),)),
+        Message("assistant", (ToolCall("c0", "f", {}), ToolCall("c1", "f", {}))),
+        Message("tool", results),
+    ]
+    Chat(actor, messages=history).save(tmp_path / "c.json")
+    loaded = Chat.load(tmp_path / "c.json", actor).messages[2].parts
+    assert [part.denied for part in loaded] == [True, False] and loaded == results
+
+
 def test_an_interrupted_save_harms_nothing(tmp_path, monkeypatch, actor):
     chat = Chat(actor, messages=messages())
     chat.save(tmp_path / "c.json")

@@ -123,6 +123,29 @@ class TestBytes:
         sliding = sum(entry.nbytes for entry in cache if entry not in full)
         assert sliding <= planned["sliding"]
 
+    def test_a_sliding_layer_holds_its_window_some_slack_and_a_chunk(self, tmp_path):
+        """To the byte, after many chunks."""
+        config = tiny.CONFIG | {"text_config": tiny.TEXT_CONFIG | {"sliding_window": 64}}
+        model = g4.load(tiny.save(tmp_path, config, tiny.weights(config)))
+        cache, text = model.make_cache(), model.config.text
+        for _ in range(4):
+            model(mx.arange(300)[None], cache=cache)
+        mx.eval([entry.state for entry in cache])
+        planned = cache_bytes(text, 1200, model.dtype.size, chunk=300)["sliding"]
+        assert sum(e.nbytes for e, k in zip(cache, text.layer_types) if "full" not in k) == planned
+
+    def test_activations_hold_scores_twice(self):
+        """Token by token, all that grows with the context: one full layer's keys and values, the
+        row of scores and what its softmax makes of it."""
+        text = released("31b").config.text
+        short, long = (
+            g4.fit("31b", context=n, chunk=1, memory=64).activations for n in (100_000, 200_000)
+        )
+        full = text.layer_types.index("full_attention")
+        keys_and_values = 2 * text.kv_heads_of(full) * text.head_dim_of(full)
+        a_token = 2 * (keys_and_values + 2 * text.num_attention_heads)  # bytes, in 16 bits
+        assert long - short == 100_000 * a_token
+
     def test_kv_bits_shrink_full_layers_only(self):
         plain, packed = (g4.fit("31b", context=131_072, kv_bits=k, memory=64) for k in (None, 4))
         assert packed.cache["sliding"] == plain.cache["sliding"]

@@ -17,6 +17,7 @@ from gemma4_mlx.checkpoints import planner
 from gemma4_mlx.errors import CheckpointError, GenerationError
 from gemma4_mlx.generation import Finish, PromptCache, Token, engine, stream
 from gemma4_mlx.generation.caches import CachedMedia
+from gemma4_mlx.model.cache import SlidingKVCache
 
 GREEDY = {"max_tokens": 6, "ignore_eos": True}
 
@@ -72,6 +73,36 @@ def test_every_position_can_be_rewound_to(tiny):
         logits = model(mx.array(rest)[None], fork.entries)[0, -1]
         fresh = model(mx.array(prompt[: position + 1])[None])[0, -1]
         np.testing.assert_allclose(np.array(logits), np.array(fresh), atol=5e-5)
+
+
+def test_a_sliding_layer_steps_back_as_far_as_it_can(tiny):
+    """And not one token further: what stands before the position must fill the window."""
+    window = 8
+    cache = SlidingKVCache(window)
+    for _ in range(4):
+        cache.update_and_fetch(*mx.zeros((2, 1, 1, 100, 4)))
+    assert cache.offset == 400 > cache.size()
+    oldest = cache.offset - cache.size()
+    possible = [p for p in range(402) if cache.can_rewind(p)]
+    assert possible == list(range(oldest + window - 1, 401))
+    assert not cache.rewind(possible[0] - 1) and cache.offset == 400
+    assert cache.rewind(possible[0]) and cache.size() == window - 1
+    young = SlidingKVCache(window)
+    young.update_and_fetch(*mx.zeros((2, 1, 1, 20, 4)))
+    assert [p for p in range(-1, 22) if young.can_rewind(p)] == list(range(21))
+
+
+def test_going_back_forgets_what_stood_behind(tiny):
+    """Pictures, snapshots and tokens."""
+    model, prompt = tiny(), some_tokens(60)
+    cache = PromptCache(model, snapshot_every=10)
+    list(stream(model, prompt, options=GREEDY, cache=cache, prefill_chunk=10))
+    cache.media = [CachedMedia(3, 5, "cat"), CachedMedia(20, 25, "dog"), CachedMedia(40, 44, "owl")]
+    assert cache.rewind(40) == 40
+    assert [m.key for m in cache.media] == ["cat", "dog"] and cache.tokens == prompt[:40]
+    assert max(s.position for s in cache.snapshots) <= 40
+    assert cache.rewind(20) == 20 and [m.key for m in cache.media] == ["cat"]
+    assert cache.common_prefix([*prompt, 1], [CachedMedia(3, 5, "cat")]) == 20
 
 
 def test_a_second_turn_computes_only_what_is_new(tiny):
@@ -194,6 +225,27 @@ def test_a_turn_keeps_its_places_in_the_room_of_one(tiny):
         fresh = model(mx.array([[*prompt[:position], 500]]))[0, -1]
         np.testing.assert_allclose(np.array(logits), np.array(fresh), atol=5e-5)
     assert cache.rewind(289) == 0
+
+
+@pytest.mark.parametrize("chunk", [16, 2048])
+def test_another_answer_reads_nothing_again(tiny, chunk):
+    """Before an answer, a place to come back to is kept: the answer is longer than the window and
+    what sliding layers hold beside it."""
+    model = tiny()
+    turn, user = model.tokenizer.id("<|turn>"), model.tokenizer.encode("user\n")
+    opening = [turn, *model.tokenizer.encode("model\n")]
+    prompt = [*some_tokens(100), turn, *user, *some_tokens(80, seed=2)[1:], *opening]
+    cache = PromptCache(model)
+    long = {"max_tokens": 150, "ignore_eos": True}
+    *_, finish = stream(model, prompt, options=long, cache=cache, prefill_chunk=chunk)
+    assert finish.generated_tokens == 150
+    *_, finish = stream(model, prompt, options=GREEDY, cache=cache)
+    assert finish.reused_tokens == len(prompt) - 1
+    cache = PromptCache(model)
+    list(stream(model, prompt, options=long, cache=cache, prefill_chunk=chunk))
+    edited = [*prompt[:100], turn, *user, *some_tokens(20, seed=3)[1:], *opening]
+    *_, finish = stream(model, edited, options=GREEDY, cache=cache)
+    assert finish.reused_tokens == 100, "where the turn began"
 
 
 def test_why_little_was_reused(tiny):
@@ -373,6 +425,11 @@ def test_a_file_that_was_made_up_is_refused(saved, tmp_path, kv_bits):
             path.write_bytes(summed(header, bytes(data)))
             with pytest.raises(CheckpointError, match="NaN or infinite"):
                 PromptCache.load(path, model)
+    appended = json.loads(whole[8 : 8 + length])
+    appended["__metadata__"]["sha256"] = "0" * 64
+    path.write_bytes(summed(appended, whole[8 + length :] + bytes(8)))
+    with pytest.raises(CheckpointError, match=f"{path.stat().st_size:,} bytes"):
+        PromptCache.load(path, model)
     refused(lambda h, a: a.update(kv_bits=4 if kv_bits else 8))
     refused(lambda h, a: a.update(kv_bits="8"))
     refused(lambda h, a: a.update(snapshots=[10**6] * len(a["snapshots"] or [0])))

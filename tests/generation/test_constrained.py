@@ -326,6 +326,9 @@ def test_thinking_comes_first_if_wished(tiny, tokenizer):
     for token in tokenizer.encode("true"):
         rule.accept(token)
     assert rule.complete and rule.value() is True
+    rule.start([2], 2048, STOPS)  # once the answer has begun, it is too late to think
+    rule.accept(tokenizer.encode("true")[0])
+    assert not rule.allowed()[100]
     # A channel that the prompt opened (after a tool's answer) is left to its end.
     rule = Constraint.of({"type": "boolean"}, tokenizer)
     rule.start([2, 100, 600], 2048, STOPS)

@@ -1,12 +1,14 @@
 """The one thread that runs the model."""
 
 import _thread
+import gc
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError
 from functools import partial
 
@@ -197,6 +199,39 @@ def test_what_a_job_observes_and_changes_is_its_own(tiny):
     assert [ids(events) for events in answers] == [plain, changed, plain]
     assert (beside.routing.experts == alone.routing.experts).all()
     assert beside.interventions == () == model.interventions and not model._taps.active
+
+
+def test_a_finished_job_keeps_nothing_alive():
+    """Neither in the hands of who asked for it, nor on the engine's thread while that waits."""
+
+    class Held:
+        pass
+
+    def steps(given, cache):
+        yield 1
+
+    def call(given, cache):
+        return "done"
+
+    for fn in (steps, call):
+        given, cache = Held(), Held()
+        gone = [weakref.ref(given), weakref.ref(cache)]
+        job = engine().submit(fn, given, cache=cache)
+        assert job.wait(10)
+        list(job.events())
+        del given, cache
+        engine().run(lambda: None)  # the thread has turned to something else
+        gc.collect()
+        assert [ref() for ref in gone] == [None, None] and job.done
+    dropped = Held()
+    gone = weakref.ref(dropped)
+    assert engine().submit(call, dropped, None).wait(10)
+    del dropped
+    for _ in range(100):  # here the thread is waiting
+        if gone() is None:
+            break
+        time.sleep(0.02)
+    assert gone() is None
 
 
 def test_leaving_the_loop_cancels_and_waits(tiny):

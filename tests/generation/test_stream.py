@@ -72,6 +72,24 @@ def test_logprobs_and_alternatives_are_the_models(tiny):
         assert token.alternatives[0].text == model.tokenizer.token_text(int(best[0]))
 
 
+def test_what_is_ruled_out_keeps_its_logprob(tiny):
+    """Tokens that options or guides forbid stand in the alternatives as the model ranks them."""
+    model = tiny()
+    best = [
+        a.id
+        for a in parts(run(model, alternatives=3, options={"max_tokens": 1}))[1][0].alternatives
+    ]
+    options = {"max_tokens": 1, "suppress_tokens": best[:1], "logit_bias": {best[1]: -50.0}}
+    _, plain, _ = parts(run(model, alternatives=3, options={"max_tokens": 1}))
+    _, held, _ = parts(run(model, alternatives=3, options=options))
+    assert held[0].alternatives == plain[0].alternatives and held[0].id == best[2]
+    assert held[0].logprob == plain[0].alternatives[2].logprob
+    forced = Forced([best[2]])
+    _, led, _ = parts(run(model, alternatives=3, options={"max_tokens": 1}, guides=[forced]))
+    assert led[0].alternatives == plain[0].alternatives
+    assert led[0].logprob == plain[0].alternatives[2].logprob
+
+
 def test_greedy_equals_mlx_lm(tiny):
     from mlx_lm.generate import generate_step
 

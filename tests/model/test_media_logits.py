@@ -23,6 +23,35 @@ def agree(ours, theirs):
     assert np.abs(np.array(ours) - theirs).max() / np.abs(theirs).max() < TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["mm", "moe"])
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_towers_compute_in_the_models_type(name, dtype, checkpoint, monkeypatch):
+    """Norms aside, which may compute in float32, every part gives what the weights are."""
+    model = g4.load(checkpoint(name).folder, dtype=dtype)
+    towers = {"vision": model.vision_tower, "audio": getattr(model, "audio_tower", None)}
+    seen, parts = {}, [m for tower in towers.values() if tower for m in tower.modules()]
+
+    def noted(kind, call):
+        def wrapper(self, *arguments, **options):
+            out = call(self, *arguments, **options)
+            seen.setdefault(kind.__name__, set()).add(out.dtype)
+            return out
+
+        return wrapper
+
+    for kind in {type(part) for part in parts if "Norm" not in type(part).__name__}:
+        monkeypatch.setattr(kind, "__call__", noted(kind, kind.__call__))
+    n = np.arange(36)
+    positions = np.stack([n % 6, n // 6], axis=-1).astype(np.int32)
+    patches = mx.random.uniform(
+        shape=(36, model.vision_tower.patch_embedder.input_proj.weight.shape[1])
+    )
+    assert model.encode_image(patches, positions).dtype == dtype
+    if towers["audio"] is not None:
+        assert model.encode_audio(mx.random.normal((40, 128))).dtype == dtype
+    assert len(seen) > 3 and all(found == {dtype} for found in seen.values()), seen
+
+
 @pytest.fixture(scope="module")
 def mixed(checkpoint):
     """``mixed(name)``: (model, inputs, position where turn 1 ends, transformers' logits)."""

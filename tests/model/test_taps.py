@@ -54,6 +54,30 @@ def test_observing_changes_no_bit(name, checkpoint):
         assert shapes.keys() in ({None}, layers), tap
 
 
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_what_flows_keeps_the_models_type(dtype, checkpoint):
+    """Scores, the weights made of them and logits are float32; nothing else may be widened."""
+    reference = checkpoint("everything")
+    model = g4.load(reference.folder, dtype=dtype)
+    seen = {}
+
+    def note(name, layer, value, geometry):
+        seen.setdefault(name, set()).add(value.dtype)
+
+    cache = model.make_cache()
+    with model.observe(note):
+        for start, stop in ((0, 50), (50, 51)):
+            model(mx.array(reference.ids[:, start:stop]), cache=cache)
+    expected = {name: {dtype} for name in NAMES}
+    for name in ("router_logits", "router_probabilities", "expert_weights", "logits"):
+        expected[name] = {mx.float32}
+    expected |= {"tokens": seen["tokens"], "expert_indices": {mx.uint32}}
+    assert seen == expected
+    assert (
+        {entry.keys.dtype for entry in cache} == {entry.values.dtype for entry in cache} == {dtype}
+    )
+
+
 def test_nothing_observing_adds_nothing(checkpoint):
     model = g4.load(checkpoint("e2b").folder)
     assert model._taps.at(3) is untouched

@@ -189,6 +189,86 @@ def test_chosen_layers_and_heads(loaded):
                 assert np.abs(row - expected[query]).max() < EXACT
 
 
+@pytest.mark.parametrize("heads", [(0, 3), (1,), (2, 3)], ids=str)
+def test_chosen_heads_meet_the_keys_of_their_group(heads, loaded):
+    """Two query heads share a KV head; alone, each still has its own."""
+    model, reference = loaded("everything")
+    assert 1 < model.config.text.kv_heads_of(0) < model.config.text.num_attention_heads
+    plan = TracePlan(attention=AttentionPlan(heads=heads, retain="all", bins=16))
+    attention = record(model, reference.ids, plan=plan, expected=100).attention
+    for layer in attention.layers:
+        for head in heads:
+            w = getattr(reference, f"attn_{layer}")[head]
+            per_query = pooled(w, attention.edges)[0] / np.diff(attention.edges)[:, None]
+            assert np.abs(attention.overview(layer, head) - per_query).max() < EXACT
+            assert np.abs(attention.tile(layer, head, shape=(100, 100)) - w).max() < EXACT
+
+
+def test_two_rows_on_the_diagonal(loaded):
+    """The smallest tile that holds a key which one of its queries does not see."""
+    model, reference = loaded("e2b")
+    trace = record(model, reference.ids, expected=100)
+    for layer in (0, 4):
+        for first in (0, 1, 50, 98):
+            for rows in (1, 2, 3):
+                span = slice(first, min(first + rows, 100))
+                tile = trace.attention.tile(layer, 2, span, span, shape=(3, 3), statistic="max")
+                expected = getattr(reference, f"attn_{layer}")[2][span, span]
+                assert np.abs(tile.values - expected).max() < EXACT
+
+
+def test_pictures_of_several_calls_are_apart(loaded):
+    """Each call numbers its pictures from 0; a later one does not see an earlier one's end."""
+    model, reference = loaded("moe")
+    ids = np.array(reference.img_ids).ravel()
+    image = model.config.image_token_id
+    runs = np.flatnonzero(np.diff(np.r_[False, ids == image, False].astype(int))).reshape(-1, 2)
+    assert len(runs) > 1
+    rng = np.random.default_rng(0)
+    features = {
+        a: mx.array(rng.normal(size=(b - a, model.config.text.hidden_size)).astype(np.float32))
+        for a, b in runs.tolist()
+    }
+
+    def trace(cuts):
+        plan = TracePlan(attention=AttentionPlan(bins=16, retain="all"))
+        recorder, cache = Recorder(model, plan, expected=len(ids)), model.make_cache()
+        with model.observe(recorder):
+            for a, b in zip([0, *cuts], [*cuts, len(ids)]):
+                here = [x for at, x in features.items() if a <= at < b]
+                model(
+                    mx.array(ids[None, a:b]),
+                    cache=cache,
+                    features=mx.concatenate(here) if here else None,
+                )
+        return recorder.trace().attention
+
+    whole, parted = trace([]), trace([int(a) for a, _ in runs[1:]])
+    numbers = np.unique(parted.blocks)
+    assert np.array_equal(parted.blocks, whole.blocks) and len(numbers) == len(runs) + 1
+    for layer in whole.layers:
+        full = (len(ids), len(ids))
+        error = parted.tile(layer, 1, shape=full) - np.array(whole.tile(layer, 1, shape=full))
+        assert np.abs(error).max() < EXACT
+
+
+@pytest.mark.parametrize("sizes", [(100,), (7,)], ids=str)
+def test_induction_to_the_first_key_that_is_seen(sizes, loaded):
+    """A sliding layer's strip begins with the token after a copy that is no longer inside."""
+    model, _ = loaded("e2b")
+    ids = np.tile(np.arange(40, 45), 20)
+    trace = record(model, ids, sizes, expected=100)
+    n, position = len(ids), np.arange(len(ids))
+    earlier = position[None] < position[:, None]
+    after_same = np.zeros((n, n), bool)
+    after_same[:, 1:] = ((ids[:, None] == ids[None]) & earlier)[:, :-1]
+    for layer in trace.attention.layers:
+        for head in range(4):
+            w = np.array(trace.attention.tile(layer, head, shape=(n, n), statistic="max"))
+            expected = (w * after_same).sum(-1).mean()
+            assert abs(trace.attention.summary("induction", layer, head) - expected) < EXACT
+
+
 def test_what_is_not_kept_is_absent_not_wrong(loaded):
     model, reference = loaded("e2b")
     plan = AttentionPlan(overview=False, columns=False, summaries=False, links=0, retain="none")

@@ -87,6 +87,16 @@ def test_force(model, ids):
     assert np.abs(share[(experts == 2) | (experts == 9)] - 0.25).max() < 1e-5
 
 
+def test_a_forced_expert_needs_no_chance(model, ids):
+    """Also where others have all the probability, or one of them has."""
+    others = (1, 3, 4, 5, 6)
+    for boost in (g4.Boost(LAYER, others, 40.0), g4.Boost(LAYER, others[:1], 1e4)):
+        _, seen = run(model, ids, boost, g4.Force(LAYER, (2, 9)))
+        assert seen["router_probabilities", LAYER][..., [2, 9]].max() < 1e-6
+        experts, _ = routes(seen)
+        assert (experts == 2).any(-1).all() and (experts == 9).any(-1).all()
+
+
 def test_boost_and_swap_change_the_scores(model, ids):
     _, plain = run(model, ids)
     _, boosted = run(model, ids, g4.Boost(LAYER, [4], 3.0))

@@ -135,6 +135,7 @@ def test_a_difference_is_found_where_it_is():
     assert result.p_value == 1 / 200
     best = result.significant(0.01)[0]
     assert (best["layer"], best["expert"]) == (4, 5) and best["difference"] < -0.2
+    assert best["p_value"] == result.p_values.min() == 1 / 200, "the smallest possible, not 0"
     assert np.allclose(result.difference, a.load() - b.load())
     assert np.allclose(result.distance, np.abs(a.load() - b.load()).sum(1) / (2 * K))
     assert result.distance[1] > 3 * result.distance[0]

@@ -16,6 +16,7 @@ from gemma4_mlx.tracing import (
     TracePlan,
 )
 from gemma4_mlx.tracing.buffers import TokenBuffer
+from gemma4_mlx.tracing.lens import LensData
 from gemma4_mlx.tracing.maps import PooledMap, bin_sizes, square
 from gemma4_mlx.tracing.ranges import ranges
 from gemma4_mlx.tracing.tokens import roles_of
@@ -60,6 +61,9 @@ def test_tokens():
     assert np.allclose(tokens[-1].span, (0.5, 0.54)) and tokens[-1].kind == "audio"
     assert [t.index for t in tokens[1:]] == [1, 2, 3] and tokens.text == "abab"
     assert tokens.find("ab") == [slice(0, 2), slice(1, 4)] and tokens.find("z") == []
+    four = Tokens(range(5), [*"aaaab"])
+    assert four.find("aa") == [slice(0, 2), slice(2, 4)], "occurrences do not overlap"
+    assert four.find("ab") == [slice(3, 5)] and four.find("aaaab") == [slice(0, 5)]
     with pytest.raises(IndexError):
         tokens[4]
     with pytest.raises(TraceError, match="empty text"):
@@ -68,6 +72,18 @@ def test_tokens():
         tokens.of_kind("smell")
     with pytest.raises(TraceError, match="3 texts for 2 tokens"):
         Tokens([1, 2], ["a", "b", "c"])
+
+
+def test_where_a_token_rises():
+    """The first layer of those looked at, counted as the model counts layers."""
+    after = np.array([[0.1, 0.6, np.nan], [0.5, 0.2, np.nan], [0.4, 0.7, np.nan]], np.float32)
+    ids = np.zeros((3, 3, 1), np.int32)
+    lens = LensData((2, 5, 9), (0, 4, 7), ids, np.ones((3, 3, 1), np.float32), after, {0: "a"})
+    assert (lens.rises_at(0), lens.rises_at(4), lens.rises_at(7)) == (5, 2, None)
+    assert lens.rises_at(0, 0.05) == 2 and lens.rises_at(4, 0.65) == 9
+    assert lens.rises_at(0, 0.51) is None
+    with pytest.raises(TraceError, match="position 1"):
+        lens.rises_at(1)
 
 
 def test_roles():
