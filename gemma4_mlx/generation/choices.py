@@ -20,9 +20,10 @@ class CallsOrAnswer:
         self.answer, self.calls = answer, calls
         self._opens = answer.tokenizer.id("<|channel>")
         self._call = answer.tokenizer.id("<|tool_call>")
+        self._chosen: str | None = None  # "answer", "calls"; None before the first word
 
     def start(self, prompt: list[int], vocab_size: int, stops: frozenset[int]) -> None:
-        self._chosen: str | None = None  # "answer", "calls"; None before the first word
+        self._chosen = None
         for guide in filter(None, (self.answer, self.calls)):
             guide.start(prompt, vocab_size, stops)
 

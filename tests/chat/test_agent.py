@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gemma4_mlx.chat import Chat, Done, Step, TextDelta, Tool, ToolCall, ToolResult, check_history
-from gemma4_mlx.errors import ChatError
+from gemma4_mlx.errors import ChatError, SchemaError
 
 ADD = "<|tool_call>call:add{a:2,b:3}<tool_call|>"
 STOP = "<|tool_response>"
@@ -237,6 +237,29 @@ def test_strict_and_required_tools(actor, script):
         Chat(actor).send("x", require_tool=True)
     with pytest.raises(ChatError, match="exclude"):
         chat.send("x", require_tool=True, schema={"type": "null"})
+
+
+@pytest.mark.parametrize("thinking", [True, 5, False])
+def test_a_held_answer_may_be_thought_about_if_the_chat_thinks(actor, script, thinking):
+    chat = Chat(actor, tools=[add])
+    script.replies = ["x<turn|>"] * 3
+    for how in ({"require_tool": True}, {"schema": {"type": "null"}}, {"or_calls": True}):
+        schema = {"schema": {"type": "null"}} if "or_calls" in how else {}
+        chat.messages.clear()
+        chat.send("x", thinking=thinking, **how, **schema)
+        rule, _ = script.constraints[-1]
+        assert getattr(rule, "answer", rule).thinking is bool(thinking)
+
+
+def test_a_held_answer_that_was_cancelled_before_it_began(chat, script):
+    """While the prompt was read: nothing has asked yet what may come first."""
+    cancel = threading.Event()
+    cancel.set()
+    script.replies = ["5<turn|>"]
+    reply = chat.send("2 + 3?", schema={"type": "integer"}, or_calls=True, cancel=cancel)
+    assert (reply.finish_reason, reply.text) == ("cancelled", "")
+    with pytest.raises(SchemaError, match="not complete: it was cancelled"):
+        _ = reply.parsed
 
 
 def test_bad_settings(chat):

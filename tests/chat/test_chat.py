@@ -262,6 +262,21 @@ def test_regenerate_undo_and_branch(chat, script):
         chat.edit(9, "x")
 
 
+def test_a_branch_keeps_every_setting(actor):
+    def f() -> None:
+        """Nothing."""
+
+    settings = {
+        "thinking": 5, "kv_bits": 8, "snapshot_bytes": 1000, "strict_tools": True,
+        "beyond_context": True,
+    }  # fmt: skip
+    chat = Chat(actor, "Be brief.", [f], options={"top_k": 3}, template="as it is", **settings)
+    other = chat.branch()
+    assert {name: getattr(other, name) for name in settings} == settings
+    assert other.options == chat.options and other.tools == chat.tools
+    assert other.messages == chat.messages and other.rendered().text == "as it is"
+
+
 def test_a_failed_edit_changes_nothing(chat, script):
     talked(chat, script, 2)
     before = list(chat.messages)

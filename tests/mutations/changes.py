@@ -137,8 +137,17 @@ def _of_node(node) -> Iterator[str]:
             yield f"{_text(value)}.{NAMES[name]}"
         case ast.Slice(lower, upper, step) if upper is not None:
             yield ast.unparse(ast.Slice(lower, ast.BinOp(upper, ast.Add(), ast.Constant(1)), step))
-        case ast.Call():
-            yield from _of_call(node)
+        case ast.Call(ast.Attribute(value, "astype"), [dtype], []):
+            asked = ast.unparse(dtype)
+            wide = "np.float64" if asked.startswith("np.") else "mx.float32"
+            yield _text(value) if asked == wide else f"{_text(value)}.astype({wide})"
+        case ast.Call(ast.Name("range"), [*first, last], []):
+            longer = ast.BinOp(last, ast.Add(), ast.Constant(1))
+            yield ast.unparse(ast.Call(node.func, [*first, longer], []))
+        case ast.Call(ast.Name("sorted" | "reversed" | "abs"), [value, *_]):
+            yield _text(value)
+        case ast.keyword(str()):
+            yield "**{}"  # left out
         case ast.Break():
             yield "continue"
         case ast.Continue():
@@ -149,23 +158,6 @@ def _of_node(node) -> Iterator[str]:
             ast.unparse(target) == ast.unparse(arg) for arg in args
         ):
             yield "pass"  # x = f(x)
-
-
-def _of_call(node: ast.Call) -> Iterator[str]:
-    for i, keyword in enumerate(node.keywords):
-        if keyword.arg:
-            kept = node.keywords[:i] + node.keywords[i + 1 :]
-            yield ast.unparse(ast.Call(node.func, node.args, kept))
-    match node:
-        case ast.Call(ast.Attribute(value, "astype"), [dtype], []):
-            asked = ast.unparse(dtype)
-            wide = "np.float64" if asked.startswith("np.") else "mx.float32"
-            yield _text(value) if asked == wide else f"{_text(value)}.astype({wide})"
-        case ast.Call(ast.Name("range"), [*first, last], []):
-            longer = ast.BinOp(last, ast.Add(), ast.Constant(1))
-            yield ast.unparse(ast.Call(node.func, [*first, longer], []))
-        case ast.Call(ast.Name("sorted" | "reversed" | "abs"), [value, *_]):
-            yield _text(value)
 
 
 def _text(node: ast.expr) -> str:
