@@ -347,7 +347,7 @@ class PromptCache:
             if other:
                 self.reuse_note = f"{changed} changed"
             elif 2 * common < possible:
-                self.reuse_note = f"the prompt is another from token {common:,} on"
+                self.reuse_note = f"the prompt differs from token {common:,} on"
             else:
                 self.reuse_note = (
                     f"sliding layers could step back to token {reused:,} only, of {common:,} in "

@@ -266,7 +266,7 @@ def test_why_little_was_reused(tiny):
     read()
     *_, finish = stream(model, [*prompt[:20], *[5] * 500], options=GREEDY, cache=cache)
     assert finish.reused_tokens == 0
-    assert finish.reuse_note == "the prompt is another from token 20 on"
+    assert finish.reuse_note == "the prompt differs from token 20 on"
 
 
 @pytest.mark.parametrize("bits", [8, 4])

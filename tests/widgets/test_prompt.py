@@ -94,7 +94,7 @@ def test_the_numbers_say_why_little_was_reused(prompt):
     prompt.chat.messages[0] = Message("user", Text("Count from 3 to 9, and again, in French."))
     say(prompt, "Hello")
     assert prompt.stats["reused"] < prompt.stats["prompt"] / 2
-    assert "another from token" in prompt.stats["reuse_note"]
+    assert "differs from token" in prompt.stats["reuse_note"]
 
 
 def get_weather(city: str) -> dict:
