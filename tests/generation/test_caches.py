@@ -246,6 +246,11 @@ def test_another_answer_reads_nothing_again(tiny, chunk):
     edited = [*prompt[:100], turn, *user, *some_tokens(20, seed=3)[1:], *opening]
     *_, finish = stream(model, edited, options=GREEDY, cache=cache)
     assert finish.reused_tokens == 100, "where the turn began"
+    cache = PromptCache(model)
+    list(stream(model, prompt, options=long, cache=cache, prefill_chunk=chunk))
+    after_a_thought = [*prompt, *some_tokens(20, seed=4)[1:]]
+    *_, finish = stream(model, after_a_thought, options=GREEDY, cache=cache)
+    assert finish.reused_tokens == len(prompt), "where the answer began"
 
 
 def test_why_little_was_reused(tiny):

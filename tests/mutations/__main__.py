@@ -39,9 +39,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from changes import Mutation, mutations
 
 ROOT = Path(__file__).parent.parent.parent
-ROOMS = ("model", "tracing", "generation", "chat")
-#: Folders of tests that take the rooms' lines; browsers and whole notebooks are too slow.
-TESTS = ROOMS
+#: Room -> folders of tests that may see a mistake in it; browsers and notebooks are too slow.
+TESTS = {
+    "model": ("model", "generation", "tracing", "chat"),
+    "tracing": ("tracing",),
+    "generation": ("generation", "chat", "tracing"),
+    "chat": ("chat",),
+}
 SECONDS = 90.0  # of tests for one mutation, as recorded; the quickest that fit
 MEMORY = 12 * 2**30  # bytes that the tests of one mutation may take
 LEFT_OUT = shutil.ignore_patterns(
@@ -59,8 +63,9 @@ class Copy:
         self.lines = folder / "lines.coverage"
         self.results = folder / "results.jsonl"
 
-    def update(self) -> None:
-        """Copy what changed, and record the tests that were not recorded on this package."""
+    def update(self, rooms: Iterable[str]) -> None:
+        """Copy the repository, and record the tests of these rooms that were not recorded on this
+        package."""
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.copytree(ROOT, self.root, ignore=LEFT_OUT, symlinks=True)
         shared = ROOT.parent / "shared"
@@ -73,22 +78,27 @@ class Copy:
             known = {"package": package}
             for old in (self.lines, self.tests):
                 old.unlink(missing_ok=True)
-        for room in TESTS:
-            files = sorted((self.root / "tests" / room).glob("test_*.py"))
-            new = [f for f in files if known.get(f.name) != _digest([f])]
+        for folder in dict.fromkeys(folder for room in rooms for folder in TESTS[room]):
+            files = sorted((self.root / "tests" / folder).glob("test_*.py"))
+            new = {str(f.relative_to(self.root)): _digest([f]) for f in files}
+            new = {name: digest for name, digest in new.items() if known.get(name) != digest}
             if new:
-                print(f"recording {len(new)} test files of {room}", flush=True)
-                self._record(new)
-                known |= {f.name: _digest([f]) for f in new}
+                print(f"recording {len(new)} test files of {folder}", flush=True)
+                self._record(list(new))
+                known |= new
                 marks.write_text(json.dumps(known))
 
-    def _record(self, files: list[Path]) -> None:
+    def _record(self, files: list[str]) -> None:
+        if self.tests.exists():  # what is no longer in a file is not run
+            old = json.loads(self.tests.read_text())
+            kept = {test: what for test, what in old.items() if test.split("::")[0] not in files}
+            self.tests.write_text(json.dumps(kept))
         source = str(self.root / "gemma4_mlx")
         command = [sys.executable, "-m", "coverage", "run", "--append", f"--source={source}",
                    "-m", "pytest", "-p", "record", "-p", "no:cacheprovider"]  # fmt: skip
         known = {"COVERAGE_FILE": str(self.lines), "MUTATIONS_TESTS": str(self.tests)}
         with (self.folder / "recording.txt").open("a") as out:
-            subprocess.run([*command, *map(str, files)], cwd=self.root, env=self._env() | known,
+            subprocess.run([*command, *files], cwd=self.root, env=self._env() | known,
                            stdout=out, stderr=subprocess.STDOUT, check=False)  # fmt: skip
 
     def _env(self) -> dict[str, str]:
@@ -184,7 +194,7 @@ def equivalents() -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS)
+    parser.add_argument("--rooms", nargs="+", choices=TESTS, default=[*TESTS])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=24 * 60, help="begin none after these")
@@ -195,7 +205,7 @@ def main() -> int:
     options = parser.parse_args()
     reasons = equivalents()
     everything = drawn(ROOT / "gemma4_mlx", options.rooms, options.seed)
-    if options.rooms == ROOMS and (gone := reasons.keys() - {m.name for m in everything}):
+    if options.rooms == [*TESTS] and (gone := reasons.keys() - {m.name for m in everything}):
         print("equivalent.toml names what is not there:", *sorted(gone), sep="\n  ")
     chosen = everything[: options.count]
     if options.list:
@@ -214,7 +224,7 @@ def hunt(copy: Copy, chosen: list[Mutation], reasons: dict[str, str], options) -
     left = [m for m in chosen if m.name not in reasons
             and (m.name not in results or (options.again and not results[m.name]))]  # fmt: skip
     if left:
-        copy.update()
+        copy.update(options.rooms)
         data = coverage.CoverageData(str(copy.lines))
         data.read()
         known = json.loads(copy.tests.read_text())
