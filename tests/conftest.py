@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,15 +12,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from as_gpu import (  # noqa: F401  (hooks)
-    pytest_addoption,
-    pytest_collection_modifyitems,
-    pytest_configure,
-)
 
 import gemma4_mlx  # noqa: F401  (loads OpenBLAS before anything imports mlx.core)
 
 HERE = Path(__file__).parent
+pytest_plugins = ("as_gpu", "cores")
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +26,14 @@ def reference_dir():
     if not folder.is_dir():
         pytest.skip("the released models' configuration files are not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def ctrl_c():
+    """Interrupts reach this process, as they do one that was started from a terminal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,19 @@
 """A model that plays a script, in place of one that computes."""
 
-import time
 from types import SimpleNamespace
 
+from waiting import PATIENCE, until
+
 from gemma4_mlx.generation import Finish, Progress, Token
+from gemma4_mlx.generation.engine import current_job
 
 
 class Script:
     """Replies to come, as text with control tokens spelled out, and the prompts that were read.
 
     A reply may be an exception to raise, or a (text, exception) pair: raised after the text.
+    ``break_off`` is called once, after the fifth token, when the reader has had the first four;
+    the reply goes on when it was cancelled.
     """
 
     def __init__(self, tokenizer):
@@ -18,7 +22,7 @@ class Script:
         self.prompts: list[str] = []
         self.options: list = []
         self.constraints: list = []
-        self.pause = 0.0
+        self.break_off = None
 
     def stream(self, model, inputs, *, options, cache, constraint, guides, alternatives, cancel,
                media_features, beyond_context):  # fmt: skip
@@ -38,7 +42,11 @@ class Script:
                 reason = "cancelled"
                 break
             yield Token(id, "", -1.0, (), count - 1, 0.0, id in stops)
-            time.sleep(self.pause)
+            if self.break_off is not None and count == 5:
+                until(current_job()._events.empty)
+                self.break_off()
+                assert cancel.wait(PATIENCE)
+                self.break_off = None
             if id in stops:
                 break
             if count == options.max_tokens:

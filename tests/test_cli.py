@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from waiting import PATIENCE
 
 import gemma4_mlx as g4
 from gemma4_mlx import cli
@@ -51,7 +52,7 @@ def test_chat_takes_files_and_says_what_they_cost(capsys, tmp_path):
 def test_a_process_that_chatted_ends_well():
     """MLX's CPU backend aborts at exit if the thread that ran the model has ended."""
     command = [sys.executable, "-m", "gemma4_mlx", "chat", "hi", "--max-tokens", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, "terminate" in done.stderr) == (0, False), done.stderr
 
 
@@ -67,7 +68,7 @@ def test_thoughts_stay_out_of_what_another_program_reads(tmp_path):
     file.write_text('{"type": "integer", "minimum": 0, "maximum": 99}')
     ask = ["chat", "What is 27 + 15 - 8?", "--schema", str(file), "--thinking"]
     command = [sys.executable, "-m", "gemma4_mlx", *ask]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert json.loads(done.stdout) == 34
     assert "27 + 15 = 42" in done.stderr
 
@@ -76,7 +77,7 @@ def test_a_terminal_of_few_characters():
     """It shows marks for the characters it has not."""
     command = [sys.executable, "-m", "gemma4_mlx", "chat", "请从2数到6。", "--max-tokens", "8"]
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
-    done = subprocess.run(command, capture_output=True, timeout=120, env=environment)
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE, env=environment)
     assert done.returncode == 0, done.stderr
     assert b"?" in done.stdout
 

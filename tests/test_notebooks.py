@@ -66,5 +66,5 @@ def test_runs(path):
 
     notebook = nbformat.read(path, 4)
     NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
     ).execute()

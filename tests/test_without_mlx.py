@@ -5,6 +5,7 @@ import sys
 import textwrap
 
 import pytest
+from waiting import PATIENCE
 
 import gemma4_mlx as g4
 
@@ -32,7 +33,7 @@ def trace_file(tmp_path_factory):
 def run(code, *arguments):
     code = textwrap.dedent(WITHOUT) + textwrap.dedent(code)
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_a_trace_is_opened_analysed_drawn_and_exported(trace_file, tmp_path):

@@ -23,6 +23,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -106,7 +107,7 @@ class Lab:
         command += [f"--{self.app}.expose_app_in_browser=True"]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
-        for _ in range(240):
+        for _ in range(4 * PATIENCE):
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{self.address}/api?token={self.token}", timeout=1)
                 return
@@ -158,7 +159,7 @@ def _page(browser):
     )
     context.grant_permissions(["microphone", "clipboard-read", "clipboard-write"])
     page = context.new_page()
-    page.set_default_timeout(60_000)  # a busy machine may be slow
+    page.set_default_timeout(1000 * PATIENCE)
     away, errors = [], []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.errors = errors
@@ -185,12 +186,12 @@ class Notebook:
     def open(self):
         page = self.page
         page.goto(self.lab.url(self.name))
-        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=90_000)
+        page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
         # JupyterLab may ask for a kernel although the notebook names one: take what it offers.
         dialog = page.locator(".jp-Dialog button.jp-mod-accept")
         idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
         quiet = 0
-        for _ in range(600):
+        for _ in range(10 * PATIENCE):
             if dialog.count():
                 dialog.first.click()
                 quiet = 0
@@ -223,7 +224,7 @@ class Notebook:
         """Run one cell, as Shift+Enter does."""
         prompt = self.cell(index).locator(".jp-InputPrompt")
         before = prompt.inner_text()
-        for i in range(600):  # until the notebook has taken it: "[*]:" or a new number
+        for i in range(20 * PATIENCE):  # until it was taken: "[*]:" or a new number
             if i % 100 == 0:  # keys pressed while a kernel is still connecting are lost
                 self.cell(index).locator(".jp-InputArea-editor").click()
                 self.page.keyboard.press("Control+Enter")

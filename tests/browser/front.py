@@ -40,6 +40,11 @@ globalThis.cleanup = g4Widget.render({ model: fake, el: document.getElementById(
 """
 
 
+def drawn(page):
+    """Wait until the page has drawn what it was last told: two frames of its own, however long."""
+    page.evaluate("() => new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))")
+
+
 class FrontEnd:
     """``FrontEnd(page, "prompt", state)`` draws the widget; ``root`` is its element.
 

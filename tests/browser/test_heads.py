@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "widgets"))
-from front import WidgetPage
+from front import WidgetPage, drawn
 from synthetic import make_many_heads
+from waiting import until
 
 import gemma4_mlx as g4
 from gemma4_mlx.widgets import attention as module
 from gemma4_mlx.widgets.attention import Attention
 
-COLOUR = """([selector, x, y]) => {
+COLOURS = """([selector, places]) => {
   const c = document.querySelector(selector), k = c.width / c.clientWidth;
-  return [...c.getContext("2d").getImageData(Math.floor(x * k), Math.floor(y * k), 1, 1).data];
+  const at = (x, y) => c.getContext("2d").getImageData(Math.floor(x * k), Math.floor(y * k), 1, 1);
+  return places.map(([x, y]) => [...at(x, y).data]);
 }"""
 LEFT, LONG = 58, 448 - 8 - 58  # css pixels: where the legend's colours begin, and how long they are
 
@@ -44,17 +46,15 @@ def point(view, x, y):
     """Hover over the map of heads; what its readout says."""
     box = view.root.locator(".g4-headmap").bounding_box()
     view.page.mouse.move(box["x"] + x, box["y"] + y)
-    view.page.wait_for_timeout(30)
+    drawn(view.page)
     return view.root.locator(".g4-headreadout").inner_text()
 
 
 def find(view, layer, head):
     """Where a head is on the map, by asking its readout."""
-    x = LEFT + 12 * head + 5
-    for y in range(24, 430, 2):
-        if point(view, x, y).startswith(f"Layer {layer}, head {head},"):
-            return x, y + 1
-    raise AssertionError(f"layer {layer}, head {head} is nowhere")
+    x, y = LEFT + 12 * head + 5, find_row(view, layer)
+    assert point(view, x, y).startswith(f"Layer {layer}, head {head},")
+    return x, y
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -66,12 +66,13 @@ def test_cells_have_the_colours_of_the_legend(opened, trace, theme, name):
     values = np.array([s[name] for s in trace.attention.summaries()]).reshape(60, 32)
     bend = np.sqrt if name == "first" else np.asarray
     low, high = bend(values.min()), bend(values.max())
-    legend = [page.evaluate(COLOUR, [".g4-headlegend", LEFT + x, 6]) for x in range(0, LONG)]
+    row = [[LEFT + x, 6] for x in range(0, LONG)]
+    legend = page.evaluate(COLOURS, [".g4-headlegend", row])
     for layer, head in ((5, 0), (17, 3), (41, 31), (59, 16)):
         x, y = find(opened, layer, head)
         page.mouse.move(0, 0)
-        page.wait_for_timeout(30)
-        colour = page.evaluate(COLOUR, [".g4-headmap", x, y])
+        drawn(page)
+        (colour,) = page.evaluate(COLOURS, [".g4-headmap", [[x, y]]])
         place = (bend(values[layer, head]) - low) / (high - low)
         expected = legend[round(place * (LONG - 1))]
         assert np.abs(np.subtract(colour, expected)).max() <= 8, (layer, head, colour, expected)
@@ -119,10 +120,14 @@ def test_sorting_within_layers_and_unfolding(opened, trace):
 
 
 def find_row(view, layer):
-    for y in range(24, 430, 2):
-        if point(view, LEFT + 5, y).startswith(f"Layer {layer},"):
-            return y + 1
-    raise AssertionError(layer)
+    """The height of a layer on the map, on which they lie one below the other."""
+    low, high = 24, 430
+    while low < high:
+        y = (low + high) // 2
+        said = re.match(r"Layer (\d+), head", point(view, LEFT + 5, y))
+        low, high = (y + 1, high) if said and int(said[1]) < layer else (low, y)
+    assert point(view, LEFT + 5, low + 2).startswith(f"Layer {layer},"), f"layer {layer} is nowhere"
+    return low + 2
 
 
 def test_the_keyboard_moves_describes_and_chooses(opened):
@@ -251,11 +256,7 @@ def test_a_layer_is_computed_when_asked_for(page):
     why.get_by_text("the model runs again up to this layer").wait_for()
     shown.root.locator(".g4-facts", has_text="pooled").wait_for()
     why.get_by_role("button", name="Compute layer 5").click()
-    for _ in range(200):
-        page.wait_for_timeout(50)
-        shown.pull()
-        if view.computing == {"layer": 5}:
-            break
+    until(lambda: page.wait_for_timeout(20) or view.computing == {"layer": 5})
     shown.pull()
     shown.root.locator(".g4-facts", has_text="exact, not pooled").wait_for()
     why.wait_for(state="hidden")

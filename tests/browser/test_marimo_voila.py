@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +52,7 @@ def served(*command, folder):
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(4 * PATIENCE):
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{address}/static/", timeout=2)
                 break
@@ -62,7 +63,7 @@ def served(*command, folder):
         yield address
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(PATIENCE)
         log.close()
 
 
@@ -71,7 +72,7 @@ def host_page(browser):
     """A page whose host may ask for fonts elsewhere, and gets none."""
     context = browser.new_context(viewport={"width": 1180, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(1000 * PATIENCE)
     page.route(
         "**/*",
         lambda route: route.continue_() if "//127.0.0.1" in route.request.url
@@ -93,8 +94,8 @@ def drive(page, name):
             root.screenshot(path=folder / f"{name}-{widget}.png")
             ink = root.evaluate("(e) => getComputedStyle(e).getPropertyValue('--g4-fg')")
             assert ink, "the style sheet reaches the widget"
-            painted = root.locator("canvas").evaluate_all(COLOURS)
-            assert painted and min(painted) > 2
+            painted = root.locator("canvas").evaluate_all
+            until(lambda painted=painted: min(painted(COLOURS), default=0) > 2)
         page.locator(".g4-anatomy [data-block=layer2][data-part=router]").dispatch_event("click")
         page.locator(".g4-anatomy h4", has_text="Router of layer 2").wait_for()
         page.locator(".g4-fit .g4-verdict strong").wait_for()

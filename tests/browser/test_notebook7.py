@@ -22,7 +22,7 @@ def test_all_five_are_alive(notebook7, page):
     opened = notebook7(*CELLS, run=False)
     own = list(page.errors)  # Notebook's, before any widget is there
     opened.run_all()
-    page.locator('.g4-attention[data-missing="0"]').wait_for(timeout=120_000)
+    page.locator('.g4-attention[data-missing="0"]').wait_for()
     page.locator(".g4-attention .g4-headmap").click(position={"x": 90, "y": 82})  # the second row
     page.locator(".g4-attention .g4-mapbox h4", has_text="Layer 1, head 0").wait_for()
     page.locator(".g4-routing .g4-word").first.wait_for()

@@ -20,6 +20,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +109,7 @@ def display():
     number = os.read(read, 20).decode().strip()
     yield f":{number}"
     server.terminate()
-    server.wait(10)
+    server.wait(PATIENCE)
 
 
 class Browser:
@@ -117,12 +118,12 @@ class Browser:
     def __init__(self, driver, name):
         self.driver, self.name = driver, name
         driver.set_window_size(1280, 900)
-        driver.set_page_load_timeout(180)
+        driver.set_page_load_timeout(PATIENCE)
 
     def js(self, script, *arguments):
         return self.driver.execute_script(script, *arguments)
 
-    def wait(self, script, *arguments, seconds=90):
+    def wait(self, script, *arguments, seconds=PATIENCE):
         """Until the script returns something true; it is given back."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -137,7 +138,7 @@ class Browser:
     def text(self, selector, pattern, **how):
         """Until an element's text matches."""
         script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)"
-        end = time.monotonic() + how.get("seconds", 90)
+        end = time.monotonic() + how.get("seconds", PATIENCE)
         while time.monotonic() < end:
             if any(re.search(pattern, text) for text in self.js(script, selector)):
                 return
@@ -253,12 +254,12 @@ def test_live_in_jupyterlab(other, lab, tmp_path):
     nbformat.write(document, lab.folder / name)
     other.driver.get(lab.url(name))
     idle = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
-    other.wait("return document.querySelector(arguments[0])", idle, seconds=180)
+    other.wait("return document.querySelector(arguments[0])", idle)
     time.sleep(2)  # a notebook that has only just opened loses the command
     other.js("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     for widget in WIDGETS:
         found = "return document.querySelector(arguments[0])"
-        other.wait(found, f".g4-{widget}", seconds=240)
+        other.wait(found, f".g4-{widget}")
         other.js(f"{found}.scrollIntoView({{ block: 'start' }})", f".g4-{widget}")
         drive(other, widget, live=True)
         other.picture(f"lab-{widget}")

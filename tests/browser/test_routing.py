@@ -44,7 +44,6 @@ def big():
 
 @pytest.fixture
 def view(page, big):
-    page.set_default_timeout(20_000)
     page.set_viewport_size({"width": 1150, "height": 620})
     big.selection.clear()
     big.selection.update(token=30)
@@ -250,7 +249,6 @@ def test_a_snapshot_is_whole(page, big, tmp_path):
     big.selection.update(token=30, layer=6, expert=40)
     path = Routing(big, media=make_media()).save_html(tmp_path / "page.html")
     assert path.stat().st_size < 3_000_000
-    page.set_default_timeout(20_000)
     page.goto(path.as_uri())
     page.locator(".g4-groupkey").first.wait_for()
     page.wait_for_function(PAINTED + " > 5")
@@ -282,7 +280,6 @@ def test_a_snapshot_enters_only_the_pages_it_has(page, big, monkeypatch):
 
 def test_two_traces_are_compared(page, accessible):
     view = Routing(make_trace(120), make_trace(90, seed=7, bias=3))
-    page.set_default_timeout(20_000)
     WidgetPage(page, view)
     root = page.locator(".g4-routing")
     root.locator(".g4-word").first.wait_for()
@@ -341,7 +338,6 @@ def test_several_experts_are_changed_at_once(page, big, accessible):
         return {"answers": [{"note": "n", "mean": 0.5, **a} for a in ANSWERS], "note": "how"}
 
     widget.answer_whatif = answer
-    page.set_default_timeout(20_000)
     ready(WidgetPage(page, widget))
     panel = page.locator(".g4-routing").get_by_label("What if", exact=True)
     panel.locator("h4", has_text="What if experts of layer 6 changed?").wait_for()

@@ -167,5 +167,5 @@ def test_a_long_trace_can_be_searched_and_says_what_it_lacks(browser, tmp_path):
     calm.wait_for()
     assert "snapshot" in calm.inner_text()
     assert root.locator(".g4-where").inner_text().split(" ")[1] != "5632", before
-    calm.wait_for(state="hidden", timeout=15_000)
+    calm.wait_for(state="hidden")
     context.close()

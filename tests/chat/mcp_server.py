@@ -68,7 +68,7 @@ def picture() -> list:
 
 if __name__ == "__main__":
     if "--silent" in sys.argv:
-        time.sleep(60)
+        time.sleep(3600)
     if "--endless" in sys.argv:  # answers, and never says that it is ready
         while True:
             print('{"jsonrpc": "2.0", "method": "notifications/message", "params": {}}', flush=True)

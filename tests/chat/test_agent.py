@@ -1,9 +1,9 @@
 """The agent loop, with a model that plays a script."""
 
 import threading
-import time
 
 import pytest
+from waiting import PATIENCE, until
 
 from gemma4_mlx.chat import Chat, Done, Step, TextDelta, Tool, ToolCall, ToolResult, check_history
 from gemma4_mlx.errors import ChatError, SchemaError
@@ -22,13 +22,26 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+running: list[str] = []  # what ``slow`` was called for
+go = threading.Event()  # lets it return
+
+
+@pytest.fixture(autouse=True)
+def at_work():
+    running.clear()
+    go.clear()
+    yield
+    go.set()
+
+
 def slow(name: str) -> dict:
-    """Takes a while.
+    """Takes as long as the test wants.
 
     Args:
         name: Any name.
     """
-    time.sleep(0.4)
+    running.append(name)
+    assert go.wait(PATIENCE)
     return {"name": name}
 
 
@@ -73,11 +86,13 @@ def test_every_step_is_an_event(chat, script):
 def test_calls_of_one_turn_run_side_by_side_and_keep_their_order(chat, script):
     calls = "".join(f'<|tool_call>call:slow{{name:<|"|>{n}<|"|>}}<tool_call|>' for n in "abc")
     script.replies = [calls + ADD + STOP, "done<turn|>"]
-    start = time.perf_counter()
-    events = list(chat.run_stream("go"))
-    assert time.perf_counter() - start < 1.1
-    results = [e for e in events if isinstance(e, ToolResult)]
-    assert results[0].name == "add"  # the first to finish
+    results = []
+    for event in chat.run_stream("go"):
+        if isinstance(event, ToolResult):
+            results.append(event.name)
+            until(lambda: len(running) == 3)  # all three, and none has returned
+            go.set()
+    assert results == ["add", "slow", "slow", "slow"]
     assert [p.name for p in chat.messages[2].parts] == ["slow"] * 3 + ["add"]
     assert [p.result for p in chat.messages[2].parts[:3]] == [{"name": n} for n in "abc"]
     assert 'response:slow{name:<|"|>a<|"|>}' in script.prompts[1]
@@ -185,7 +200,7 @@ def test_leaving_the_loop_while_tools_run(chat, script):
 def test_cancel_while_a_tool_runs(chat, script):
     script.replies = ['<|tool_call>call:slow{name:<|"|>x<|"|>}<tool_call|>' + STOP]
     cancel = threading.Event()
-    threading.Timer(0.15, cancel.set).start()
+    threading.Thread(target=lambda: (until(lambda: running), cancel.set())).start()
     reply = chat.run("go", cancel=cancel)
     assert reply.finish_reason == "cancelled"
     check_history(chat.messages)

@@ -1,13 +1,11 @@
 """The conversation itself, with a model that plays a script."""
 
-import _thread
 import re
-import threading
-import time
 from dataclasses import replace
 
 import pytest
 from pydantic import BaseModel, field_validator
+from waiting import interrupt
 
 from gemma4_mlx.chat import (
     Chat,
@@ -290,14 +288,11 @@ def test_a_failed_edit_changes_nothing(chat, script):
 # Interrupts
 
 
-def test_ctrl_c_keeps_what_was_said(chat, script):
-    script.pause = 0.05
+def test_ctrl_c_keeps_what_was_said(chat, script, ctrl_c):
+    script.break_off = interrupt
     script.replies = ["one two three four five six seven eight nine ten<turn|>", "fine<turn|>"]
-    threading.Timer(0.3, _thread.interrupt_main).start()
     with pytest.raises(KeyboardInterrupt):
         chat.send("count")
-        time.sleep(2)
-    script.pause = 0
     check_history(chat.messages)
     assert roles(chat) == ["system", "user", "assistant"]
     assert chat.messages[-1].text.startswith("one")
@@ -315,9 +310,8 @@ def test_leaving_the_loop_before_a_word_takes_the_question_back(chat, script):
 
 
 def test_stop_from_another_thread(chat, script):
-    script.pause = 0.03
+    script.break_off = chat.stop
     script.replies = ["one two three four five six seven eight nine ten<turn|>"]
-    threading.Timer(0.2, chat.stop).start()
     reply = chat.send("count")
     assert reply.finish_reason == "cancelled"
     assert "ten" not in reply.text

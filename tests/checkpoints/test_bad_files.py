@@ -10,6 +10,7 @@ import sys
 import mlx.core as mx
 import pytest
 import tiny
+from waiting import PATIENCE
 
 import gemma4_mlx as g4
 from gemma4_mlx.checkpoints.files import LARGEST_HEADER, read_header
@@ -180,7 +181,7 @@ except g4.errors.Gemma4Error as error:
     print("refused", error)
 """
         command = [sys.executable, "-c", code, str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         assert done.stdout == "" or name in done.stdout
 

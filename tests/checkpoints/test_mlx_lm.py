@@ -16,6 +16,7 @@ import tiny
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.trainer import TrainingArgs, train
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
+from waiting import PATIENCE
 
 import gemma4_mlx as g4
 
@@ -200,7 +201,7 @@ class TestEntryPoints:
         try:
             for _ in range(120):
                 try:
-                    with urllib.request.urlopen(request, timeout=120) as answer:
+                    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                         message = json.load(answer)["choices"][0]["message"]
                     break
                 except urllib.error.URLError:

@@ -1,6 +1,5 @@
 """The one thread that runs the model."""
 
-import _thread
 import gc
 import os
 import subprocess
@@ -11,12 +10,15 @@ import time
 import weakref
 from concurrent.futures import CancelledError
 from functools import partial
+from types import SimpleNamespace
 
 import mlx.core as mx
 import pytest
+from waiting import PATIENCE, interrupt, until
 
 import gemma4_mlx as g4
 from gemma4_mlx.generation import Finish, PromptCache, Token, engine, run_on_engine, stream
+from gemma4_mlx.generation.engine import current_job
 
 PROMPT = [2, *range(400, 440)]
 LONG = {"max_tokens": 3000, "ignore_eos": True}
@@ -48,8 +50,11 @@ def test_results_events_and_errors_reach_the_caller():
     with pytest.raises(ValueError, match="inside"):
         job.result()
     assert engine().run(lambda: "still alive") == "still alive"
+    late = threading.Event()
+    job = engine().submit(late.wait)
     with pytest.raises(TimeoutError):
-        engine().submit(time.sleep, 0.3).result(timeout=0.05)
+        job.result(timeout=0.05)
+    late.set()
 
 
 def test_arrays_are_made_on_one_thread_and_read_on_another():
@@ -73,12 +78,12 @@ def test_jobs_run_in_the_order_they_came():
 
 
 def test_cancelling():
-    first = engine().submit(count, 1000, delay=0.01)
-    queued = engine().submit(time.sleep, 10)
+    first = engine().submit(count, 10**9, delay=0.001)
+    queued = engine().submit(time.sleep, 10**9)
     queued.cancel()
-    time.sleep(0.1)
+    assert next(first.events()) == 0
     first.cancel()
-    assert first.wait(2) and 0 < len(list(first.events())) < 100
+    assert first.wait(PATIENCE)
     with pytest.raises(CancelledError):
         queued.result()
 
@@ -89,7 +94,6 @@ def test_a_stream_says_goodbye_when_cancelled(tiny):
         if isinstance(event, Token) and event.index == 4:
             job.cancel()
     assert isinstance(event, Finish) and event.reason == "cancelled"
-    assert event.generated_tokens < 20  # what was under way while this thread was being woken
     job = engine().submit(stream, tiny(), PROMPT, options=LONG)
     job.cancel()
     assert list(job.events())[-1].reason == "cancelled"
@@ -105,7 +109,7 @@ def test_several_readers_share_the_model(tiny):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
     want = ids(stream(model, PROMPT, options=SHORT))
     assert list(results.values()) == [want] * 4
 
@@ -114,46 +118,51 @@ def ids(events):
     return [event.id for event in events if isinstance(event, Token)]
 
 
-def test_generators_take_turns_by_the_time_they_have_had():
+def test_generators_take_turns_by_the_time_they_have_had(monkeypatch):
     """A job of short steps is done within a few long steps of another."""
-    log = []
+    log, now, go = [], [0.0], threading.Event()
+    clock = SimpleNamespace(perf_counter=lambda: now[0])  # a step takes what it says, exactly
+    monkeypatch.setattr(sys.modules[engine.__module__], "time", clock)
 
-    def steps(name, n, delay):
+    def steps(name, n, seconds):
         for i in range(n):
-            time.sleep(delay)
+            assert go.wait(PATIENCE)
+            now[0] += seconds
             log.append(name)
             yield i
 
-    slow = engine().submit(steps, "slow", 30, 0.03)
-    reading = slow.events()
-    next(reading)
+    slow = engine().submit(steps, "slow", 10**9, 0.03)  # waits in its first step
     quick = engine().submit(steps, "quick", 20, 0.001)
-    assert quick.wait(20) and not slow.done
-    assert log.count("slow") < 8  # and not one step of each in turn
+    go.set()
+    assert quick.wait(PATIENCE) and not slow.done
+    go.clear()
+    done = len(log) - log[::-1].index("quick")
+    assert log[:done].count("slow") < 4  # and not one step of each in turn
     also = [engine().submit(steps, str(i), 5, 0.01) for i in range(3)]
-    assert all(job.wait(20) for job in also)
+    go.set()
+    assert all(job.wait(PATIENCE) for job in also)
     first = [log.index(str(i)) for i in range(3)]
     assert max(first) - min(first) < 8  # all three have begun before one has had it all
     slow.cancel()
-    assert slow.wait(5)
+    assert slow.wait(PATIENCE)
 
 
 def test_what_waits_for_what():
     """A function runs when all before it has ended, and so does a generator for its cache."""
-    log, cache = [], object()
+    log, cache, go = [], object(), threading.Event()
 
     def on(cache, name, n):
         for _ in range(n):
-            time.sleep(0.005)
+            assert go.wait(PATIENCE)
             yield log.append(name)
 
-    first = engine().submit(on, cache=cache, name="first", n=30)
+    first = engine().submit(on, cache=cache, name="first", n=3000)
     function = engine().submit(log.append, "function")
     second = engine().submit(on, cache=cache, name="second", n=1)
     other = engine().submit(on, cache=object(), name="other", n=1)
-    assert other.wait(10) and not first.done
-    assert function.wait(10) and second.wait(10)
-    assert log.index("other") < 30 and log[-2:] == ["function", "second"]
+    go.set()
+    assert other.wait(PATIENCE) and function.wait(PATIENCE) and second.wait(PATIENCE)
+    assert first.done and log.index("other") < 30 and log[-2:] == ["function", "second"]
 
 
 def test_a_short_question_does_not_wait_for_a_long_prompt(tiny):
@@ -161,10 +170,20 @@ def test_a_short_question_does_not_wait_for_a_long_prompt(tiny):
     how = {"options": SHORT, "prefill_chunk": 64}
     want = [ids(stream(model, prompt, **how)) for prompt in (long, PROMPT)]
     caches = [PromptCache(model), PromptCache(model)]
-    reading = engine().submit(stream, model, long, cache=caches[0], **how)
+    go = threading.Event()
+
+    def read(*arguments, cache):
+        """Waits after its second event until the question is there."""
+        for i, event in enumerate(stream(*arguments, cache=cache, **how)):
+            yield event
+            if i == 1:
+                assert go.wait(PATIENCE)
+
+    reading = engine().submit(read, model, long, cache=caches[0])
     events = reading.events()
     begun = [next(events), next(events)]
     quick = engine().submit(stream, model, PROMPT, cache=caches[1], **how)
+    go.set()
     assert ids(quick.events()) == want[1]
     assert not reading.done, "the long prompt was read to its end first"
     assert ids([*begun, *events]) == want[0]
@@ -246,17 +265,34 @@ def test_leaving_the_loop_cancels_and_waits(tiny):
     assert {entry.offset for entry in cache.entries} == {len(cache.tokens)}
 
 
-def test_ctrl_c_cancels_the_job_and_keeps_the_cache(tiny):
+def test_ctrl_c_cancels_the_job_and_keeps_the_cache(tiny, ctrl_c, monkeypatch):
     cache, model = PromptCache(tiny()), tiny()
-    threading.Timer(0.4, _thread.interrupt_main).start()
+    interrupted = []
+
+    def interrupting(*arguments, cancel, **how):
+        """Ctrl-C while the fifth token is under way, wherever the reader then is."""
+        for event in stream(*arguments, cancel=cancel, **how):
+            if isinstance(event, Token) and event.index == 5 and not interrupted:
+                interrupted.append(event)
+                until(current_job()._events.empty)  # the reader has begun to read
+                interrupt()
+            yield event
+
     with pytest.raises(KeyboardInterrupt):
-        for _ in run_on_engine(stream, model, PROMPT, options=LONG, cache=cache):
+        for _ in run_on_engine(interrupting, model, PROMPT, options=LONG, cache=cache):
             pass
     assert {entry.offset for entry in cache.entries} == {len(cache.tokens)}
+    assert len(PROMPT) < len(cache.tokens) < len(PROMPT) + LONG["max_tokens"]
     *_, finish = run_on_engine(stream, model, cache.tokens, options=SHORT, cache=cache)
     assert finish.reused_tokens == finish.prompt_tokens - 1
-    threading.Timer(0.2, _thread.interrupt_main).start()
-    waiting = engine().submit(count, 1000, delay=0.01)
+    waiting = engine().submit(count, 10**9, delay=0.001)
+    waits = waiting.wait
+
+    def interrupted_wait(timeout):
+        threading.Timer(0.05, interrupt).start()
+        return waits(timeout)
+
+    monkeypatch.setattr(waiting, "wait", interrupted_wait)
     with pytest.raises(KeyboardInterrupt):
         waiting.result()
     assert waiting.done
@@ -277,7 +313,7 @@ def test_partial_functions_and_given_cancel_events(tiny):
     job = engine().submit(partial(stream, tiny(), options=LONG), PROMPT, cancel=cancel)
     next(job.events())
     cancel.set()
-    assert job.wait(3) and job.cancelled
+    assert job.wait(PATIENCE) and job.cancelled
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -310,7 +346,7 @@ def test_processes_end_cleanly(ending):
     """
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code.format(ending=ending))],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == (["0", "end"] if ending == "fork" else ["end"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from waiting import PATIENCE
 
 from gemma4_mlx.errors import MediaError
 from gemma4_mlx.processing import containers
@@ -57,7 +58,7 @@ def run(folder, how):
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         opened.names()
-        printed = process.communicate("go\n", timeout=120)[0]
+        printed = process.communicate("go\n", timeout=PATIENCE)[0]
     return process.returncode, opened.names(), printed
 
 

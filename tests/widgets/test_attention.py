@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from synthetic import DONORS, WINDOW, make_attention, make_media, make_tokens, make_trace
+from waiting import PATIENCE, until
 
 import gemma4_mlx as g4
 from gemma4_mlx.tracing import Tokens, Trace, open_trace
@@ -396,7 +397,7 @@ def test_one_picture_needs_no_list(trace):
 
 def _finished(answer, *args, **options):
     """The result of an answer that is asked for again while it is running."""
-    end = time.time() + 60
+    end = time.time() + PATIENCE
     while "running" in (result := answer(*args, **options)):
         assert time.time() < end and 0 <= result["running"] <= 1
     return result
@@ -415,7 +416,7 @@ def test_a_ranking_that_runs_the_model_does_not_hold_up_the_others(monkeypatch):
         def after_a_chunk(event):
             progress(event)
             if event.done < event.total:
-                assert go.wait(30)
+                assert go.wait(PATIENCE)
 
         return find(self, *spans, progress=after_a_chunk)
 
@@ -425,13 +426,10 @@ def test_a_ranking_that_runs_the_model_does_not_hold_up_the_others(monkeypatch):
     asked = {"type": "span", "source": [150, 151], "target": [20, 21], "compute": True}
     view._on_message(view, {**asked, "id": "long"}, [])
     view._on_message(view, {"type": "heads", "id": "short"}, [])
-    end = time.time() + 30
-    while not any(message.get("id") == "short" for message in sent):
-        assert time.time() < end
-        time.sleep(0.02)
+    until(lambda: any(message.get("id") == "short" for message in sent))
     first = next(message for message in sent if message.get("id") == "long")
     assert list(first["content"]) == ["running"]
-    end = time.time() + 30
+    end = time.time() + PATIENCE
     while not 0 < (share := view.answer_span([150, 151], [20, 21], compute=True)["running"]) < 1:
         assert time.time() < end
     assert share == 64 / 201
@@ -454,10 +452,7 @@ def test_a_layer_that_was_not_kept_is_computed_on_demand():
     told = []
     view.observe(lambda change: told.append(change["new"]), names="computing")
     view.answer_compute(3)
-    for _ in range(600):
-        if view.computing == {"layer": 3}:
-            break
-        time.sleep(0.05)
+    until(lambda: view.computing == {"layer": 3})
     assert told[0]["done"] == 0 and told[-2]["done"] == told[-2]["total"] == 201
     layers = {facts["index"]: facts for facts in view.meta["layers"]}
     assert layers[3]["kept"] == list(trace.attention.heads(3)) and layers[2]["kept"] == []

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from synthetic import EXPERTS, make_media, make_routing, make_tokens, make_trace
+from waiting import PATIENCE
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import InterventionError, TraceError
@@ -198,7 +199,7 @@ def test_where_an_answer_begins():
     assert answer_start(tokens) == 6
 
 
-def finished(answer, *args, seconds=60, **options):
+def finished(answer, *args, seconds=PATIENCE, **options):
     """The result of an answer that is asked for again while it is running."""
     end = time.time() + seconds
     while "running" in (result := answer(*args, **options)):
@@ -216,7 +217,7 @@ def test_a_long_answer_does_not_hold_up_the_others(trace, monkeypatch):
 
     def slow(*args, progress, **options):
         progress(0.25)
-        go.wait(20)
+        go.wait(PATIENCE)
         return compare(*args, **options)
 
     monkeypatch.setattr(tracing, "compare_routing", slow)
@@ -452,7 +453,7 @@ def _drain(model, prompt, options, cache):
         pass
 
 
-def _wait(view, condition, seconds=5):
+def _wait(view, condition, seconds=PATIENCE):
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, view.n
