@@ -1,7 +1,6 @@
 """Fixtures that several rooms' tests share."""
 
 import hashlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -40,29 +39,29 @@ def ctrl_c():
 def checkpoint():
     """``checkpoint(name)``: a folder that transformers saved and its reference arrays.
 
-    Made in a process of its own and kept in the temporary directory from one run to the next.
+    All are made at once, in a process of its own, by the first who asks for one, and kept in the
+    temporary directory from one run to the next.
     """
     script = HERE / "reference.py"
     try:
         key = script.read_bytes() + version("transformers").encode() + version("torch").encode()
     except PackageNotFoundError as missing:
         pytest.skip(f"the numerical reference needs {missing.name}")
-    root = Path(tempfile.gettempdir()) / f"gemma4-reference-{hashlib.sha256(key).hexdigest()[:12]}"
+    root = Path(tempfile.gettempdir()) / f"gemma4-references-{hashlib.sha256(key).hexdigest()[:12]}"
 
     def get(name):
         folder = root / name
-        if not (folder / "reference.npz").exists():
-            root.mkdir(exist_ok=True)
-            made = Path(tempfile.mkdtemp(dir=root))
-            run = subprocess.run(
-                [sys.executable, str(script), str(made), name], capture_output=True, text=True
-            )
-            assert run.returncode == 0, run.stderr[-3000:]
-            try:
-                (made / name).rename(folder)
-            except OSError:  # another worker was first; its numbers are the same
-                shutil.rmtree(made / name)
-            made.rmdir()
+        if not folder.exists():
+            from filelock import FileLock
+
+            with FileLock(f"{root}.lock"):  # another worker may be about it
+                if not root.exists():
+                    made = tempfile.mkdtemp(dir=root.parent)
+                    run = subprocess.run(
+                        [sys.executable, str(script), made], capture_output=True, text=True
+                    )
+                    assert run.returncode == 0, run.stderr[-3000:]
+                    Path(made).rename(root)
         with np.load(folder / "reference.npz") as arrays:
             return SimpleNamespace(folder=folder, **dict(arrays))
 
