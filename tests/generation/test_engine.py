@@ -236,7 +236,7 @@ def test_a_finished_job_keeps_nothing_alive():
         given, cache = Held(), Held()
         gone = [weakref.ref(given), weakref.ref(cache)]
         job = engine().submit(fn, given, cache=cache)
-        assert job.wait(10)
+        assert job.wait(PATIENCE)
         list(job.events())
         del given, cache
         engine().run(lambda: None)  # the thread has turned to something else
@@ -244,13 +244,9 @@ def test_a_finished_job_keeps_nothing_alive():
         assert [ref() for ref in gone] == [None, None] and job.done
     dropped = Held()
     gone = weakref.ref(dropped)
-    assert engine().submit(call, dropped, None).wait(10)
+    assert engine().submit(call, dropped, None).wait(PATIENCE)
     del dropped
-    for _ in range(100):  # here the thread is waiting
-        if gone() is None:
-            break
-        time.sleep(0.02)
-    assert gone() is None
+    until(lambda: gone() is None)  # here the thread is waiting
 
 
 def test_leaving_the_loop_cancels_and_waits(tiny):
