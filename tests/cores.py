@@ -8,6 +8,9 @@ to answer. ``-n 0`` is one process for everything, ``-n 4`` is four.
 """
 
 import os
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +28,19 @@ def pytest_cmdline_main(config):
         config.option.numprocesses = os.cpu_count()
         # The products are small: workers with a thread per core each would wait for each other.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def pytest_configure():
+    """A folder for each worker's compiled kernels, kept from one run to the next.
+
+    MLX's CPU backend has g++ write them where any other process of the machine looks for them, so
+    that one worker could load what another's compiler has half written.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and sys.platform == "linux":
+        kernels = Path(tempfile.gettempdir(), f"gemma4-mlx-tests-{worker}")
+        kernels.mkdir(exist_ok=True)
+        os.environ["TMPDIR"] = str(kernels)  # MLX's; Python has just settled on its own
 
 
 def _everything(config) -> bool:
