@@ -10,6 +10,8 @@ is exact for 16-bit models, whose values TF32 holds, and loses digits for float3
 """
 
 import math
+import warnings
+from contextlib import contextmanager
 
 import mlx.core as mx
 import numpy as np
@@ -22,7 +24,7 @@ from .layer_attention import LayerAttention
 from .maps import PooledMap
 from .offsets import offset_edges, records_offsets
 from .plans import AttentionPlan
-from .room import ready_folder, room
+from .room import full_disk, ready_folder, room
 from .strips import score_strip
 from .vectors import VectorStore
 from .visibility import key_range
@@ -84,11 +86,28 @@ class AttentionRecorder:
         self._note_blocks(geometry, stop)
         part = self.parts[layer]
         part.map.make_room(stop, self.blocks if part.window else None)
-        if layer in self.retained:
-            part.vectors.put(q[0], k[0], geometry.query_start, geometry.n)
+        with self._or_pooled():
+            if layer in self.retained:
+                part.vectors.put(q[0], k[0], geometry.query_start, geometry.n)
         self._reduce(part, q[0], k[0], geometry, tokens, marks)
-        if layer == self.layers[-1]:
-            self._stay_within(stop)
+        with self._or_pooled():
+            if layer == self.layers[-1]:
+                self._stay_within(stop)
+
+    @contextmanager
+    def _or_pooled(self):
+        """Where their disk is full, queries and keys are given up and the trace goes on."""
+        try:
+            yield
+        except OSError as error:
+            for part in self.parts.values():
+                part.vectors = None
+            self.retained = ()
+            warnings.warn(
+                f"queries and keys are not kept: {full_disk(self.plan.folder, error)}. Attention "
+                "is drawn from bins, and single weights by running the model again",
+                stacklevel=2,
+            )
 
     def _stay_within(self, n: int) -> None:
         """Give up the least interesting heads once more than the limit is recorded."""

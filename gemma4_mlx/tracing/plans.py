@@ -185,7 +185,9 @@ class AttentionPlan:
 
     Queries and keys are kept as the model computed them (16-bit models: the same 16 bits), after
     norm and rotation. That is exact whatever the weights' quantization, which recomputing them
-    from hidden states outside the model would not be.
+    from hidden states outside the model would not be. What finds no room is pooled, or computed
+    by running the model again, rather than kept in fewer bits. Where the disk becomes full
+    meanwhile, a warning says so and nothing is kept.
 
     Raises TraceError for numbers, a storage or a choice of layers or heads that make no sense;
     layers and heads that the model does not have are one when tracing begins.
@@ -428,6 +430,25 @@ class TracePlan:
         """
         _check_length(n_tokens)
         return sum((part.cost(model, n_tokens) for part in self.parts), PlanCost())
+
+    def within(self, model, n_tokens: int, memory: int) -> "TracePlan":
+        """The plan with ``retain="auto"`` brought down to ``memory`` bytes for all of the trace: on
+        disk or in memory, wherever more is kept.
+
+        Raises TraceError for no tokens, and for what the model does not have.
+        """
+        cost, plan = self.cost(model, n_tokens), self.attention
+        if plan is None or plan.retain != "auto" or cost.memory <= memory:
+            return self
+        left = memory - cost.memory + cost.parts.get("queries and keys", 0)
+        smaller = []
+        if plan.storage != "disk":
+            budget = max(0, left if plan.budget is None else min(left, plan.budget))
+            smaller.append(replace(plan, storage="memory", budget=budget))
+        if plan.storage != "memory":
+            smaller.append(replace(plan, storage="disk"))
+        most = max(smaller, key=lambda each: each.retention(model, n_tokens).bytes)
+        return replace(self, attention=most)
 
     def fitting(self, model, n_tokens: int, memory: int, disk: int = 0) -> "TracePlan":
         """The first of ever smaller plans that fits into ``memory`` (and ``disk``) bytes.

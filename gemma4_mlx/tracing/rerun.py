@@ -16,6 +16,7 @@ from ..generation import Progress, engine
 from ..generation.prefill import Prompt, SoftTokens
 from .layer_attention import Vectors
 from .plans import itemsize, text_config
+from .room import full_disk
 from .vectors import VectorStore
 
 
@@ -65,7 +66,7 @@ class Rerun:
         ``progress`` is called with a ``Progress`` after every chunk; an exception from it stops
         the run within a chunk, and so does Ctrl-C.
 
-        Raises TraceError if :meth:`obstacle` names one.
+        Raises TraceError if :meth:`obstacle` names one, and where the disk is full.
         """
         if obstacle := self.obstacle():
             raise TraceError(f"queries and keys cannot be computed: {obstacle}")
@@ -112,7 +113,7 @@ class _UpTo:
     """An observer that records queries and keys and ends each call at the last wanted layer."""
 
     def __init__(self, model, wanted: dict, folder: str | None):
-        self._wanted, self._last = wanted, max(wanted)
+        self._wanted, self._last, self._folder = wanted, max(wanted), folder
         heads = model.config.text.num_attention_heads
         self._stores = {
             layer: VectorStore(own, heads, queries.stop - queries.start, folder, queries, keys)
@@ -130,7 +131,13 @@ class _UpTo:
         elif name == "keys":
             q, self._queries = self._queries, None
             mx.eval(q, value)
-            self._stores[layer].put(q[0], value[0], geometry.query_start, geometry.n)
+            try:
+                self._stores[layer].put(q[0], value[0], geometry.query_start, geometry.n)
+            except OSError as error:
+                raise TraceError(
+                    f"queries and keys of layer {layer} cannot be kept: "
+                    f"{full_disk(self._folder, error)}"
+                ) from None
             if layer == self._last:
                 raise _Enough
 

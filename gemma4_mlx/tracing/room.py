@@ -82,3 +82,11 @@ def ready_folder(folder: str | None) -> str:
             if time.time() - left.stat().st_mtime > LEFT_BEHIND:
                 left.unlink()
     return str(where)
+
+
+def full_disk(folder: str | None, error: OSError) -> str:
+    """What to say where a mapped file could not be written, and what helps."""
+    return (
+        f"{folder or cache_folder()} took no more ({error.strerror}); give "
+        "AttentionPlan(folder=...) another place, or a smaller budget=..."
+    )

@@ -45,8 +45,9 @@ def trace(
             they are asked for, by running the model again while it is in memory.
         lens, activations: further parts, by default left out.
         chunk: prompt tokens read at once; a picture is never cut.
-        memory: bytes the trace may take, by default 80% of what is free. A plan that needs more
-            is refused before anything runs, with one that fits.
+        memory: bytes the trace may take, by default 80% of what is free. With ``retain="auto"``
+            fewer queries and keys are kept, as ``trace.plan`` then says; a plan that needs more
+            all the same is refused before anything runs, with one that fits.
         media_features: a dict that keeps encoded pictures and sounds between calls.
         progress: called with a ``Progress`` after every chunk.
 
@@ -83,7 +84,9 @@ def trace(
         )
     if chunk < 1:
         raise TraceError(f"a chunk of {chunk} tokens reads nothing")
-    plan.check(model, len(prompt), *_room(plan, memory))
+    memory, disk = _room(plan, memory)
+    plan = plan.within(model, len(prompt), memory)
+    plan.check(model, len(prompt), memory, disk)
     mx.eval(model.parameters())  # lazy arrays belong to the thread that made them
     job = engine().submit(_run, model, prompt, plan, chunk, media_features)
     for event in job.events():

@@ -41,7 +41,7 @@ class VectorStore:
         """One call's queries (all heads, n, D) of tokens ``start ..``, and keys (kv heads, m, D),
         of which the last n are new. Both evaluated.
 
-        Raises TraceError for a type that cannot be kept.
+        Raises TraceError for a type that cannot be kept, OSError where the disk is full.
         """
         if self._queries is None:
             self._begin(q, k)
@@ -86,14 +86,17 @@ class VectorStore:
         return sum(array.nbytes for array in (self.queries, self.keys) if array is not None)
 
     def keep(self, heads: tuple[int, ...], keys: bool) -> None:
-        """Go on with the queries of these heads only, and with the keys or without."""
+        """Go on with the queries of these heads only, and with the keys or without.
+
+        Raises OSError where the disk is full.
+        """
         rows = [self.heads.index(head) for head in heads]
         old, self.heads = self.queries, heads
         self._queries = TokenBuffer(
             (len(heads), old.shape[2]), old.dtype, self._expected, self._folder
         )
         for new, row in enumerate(rows):
-            self._queries.room(old.shape[1])[new, : old.shape[1]] = old[row]
+            self._queries.put(0, old[row : row + 1], new)
         if not keys:
             self._keys = self._key_span = None
 

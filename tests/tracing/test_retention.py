@@ -1,6 +1,8 @@
 """What a plan keeps by default: by the room there is, full layers and telling heads first."""
 
+import errno
 import os
+import tempfile
 import time
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import gemma4_mlx as g4
 from gemma4_mlx.config import Gemma4Config
 from gemma4_mlx.errors import TraceError
-from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan, plans, room
+from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan, buffers, plans, room
 
 GIB = 2**30
 IDS = np.random.default_rng(2).integers(3, 490, 200).tolist()
@@ -132,6 +134,78 @@ def g4_array(ids):
     import mlx.core as mx
 
     return mx.array(ids)[None]
+
+
+def test_memory_for_a_trace_is_a_budget_for_what_it_keeps(model, there):
+    """``trace(memory=...)`` keeps less: on disk where there is one, else the most telling heads."""
+    there(GIB, GIB)
+    plan = TracePlan(attention=AttentionPlan())
+    whole = plan.cost(model, len(IDS))
+    rest = whole.memory - whole.parts["queries and keys"]
+    memory = rest + whole.parts["queries and keys"] // 4
+    trace = g4.trace(model, IDS, plan=plan, memory=memory, chunk=50)
+    assert "storage='disk'" in trace.plan and trace.attention.retained == tuple(range(8))
+    assert isinstance(trace.attention.layer(0).queries, np.memmap)
+    there(GIB, 0)
+    attention = g4.trace(model, IDS, plan=plan, memory=memory, chunk=50).attention
+    kept = {(part.layer, head) for part in attention.parts for head in part.kept}
+    assert kept and {layer for layer, _ in kept} <= {
+        i for i in range(8) if model.config.text.is_full(i)
+    }
+    sizes = [a.nbytes for p in attention.parts for a in (p.queries, p.keys) if a is not None]
+    assert sum(sizes) <= memory - rest
+    trace = g4.trace(model, IDS, plan=plan, memory=rest)
+    assert trace.attention.retained == () and "budget=0" in trace.plan
+    with pytest.raises(TraceError, match="there are"):
+        g4.trace(model, IDS, plan=plan, memory=rest - 1)
+
+
+def _fill_up(monkeypatch, room_for: int):
+    """The disk of mapped files takes ``room_for`` bytes."""
+    left = [room_for]
+
+    class Full:
+        def __init__(self, file):
+            self._file = file
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def write(self, data):
+            if left[0] <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            data = data[: left[0]]
+            left[0] -= len(data)
+            return self._file.write(data)
+
+    make = tempfile.TemporaryFile
+    monkeypatch.setattr(buffers.tempfile, "TemporaryFile", lambda **how: Full(make(**how)))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_disk_that_becomes_full(model, there, tmp_path, monkeypatch, known):
+    """The trace goes on pooled, nothing is left behind, and computing a layer says what helps."""
+    there(0, GIB)
+    plan = AttentionPlan(storage="disk", folder=str(tmp_path))
+    size = plan.retention(model, len(IDS)).bytes
+    _fill_up(monkeypatch, size // 3)
+    with pytest.warns(UserWarning, match=r"are not kept: .*No space left.*folder=\.\.\."):
+        if known:
+            attention = g4.trace(model, IDS, attention=plan, routing=None, chunk=50).attention
+        else:
+            recorder, cache = Recorder(model, TracePlan(attention=plan)), model.make_cache()
+            with model.observe(recorder):
+                for start in range(0, 200, 25):
+                    model(g4_array(IDS[start : start + 25]), cache=cache)
+            attention = recorder.trace().attention
+    assert attention.retained == () and list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    exact = g4.trace(model, IDS, attention=AttentionPlan(retain="none"), routing=None, chunk=50)
+    if known:
+        np.testing.assert_array_equal(attention.overview(2, 1), exact.attention.overview(2, 1))
+        _fill_up(monkeypatch, 1000)
+        with pytest.raises(TraceError, match=r"layer 2 cannot be kept: .*No space left"):
+            attention.compute(2)
 
 
 def test_mapped_files_leave_nothing_behind(model, there, tmp_path, monkeypatch):
