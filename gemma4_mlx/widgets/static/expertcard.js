@@ -23,7 +23,7 @@ export function expertCard(t, i, about, o) {
     return h("tr", {}, h("th", { scope: "row" }, button), h("td", { class: "g4-number" }, formatCount(count)), barCell(share, formatPercent(share)), h("td", { class: "g4-number" }, formatPercent(gate)));
   });
   const lifts = t.groups.map((group, g) => ({ group, g, lift: t.lift(g, i) })).filter(({ lift }) => !Number.isNaN(lift)).sort((a, b) => Number(t.enough(b.g, i)) - Number(t.enough(a.g, i)) || b.lift - a.lift);
-  const liftRows = lifts.map(({ group, g, lift }) => h("tr", {}, h("th", { scope: "row" }, h("i", { class: "g4-swatch", style: { background: cssOf(hueOf(g, o.ink.dark)) } }), group.name),
+  const liftRows = lifts.map(({ group, g, lift }) => h("tr", {}, h("th", { scope: "row", style: { "white-space": "nowrap" } }, h("i", { class: "g4-swatch", style: { background: cssOf(hueOf(g, o.ink.dark)) } }), group.name),
     t.enough(g, i) ? barCell(lift / 8, times(lift), cssOf(hueOf(g, o.ink.dark))) : h("td", { class: "g4-number g4-note" }, "too few"), h("td", { class: "g4-number" }, formatPercent(lift * t.load[i]))));
   const partners = (about?.partners ?? []).map(([other, share]) => h("button", { type: "button", class: "g4-step", title: `${formatPercent(share)} of its tokens went to expert ${other} as well`, style: { "--share": `${(100 * share).toFixed(0)}%` }, onclick: () => o.onExpert(other) }, h("b", {}, String(other)), formatPercent(share)));
   return h("div", { class: "g4-card2" },

@@ -113,13 +113,21 @@ export function drawScale(canvas, scheme, ink, words) {
   context.textAlign = "left"; context.fillText(words, bar + 14, 18);
 }
 
-/** The groups as buttons: their colours, and how many experts are for each. */
-export function groupKeys(t, ink, onPick) {
+/** The groups as buttons: their colours, and how many experts are for each. Those beyond the hues,
+ * the smallest, are grey in the map and folded here: `more` says whether they are shown. */
+export function groupKeys(t, ink, onPick, more) {
   const experts = new Array(t.groups.length).fill(0);
   let none = 0;
   for (let i = 0; i < t.rows * t.E; i++) { const g = t.purpose(i); if (g >= 0) experts[g]++; else if (!t.unused(i)) none++; }
-  const buttons = t.groups.map((group, g) => h("button", { type: "button", class: "g4-groupkey", dataset: { group: g },
+  const swatch = (g) => h("i", { class: "g4-swatch", style: { background: cssOf(hueOf(g, ink.dark)) } }), count = (n) => h("span", { class: "g4-count" }, String(n));
+  const buttons = t.groups.map((group, g) => h("button", { type: "button", class: "g4-groupkey", dataset: { group: g }, hidden: g >= HUES.length && !more.shown,
     title: `${group.tokens.toLocaleString("en")} tokens; ${experts[g].toLocaleString("en")} experts are for them. Click: how much each expert is for “${group.name}”.`, onclick: () => onPick(g) },
-    h("i", { class: "g4-swatch", style: { background: cssOf(hueOf(g, ink.dark)) } }), group.name, h("span", { class: "g4-count" }, String(experts[g]))));
-  return [...buttons, h("span", { class: "g4-key" }, h("i", { class: "g4-swatch", style: { background: ink.zero } }), `none of these (${none})`)];
+    swatch(g), group.name, count(experts[g])));
+  const small = buttons.slice(HUES.length), rest = experts.slice(HUES.length).reduce((sum, n) => sum + n, 0);
+  const fold = h("button", { type: "button", class: "g4-morekeys", "aria-expanded": String(more.shown), onclick: () => {
+    more.shown = !more.shown;
+    fold.setAttribute("aria-expanded", String(more.shown));
+    for (const button of small) button.hidden = !more.shown;
+  } }, swatch(HUES.length), `${small.length} smaller groups`, count(rest), h("span", { class: "g4-count", "aria-hidden": "true" }, "▾"));
+  return [...buttons, small.length ? fold : "", h("span", { class: "g4-key" }, h("i", { class: "g4-swatch", style: { background: ink.zero } }), `none of these (${none})`)];
 }

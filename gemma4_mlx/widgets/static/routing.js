@@ -217,12 +217,13 @@ function render({ model, el }) {
     stripTitle.replaceChildren(...(now.token === null ? ["Click a token: its experts"] : [h("bdi", {}, word ?? ""), ` ${formatCount(now.token)}`]));
   }
 
+  const more = { shown: false }; // the keys of small groups
   /** After other numbers, another view or another theme; `onlyInk`: the theme alone. */
   function recolour(onlyInk = false) {
     if (!t) return;
     if (!onlyInk) orders = [];
     scheme = expertScheme(t, now, ink, difference);
-    keys.replaceChildren(...(now.view === "purpose" ? groupKeys(t, ink, (g) => setView("lift", g)) : []), legend);
+    keys.replaceChildren(...(now.view === "purpose" ? groupKeys(t, ink, (g) => setView("lift", g), more) : []), legend);
     const words = VIEW_WORDS[now.view];
     drawScale(legend, scheme, ink, typeof words === "function" ? words(t.groups[now.group].name) : words);
     map.redraw(); text.repaint(); drawOverlays();
