@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import gemma4_mlx as g4
@@ -77,6 +77,10 @@ def measured(checkpoint):
     seed=st.integers(0, 99),
     on_cpu=st.booleans(),
 )
+# The sharpest, of which hypothesis tries none: hidden keys further above a row's normaliser than
+# a float32's exponential can tell from infinity.
+@example(deviation=32.0, sizes=[40], seed=0, on_cpu=True)
+@example(deviation=32.0, sizes=[7, 40], seed=1, on_cpu=False)
 def test_a_trace_knows_sharp_attention(measured, deviation, sizes, seed, on_cpu):
     """Tiles, rows, ``find``, overviews and sums, against float64 on the retained vectors."""
     n, rng = 60, np.random.default_rng(seed)
