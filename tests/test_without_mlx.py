@@ -1,26 +1,9 @@
 """What works where MLX does not run: a teacher's trace, the planner, their widgets."""
 
-import subprocess
-import sys
-import textwrap
-
 import pytest
-from waiting import PATIENCE
+from without_mlx import run
 
 import gemma4_mlx as g4
-
-WITHOUT = """
-    import sys
-
-    class Absent:
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] in ("mlx", "mlx_lm", "mlx_vlm"):
-                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    sys.meta_path.insert(0, Absent())
-    import gemma4_mlx as g4
-    from gemma4_mlx import cli
-"""
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +11,6 @@ def trace_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("trace") / "talk.g4trace"
     g4.trace(g4.load(), [{"role": "user", "content": "Note: key 208."}]).save(path)
     return path
-
-
-def run(code, *arguments):
-    code = textwrap.dedent(WITHOUT) + textwrap.dedent(code)
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_a_trace_is_opened_analysed_drawn_and_exported(trace_file, tmp_path):
@@ -70,6 +47,14 @@ def test_the_planner_plans_for_a_mac_of_this_memory():
         """
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_planner_reads_a_folders_headers(tmp_path):
+    model = g4.load()
+    g4.save(model, tmp_path)
+    done = run("print(g4.fit(sys.argv[1], memory=16).weights)", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(g4.fit(tmp_path, memory=16).weights)
 
 
 def test_commands_work_or_say_in_one_line_what_they_need(trace_file):

@@ -5,7 +5,7 @@ from collections import defaultdict
 from math import prod
 
 from ..errors import CheckpointError
-from ..model.ranges import STEPS
+from ..model.sizes import STEPS
 from .inventory import Tensor
 from .layout import Source
 from .packing import Packing, stored_packings

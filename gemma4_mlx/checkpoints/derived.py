@@ -2,27 +2,24 @@
 
 Foreign quantizations, experts stored one by one and GGUF files become tensors under the names
 and in the packings of MLX this way. Nothing is read before it is asked for, and then in blocks of
-rows, so that a matrix and its decoded form are never in memory as a whole at the same time.
+rows, so that a matrix and its decoded form are never in memory as a whole at the same time. MLX
+is imported where rows become its arrays: what fits is planned on machines without it.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import mlx.core as mx
 import numpy as np
 
 from .files import ITEM_SIZES, Stored
 
-#: What MLX computes in for the element types of files.
-DTYPES = {
-    "BF16": mx.bfloat16,
-    "F16": mx.float16,
-    "F32": mx.float32,
-    "U32": mx.uint32,
-    "U8": mx.uint8,
-}
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,8 @@ class Derived:
         name, file: of the stored tensor it comes from, for messages.
         dtype: what a file of MLX's would hold it in.
         shape: its shape.
-        make: ``make(start, stop)``: rows ``start`` to ``stop`` (leading axes flattened).
+        make: ``make(start, stop)``: rows ``start`` to ``stop`` (leading axes flattened), of NumPy
+            or of MLX.
         rounded: ``dtype`` cannot hold every value exactly; float32 does.
         origin: what the weights were quantized as where this is their decoded form, else "".
     """
@@ -42,7 +40,7 @@ class Derived:
     file: Path
     dtype: str
     shape: tuple[int, ...]
-    make: Callable[[int, int], mx.array]
+    make: Callable[[int, int], np.ndarray | mx.array]
     rounded: bool = False
     origin: str = ""
 
@@ -56,29 +54,42 @@ def rows(tensor: Stored | Derived, start: int = 0, stop: int | None = None) -> m
 
     8-bit floats come as their uint8 codes.
     """
+    import mlx.core as mx
+
     if stop is None:
         stop = prod(tensor.shape[:-1])
     if isinstance(tensor, Derived):
-        return tensor.make(start, stop)
+        made = tensor.make(start, stop)
+        return mx.array(made) if isinstance(made, np.ndarray) else made
     array = mx.array(tensor.rows(start, stop))
     return array.view(mx.bfloat16) if tensor.dtype == "BF16" else array
 
 
 def floats(tensor: Stored, start: int = 0, stop: int | None = None) -> np.ndarray:
     """The same of a tensor of floats, in float32 and in NumPy."""
-    array = rows(tensor, start, stop)
+    values = tensor.rows(start, prod(tensor.shape[:-1]) if stop is None else stop)
     if tensor.dtype.startswith("F8"):
-        return np.array(eight_bit_floats(array, tensor.dtype))
-    return np.array(array.astype(mx.float32))
+        return EIGHT_BIT_FLOATS[tensor.dtype][values]
+    if tensor.dtype == "BF16":  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
 
 
-def eight_bit_floats(codes: mx.array, dtype: str) -> mx.array:
-    """uint8 codes of a file's 8-bit float type -> float32."""
-    if dtype == "F8_E8M0":
-        return mx.power(2.0, codes.astype(mx.float32) - 127)
-    if dtype == "F8_E5M2":  # the upper half of a float16
-        return (codes.astype(mx.uint16) << 8).view(mx.float16).astype(mx.float32)
-    return mx.from_fp8(codes, dtype=mx.float32)
+def _e4m3() -> np.ndarray:
+    """Sign, four bits of exponent and three of mantissa, no infinity: up to 448."""
+    code = np.arange(128)
+    exponent, mantissa = code >> 3, code & 7
+    value = np.where(exponent, np.ldexp(8 + mantissa, exponent - 10), np.ldexp(mantissa, -9))
+    value[127] = np.nan
+    return np.concatenate([value, -value]).astype(np.float32)
+
+
+#: The float32 of each code of a file's 8-bit float types.
+EIGHT_BIT_FLOATS = {
+    "F8_E4M3": _e4m3(),
+    "F8_E5M2": (np.arange(256, dtype=np.uint16) << 8).view(np.float16).astype(np.float32),
+    "F8_E8M0": np.append(np.ldexp(np.float32(1), np.arange(-127, 128)), np.float32(np.nan)),
+}
 
 
 def stacked(tensors: Sequence[Stored | Derived]) -> Derived:
@@ -87,6 +98,8 @@ def stacked(tensors: Sequence[Stored | Derived]) -> Derived:
     height = first.shape[-2]
 
     def make(start: int, stop: int) -> mx.array:
+        import mlx.core as mx
+
         pieces = []
         while start < stop:
             expert, row = divmod(start, height)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import mlx.core as mx
 from mlx.utils import tree_unflatten
@@ -16,20 +15,18 @@ from mlx.utils import tree_unflatten
 from ..config import Gemma4Config
 from ..errors import CheckpointError
 from ..model.gemma4 import Model
-from ..model.ranges import STEPS, ranged
+from ..model.ranges import ranged
+from ..model.sizes import STEPS
 from .adapters import attach
-from .check import check
 from .derived import Derived
-from .files import Stored, read_folder, read_json
+from .files import Stored, read_json
 from .find import find, named_in_environment
-from .foreign import translate
-from .foreign.gguf import GGUF
 from .inventory import tensors
-from .layout import Source, arrange
+from .layout import Source
 from .packing import Packing, asked_for, choose
+from .plan import read_plan
 from .quantized import quantized_layer
 from .read import Loss, read_as_stored, read_quantized
-from .towers import settle
 
 log = logging.getLogger(__name__)
 
@@ -123,46 +120,6 @@ def load(
         attach(model, adapter, adapter_scale, mx.float32 if on_cpu else None)
         model.source += f" with {adapter}"
     return model
-
-
-class Plan(NamedTuple):
-    """What a folder holds, read from headers alone and checked."""
-
-    config: Gemma4Config  # without the towers that have no weights here
-    stored: dict[str, Stored]  # by the file's names
-    sources: dict[str, Source]  # by the model's names
-    packings: dict[str, Packing]  # module -> how it is quantized
-    gguf: GGUF | None = None  # the file, where it is one of llama.cpp's
-
-    @property
-    def decoded(self) -> bool:
-        """Whether some weights were quantized in a way that MLX has no packing for."""
-        derived = (source.stored for source in self.sources.values())
-        return any(isinstance(tensor, Derived) and tensor.origin for tensor in derived)
-
-    @property
-    def foreign(self) -> bool:
-        """Whether another ecosystem quantized the weights, or wrote the file."""
-        packed = (self.sources[path + ".weight"].stored for path in self.packings)
-        return bool(self.gguf) or self.decoded or any(isinstance(t, Derived) for t in packed)
-
-
-def read_plan(folder: Path) -> Plan:
-    """Everything about a checkpoint (a folder, or a GGUF file) but its weights.
-
-    Raises CheckpointError, ConfigError.
-    """
-    gguf = GGUF(folder) if folder.is_file() else None
-    if gguf:
-        config, stored = gguf.config, gguf.stored
-    else:
-        config = Gemma4Config.from_file(folder)
-        config, stored = settle(folder, config, read_folder(folder))
-    wanted = tensors(config)
-    shapes = {name: tensor.shape for name, tensor in wanted.items()}
-    translated = gguf.tensors() if gguf else translate(stored, config, shapes)
-    sources = arrange(translated, config, shapes)
-    return Plan(config, stored, sources, check(str(folder), sources, wanted), gguf)
 
 
 def _dtype(dtype: str | mx.Dtype | None) -> mx.Dtype | None:

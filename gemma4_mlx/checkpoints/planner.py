@@ -205,7 +205,7 @@ def _describe(model) -> tuple[str, Gemma4Config, dict[str, Packing] | None]:
         )
     if Path(model).expanduser().exists():
         from .find import find
-        from .loading import read_plan
+        from .plan import read_plan
 
         plan = read_plan(find(Path(model)))
         return Path(model).name, plan.config, plan.packings or None

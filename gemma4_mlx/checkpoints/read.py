@@ -12,10 +12,18 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..errors import CheckpointError
-from .derived import DTYPES, Derived, rows
+from .derived import Derived, rows
 from .layout import Source
 from .packing import Packing
 
+#: What MLX computes in for the element types of files.
+_DTYPES = {
+    "BF16": mx.bfloat16,
+    "F16": mx.float16,
+    "F32": mx.float32,
+    "U32": mx.uint32,
+    "U8": mx.uint8,
+}
 #: Bytes of 16-bit weights in memory while a matrix is quantized.
 BLOCK_BYTES = 64 * 2**20
 #: Bytes of tensors evaluated together.
@@ -82,7 +90,7 @@ def _evaluated(batch: list[tuple[str, mx.array]]) -> list[tuple[str, mx.array]]:
 
 def _computed(source: Source, dtype: mx.Dtype | None) -> mx.array:
     """A derived tensor, block by block; floats in ``dtype`` (None: what a file would hold)."""
-    own = DTYPES[source.stored.dtype]
+    own = _DTYPES[source.stored.dtype]
     wanted = dtype if dtype is not None and mx.issubdtype(own, mx.floating) else own
     (whole,) = _in_blocks(source, lambda block: [block.astype(wanted)])
     return whole.reshape(source.shape)
@@ -119,7 +127,7 @@ def read_quantized(
     Raises CheckpointError for a file that ends too early.
     """
     if dtype is None and isinstance(source.stored, Derived):
-        dtype = DTYPES[source.stored.dtype]
+        dtype = _DTYPES[source.stored.dtype]
 
     def quantized(block: mx.array) -> list[mx.array]:
         parts = mx.quantize(

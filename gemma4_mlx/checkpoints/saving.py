@@ -15,7 +15,7 @@ from mlx.utils import tree_map
 
 from ..errors import CheckpointError
 from ..model.gemma4 import Model
-from ..model.ranges import STEPS
+from ..model.sizes import STEPS
 
 #: What a folder holds beside weights and configuration, copied as it is.
 _BESIDE = (

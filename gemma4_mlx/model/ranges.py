@@ -10,7 +10,7 @@ from functools import cache, partial
 import mlx.core as mx
 import mlx.nn as nn
 
-STEPS = ("input_activation_scale", "output_activation_scale")
+from .sizes import STEPS
 
 
 @partial(mx.compile, shapeless=True)

@@ -1,5 +1,5 @@
-"""What the sizes of caches and of attention's blocks depend on. Needs no MLX, so that the planner
-counts with the model's own numbers on any machine.
+"""What the sizes of caches and of attention's blocks depend on, and tensors that only some layers
+have. Needs no MLX, so that the planner counts with the model's own numbers on any machine.
 """
 
 from ..errors import GenerationError
@@ -11,6 +11,8 @@ SLACK = 64  # tokens a sliding layer can step back without a snapshot
 SCORE_BYTES = 128 * 2**20
 #: By hand, on the CPU backend, only a block's mask is materialised.
 CPU_MASK_BYTES = 16 * 2**20
+#: Step sizes beside the weight of a layer that rounds its input and output (``ranges.py``).
+STEPS = ("input_activation_scale", "output_activation_scale")
 
 
 def checked_kv_bits(kv_bits: int | None) -> int | None:

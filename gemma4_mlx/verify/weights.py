@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from ..checkpoints.loading import read_plan
+from ..checkpoints.plan import read_plan
 from ..checkpoints.read import read_as_stored
 from .report import Finding
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 from mlx.utils import tree_flatten
+from without_mlx import run
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import CheckpointError, ConfigError
@@ -299,6 +300,15 @@ def test_decoded_weights_can_be_packed_again(schemes):
         assert (mx.abs(value - theirs.weight) <= 1.01 * step).all()
 
 
+def test_what_fits_is_planned_without_mlx(schemes):
+    folders = [schemes(name)[0] for name in KEPT]
+    done = run("for f in sys.argv[1:]: print(g4.fit(f, context=99, memory=16).weights)", *folders)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        str(g4.fit(f, context=99, memory=16).weights) for f in folders
+    ]
+
+
 class TestMobile:
     """Google's mobile files: 2, 4 and 8 bits, and activations rounded to steps that are stored."""
 
@@ -423,7 +433,7 @@ class TestRefused:
 
     def test_cut_short(self, schemes, tmp_path):
         """Between reading headers and weights."""
-        from gemma4_mlx.checkpoints.loading import read_plan
+        from gemma4_mlx.checkpoints.plan import read_plan
         from gemma4_mlx.checkpoints.read import read_as_stored
 
         folder = Path(shutil.copytree(schemes("int4")[0], tmp_path / "cut"))

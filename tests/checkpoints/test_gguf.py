@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tiny
 from mlx.utils import tree_flatten
+from without_mlx import run
 
 import gemma4_mlx as g4
 from gemma4_mlx.checkpoints.foreign.gguf_header import TYPES
-from gemma4_mlx.checkpoints.loading import read_plan
+from gemma4_mlx.checkpoints.plan import read_plan
 from gemma4_mlx.errors import CheckpointError, ConfigError
 
 gguf = pytest.importorskip("gguf")
@@ -344,6 +345,11 @@ class TestFiles:
         g4.load(file)
         with pytest.raises(CheckpointError, match=r"Q6_K.*gemma4-mlx\[gguf\]"):
             read_plan(other)
+
+    def test_what_fits_is_planned_without_mlx(self, file):
+        done = run("print(g4.fit(sys.argv[1], context=99, memory=16).weights)", file)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == str(g4.fit(file, context=99, memory=16).weights)
 
     def test_types_are_the_packages(self):
         for number, (name, block, size) in TYPES.items():

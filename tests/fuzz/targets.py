@@ -69,7 +69,7 @@ def config(rng, folder):
 
 
 def header(rng, folder):
-    from gemma4_mlx.checkpoints.loading import read_plan
+    from gemma4_mlx.checkpoints.plan import read_plan
 
     data, about = checkpoint()
     data = with_header(data, rng) if rng.random() < 0.7 else damaged(rng, data)

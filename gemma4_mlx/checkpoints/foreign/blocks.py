@@ -9,7 +9,6 @@ Source: llama.cpp, ``ggml/src/ggml-quants.c``, as in ``gguf.quants``.
 from dataclasses import replace
 from math import prod
 
-import mlx.core as mx
 import numpy as np
 
 from ..derived import Derived
@@ -36,9 +35,9 @@ def packed(tensor: Stored) -> dict[str, Derived]:
     each = width // block  # blocks a row
 
     def derived(dtype: str, columns: int, of) -> Derived:
-        def make(start: int, stop: int) -> mx.array:
+        def make(start: int, stop: int) -> np.ndarray:
             values = of(raw.rows(start * each, stop * each))
-            return mx.array(np.ascontiguousarray(values).reshape(stop - start, columns))
+            return values.reshape(stop - start, columns)
 
         return Derived(tensor.name, tensor.file, dtype, (*leading, columns), make)
 

@@ -8,11 +8,10 @@ so the weights are decoded; ``bits=8`` packs them again while they are read.
 from collections.abc import Iterator
 from math import prod
 
-import mlx.core as mx
 import numpy as np
 
 from ...errors import CheckpointError
-from ..derived import Derived, eight_bit_floats, floats, rows
+from ..derived import Derived, floats
 from ..files import Stored
 
 
@@ -35,12 +34,11 @@ def _decoder(path: str, weight: Stored, scale: Stored, block: tuple[int, int]):
     number = prod(experts)
     shared, columns = _sharing(path, weight.shape, scale, block)
 
-    def make(start: int, stop: int) -> mx.array:
+    def make(start: int, stop: int) -> np.ndarray:
         scales = floats(scale).reshape(number, -1, -(-width // columns))
         row = np.arange(start, stop)
         factors = scales[row // height, row % height // shared]  # (rows, blocks)
-        factors = mx.repeat(mx.array(factors), columns, axis=-1)[:, :width]
-        return eight_bit_floats(rows(weight, start, stop), weight.dtype) * factors
+        return floats(weight, start, stop) * np.repeat(factors, columns, axis=-1)[:, :width]
 
     return make
 

@@ -9,11 +9,10 @@ Source: compressed_tensors, ``compressors/nvfp4``, and the headers of published 
 from collections.abc import Iterator
 from math import frexp, prod
 
-import mlx.core as mx
 import numpy as np
 
 from ...errors import CheckpointError
-from ..derived import Derived, floats, rows
+from ..derived import EIGHT_BIT_FLOATS, Derived, floats, rows
 from ..files import Stored
 
 
@@ -50,7 +49,7 @@ def words(weight: Stored) -> Derived:
         weight.file,
         "U32",
         (*leading, width // 4),
-        lambda *r: mx.array(weight.rows(*r).view(np.uint32)),
+        lambda *r: weight.rows(*r).view(np.uint32),
     )
 
 
@@ -85,11 +84,13 @@ class _NVFP4:
         if not all(frexp(factor)[0] == 0.5 for factor in factors.tolist()):
             return False
         stop = prod(self.scale.shape[:-1])
-        product = mx.array(floats(self.scale) * self._factors(0, stop))
-        return mx.array_equal(mx.from_fp8(mx.to_fp8(product), dtype=mx.float32), product).item()
+        product = floats(self.scale) * self._factors(0, stop)
+        return bool(np.isin(product, EIGHT_BIT_FLOATS["F8_E4M3"]).all())
 
     def scales(self) -> Derived:
-        def make(start: int, stop: int) -> mx.array:
+        def make(start: int, stop: int):
+            import mlx.core as mx
+
             return mx.to_fp8(mx.array(floats(self.scale, start, stop) * self._factors(start, stop)))
 
         return Derived(self.scale.name, self.scale.file, "U8", self.scale.shape, make)
@@ -97,9 +98,11 @@ class _NVFP4:
     def decoded(self, dtype: str) -> Derived:
         packed = words(self.weight)
 
-        def make(start: int, stop: int) -> mx.array:
+        def make(start: int, stop: int):
+            import mlx.core as mx
+
             values = mx.dequantize(
-                packed.make(start, stop),
+                rows(packed, start, stop),
                 rows(self.scale, start, stop),
                 group_size=16,
                 bits=4,

@@ -15,12 +15,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from ...config import FULL, SLIDING, Gemma4Config
 from ...errors import CheckpointError, ConfigError
-from ..derived import Derived, rows
+from ..derived import Derived, floats, rows
 from ..files import Stored
 from ..layout import TEXT
 from .blocks import KEPT, packed
@@ -174,9 +173,9 @@ class GGUF:
     def _rope(self) -> dict:
         """Angles that stand still in full layers are stored as divided by a huge number."""
         self._shape("rope_freqs.weight")
-        factors = _plain(self.stored["rope_freqs.weight"]).make(0, 1)
-        turning = mx.mean(factors == 1).item()
-        if not turning or mx.any((factors != 1) & (factors < 1e10)).item():
+        factors = floats(self.stored["rope_freqs.weight"])
+        turning = float(np.mean(factors == 1))
+        if not turning or ((factors != 1) & (factors < 1e10)).any():
             raise ConfigError(f"{self.file}: rope_freqs are not those of proportional rope")
         full = {"rope_type": "proportional", "partial_rotary_factor": turning}
         full["rope_theta"] = self._setting("rope.freq_base")
@@ -280,8 +279,8 @@ def _decoded(tensor: Stored) -> Derived:
     kind, size = GGMLQuantizationType[tensor.dtype], tensor.nbytes // prod(tensor.shape[:-1])
     raw = replace(tensor, dtype="U8", shape=(*tensor.shape[:-1], size))
 
-    def make(start: int, stop: int) -> mx.array:
-        return mx.array(quants.dequantize(raw.rows(start, stop), kind).astype(np.float32))
+    def make(start: int, stop: int) -> np.ndarray:
+        return quants.dequantize(raw.rows(start, stop), kind).astype(np.float32)
 
     return Derived(tensor.name, tensor.file, "BF16", tensor.shape, make, True, tensor.dtype)
 

@@ -11,7 +11,6 @@ Sources: compressed_tensors, ``compressors/pack_quantized/helpers.py``; transfor
 from collections.abc import Iterator
 from math import prod
 
-import mlx.core as mx
 import numpy as np
 
 from ...errors import CheckpointError
@@ -77,11 +76,11 @@ class _Matrix:
         return Derived(self.weight.name, self.weight.file, dtype, shape, make, **more)
 
     def packed(self) -> Derived:
-        def make(start: int, stop: int) -> mx.array:
+        def make(start: int, stop: int) -> np.ndarray:
             words = self.weight.rows(start, stop)
             if self.weight.dtype == "I8":
                 words = words.view(np.uint8) ^ 0x80  # q + 128
-            return mx.array(words.view(np.uint32))
+            return words.view(np.uint32)
 
         return self._derived("U32", self.width * self.bits // 32, make)
 
@@ -98,9 +97,9 @@ class _Matrix:
         """One number a group of MLX's, computed from scale and zero point of the file's."""
         repeats = self.width // self.group // self.groups
 
-        def make(start: int, stop: int) -> mx.array:
+        def make(start: int, stop: int) -> np.ndarray:
             values = of(self._scales(start, stop), self._zeros(start, stop))
-            return mx.array(np.repeat(values, repeats, axis=-1).astype(np.float32))
+            return np.repeat(values, repeats, axis=-1).astype(np.float32)
 
         return self._derived(self.scale.dtype, self.width // self.group, make, rounded=rounded)
 
@@ -127,7 +126,7 @@ class _Matrix:
     def decoded(self, dtype: str) -> Derived:
         """Group sizes or an order of columns that MLX does not have."""
 
-        def make(start: int, stop: int) -> mx.array:
+        def make(start: int, stop: int) -> np.ndarray:
             words = self.weight.rows(start, stop)
             codes = words
             if self.weight.dtype != "I8":
@@ -138,7 +137,7 @@ class _Matrix:
                 column = self.order.vector()
             scale, zero = self._scales(start, stop), self._zeros(start, stop)
             zero = zero if np.ndim(zero) == 0 else zero[:, column]
-            return mx.array((codes.astype(np.float32) - zero) * scale[:, column])
+            return (codes.astype(np.float32) - zero) * scale[:, column]
 
         origin = f"int{self.bits}"
         return self._derived(dtype, self.width, make, rounded=True, origin=origin)
