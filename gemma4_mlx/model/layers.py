@@ -4,6 +4,7 @@ from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from ..config import Rope
 
@@ -99,25 +100,25 @@ class RotaryEmbedding:
     *whole* head size D as denominator; the others have frequency zero. So for D = 512 and
     p = 0.25 the dimensions 0-63 and 256-319 rotate ("proportional" in transformers,
     ``modeling_rope_utils.py``).
+
+    An angle is a position times 1 / period, both of them float32, here, in MLX's kernel and in
+    transformers: rounded elsewhere it would come out up to 1e-2 away at position 100,000.
     """
 
     def __init__(self, head_dim: int, rope: Rope):
         self.head_dim = head_dim
-        self.theta = rope.theta
-        self._plain = rope.partial_rotary_factor == 1 and rope.factor == 1
         half = head_dim // 2
         turning = int(rope.partial_rotary_factor * half)
-        j = mx.arange(turning, dtype=mx.float32)
-        periods = rope.factor * mx.power(rope.theta, 2 * j / head_dim)
-        still = mx.full((half - turning,), mx.inf)
-        self._periods = mx.concatenate([periods, still])
+        periods = np.full(half, np.inf)
+        periods[:turning] = rope.factor * rope.theta ** (2 * np.arange(turning) / head_dim)
+        self._periods = mx.array(periods, dtype=mx.float32)
         mx.eval(self._periods)  # used from any thread
 
     def turns(self, offset: int | mx.array, n: int) -> tuple[mx.array, mx.array]:
         """Cosines and signed sines for :meth:`__call__`: (n, D), or with an offset for each row
         (B, 1, n, D)."""
         start = offset.reshape(-1, 1, 1, 1) if isinstance(offset, mx.array) else offset
-        angle = (mx.arange(n, dtype=mx.float32)[:, None] + start) / self._periods
+        angle = (mx.arange(n, dtype=mx.float32)[:, None] + start) * (1 / self._periods)
         cos, sin = mx.cos(angle), mx.sin(angle)
         return mx.concatenate([cos, cos], -1), mx.concatenate([-sin, sin], -1)
 
@@ -138,8 +139,8 @@ class RotaryEmbedding:
             x,
             self.head_dim,
             traditional=False,
-            base=self.theta if self._plain else None,
+            base=None,
             scale=1.0,
             offset=offset,
-            freqs=None if self._plain else self._periods,
+            freqs=self._periods,
         )
