@@ -119,6 +119,13 @@ def draw(skill: Skill, seed: int = 20261124, samples: int | None = None) -> list
     return [skill.draw(rng) for _ in range(samples or skill.samples)]
 
 
+def questions() -> list[Sample]:
+    """What a sound model answers (``gemma4-mlx verify``): one held-out sample of each skill of
+    text alone that has a bar."""
+    media = ("scene", "digit", "tones", "speech")
+    return [draw(s, samples=1)[0] for s in SKILLS if s.bar and s.maker not in media]
+
+
 def overlap(samples: list[Sample], skill: Skill, n: int = 300, seed: int = 7) -> tuple[int, int]:
     """(combinations the test asks for, how many of them n fresh training samples contain).
 

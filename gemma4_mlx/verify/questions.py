@@ -4,6 +4,7 @@ A model can compute everything as its files say and still be wrong, when the fil
 """
 
 import json
+from collections.abc import Iterator
 from importlib import resources
 
 import mlx.core as mx
@@ -28,18 +29,31 @@ def kind_of(model) -> str:
     return "teaching" if model.config.text.vocab_size < 32_768 else "gemma"
 
 
-def asked(model) -> list[dict]:
-    """Each question with its answer and ``probability``, of the answer's tokens: the mean."""
-    found = []
-    for question, answer in _shipped()[kind_of(model)]:
+def _questions(model) -> Iterator[tuple[str, list[int], str]]:
+    """Each question, the prompt's tokens and the right answer."""
+    if kind_of(model) == "teaching":
+        from ..teaching import skills  # whatever it was trained on last
+
+        for sample in skills.questions():
+            question = sample.prompt.rpartition("<|turn>user\n")[2].partition("<turn|>")[0]
+            prompt = model.tokenizer.encode(sample.prompt, allow_special=True)
+            yield question, prompt, sample.answer
+        return
+    for question, answer in _shipped()["questions"]:
         rendered = render([{"role": "user", "content": question}], template=model.chat_template)
-        prompt = list(rendered.encode(model.tokenizer))
-        wanted = model.tokenizer.encode(answer)
-        logits = model(mx.array([prompt + wanted[:-1]]))[0, len(prompt) - 1 :]
-        p = np.array(mx.softmax(logits.astype(mx.float32), axis=-1))
-        each = p[np.arange(len(wanted)), wanted]
-        found.append({"question": question, "answer": answer, "probability": float(each[0]),
-                      "whole": float(each.prod())})  # fmt: skip
+        yield question, rendered.encode(model.tokenizer), answer
+
+
+def asked(model) -> list[dict]:
+    """Each question with its answer and ``probability``: the geometric mean over its tokens."""
+    found = []
+    for question, prompt, answer in _questions(model):
+        wanted = model.tokenizer.encode(answer, allow_special=True)
+        logits = model(mx.array([[*prompt, *wanted[:-1]]]))[0, len(prompt) - 1 :]
+        logits = logits.astype(mx.float32)
+        right = logits[mx.arange(len(wanted)), mx.array(wanted)] - mx.logsumexp(logits, axis=-1)
+        probability = float(np.exp(np.array(right).mean()))
+        found.append({"question": question, "answer": answer, "probability": probability})
     return found
 
 

@@ -1,7 +1,7 @@
 """The whole model against itself: what must come out alike, however the tokens are given.
 
-How much two sound runs may differ is measured, not assumed: every layer's output is disturbed by
-its type's rounding, and what that does to the logits is what rounding explains.
+How much two sound runs may differ is measured, not assumed: what every layer computes is disturbed
+by its type's rounding, and what that does to the logits is what rounding explains.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,11 @@ from .weights import Weights
 #: A kernel may go wrong past some length; Metal's one-query kernel splits the keys from 1,024 on.
 LENGTH = 1200
 _LAST = 16  # positions whose logits are compared
+#: What a layer rounds: what becomes of the disturbance of these is what rounding explains.
+_ROUNDED = (
+    "queries", "keys", "values", "head_outputs", "attention_output", "feedforward_output",
+    "per_layer_output", "layer_output",
+)  # fmt: skip
 
 
 def layers(model, weights: Weights, tokens: np.ndarray, dtype: str) -> Iterator[Finding]:
@@ -139,13 +144,13 @@ def _logits(model, tokens, sizes: list[int], cache: bool) -> np.ndarray:
 
 
 def _disturbance(model, unit: float):
-    """An observer that rounds a layer's output once more, one way or the other at random."""
-    key = mx.random.key(0)
+    """An observer that rounds what a layer computes once more, one way or the other at random."""
+    keys = iter(mx.random.split(mx.random.key(0), len(_ROUNDED) * len(model.layers)))
 
     def disturb(name, layer, value, geometry):
-        if name != "layer_output":
+        if name not in _ROUNDED:
             return None
-        noise = mx.random.normal(value.shape, key=mx.random.split(key, layer + 2)[layer + 1])
+        noise = mx.random.normal(value.shape, key=next(keys))
         return (value.astype(mx.float32) * (1 + 2 * unit * noise)).astype(value.dtype)
 
     return disturb

@@ -202,3 +202,17 @@ def test_no_false_alarm(name, dtype, checkpoint):
 def test_the_teaching_model_is_sound():
     report = verify()
     assert report.sound and len(report.questions) == 12, str(report)
+
+
+def test_the_teaching_model_is_asked_what_its_training_held_out():
+    """So new weights need no new questions, and a model that forgot is found out."""
+    from gemma4_mlx.teaching import skills
+
+    model = g4.load()
+    report = verify(model, parts=("questions",))
+    assert report.sound, str(report)
+    assert [q["answer"] for q in report.questions] == [s.answer for s in skills.questions()]
+    for layer in model.layers:
+        layer.mlp.down_proj.weight = mx.roll(layer.mlp.down_proj.weight, 1, axis=0)
+    found = verify(model, parts=("questions",)).faults
+    assert "answers" in {f.mechanism for f in found}
