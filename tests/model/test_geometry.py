@@ -100,3 +100,21 @@ def test_full_layers_turn_a_quarter_of_the_angles():
     unit = mx.zeros((1, 1, 1, 512))
     unit[..., 1] = 1.0
     assert np.isclose(np.array(rope(unit, 1))[0, 0, 0, 1], np.cos(1e6 ** (-2 / 512)), atol=1e-6)
+
+
+@pytest.mark.parametrize("size, theta, part", [(256, 1e4, 1.0), (512, 1e6, 0.25)])
+def test_angles_are_the_same_however_many_tokens_are_computed(size, theta, part):
+    """A long prompt turns its keys by MLX's kernel and a token its query by hand: were an angle
+    rounded differently there, they would be 1e-2 apart behind 100,000 tokens."""
+    rope, offset, n = RotaryEmbedding(size, Rope(theta, part)), 100_000, 40
+    x = mx.random.normal((1, 2, n, size), key=mx.random.key(4))
+    got = [np.array(rope(x, offset)), np.array(rope(x, offset, rope.turns(offset, n)))]
+    turning = int(part * size / 2)
+    period = (theta ** (2 * np.arange(turning) / size)).astype(np.float32)
+    angle = np.arange(offset, offset + n, dtype=np.float32)[:, None] * (1 / period)  # transformers'
+    angle = np.pad(angle.astype(float), [(0, 0), (0, size // 2 - turning)])
+    first, second = np.split(np.array(x), 2, axis=-1)
+    cos, sin = np.cos(angle), np.sin(angle)
+    expected = np.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
+    for each in got:
+        assert np.abs(each - expected).max() < 2e-6 * np.abs(expected).max()
