@@ -432,9 +432,9 @@ class AttentionData:
         keys = slice(*key_range(query.start, query.stop, part.window, blocks))
         load_q, load_k, normaliser = self.loaders(part, h, query, keys)
         out = np.zeros(self.n, np.float32)
-        out[keys] = tiles.weights(
-            load_q(query), load_k(keys), normaliser[query], query, keys, part.window, blocks
-        )[0]
+        out[keys] = tiles.row_weights(
+            load_q, load_k, normaliser, query.start, keys, part.window, blocks
+        )
         return out
 
     def find(

@@ -15,6 +15,7 @@ from .visibility import key_range, visible
 
 #: Weights held at once: 2 MB of them stay in a core's cache from the product to the pooling.
 STRIP = 1 << 19
+ROWS = 512  # queries of a strip at most: as float32 they should stay in the cache too
 STATISTICS = ("mass", "mean", "max")
 
 
@@ -51,7 +52,9 @@ class Tile:
 def as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
     """Decode retained values; bfloat16 is stored as its 16 bits."""
     if dtype == "bfloat16":
-        return (array.astype(np.uint32) << 16).view(np.float32)
+        bits = array.astype(np.uint32)
+        bits <<= 16  # in place: a second array as large costs more than the shift
+        return bits.view(np.float32)
     return np.asarray(array, np.float32)
 
 
@@ -114,6 +117,22 @@ def weights(q, k, normaliser, queries: slice, keys: slice, window=None, blocks=N
     return np.exp(scores, out=scores)
 
 
+def row_weights(load_q, load_k, normaliser, query: int, keys: slice, window=None, blocks=None):
+    """One query's weights over ``keys``: (c,) float32. Loaders as in :func:`pooled_weights`.
+
+    A few keys at a time: all keys of 128K tokens as float32 are 270 MB, which take longer to write
+    and read again than to multiply; and threads, which BLAS starts for more, wait for each other.
+    """
+    row, out = slice(query, query + 1), np.empty(keys.stop - keys.start, np.float32)
+    q = load_q(row)
+    step = max(1, STRIP // (2 * q.shape[-1]))
+    for start in range(keys.start, keys.stop, step):
+        part = slice(start, min(start + step, keys.stop))
+        w = weights(q, load_k(part), normaliser[row], row, part, window, blocks)
+        out[part.start - keys.start : part.stop - keys.start] = w[0]
+    return out
+
+
 def pooled_weights(
     load_q, load_k, normaliser, query_edges, key_edges, window=None, blocks=None, *, maximum=False
 ) -> np.ndarray:
@@ -126,7 +145,7 @@ def pooled_weights(
     out = np.zeros((len(query_edges) - 1, len(key_edges) - 1), np.float32)
     keys = slice(int(key_edges[0]), int(key_edges[-1]))
     at, end = int(query_edges[0]), int(query_edges[-1])
-    rows = max(1, STRIP // (keys.stop - keys.start))
+    rows = min(max(1, STRIP // (keys.stop - keys.start)), ROWS)
     if window is not None:
         rows = min(max(rows, 64), max(window, 64))
     while at < end:

@@ -215,9 +215,10 @@ def small_png(image, limit: int = PICTURE_BYTES) -> bytes:
     from PIL import Image
 
     image = image.convert("RGB")
-    # Choosing 128 colours takes a tenth of a second a megapixel: a ninth of the pixels has them too.
+    # Chosen from a ninth of the pixels, 50 times as quickly as Pillow's usual choice from all; and
+    # an octree keeps colours that are rare, such as the mark on one word.
     few = image.resize([-(-side // 3) for side in image.size], Image.Resampling.NEAREST)
-    colours = few.quantize(128)
+    colours = few.quantize(128, method=Image.Quantize.FASTOCTREE)
     while True:
         out = io.BytesIO()
         image.quantize(palette=colours, dither=Image.Dither.NONE).save(out, format="PNG")

@@ -1,5 +1,7 @@
 """Selection, tokens and roles, visibility, and maps that change their resolution."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from gemma4_mlx.tracing import (
     Tokens,
     Trace,
     TracePlan,
+    tiles,
 )
 from gemma4_mlx.tracing.buffers import TokenBuffer
 from gemma4_mlx.tracing.lens import LensData
@@ -192,3 +195,29 @@ def test_every_plan_is_a_public_name():
 def test_wrong_arguments_say_so(make, words):
     with pytest.raises(Gemma4Error, match=words):
         make()
+
+
+@pytest.mark.parametrize("window", [None, 700])
+def test_a_row_and_a_column_of_many_tokens_take_little_memory(window):
+    """Neither asks for every key, or every query, as float32 at once: 16 MB here."""
+    n, D, query, key = 1 << 15, 128, 30_001, 29_500
+    rng = np.random.default_rng(0)
+    kept = [(rng.normal(size=(n, D)) / 4).astype(np.float16) for _ in range(2)]
+    normaliser = np.full(n, 3, np.float32)
+    load = [lambda rows, each=each: each[rows].astype(np.float32) for each in kept]
+
+    tracemalloc.start()
+    row = tiles.row_weights(*load, normaliser, query, slice(0, n), window)
+    edges = [np.arange(n + 1), np.array([key, key + 1])]
+    column = tiles.pooled_weights(*load, normaliser, *edges, window)[:, 0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6
+
+    q, k = (each.astype(np.float32) for each in kept)
+    seen = slice(0 if window is None else query - window + 1, query + 1)
+    assert np.allclose(row[seen], np.exp(k[seen] @ q[query] - 3), rtol=1e-4)
+    assert not row[: seen.start].any() and not row[seen.stop :].any()
+    seen = slice(key, n if window is None else key + window)
+    assert np.allclose(column[seen], np.exp(q[seen] @ k[key] - 3), rtol=1e-4)
+    assert not column[: seen.start].any() and not column[seen.stop :].any()
