@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "browser"))
+sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("browser", "")]
 
 import numpy as np
 

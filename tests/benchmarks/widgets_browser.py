@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "browser"))
+sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("browser", "")]
 
 from browser_load import Load, page_memory
 
