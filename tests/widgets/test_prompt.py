@@ -14,7 +14,7 @@ from PIL import Image
 from waiting import PATIENCE, until
 
 import gemma4_mlx as g4
-from gemma4_mlx.chat import Message, Text, ToolCall, ToolResult
+from gemma4_mlx.chat import Message, Text, TextDelta, ToolCall, ToolResult
 from gemma4_mlx.errors import ChatError
 from gemma4_mlx.generation import SamplingOptions
 from gemma4_mlx.widgets import Prompt
@@ -71,7 +71,17 @@ def text_of(turn):
     return "".join(p["text"] for p in turn["parts"] if p["kind"] == "text")
 
 
-def test_a_turn_streams_and_ends_as_the_chat_has_it(prompt):
+def test_a_turn_streams_and_ends_as_the_chat_has_it(prompt, monkeypatch):
+    run_stream = prompt.chat.run_stream
+
+    def until_told(*given, **how):
+        """The answer goes on when some of it has been told, however late that is."""
+        for event in run_stream(*given, **how):
+            yield event
+            if isinstance(event, TextDelta):
+                until(lambda: any(i["kind"] == "delta" for m in prompt.told for i in m["push"]))
+
+    monkeypatch.setattr(prompt.chat, "run_stream", until_told)
     say(prompt, "Hello")
     assert [t["role"] for t in prompt.turns] == ["user", "assistant"] and not prompt.busy
     assert text_of(prompt.turns[0]) == "Hello"
