@@ -223,7 +223,7 @@ class Notebook:
         prompt = self.cell(index).locator(".jp-InputPrompt")
         before = prompt.inner_text()
         for i in range(20 * PATIENCE):  # until it was taken: "[*]:" or a new number
-            if i % 100 == 0:  # keys pressed while a kernel is still connecting are lost
+            if i % 600 == 0:  # keys pressed while a kernel is still connecting are lost
                 self.cell(index).locator(".jp-InputArea-editor").click()
                 self.page.keyboard.press("Control+Enter")
             self.page.wait_for_timeout(50)
