@@ -48,8 +48,8 @@ def _everything(config) -> bool:
     less = ("keyword", "lf", "stepwise", "usepdb", "trace", "collectonly", "deselect")
     if any(config.getoption(name, None) for name in less) or config.option.capture == "no":
         return False
-    named = config.args_source is not config.ArgsSource.TESTPATHS
-    return not named and config.option.markexpr == "not slow and not notebook"
+    marked = any(given.startswith("-m") for given in config.invocation_params.args)
+    return config.args_source is config.ArgsSource.TESTPATHS and not marked
 
 
 @pytest.hookimpl(optionalhook=True)
