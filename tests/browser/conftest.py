@@ -107,7 +107,7 @@ class Lab:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
         for _ in range(4 * PATIENCE):
             with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{self.address}/api?token={self.token}", timeout=1)
+                urllib.request.urlopen(f"{self.address}/api?token={self.token}", timeout=30)
                 return
             time.sleep(0.25)
         pytest.fail(f"{self.module} did not start:\n{self.log.read_text()[-2000:]}")

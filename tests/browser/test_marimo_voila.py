@@ -54,7 +54,7 @@ def served(*command, folder):
     try:
         for _ in range(4 * PATIENCE):
             with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/static/", timeout=2)
+                urllib.request.urlopen(f"{address}/static/", timeout=30)
                 break
             if Path(log.name).read_text().count(str(port)):  # it answers, with an error
                 time.sleep(1)

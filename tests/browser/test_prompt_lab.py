@@ -23,7 +23,7 @@ prompt = g4.widgets.Prompt(g4.Chat(model, options=endless))
 prompt
 """
 AGAIN = "second = g4.widgets.Prompt(model, options={'max_tokens': 40}); second"
-BUSY = "import time; time.sleep(3600)"  # ends by an interrupt
+BUSY = "import time; print('at work', flush=True); time.sleep(3600)"  # ends by an interrupt
 MEDIA = """
 said = second.chat.messages[0].parts
 print([(p.kind, p.name, len(p.source)) for p in said if hasattr(p, "kind")])
@@ -98,6 +98,8 @@ def test_an_answer_outlives_another_cell_and_an_interrupt(prompt, lab_notebook):
     send(prompt, "go on")
     prompt.get_by_role("button", name="Stop").wait_for()
     lab_notebook.run(3)
+    at_work = lab_notebook.cell(3).locator(".jp-OutputArea-output", has_text="at work")
+    at_work.wait_for()  # an interrupt before that would be lost
     longer = "(n) => [...document.querySelectorAll('.g4-from-assistant .g4-body')].at(-1)"
     longer += ".textContent.length > n"
     page.wait_for_function(longer, arg=len(answer(prompt).inner_text()) + 20)

@@ -379,7 +379,6 @@ def test_several_experts_are_changed_at_once(page, big, accessible):
 def test_what_cannot_be_tried_is_said_instead_of_offered(page, big):
     """Without a model there is a sentence and no switch; a snapshot holds what was tried."""
     big.selection.update(token=30, layer=6, expert=40)
-    page.set_default_timeout(20_000)
     widget = Routing(big)
     ready(WidgetPage(page, widget))
     root = page.locator(".g4-routing")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from waiting import PATIENCE
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import TraceError
@@ -106,8 +107,8 @@ def test_in_a_browser(page, trace):
             tab.on("pageerror", lambda error: problems.append(str(error)))
             tab.on("console", lambda message: problems.append(message.text))
             tab.on("request", lambda request: asked.append(request.url))
+            tab.set_default_timeout(1000 * PATIENCE)
             tab.goto(page.as_uri())
-            tab.set_default_timeout(60_000)
             tab.wait_for_selector('.g4-attention[data-missing="0"][data-heads]')
             tab.locator(".g4-attention .g4-word[data-i='4']").click()
             tab.locator(".g4-routing .g4-word.g4-selected[data-i='4']").wait_for()
