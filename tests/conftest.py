@@ -11,11 +11,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import gemma4_mlx  # noqa: F401  (loads OpenBLAS before anything imports mlx.core)
 
 HERE = Path(__file__).parent
 pytest_plugins = ("as_gpu", "cores")
+
+# The same examples in every run, however long a busy machine takes for them. Others are tried by
+# ``--hypothesis-profile default``, and by ``python tests/fuzz``.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

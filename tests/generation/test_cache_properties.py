@@ -25,7 +25,7 @@ PROBE = 777
     max_examples=8,
     deadline=None,
     derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(lived=st.lists(steps, min_size=3, max_size=8))
 def test_any_life_equals_a_fresh_run(tiny, tmp_path, variant, lived):

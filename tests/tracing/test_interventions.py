@@ -221,7 +221,7 @@ router_changes = st.one_of(
     max_examples=30,
     deadline=None,
     derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(changes=st.lists(router_changes, min_size=1, max_size=4))
 def test_any_changes_to_a_router_leave_numbers_that_mean_what_they_say(model, ids, changes):
