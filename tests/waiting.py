@@ -9,7 +9,7 @@ import threading
 import time
 
 #: Seconds after which something that should have happened is taken to hang.
-PATIENCE = 300
+PATIENCE = 600
 
 
 def until(condition, what: str = "the condition") -> None:
