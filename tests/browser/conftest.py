@@ -23,6 +23,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))  # for scripts that use this file without pytest
 from waiting import PATIENCE
 
 HERE = Path(__file__).parent

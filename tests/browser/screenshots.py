@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import numpy as np  # noqa: E402
 from conftest import Lab, _opener  # noqa: E402
 from PIL import Image, ImageChops  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
@@ -96,13 +97,32 @@ def ready(name, root):
             return
 
 
-def palette(picture):
-    """The 256 commonest colours: plenty for flat surfaces, and a third of the bytes. Pillow's own
-    choice gives one colour to swatches that are to be told apart."""
-    colors = sorted(picture.getcolors(picture.width * picture.height), reverse=True)[:256]
-    table = Image.new("P", (1, 1))
-    table.putpalette([v for _, color in colors for v in color])
-    return table
+def few_colors(picture):
+    """The picture in 256 colours, a third of the bytes: those of the largest flat surfaces, so
+    that the hues of swatches stay, and others as near as can be to every colour that is left."""
+    pixels = np.asarray(picture)
+    flat = np.ones(pixels.shape[:2], bool)  # where a square of six pixels begins
+    for d in range(1, 6):
+        flat[:-d] &= (pixels[:-d] == pixels[d:]).all(axis=2)
+        flat[:, :-d] &= (pixels[:, :-d] == pixels[:, d:]).all(axis=2)
+    surfaces, sizes = np.unique(pixels[flat], axis=0, return_counts=True)
+    surfaces = surfaces[np.argsort(-sizes)][:160].astype(np.int16)
+    colors, which = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    colors = colors.astype(np.int16)
+    common = colors[np.argsort(-np.bincount(which.ravel()))]
+    for distance in range(256):  # by channel, from any colour to the nearest of those picked
+        left, picked = common, list(surfaces)
+        for color in surfaces:
+            left = left[np.abs(left - color).max(axis=1) > distance]
+        while len(left) and len(picked) <= 256:
+            picked.append(left[0])
+            left = left[np.abs(left - left[0]).max(axis=1) > distance]
+        if len(picked) <= 256:
+            break
+    nearest = [np.abs(np.array(picked) - color).max(axis=1).argmin() for color in colors]
+    out = Image.fromarray(np.uint8(nearest)[which.ravel()].reshape(pixels.shape[:2]), "P")
+    out.putpalette(np.array(picked, np.uint8).tobytes())
+    return out
 
 
 def save(root, target, height):
@@ -115,7 +135,7 @@ def save(root, target, height):
     picture = picture.crop(ImageChops.difference(picture, blank).getbbox())
     if height is not None:
         picture = picture.crop((0, 0, picture.width, min(picture.height, int(height * SCALE))))
-    picture = picture.quantize(palette=palette(picture), dither=Image.Dither.NONE)
+    picture = few_colors(picture)
     picture.save(target, optimize=True)
     print(f"{target.name}: {picture.width} x {picture.height}, {target.stat().st_size:,} B")
 

@@ -25,6 +25,11 @@ def test_all_five_are_alive(notebook7, page):
     page.locator('.g4-attention[data-missing="0"]').wait_for()
     page.locator(".g4-attention .g4-headmap").click(position={"x": 90, "y": 82})  # the second row
     page.locator(".g4-attention .g4-mapbox h4", has_text="Layer 1, head 0").wait_for()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    page.locator(".g4-attention .g4-headmap").focus()  # by keyboard as in JupyterLab
+    for key in ("ArrowDown", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    page.locator(".g4-attention .g4-mapbox h4", has_text="Layer 2, head 1").wait_for()
     page.locator(".g4-routing .g4-word").first.wait_for()
     page.locator(".g4-anatomy svg").first.wait_for()
     page.locator(".g4-fit .g4-verdict strong").wait_for()
