@@ -264,6 +264,16 @@ def test_the_alternatives_are_whole_wherever_their_token_is_and_stay_while_the_p
     assert not choices.is_visible()
 
 
+def test_a_conversation_that_is_refused_says_why(front, tmp_path):
+    said = "notes.json holds no conversation. The conversation shown here stays."
+    f = front(turn("0", "user", "hi"), answers={"load": {"error": f"ChatError: {said}"}})
+    (tmp_path / "notes.json").write_text("[1]")
+    f.root.locator(".g4-head input[type=file]").set_input_files(tmp_path / "notes.json")
+    f.root.locator(".g4-hint", has_text=said).wait_for()
+    f.page.wait_for_timeout(300)
+    assert f.root.locator(".g4-hint").is_visible(), "until something else is asked"
+
+
 def test_the_token_view_ends_with_its_conversation(front):
     f = long_answer(front, conversation=1)
     f.set(conversation=2, turns=[])

@@ -51,8 +51,13 @@ def test_attention_fetches_tiles_and_rows(lab_views, picture):
     assert attention.locator(".g4-thumb").count() == 24
     attention.locator(".g4-headpanel").get_by_role("button", name="Map").click()
     attention.locator(".g4-headmap").focus()
-    for key in (*["PageDown"] * 2, "ArrowUp", "Home", "Enter"):
+    for key in (*["PageDown"] * 2, "ArrowUp", "Home"):
         page.keyboard.press(key)
+    names = attention.locator(".g4-headtip dt")
+    names.first.wait_for()
+    heights = names.evaluate_all("(all) => all.map((n) => n.clientHeight)")
+    assert max(heights) < 30, "a name stands on one line, whatever JupyterLab does with lists"
+    page.keyboard.press("Enter")
     attention.locator(".g4-mapbox h4", has_text="Layer 6, head 0").wait_for()
     attention.locator(".g4-shared", has_text="keys and values of layer 4").wait_for()
     attention.get_by_label("Find text in the trace").fill("471")

@@ -28,13 +28,14 @@ function render({ model, el }) {
       hint.hidden = false;
     }, 3000);
     try {
-      return await ask(type, args, options);
+      const answer = await ask(type, args, options);
+      hint.hidden = true;
+      return answer;
     } catch (error) {
       problem(error.message);
       return null;
     } finally {
       clearTimeout(slow);
-      hint.hidden = true;
     }
   }
   function problem(text) {
