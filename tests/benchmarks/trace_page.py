@@ -21,7 +21,8 @@ import tracemalloc
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("browser", "")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "browser"))
 
 DRAWN = """
 const attention = document.querySelector(".g4-attention"), routing = document.querySelector(".g4-routing");

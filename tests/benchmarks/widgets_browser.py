@@ -24,7 +24,8 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("browser", "")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "browser"))
 
 from browser_load import Load, page_memory
 
