@@ -20,7 +20,7 @@ MAKERS = {
     "chat": talk.chat, "count": talk.count, "sentence": talk.sentence, "sums": talk.sums,
     "drill": talk.drill, "chain": talk.chain, "two_step": talk.two_step, "code": talk.code,
     "needle": recall.needle, "tools": tools.tools, "toolbox": tools.toolbox,
-    "considered": tools.considered,
+    "considered": tools.considered, "worded": tools.worded, "unneeded": tools.unneeded,
     "scene": pictures.scene, "grid": pictures.grid, "quiz": pictures.quiz,
     "digit": pictures.digit, "tones": sounds.tones, "speech": sounds.speech,
 }  # fmt: skip
@@ -148,7 +148,8 @@ class Encoder:
                 looks += [(PICTURE, row, seen) for row in range(start - 1, len(ids) - 3)]
         for part, to, source, begin, n in sample.copies:
             for a, b, position in spots[part]:
-                if to <= a and b <= to + n:
+                a, b = max(a, to), min(b, to + n)  # a word's token begins with its space
+                if a < b:
                     shift = begin - to
                     seen = [p for c, d, p in spots[source] if c < b + shift and d > a + shift]
                     looks.append((COPY, position - 1, seen))

@@ -72,10 +72,10 @@ def declaration(tool: dict) -> str:
         for name, (kind, text) in sorted(tool["parameters"].items())
     )
     required = ",".join(quote(name) for name in tool["parameters"])
+    taken = f"properties:{{{properties}}},required:[{required}]," if properties else ""
     return (
         f"<|tool>declaration:{tool['name']}{{description:{quote(tool['description'])},"
-        f"parameters:{{properties:{{{properties}}},required:[{required}],"
-        f"type:{quote('OBJECT')}}}}}<tool|>"
+        f"parameters:{{{taken}type:{quote('OBJECT')}}}}}<tool|>"
     )
 
 

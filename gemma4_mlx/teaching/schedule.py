@@ -18,7 +18,9 @@
    encouraged less to follow the domains. All four begin by giving experts that have no tokens
    some (reference.Routing.revive);
 10. *consider*: with thinking on, a tool's result is thought about, and the thought is closed
-   before the answer. It begins from the weights as they are exported, with a new optimizer.
+   before the answer; tools fail or answer in words of their own, and some are not needed. It
+   begins from the weights as they are exported, with a new optimizer;
+11. *steady*: look-ups in longer texts again, which that has left behind.
 """
 
 from dataclasses import dataclass
@@ -58,12 +60,20 @@ REST = {
 SETTLE = {**REST, "tools": 0.22, "two_step": 0.11}
 COPY = {**SETTLE, "tools": 0.25, "tones": 0.03, "needle:2600": 0.015, "needle:5000": 0.03}
 KEEP = {**COPY, "tools": 0.28, "tones": 0.04}
-CONSIDER = {**KEEP, "tools": 0.2, "considered": 0.18}
+CONSIDER = {
+    **KEEP, "tools": 0.2, "considered": 0.22, "worded": 0.11, "unneeded": 0.06,
+    "two_step": 0.13, "needle:700": 0.02, "needle:1300": 0.02, "tones": 0.08, "chat": 0.07,
+}  # fmt: skip
+STEADY = {
+    **CONSIDER, "considered": 0.18, "needle": 0.06, "needle:700": 0.06, "needle:1300": 0.1,
+    "needle:2600": 0.03,
+}  # fmt: skip
 
 # Mean tokens of a sample: the mixes above are shares of tokens, not of samples.
 LENGTH = {
     "needle": 205, "needle:700": 720, "needle:1300": 1330, "needle:2600": 2640,
     "needle:5000": 5050, "tools": 198, "toolbox": 350, "considered": 223,
+    "worded": 191, "unneeded": 166,
     "scene": 118, "grid": 141, "quiz": 240, "digit": 89,
     "tones": 58, "speech": 52, "sums": 67, "drill": 106, "chain": 88, "two_step": 43,
     "code": 50, "count": 36, "sentence": 53, "chat": 69, "pairs": 43, "repeat": 34,
@@ -99,10 +109,12 @@ STAGES = [
     Stage("settle", 260, (0.06, 0.003), SETTLE, 0.06, 0.08, looking=0.1, frozen=True, revived=True),
     Stage("copy", 500, (0.14, 0.007), COPY, 0.06, 0.03, looking=0.15, frozen=True, revived=True),
     Stage("keep", 600, (0.12, 0.006), KEEP, 0.06, 0.02, looking=0.15, frozen=True, revived=True),
-    Stage("consider", 300, (0.08, 0.004), CONSIDER, 0.06, 0.02, looking=0.15, frozen=True,
+    Stage("consider", 700, (0.1, 0.004), CONSIDER, 0.06, 0.02, looking=0.15, frozen=True,
           revived=True, fresh=True),
+    Stage("steady", 140, (0.04, 0.002), STEADY, 0.06, 0.02, looking=0.15, frozen=True),
 ]  # fmt: skip
 STEPS = sum(stage.steps for stage in STAGES)
+FRESH = next(stage for stage in STAGES if stage.fresh)  # where a checkpoint can be followed
 WARM = 60  # steps
 
 

@@ -52,6 +52,16 @@ def after_thought(sample: Sample, text: str) -> bool:
     return bool(closed) and answer == sample.answer.rpartition("<channel|>")[-1]
 
 
+def after_any_thought(sample: Sample, text: str) -> bool:
+    """The answer is the right one; where a thought was open, it is closed."""
+    return after_thought(sample, text) if "<channel|>" in sample.answer else exact(sample, text)
+
+
+def uncalled(sample: Sample, text: str) -> bool:
+    """No tool is called: none is needed."""
+    return "<|tool_call>" not in text
+
+
 def first_part(sample: Sample) -> Sample:
     """A tool sample cut after its call, so that the call is what is asked."""
     end = next(i for i, (_, learn) in enumerate(sample.parts) if learn)
@@ -93,6 +103,8 @@ SKILLS = [
     Skill("tool call", "tools", 0.90, call=True),
     Skill("tool answer", "tools", 0.90),
     Skill("tool answer, thinking", "considered", 0.90, after_thought),
+    Skill("tool's own words or error", "worded", None, after_any_thought),
+    Skill("no tool needed", "unneeded", None, uncalled),
     *(  # one question: an earlier answer would give the later one away
         Skill(
             f"picture {name}",

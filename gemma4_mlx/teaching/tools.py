@@ -2,7 +2,8 @@
 
 import re
 
-from .render import Sample, call, conversation, response
+from .render import Sample, call, conversation, declaration, response
+from .talk import chat, sums, two_step
 from .words import ADJECTIVES, CITIES, NOUNS, PEOPLE, SYLLABLES, TOOL_VERBS
 
 _WEATHER = ["sunny", "cloudy", "rainy", "windy", "snowy", "stormy"]
@@ -253,6 +254,19 @@ def _copies(parts, drawn) -> list[tuple[int, int, int, int, int]]:
     return found
 
 
+def _retold(parts, result) -> list[tuple[int, int, int, int, int]]:
+    """Where the values of the last result stand in the thought and in the answer behind it."""
+    part = len(parts) - 1
+    told, said = parts[part - 1][0], parts[part][0]
+    found = []
+    for key, value in (result if isinstance(result, dict) else {"value": result}).items():
+        value = str(value)
+        where = told.index(value, re.search(rf"[{{,]{key}:", told).end())
+        for again in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", said):
+            found.append((part, again.start(), part - 1, where, len(value)))
+    return found
+
+
 def tools(rng, count=None) -> Sample:
     """One to three tools declared; one is called; its result is told."""
     count = int(rng.choice([1, 2, 2, 3])) if count is None else count
@@ -318,4 +332,78 @@ def considered(rng) -> Sample:
         turns.append((request, spoken))
     system = rng.choice(["", "", "You are a helpful assistant."])
     parts = conversation(turns, system, declared, thinking=True, learn_from=len(turns) - 1)
-    return Sample("tools", "considered", keys, parts, copies=_copies(parts, drawn))
+    copies = _copies(parts, drawn) + _retold(parts, drawn[-1][3])
+    return Sample("tools", "considered", keys, parts, copies=copies)
+
+
+_SMALL = "the a is not no and in of for at after did has this call user degrees".split()
+_BARE = {
+    "now": ("The time.", "What time is it?"),
+    "get_time": ("Get the time.", "What time is it?"),
+    "get_date": ("Get the date of today.", "What is the date?"),
+    "get_news": ("Get the news.", "What is in the news?"),
+    "roll_dice": ("Roll a die.", "Roll a die."),
+    "ping": ("Ask whether the server is there.", "Is the server there?"),
+}
+_ERRORS = ["RuntimeError", "ValueError", "KeyError", "TimeoutError", "OSError"]
+
+
+def _phrase(rng) -> str:
+    """Some words in no order that means anything, a number and an invented one among them."""
+    words = [
+        rng.choice(_SMALL) if rng.random() < 0.4 else rng.choice([*NOUNS, *ADJECTIVES])
+        for _ in range(int(rng.integers(2, 7)))
+    ]
+    for other in (str(_number(rng, 100)), invented_word(rng)):
+        if rng.random() < 0.4:
+            words[int(rng.integers(len(words)))] = other
+    return " ".join(words)
+
+
+def _bare(rng):
+    """A tool without parameters: (tool, request, arguments)."""
+    if rng.random() < 0.6:
+        name = str(rng.choice(list(_BARE)))
+        about, request = _BARE[name]
+    else:
+        verb, noun = rng.choice(TOOL_VERBS), rng.choice(NOUNS)
+        name, about = f"{verb}_{noun}", f"{str(verb).capitalize()} the {noun}."
+        request = rng.choice([about, f"Please {verb} the {noun}.", f"Use {name}."])
+    return {"name": name, "description": about, "parameters": {}}, str(request), {}
+
+
+def worded(rng) -> Sample:
+    """A tool answers in words of its own, or fails, and is told as it is. Some take nothing."""
+    tool, request, arguments, *_ = drawn = list(_bare(rng) if rng.random() < 0.25 else _draw(rng))
+    declared = [tool]
+    if rng.random() < 0.5 and (other := _draw(rng)[0])["name"] != tool["name"]:
+        declared.append(other)
+    declared = [declared[i] for i in rng.permutation(len(declared))]
+    said = _phrase(rng)
+    if rng.random() < 0.5:
+        if rng.random() < 0.6:
+            said = f"{rng.choice(_ERRORS)}: {said}"
+        result, answer = {"error": said}, f"It failed: {said}."
+    else:
+        result, answer = said, f"It says: {said}."
+    drawn[3:] = [result, answer]
+    thinking = bool(rng.random() < 0.5)
+    wanted, spoken = _spoken(tool, arguments, result, answer, thinking)
+    parts = conversation([(request, spoken)], "", declared, thinking)
+    copies = _copies(parts, [drawn]) + _retold(parts, result)
+    key = f"tool {wanted}" if arguments else f"tool {wanted} {said}"
+    return Sample("tools", "worded", [key], parts, copies=copies)
+
+
+def unneeded(rng) -> Sample:
+    """Tools are declared, and what is asked needs none."""
+    sample = [chat, sums, two_step][int(rng.integers(3))](rng)
+    declared = {t["name"]: t for t in (_draw(rng)[0] for _ in range(int(rng.integers(1, 4))))}
+    declared.pop("calculate", None)
+    said = "".join(map(declaration, declared.values()))
+    (head, _), *rest = sample.parts
+    if "<|turn>system" not in head:
+        think = "<|think|>\n" if rng.random() < 0.3 else ""
+        head += f"<|turn>system\n{think}<turn|>\n"
+    head = head.replace("<turn|>", f"{said}<turn|>")
+    return Sample("tools", "unneeded", sample.keys, [(head, False), *rest], check=sample.check)

@@ -2,12 +2,12 @@
 
     python -m gemma4_mlx.teaching.train --work build/teaching        # the whole thing
     python -m gemma4_mlx.teaching.train --steps 200 --smoke          # a short check
-    python -m gemma4_mlx.teaching.train --after FOLDER               # the last stage alone
+    python -m gemma4_mlx.teaching.train --after FOLDER               # the last two stages alone
 
-The last stage begins from the weights as they are exported, so that it can also follow an earlier
-run of the stages before it. Seeded; killed at any time it goes on from its last checkpoint in the
-work folder when started again. Every step's samples depend on the seed and the step's number
-alone. The result is an ordinary Gemma 4 checkpoint folder (export.py).
+The last stage but one begins from the weights as they are exported, so that it and the last can
+also follow an earlier run of the stages before them. Seeded; killed at any time it goes on from
+its last checkpoint in the work folder when started again. Every step's samples depend on the seed
+and the step's number alone. The result is an ordinary Gemma 4 checkpoint folder (export.py).
 """
 
 import argparse
@@ -200,7 +200,7 @@ class Trainer:
         self.routing.load = None
 
     def begin_after(self, folder: Path) -> None:
-        """Take the weights of a checkpoint whose training ended where the last stage begins."""
+        """Take the weights of a checkpoint whose training ended where the fresh stage begins."""
         from safetensors.torch import load_file
 
         missing, unknown = self.model.load_state_dict(
@@ -208,7 +208,7 @@ class Trainer:
         )
         if unknown or set(missing) - {"lm_head.weight"}:  # tied to the embedding
             raise SystemExit(f"{folder} is no teaching model: {[*missing, *unknown]}")
-        self.step = schedule.first_step(schedule.STAGES[-1])
+        self.step = schedule.first_step(schedule.FRESH)
 
     def export(self, folder: Path) -> None:
         size = export.export(self.model, self.stream.encode.tokenizer, folder)
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=schedule.STEPS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
-    parser.add_argument("--after", type=Path, help="the last stage alone, from this checkpoint")
+    parser.add_argument("--after", type=Path, help="the last two stages, from this checkpoint")
     parser.add_argument("--smoke", action="store_true", help="text only, and write nothing")
     arguments = parser.parse_args()
     if arguments.threads:

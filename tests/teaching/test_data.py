@@ -22,7 +22,15 @@ from gemma4_mlx.teaching import (
 )
 
 TEXT = ["chat", "count", "sentence", "sums", "two_step", "code", "needle", "tools", "considered"]
-PRACTICE = ["drill", "chain", "toolbox", "grid", "quiz"]  # asked in training alone
+PRACTICE = [
+    "drill",
+    "chain",
+    "toolbox",
+    "worded",
+    "unneeded",
+    "grid",
+    "quiz",
+]  # asked in training alone
 
 
 @pytest.mark.parametrize("name", TEXT + PRACTICE)
@@ -78,6 +86,33 @@ def test_training_text_is_what_the_chat_template_renders():
         assert rendered(messages, thinking=thinking).text == mine
 
 
+def test_declared_tools_are_what_the_chat_template_renders():
+    """With parameters and without, also where they are declared in vain."""
+    from gemma4_mlx.processing.template import render as rendered
+
+    take = {"properties": {"name": {"description": "Who", "type": "string"}}, "required": ["name"]}
+    tools = [
+        {"name": "now", "description": "The time.", "parameters": {"type": "object"}},
+        {"name": "age", "description": "How old.", "parameters": {**take, "type": "object"}},
+    ]
+    mine = [
+        {"name": "now", "description": "The time.", "parameters": {}},
+        {"name": "age", "description": "How old.", "parameters": {"name": ("STRING", "Who")}},
+    ]
+    head = rendered(
+        [{"role": "user", "content": "Hi"}], [{"type": "function", "function": t} for t in tools]
+    ).text.partition("<|turn>user")[0]
+    assert head == render.conversation([("Hi", "Hello!")], tools=mine)[0][0]
+    rng, heads = np.random.default_rng(0), set()
+    for _ in range(60):
+        head = data.make("unneeded", rng).parts[0][0]
+        assert re.fullmatch(
+            r"<bos><\|turn>system\n(<\|think\|>\n)?[^<]*(<\|tool>.*<tool\|>)?<turn\|>\n", head
+        )
+        heads.add("<|think|>" in head)
+    assert heads == {True, False}
+
+
 def test_a_tool_loop_in_the_chat_format():
     tool = {"name": "get_age", "description": "How old.", "parameters": {"name": ("STRING", "Who")}}
     call = render.call("get_age", {"name": "Ada"})
@@ -97,36 +132,39 @@ def test_a_tool_loop_in_the_chat_format():
     )  # fmt: skip
 
 
-def test_a_considered_result_is_what_the_chat_template_renders():
+@pytest.mark.parametrize("name, lengths", [("considered", {1, 2}), ("worded", {1})])
+def test_a_result_is_what_the_chat_template_renders(name, lengths):
     """Thoughts of the last turn alone, and one that the template opens behind the result."""
     from gemma4_mlx.processing.template import render as rendered
 
     rng, turns = np.random.default_rng(3), set()
     for _ in range(30):
-        parts = [text for text, _ in data.make("considered", rng).parts]
+        parts = [text for text, _ in data.make(name, rng).parts]
         text = "".join(parts)
+        thinking = "<|think|>" in text
         messages, found = [], re.findall(
             r"user\n(.*?)<turn\|>\n<\|turn>model\n<\|tool_call>call:(\w+)(\{.*?\})<tool_call\|>"
             r"<\|tool_response>response:\w+(\{.*?\})<tool_response\|>(?:(<)\|channel|(.*?)<turn)",
             text,
         )  # fmt: skip
-        for asked, name, arguments, result, _, answer in found:
+        for asked, tool, arguments, result, _, answer in found:
             arguments, result = (read_call(spell(f"f{t}"))[1] for t in (arguments, result))
-            call = {"function": {"name": name, "arguments": arguments}}
+            call = {"function": {"name": tool, "arguments": arguments}}
             messages += [
                 {"role": "user", "content": asked},
                 {"role": "assistant", "tool_calls": [call],
-                 "tool_responses": [{"name": name, "response": result}]},
+                 "tool_responses": [{"name": tool, "response": result}]},
             ]  # fmt: skip
-            messages += [{"role": "assistant", "content": answer}] if answer else []
-        prompt = rendered(messages, thinking=True).text
+            messages += [{"role": "assistant", "content": answer}]
+        prompt = rendered(messages[:-1], thinking=thinking).text
         assert (
             text[: -len(parts[-1])].partition("<|turn>user")[2]
             == prompt.partition("<|turn>user")[2]
         )
-        assert re.fullmatch(r"The result is .+\.\n<channel\|>.+<turn\|>", parts[-1])
+        thought = r"The result is .+\.\n<channel\|>" if thinking else ""
+        assert re.fullmatch(thought + r"[^<]+<turn\|>", parts[-1])
         turns.add(len(found))
-    assert turns == {1, 2}
+    assert turns == lengths
 
 
 def spell(text):
@@ -251,8 +289,8 @@ def test_a_head_is_shown_the_thing_that_is_asked_for(name):
     assert len(right) > 10 and np.mean(right) > 0.95  # a thin thing may miss every centre
 
 
-@pytest.mark.parametrize("name", ["tools", "toolbox", "considered"])
-def test_a_head_is_shown_where_a_call_copies_from(name):
+@pytest.mark.parametrize("name", ["tools", "toolbox", "considered", "worded"])
+def test_a_head_is_shown_where_calls_and_thoughts_copy_from(name):
     """From before each token of a name, parameter or value: where the same text stands earlier."""
     encode = data.Encoder(tokenizer.load(CHECKPOINT))
     rng = np.random.default_rng(4)
@@ -265,11 +303,17 @@ def test_a_head_is_shown_where_a_call_copies_from(name):
                 encode.tokenizer.decode(ids[i].tolist()) for i in ([position + 1], seen)
             )
             assert why == data.COPY and encoded.learn[position + 1] and max(seen) <= position
-            assert written in there
+            assert written.strip() in there  # a word may begin with its space
             copied += written
         for argument in sample.check.get("arguments", ()):
             assert argument in copied
         assert sample.check.get("name", "") in copied
+        if name == "considered":  # the result, in the thought and in the answer behind it
+            thought, answer = sample.answer.split("<channel|>")
+            values = thought.removeprefix("The result is ").removesuffix(".\n").split(", ")
+            often = [1 + len(re.findall(rf"(?<!\w){v}(?!\w)", answer)) for v in values]
+            told = "".join(v * n for v, n in zip(values, often, strict=True))
+            assert copied.replace(" ", "").endswith(told.replace(" ", ""))
 
 
 def test_things_are_counted_one_by_one():
