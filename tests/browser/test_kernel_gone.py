@@ -91,8 +91,13 @@ def test_shut_down_and_reopened_in_jupyterlab(notebook, page, lab):
     asleep = page.locator(".g4-asleep")
     for sentence in asleep.all():
         assert not sentence.is_visible(), "a live widget needs no sentence"
-    opened.execute("docmanager:save")
-    until(lambda: page.wait_for_timeout(100) or len(pictures(lab.folder / opened.name)) == 2)
+
+    def saved():
+        opened.execute("docmanager:save")
+        page.wait_for_timeout(1000)
+        return len(pictures(lab.folder / opened.name)) == 2
+
+    until(saved)
     for picture in pictures(lab.folder / opened.name):
         assert len(picture) < 150_000
         image = Image.open(io.BytesIO(base64.b64decode(picture)))
