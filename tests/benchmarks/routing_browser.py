@@ -201,7 +201,7 @@ def browse(paths: list[tuple[str, Path, Path | None]]) -> None:
                 document = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
                 nbformat.write(document, lab.folder / f"{name}.ipynb")
                 page = browser.new_page(viewport={"width": 1280, "height": 720})
-                page.set_default_timeout(120_000)
+                page.set_default_timeout(400_000)  # a busy machine may be slow
                 notebook = Notebook(page, lab, f"{name}.ipynb")
                 notebook.open()
                 notebook.run(0)
