@@ -18,8 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 #: A function with one of these in it takes a way that depends on the device.
 DEVICE = re.compile(
-    r"default_device|on_cpu|\bfew\(|slow_exponential|settled\(|by_rows\(|reads_packed|"
-    r"few_spare_buffers|QuantizedSwitchLinear|new_thread_local_stream"
+    r"default_device|on_cpu|in_numpy|\bops\.|small\.few\(|strips_[cg]pu|new_thread_local_stream"
 )
 #: Where the tests are that run such functions.
 TESTS = ["tests/model", "tests/tracing", "tests/generation", "tests/checkpoints", "tests/verify"]

@@ -79,3 +79,16 @@ def test_a_trace_opens_without_mlx():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_the_models_files_are_a_macs():
+    """What other devices compute is behind ``model/ops.py``, which alone asks for the device."""
+    model = PACKAGE / "model"
+    for name in ("attention", "decoder", "moe", "layers", "vision", "audio"):
+        assert "cpu" not in (model / f"{name}.py").read_text(encoding="utf-8").lower(), name
+    asking = {
+        str(path.relative_to(model))
+        for path in model.rglob("*.py")
+        if "default_device" in path.read_text(encoding="utf-8")
+    }
+    assert asking == {"ops.py"}

@@ -10,11 +10,14 @@ from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from ..config import Gemma4Config
 from ..errors import CheckpointError
+from ..model import ops
 from ..model.gemma4 import Model
+from ..model.moe import QuantizedSwitchLinear
 from ..model.ranges import ranged
 from ..model.sizes import STEPS
 from .adapters import attach
@@ -25,7 +28,6 @@ from .inventory import tensors
 from .layout import Source
 from .packing import Packing, asked_for, choose
 from .plan import read_plan
-from .quantized import quantized_layer
 from .read import Loss, read_as_stored, read_quantized
 
 log = logging.getLogger(__name__)
@@ -94,7 +96,7 @@ def load(
         )
     new = {p: how for p, how in choose(tensors(config), packing).items() if p not in packings}
 
-    on_cpu = mx.default_device() == mx.cpu
+    on_cpu = ops.on_cpu()
     dtype_of = partial(_dtype_of, dtype=wanted_dtype)
     if wanted_dtype is None and on_cpu:
         dtype_of = _cpu_dtype_of
@@ -104,7 +106,7 @@ def load(
         # Other ecosystems mix types that MLX would have to widen again in every product.
         dtype_of = partial(_dtype_of, dtype=mx.bfloat16)
     model = Model(config)
-    _quantize_layers(model, packings | new, on_cpu)
+    _quantize_layers(model, packings | new)
     _hold_ranges(model, sources)
     model.load_weights(list(_read(sources, new, dtype_of)))
     mx.eval(model.parameters())  # what is left lazy could be computed on this thread alone
@@ -135,20 +137,29 @@ def _dtype_of(name: str, source: Source, dtype: mx.Dtype | None) -> mx.Dtype | N
 
 
 def _cpu_dtype_of(name: str, source: Source) -> mx.Dtype | None:
-    """float32, but for the scales of packed experts (see ``CPUQuantizedSwitchLinear``)."""
+    """float32, but for the scales of packed experts (see ``model/cpu/quantized.py``)."""
     packed = ".switch_glu." in name and name.endswith((".scales", ".biases"))
     rounded = isinstance(source.stored, Derived) and source.stored.rounded
     return None if packed and not rounded else mx.float32
 
 
-def _quantize_layers(model: Model, packings: dict[str, Packing], on_cpu: bool) -> None:
+def _quantize_layers(model: Model, packings: dict[str, Packing]) -> None:
     modules = dict(model.named_modules())
-    swapped = [
-        (path, quantized_layer(modules[path], packing, on_cpu))
-        for path, packing in packings.items()
-    ]
+    swapped = [(path, _quantized_layer(modules[path], how)) for path, how in packings.items()]
     if swapped:
         model.update_modules(tree_unflatten(swapped))
+
+
+def _quantized_layer(layer: nn.Module, packing: Packing) -> nn.Module:
+    """A quantized layer to take the place of ``layer`` and receive its packed weights."""
+    *experts, rows, width = layer.weight.shape
+    how = dict(group_size=packing.group_size, bits=packing.bits, mode=packing.mode)
+    if experts:
+        return QuantizedSwitchLinear(width, rows, *experts, **how)
+    linear, embedding = ops.packed_layers()
+    if isinstance(layer, nn.Embedding):
+        return embedding(rows, width, **how)
+    return linear(width, rows, bias="bias" in layer, **how)
 
 
 def _hold_ranges(model: Model, sources: dict[str, Source]) -> None:

@@ -169,7 +169,9 @@ def fit(
     def at(tokens: int) -> dict:
         return dict(
             cache=cache_bytes(text, tokens, item, kv_bits, group_size, chunk),
-            activations=activation_bytes(text, tokens, item, kv_bits, chunk),
+            activations=activation_bytes(
+                text, tokens, item, kv_bits, chunk, on_cpu=machine.backend == "cpu"
+            ),
         )
 
     def holds(tokens: int) -> bool:
@@ -278,13 +280,15 @@ def activation_bytes(
     itemsize: int,
     kv_bits: int | None = None,
     chunk: int = CHUNK,
+    on_cpu: bool = False,
 ) -> int:
     """Upper bound of what computing one chunk of a prompt needs beside weights and cache.
 
     The residual stream and its neighbours and the per-layer inputs; beside them, one after the
     other, attention (heads, one block of scores and what its softmax makes of it, one full
     layer's keys and values, copied when its buffer grows or unpacked when they are quantized) and
-    feed-forward (the widest MLP, the experts' rows); the logits of one position.
+    feed-forward (the widest MLP, the experts' rows); the logits of one position. ``on_cpu``: on
+    MLX's CPU backend float32's scores stay in the processor's cache.
 
     On the teaching model a whole generation needs 0.6 to 1 times what this and
     :func:`cache_bytes` allow.
@@ -296,10 +300,10 @@ def activation_bytes(
     heads = text.num_attention_heads * max(text.head_dim_of(i) for i in layers)
     full = [i for i in layers if text.is_full(i)]
     one_layer = max((_numbers(text, i) for i in full), default=0)
-    by_hand = itemsize == 4  # float32: the CPU backend
+    in_numpy = on_cpu and itemsize == 4  # as model/ops.py decides
     row = text.num_attention_heads * tokens * itemsize
-    rows = min(n, block_rows(tokens, row, by_hand))
-    scores = 3 * rows * tokens + 3 * row if by_hand else 2 * rows * row
+    rows = min(n, block_rows(tokens, row, in_numpy))
+    scores = 3 * rows * tokens + 3 * row if in_numpy else 2 * rows * row
     one_layer = one_layer * itemsize + (one_layer * kv_bits // 8 if kv_bits else 0)
     attention = n * 6 * heads * itemsize + tokens * one_layer + scores
 

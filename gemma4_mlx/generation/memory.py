@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten
 
 from ..checkpoints.planner import activation_bytes, cache_bytes
 from ..errors import ContextError
+from ..model.ops import on_cpu
 
 #: Left to the rest of the machine.
 RESERVE = 512 * 2**20
@@ -73,7 +74,7 @@ def _needed(model, cache, tokens: int, chunk: int, weights: int) -> Need:
     return Need(
         weights=weights,
         cache=max(0, kv + cache.snapshot_bytes_at(tokens) - cache.nbytes),
-        activations=activation_bytes(text, tokens, itemsize, cache.kv_bits, chunk),
+        activations=activation_bytes(text, tokens, itemsize, cache.kv_bits, chunk, on_cpu()),
     )
 
 

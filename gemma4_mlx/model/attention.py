@@ -13,20 +13,21 @@ What differs from the textbook, all after transformers' ``modeling_gemma4.py``:
   on sliding layers only, and still not further back than the window.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import TextConfig
-from .exponential import attention, slow_exponential
-from .layers import RMSNorm, RotaryEmbedding, rms_norm
-from .rows import settled
-from .sizes import block_rows
+from . import ops
+from .layers import RMSNorm, RotaryEmbedding
 from .taps import Tap
 
-#: From how many keys on the CPU backend's softmax for a single query is better done by hand.
-CPU_KEYS = 1536
+#: Up to so many queries read a quantized cache as it is.
+PACKED_QUERIES = 8
+#: Rows of a sliding layer's block, unless its window is longer.
+LEAST_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ class AttentionGeometry:
         blocks: (B, n) int32 number of the image block each *query position* belongs to, -1 for
             none; None where attention is causal. A block never reaches back before query_start.
         left_padding: (B,) positions in front of each row that are no tokens; None without padding.
-        turns: the rotary embedding's cosines and sines of the queries' positions; None where each
-            layer computes its own.
+        shared: what the layers that are called with this geometry work out once.
     """
 
     query_start: int
@@ -51,13 +51,46 @@ class AttentionGeometry:
     window: int | None = None
     blocks: mx.array | None = None
     left_padding: mx.array | None = None
-    turns: tuple[mx.array, mx.array] | None = None
+    shared: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def offset(self) -> int | mx.array:
         """Position of the first query for the rotary embedding; one per row (B,) with padding,
         for each row's positions start at its first token."""
         return self.query_start - (0 if self.left_padding is None else self.left_padding)
+
+    @property
+    def plain(self) -> bool:
+        """Whether a query sees the keys up to its own position, or those of them in a window."""
+        return self.blocks is None and self.left_padding is None
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether there is one query, and it sees every key: a decoded token."""
+        return self.n == 1 and self.plain and (self.window is None or self.m <= self.window)
+
+    @property
+    def reach(self) -> int:
+        """The most keys that a block of queries is computed against, in :meth:`parts`."""
+        return self.m if self.window is None else min(self.m, 2 * self.window)
+
+    def parts(self, rows: int) -> Iterator[tuple[slice, slice]]:
+        """Blocks of at most ``rows`` queries, each with the keys that some query of it sees."""
+        window, behind = self.window or self.m, self.query_start - self.key_start
+        if self.window is not None:
+            rows = min(rows, max(window, LEAST_ROWS))
+        for start in range(0, self.n, rows):
+            stop = min(start + rows, self.n)
+            first = max(0, start + behind - window + 1)
+            last = stop + behind if self.blocks is None else self.m
+            yield slice(start, stop), slice(first, last)
+
+    def seen(self, rows: slice, cols: slice) -> mx.array | str:
+        """:meth:`mask` of one of the :meth:`parts`; "causal" where that says it."""
+        last = rows.stop + self.query_start - self.key_start
+        if self.plain and (self.window is None or last <= self.window):
+            return "causal"
+        return self.mask(rows, cols)
 
     def mask(self, rows: slice = slice(None), cols: slice = slice(None)) -> mx.array:
         """Which of the chosen queries see which of the chosen keys: bool (1 or B, 1, r, c).
@@ -94,43 +127,14 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
     Queries go in blocks with only the keys that some query of the block sees, so a sliding layer
     costs n * window whatever n is, and the scores held at once stay below SCORE_BYTES.
     """
-    B, heads, n, _ = q.shape
-    plain = geometry.blocks is None and geometry.left_padding is None
-    by_hand = slow_exponential(q)
-    if n == 1 and plain and (geometry.window is None or geometry.m <= geometry.window):
-        if by_hand and geometry.m >= CPU_KEYS:
-            return attention(q, k, v, None)
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0)
-
-    behind = geometry.query_start - geometry.key_start
-    window = geometry.window or geometry.m
-    row_bytes = B * heads * min(geometry.m, 2 * window) * q.itemsize
-    rows = block_rows(min(geometry.m, 2 * window), row_bytes, by_hand)
-    several = n > rows
-    if geometry.window is not None:
-        rows = min(rows, max(window, 128))
-    outputs = []
-    for start in range(0, n, rows):
-        stop = min(start + rows, n)
-        first = max(0, start + behind - window + 1)
-        last = stop + behind if geometry.blocks is None else geometry.m
-        part = q[:, :, start:stop]
-        keys, values = k[:, :, first:last], v[:, :, first:last]
-        causal_alone = plain and (geometry.window is None or stop + behind <= window)
-        if by_hand:
-            own = slice(start + behind, stop + behind) if causal_alone else slice(first, last)
-            mask = geometry.mask(slice(start, stop), own)
-            outputs.append(attention(part, keys, values, mask))
-        else:
-            if causal_alone:
-                mask = "causal" if stop - start > 1 else None
-            else:
-                mask = geometry.mask(slice(start, stop), slice(first, last))
-            outputs.append(
-                mx.fast.scaled_dot_product_attention(part, keys, values, scale=1.0, mask=mask)
-            )
-        if several:  # one block of scores at a time; left lazy they would be held all at once
-            settled(outputs[-1], everywhere=True)
+    if geometry.sees_all:
+        return ops.attention(q, k, v)
+    outputs, rows = [], ops.rows_at_once(q, geometry.reach)
+    for queries, keys in geometry.parts(rows):
+        seen = geometry.seen(queries, keys)
+        outputs.append(ops.attention(q[:, :, queries], k[:, :, keys], v[:, :, keys], seen))
+        if geometry.n > rows:  # left lazy, all blocks' scores would be held at once
+            ops.wait(outputs[-1])
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
 
@@ -139,23 +143,6 @@ def dequantized(cached: mx.array | tuple, cache, dtype: mx.Dtype) -> mx.array:
     if isinstance(cached, mx.array):
         return cached
     return mx.dequantize(*cached, group_size=cache.group_size, bits=cache.bits).astype(dtype)
-
-
-def reads_packed(n: int) -> bool:
-    """Whether n queries multiply a quantized cache as it is. On a GPU that saves unpacking the
-    whole cache for every decoded token; the CPU backend's quantized product is slower than
-    unpacking."""
-    return n <= 8 and mx.default_device() != mx.cpu
-
-
-def attend_packed(q: mx.array, kv: tuple, cache, geometry: AttentionGeometry) -> mx.array:
-    """:func:`attend` for a few queries on a quantized cache's packed keys and values."""
-    from mlx_lm.models.base import quantized_scaled_dot_product_attention
-
-    mask = geometry.mask() if geometry.n > 1 else None
-    return quantized_scaled_dot_product_attention(
-        q, *kv, scale=1.0, mask=mask, group_size=cache.group_size, bits=cache.bits
-    )
 
 
 class Attention(nn.Module):
@@ -185,7 +172,7 @@ class Attention(nn.Module):
         """x (B, n, H) -> normed, rotated queries (B, heads, n, D)."""
         B, n, _ = x.shape
         q = self.q_norm(self.q_proj(x).reshape(B, n, self.heads, self.head_dim))
-        return self.rope(q.transpose(0, 2, 1, 3), geometry.offset, geometry.turns)
+        return self.rope(q.transpose(0, 2, 1, 3), geometry.offset, geometry.shared)
 
     def keys_values(self, x: mx.array, geometry: AttentionGeometry) -> tuple[mx.array, mx.array]:
         """x (B, n, H) -> normed, rotated keys and normed values, each (B, kv heads, n, D)."""
@@ -193,8 +180,8 @@ class Attention(nn.Module):
         k = self.k_proj(x).reshape(B, n, self.kv_heads, self.head_dim)
         v = k if self.k_eq_v else self.v_proj(x).reshape(B, n, self.kv_heads, self.head_dim)
         k = self.k_norm(k).transpose(0, 2, 1, 3)
-        k = self.rope(k, geometry.offset, geometry.turns)
-        v = rms_norm(v, self.eps).transpose(0, 2, 1, 3)
+        k = self.rope(k, geometry.offset, geometry.shared)
+        v = ops.rms_norm(v, self.eps).transpose(0, 2, 1, 3)
         return k, v
 
     def fill(self, x: mx.array, cache, geometry: AttentionGeometry) -> None:
@@ -218,11 +205,13 @@ class Attention(nn.Module):
                 kv = cache.update_and_fetch(*kv)
         else:
             kv = shared
-        k, v = (dequantized(part, cache, q.dtype) for part in kv)
-        k = tap("keys", k, geometry)
-        v = tap("values", v, geometry)
-        if isinstance(kv[0], tuple) and reads_packed(n):
-            out = attend_packed(q, kv, cache, geometry)  # k and v are then never unpacked
+        unpacked = [dequantized(part, cache, q.dtype) for part in kv]
+        k = tap("keys", unpacked[0], geometry)
+        v = tap("values", unpacked[1], geometry)
+        untouched = k is unpacked[0] and v is unpacked[1]
+        if isinstance(kv[0], tuple) and untouched and n <= PACKED_QUERIES:
+            seen = None if geometry.sees_all else geometry.seen(slice(0, n), slice(0, geometry.m))
+            out = ops.packed_attention(q, k, v, kv, cache, seen)
         else:
             out = attend(q, k, v, geometry)
         out = tap("head_outputs", out, geometry)  # (B, heads, n, D)

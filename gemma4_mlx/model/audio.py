@@ -24,10 +24,8 @@ import mlx.nn as nn
 
 from ..config import AudioConfig
 from ..errors import ConfigError
-from .clipped import ClippedLinear, clip
-from .exponential import capped_softmax, glu, silu
-from .layers import RMSNorm
-from .rows import few_spare_buffers, settled
+from . import ops
+from .layers import ClippedLinear, RMSNorm, clip
 
 #: Tokens subsampled at once.
 _TOKENS = 128
@@ -58,7 +56,7 @@ class AudioTower(nn.Module):
         self.layers = [ConformerLayer(config) for _ in range(config.num_hidden_layers)]
         self.output_proj = nn.Linear(config.hidden_size, config.output_proj_dims, bias=True)
 
-    @few_spare_buffers()
+    @ops.few_spare_buffers()
     def __call__(self, mel: mx.array, keys: int | None = None) -> mx.array:
         keys = self.config.attention_context_left if keys is None else keys
         if not 1 <= keys <= self.config.attention_context_left:
@@ -93,7 +91,7 @@ class Subsampling(nn.Module):
             block = x[:, 4 * (first - before) : 4 * (first + _TOKENS)]
             block = self.layer1(self.layer0(block))[0, before:]  # (tokens, bins / 4, channels)
             block = self.input_proj_linear(block.reshape(block.shape[0], -1))
-            tokens.append(settled(block))
+            tokens.append(ops.settled(block))
         return mx.concatenate(tokens)
 
 
@@ -106,8 +104,7 @@ class ConvLayer(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(1, T, F, C) -> (1, ceil(T/2), ceil(F/2), C')."""
         y = self.conv(x).astype(mx.float32)
-        # A layer norm: of centred channels the root mean square is the deviation. MLX's own takes
-        # three times as long on the CPU backend.
+        # A layer norm: of centred channels the root mean square is the deviation.
         y = self.norm(y - y.mean(axis=-1, keepdims=True))
         return nn.relu(y.astype(x.dtype))
 
@@ -163,7 +160,7 @@ class FeedForward(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         y = self.pre_layer_norm(limited(x, self.limit))
-        y = self.ffw_layer_2(silu(self.ffw_layer_1(y)))
+        y = self.ffw_layer_2(ops.silu(self.ffw_layer_1(y)))
         return x + self.weight * self.post_layer_norm(limited(y, self.limit))
 
 
@@ -218,7 +215,7 @@ class Attention(nn.Module):
         )
         q = q.reshape(self.heads, blocks, w, -1)
         logits = q @ k.swapaxes(-1, -2) + by_distance  # (H, blocks, w, 2w)
-        weights = capped_softmax(logits, self.cap, seen)
+        weights = ops.capped_softmax(logits, self.cap, seen)
         out = (weights @ v).transpose(1, 2, 0, 3).reshape(blocks * w, -1)[:n]
         return self.post(out.astype(x.dtype))
 
@@ -245,14 +242,14 @@ class LightConv(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         values, gates = mx.split(self.linear_start(self.pre_layer_norm(x)), 2, axis=-1)
-        y = self.depthwise_conv1d(glu(values, gates))
-        y = silu(self.conv_norm(limited(y, self.limit)))
+        y = self.depthwise_conv1d(ops.glu(values, gates))
+        y = ops.silu(self.conv_norm(limited(y, self.limit)))
         return x + self.linear_end(y)
 
 
 class DepthwiseConv(nn.Module):
-    """``weight`` (D, kernel, 1), MLX's convolution layout. As a sum of shifted copies, which on
-    both backends is faster than a grouped convolution of this size."""
+    """``weight`` (D, kernel, 1), MLX's convolution layout. As a sum of shifted copies, which is
+    faster than a grouped convolution of this size."""
 
     def __init__(self, channels: int, kernel: int):
         super().__init__()

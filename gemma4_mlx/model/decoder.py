@@ -5,17 +5,16 @@ transformers' ``modeling_gemma4.py``.
 """
 
 import math
-from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from ..config import TextConfig
+from . import ops
 from .attention import Attention, AttentionGeometry
-from .layers import GatedMLP, RMSNorm, few, geglu, scaled, soft_cap
+from .layers import GatedMLP, RMSNorm, geglu, scaled, soft_cap
 from .moe import Experts, Router
-from .rows import settled
 from .taps import Tap, Taps
 
 
@@ -122,11 +121,11 @@ class TextDecoder(nn.Module):
         return scaled(projected + looked_up, mx.array(2**-0.5))
 
     def geometries(
-        self, x: mx.array, cache: list, blocks: mx.array | None
+        self, n: int, cache: list, blocks: mx.array | None
     ) -> dict[str, AttentionGeometry]:
-        """One geometry for all sliding and one for all full layers of a call on x (B, n, H)."""
-        found, n = {}, x.shape[1]
-        for layer, (kind, entry) in enumerate(zip(self.config.layer_types, cache)):
+        """One geometry for all sliding and one for all full layers of a call on n tokens."""
+        found = {}
+        for kind, entry in zip(self.config.layer_types, cache):
             if kind in found:
                 continue
             start, first, padding = 0, 0, None
@@ -138,7 +137,7 @@ class TextDecoder(nn.Module):
                 window = self.config.sliding_window
                 held = entry.size() if entry is not None else 0
                 first = start - min(held, window - 1)
-            geometry = AttentionGeometry(
+            found[kind] = AttentionGeometry(
                 query_start=start,
                 n=n,
                 key_start=first,
@@ -147,10 +146,6 @@ class TextDecoder(nn.Module):
                 blocks=blocks if window else None,
                 left_padding=padding,
             )
-            if few(x):
-                rope = self.layers[layer].self_attn.rope
-                geometry = replace(geometry, turns=rope.turns(geometry.offset, n))
-            found[kind] = geometry
         return found
 
     def __call__(
@@ -172,7 +167,7 @@ class TextDecoder(nn.Module):
         per_layer = None
         if config.hidden_size_per_layer_input:
             per_layer = tap("per_layer_inputs", self.per_layer_inputs(tokens, x))
-        geometries = self.geometries(x, cache, blocks)
+        geometries = self.geometries(tokens.shape[1], cache, blocks)
         kept = {}  # donor layer -> its keys and values
         for i, layer in enumerate(self.layers):
             donor = config.kv_donor(i)
@@ -188,7 +183,7 @@ class TextDecoder(nn.Module):
                 taps.at(i),
             )
             if cache_only:
-                settled(x)  # one layer's intermediates at a time
+                ops.settled(x)  # one layer's intermediates at a time
         return tap("final_hidden", self.norm(x))
 
 

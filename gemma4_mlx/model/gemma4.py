@@ -16,7 +16,7 @@ from ..errors import GenerationError, InterventionError, MediaError
 from .adapter import Adapter, Fingerprint, adapted
 from .cache import FullKVCache, SlidingKVCache
 from .decoder import LanguageModel, image_blocks
-from .layers import rms_norm
+from .ops import rms_norm
 from .sizes import checked_kv_bits
 from .taps import NAMES, Observer, Taps
 

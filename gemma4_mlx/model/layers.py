@@ -1,4 +1,5 @@
-"""Small parts that several files share: norms, the gated MLP, rotary embeddings, the soft cap."""
+"""Small parts that several files share: norms, the gated MLP, rotary embeddings, the soft cap, the
+towers' linear layers."""
 
 from functools import partial
 
@@ -7,51 +8,14 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config import Rope
-
-#: MLX's CPU backend composes norms and rotary embeddings of a dozen small operations each, and up
-#: to about so many elements (a decoded token's) scheduling them takes longer than computing them.
-FEW = 2**14
-
-
-def few(x: mx.array) -> bool:
-    """Whether x is float32 on the CPU backend and so small that fewer operations save time."""
-    return x.size <= FEW and x.dtype == mx.float32 and mx.default_device() == mx.cpu
-
-
-def _norm(x: mx.array, size: int, eps: float) -> mx.array:
-    return x * mx.rsqrt((x * x).sum(-1, keepdims=True) * (1 / size) + eps)
-
-
-_fused_norm = mx.compile(_norm, shapeless=True)
-
-
-@partial(mx.compile, shapeless=True)
-def _fused_weighted_norm(x: mx.array, weight: mx.array, size: int, eps: float) -> mx.array:
-    return _norm(x, size, eps) * weight
-
-
-def rms_norm(x: mx.array, eps: float) -> mx.array:
-    """Root-mean-square norm without a weight, computed in float32."""
-    if few(x):
-        return _fused_norm(x, x.shape[-1], eps)
-    return mx.fast.rms_norm(x, None, eps)
+from . import ops
 
 
 class RMSNorm(nn.RMSNorm):
-    """RMS norm times a weight: the plain weight, not 1 + weight as in Gemma 1 to 3.
-
-    The reference multiplies in float32 and rounds once. MLX's fused kernel rounds before the
-    product as well; in 16 bits the CPU backend, where nothing is gained by fusing, therefore
-    computes in float32.
-    """
+    """RMS norm times a weight: the plain weight, not 1 + weight as in Gemma 1 to 3."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        if few(x):
-            return _fused_weighted_norm(x, self["weight"], x.shape[-1], self.eps)
-        if x.dtype == mx.float32 or mx.default_device() != mx.cpu:
-            return mx.fast.rms_norm(x, self["weight"], self.eps)
-        wide = mx.fast.rms_norm(x.astype(mx.float32), self["weight"].astype(mx.float32), self.eps)
-        return wide.astype(x.dtype)
+        return ops.rms_norm(x, self.eps, self["weight"])
 
 
 @partial(mx.compile, shapeless=True)
@@ -75,6 +39,12 @@ def soft_cap(logits: mx.array, cap: mx.array) -> mx.array:
     return mx.tanh(logits / cap) * cap
 
 
+@partial(mx.compile, shapeless=True)
+def clip(x: mx.array, low: mx.array, high: mx.array) -> mx.array:
+    """``x`` within [``low``, ``high``], in one pass where ``mx.clip`` makes two."""
+    return mx.minimum(mx.maximum(x, low), high)
+
+
 class GatedMLP(nn.Module):
     """down(gelu(gate(x)) * up(x))."""
 
@@ -86,11 +56,6 @@ class GatedMLP(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.down_proj(geglu(self.gate_proj(x), self.up_proj(x)))
-
-
-@partial(mx.compile, shapeless=True)
-def _turn(x: mx.array, partner: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
-    return x * cos + partner * sin
 
 
 class RotaryEmbedding:
@@ -106,41 +71,49 @@ class RotaryEmbedding:
     """
 
     def __init__(self, head_dim: int, rope: Rope):
-        self.head_dim = head_dim
+        self.head_dim, self.rope = head_dim, rope
         half = head_dim // 2
         turning = int(rope.partial_rotary_factor * half)
         periods = np.full(half, np.inf)
         periods[:turning] = rope.factor * rope.theta ** (2 * np.arange(turning) / head_dim)
-        self._periods = mx.array(periods, dtype=mx.float32)
-        mx.eval(self._periods)  # used from any thread
+        self.periods = mx.array(periods, dtype=mx.float32)  # (D/2,)
+        mx.eval(self.periods)  # used from any thread
 
-    def turns(self, offset: int | mx.array, n: int) -> tuple[mx.array, mx.array]:
-        """Cosines and signed sines for :meth:`__call__`: (n, D), or with an offset for each row
-        (B, 1, n, D)."""
-        start = offset.reshape(-1, 1, 1, 1) if isinstance(offset, mx.array) else offset
-        angle = (mx.arange(n, dtype=mx.float32)[:, None] + start) * (1 / self._periods)
-        cos, sin = mx.cos(angle), mx.sin(angle)
-        return mx.concatenate([cos, cos], -1), mx.concatenate([-sin, sin], -1)
-
-    def __call__(
-        self,
-        x: mx.array,
-        offset: int | mx.array,
-        turns: tuple[mx.array, mx.array] | None = None,
-    ) -> mx.array:
+    def __call__(self, x: mx.array, offset: int | mx.array, shared: dict | None = None) -> mx.array:
         """Rotate x (B, heads, n, D) at positions offset, offset + 1, ...
 
-        ``offset`` is one number, or one per row (B,). ``turns``: :meth:`turns` of these positions,
-        worked out once for all layers of a kind where that saves time.
+        ``offset`` is one number, or one per row (B,). ``shared``: what the layers of one call, all
+        at this offset, work out once.
         """
-        if turns is not None:
-            return _turn(x, mx.roll(x, self.head_dim // 2, -1), *turns)
-        return mx.fast.rope(
-            x,
-            self.head_dim,
-            traditional=False,
-            base=None,
-            scale=1.0,
-            offset=offset,
-            freqs=self._periods,
-        )
+        return ops.rope(x, self, offset, {} if shared is None else shared)
+
+
+class ClippedLinear(nn.Module):
+    """The linear layer of the vision and audio towers: its input and output are held in range,
+    ``clip(linear(clip(x, input_min, input_max)), output_min, output_max)``, without bias.
+
+    E2B's and E4B's towers were trained with clipped activations, and their checkpoints store four
+    scalars beside each weight; without them the results change. The large models' towers keep the
+    same ``.linear`` level in their tensor names but clip nothing (transformers,
+    ``Gemma4ClippableLinear`` in ``modeling_gemma4.py``).
+
+    Tensors: ``linear.weight`` (outputs, inputs) and, only if ``clipped``, the scalars
+    ``input_min``, ``input_max``, ``output_min``, ``output_max``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, clipped: bool):
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs, bias=False)
+        if clipped:
+            self.input_min = mx.array(-mx.inf)
+            self.input_max = mx.array(mx.inf)
+            self.output_min = mx.array(-mx.inf)
+            self.output_max = mx.array(mx.inf)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if "input_min" not in self:
+            return self.linear(x)
+        dtype = x.dtype
+        x = clip(x, self.input_min.astype(dtype), self.input_max.astype(dtype))
+        x = self.linear(x)
+        return clip(x, self.output_min.astype(dtype), self.output_max.astype(dtype))

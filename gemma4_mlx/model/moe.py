@@ -3,16 +3,13 @@
 Beside the experts every layer keeps its dense MLP; the decoder layer adds the two.
 """
 
-import logging
-
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import TextConfig
-from .layers import geglu, rms_norm, scaled
+from . import ops
+from .layers import geglu, scaled
 from .taps import Tap
-
-log = logging.getLogger(__name__)
 
 #: From this many (token, expert) pairs on, pairs are sorted by expert, so that each expert's
 #: weights are read once.
@@ -40,7 +37,7 @@ class Router(nn.Module):
 
         ``per_expert_scale`` comes after the softmax, so weights need not sum to 1.
         """
-        z = scaled(rms_norm(x, self.eps) * self.scale, mx.array(self.root_size))
+        z = scaled(ops.rms_norm(x, self.eps) * self.scale, mx.array(self.root_size))
         logits = tap("router_logits", self.proj(z).astype(mx.float32))
         tap("router_probabilities", mx.softmax(logits, axis=-1))
         # The choice itself has no gradient; the weights carry it.
@@ -82,15 +79,7 @@ class SwitchLinear(_Switch):
 
     def __call__(self, x: mx.array, experts: mx.array, sorted_indices: bool) -> mx.array:
         """x (..., 1, I), experts (...) -> (..., 1, O); ``sorted_indices``: experts ascend."""
-        weight, dtype = self.weight, x.dtype
-        if dtype != mx.float32 and mx.default_device() == mx.cpu:
-            # MLX's CPU backend gathers float32 matrices only.
-            log.info("expert weights in %s are computed in float32 on the CPU backend", dtype)
-            x, weight = x.astype(mx.float32), weight.astype(mx.float32)
-        out = mx.gather_mm(
-            x, weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=sorted_indices
-        )
-        return out.astype(dtype)
+        return ops.gather_mm(x, self.weight, experts, sorted_indices)
 
     def to_quantized(self, group_size: int = 64, bits: int = 4, mode: str = "affine", **_):
         E, O, I = self.weight.shape
@@ -130,18 +119,8 @@ class QuantizedSwitchLinear(_Switch):
         return self.weight.shape[2] * 32 // self.bits
 
     def __call__(self, x: mx.array, experts: mx.array, sorted_indices: bool) -> mx.array:
-        return mx.gather_qmm(
-            x,
-            self.weight,
-            self.scales,
-            self.get("biases"),
-            rhs_indices=experts,
-            transpose=True,
-            group_size=self.group_size,
-            bits=self.bits,
-            mode=self.mode,
-            sorted_indices=sorted_indices,
-        )
+        """As :class:`SwitchLinear`'s."""
+        return ops.gather_qmm(x, self, experts, sorted_indices)
 
 
 class SwitchGLU(nn.Module):

@@ -9,7 +9,7 @@ SLACK = 64  # tokens a sliding layer can step back without a snapshot
 #: Attention scores are materialised where MLX has no fused kernel (head size 512); queries are
 #: split so that one block of scores stays below this.
 SCORE_BYTES = 128 * 2**20
-#: By hand, on the CPU backend, only a block's mask is materialised.
+#: Where NumPy attends (MLX's CPU backend), only a block's mask is materialised.
 CPU_MASK_BYTES = 16 * 2**20
 #: Step sizes beside the weight of a layer that rounds its input and output (``ranges.py``).
 STEPS = ("input_activation_scale", "output_activation_scale")
@@ -24,7 +24,7 @@ def checked_kv_bits(kv_bits: int | None) -> int | None:
     return kv_bits
 
 
-def block_rows(m: int, row_bytes: int, by_hand: bool) -> int:
+def block_rows(m: int, row_bytes: int, in_numpy: bool) -> int:
     """How many queries attend at once to m keys if the scores of one take ``row_bytes`` (all
-    heads); ``by_hand``: on the CPU backend, whose scores stay in the processor's cache."""
-    return max(1, CPU_MASK_BYTES // m if by_hand else SCORE_BYTES // row_bytes)
+    heads); ``in_numpy``: where scores stay in the processor's cache (:func:`.ops.in_numpy`)."""
+    return max(1, CPU_MASK_BYTES // m if in_numpy else SCORE_BYTES // row_bytes)

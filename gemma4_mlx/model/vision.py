@@ -18,15 +18,8 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config import VisionConfig
-from .clipped import ClippedLinear
-from .exponential import attention, geglu, slow_exponential
-from .layers import RMSNorm, rms_norm
-from .rows import by_rows, few_spare_buffers
-
-#: Attention scores made at once, in elements, where no fused kernel makes them (Metal has those
-#: for the released head sizes). The largest picture has 10,080 patches: all scores of a 12-head
-#: layer would take 4.9 GB.
-_SCORES = 1 << 26
+from . import ops
+from .layers import ClippedLinear, RMSNorm
 
 
 class VisionTower(nn.Module):
@@ -48,7 +41,7 @@ class VisionTower(nn.Module):
             self.std_bias = mx.zeros((config.hidden_size,))
             self.std_scale = mx.ones((config.hidden_size,))
 
-    @few_spare_buffers()
+    @ops.few_spare_buffers()
     def __call__(self, patches: mx.array, positions: np.ndarray | mx.array) -> mx.array:
         positions = np.asarray(positions)
         real = (positions >= 0).all(axis=-1)  # (P,)
@@ -139,10 +132,10 @@ class EncoderLayer(nn.Module):
         self.post_feedforward_layernorm = RMSNorm(D, eps)
 
     def __call__(self, x: mx.array, rotation: tuple[mx.array, mx.array]) -> mx.array:
-        heads = self.self_attn.attend(*by_rows(self.queries_keys_values, x, *rotation, axis=1))
-        x = by_rows(self.add_heads, x, heads)
+        heads = self.self_attn.attend(*ops.by_rows(self.queries_keys_values, x, *rotation, axis=1))
+        x = ops.by_rows(self.add_heads, x, heads)
         del heads  # its memory serves the feed-forward half
-        return by_rows(self.feed_forward, x)
+        return ops.by_rows(self.feed_forward, x)
 
     def queries_keys_values(self, x: mx.array, *rotation: mx.array) -> tuple[mx.array, ...]:
         return self.self_attn.project(self.input_layernorm(x), rotation)
@@ -176,26 +169,26 @@ class Attention(nn.Module):
         P = x.shape[0]
         queries = self.q_norm(self.q_proj(x).reshape(P, self.heads, -1))
         keys = self.k_norm(self.k_proj(x).reshape(P, self.kv_heads, -1))
-        values = rms_norm(self.v_proj(x).reshape(P, self.kv_heads, -1), self.eps)
+        values = ops.rms_norm(self.v_proj(x).reshape(P, self.kv_heads, -1), self.eps)
         qkv = rotate(queries, rotation), rotate(keys, rotation), values
         return tuple(y.swapaxes(0, 1) for y in qkv)
 
     @staticmethod
     def attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-        """softmax(q k^T) v for queries (H, P, d) -> (P, H*d), never all scores at once."""
-        H, P, _ = queries.shape
-        if slow_exponential(queries):
-            out = attention(queries[None], keys[None], values[None])
-            return out[0].swapaxes(0, 1).reshape(P, -1)
-        rows = max(1, _SCORES // (H * P))
+        """softmax(q k^T) v for queries (H, P, d) -> (P, H*d), never all scores at once.
+
+        The largest picture has 10,080 patches: all scores of a 12-head layer would take 4.9 GB
+        where no fused kernel makes them. Metal has those for the released head sizes.
+        """
+        q, k, v = queries[None], keys[None], values[None]
+        P = q.shape[2]
+        rows = ops.rows_at_once(q, P, masked=False)
         out = []
         for i in range(0, P, rows):
-            part = queries[None, :, i : i + rows]
+            part = q[:, :, i : i + rows]
             if out:  # block after block, whatever order the scheduler prefers
                 part = mx.depends([part], [out[-1]])[0]
-            out.append(
-                mx.fast.scaled_dot_product_attention(part, keys[None], values[None], scale=1.0)
-            )
+            out.append(ops.attention(part, k, v))
         return mx.concatenate(out, axis=2)[0].swapaxes(0, 1).reshape(P, -1)
 
 
@@ -231,4 +224,4 @@ class MLP(nn.Module):
         self.down_proj = ClippedLinear(width, D, clipped)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(geglu(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(ops.geglu(self.gate_proj(x), self.up_proj(x)))

@@ -17,7 +17,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import TraceError
-from ..model.exponential import longest
+from ..model.ops import on_cpu
+from . import strips_cpu, strips_gpu
 from .attention import AttentionData
 from .buffers import TokenBuffer
 from .layer_attention import LayerAttention
@@ -29,9 +30,6 @@ from .strips import score_strip
 from .vectors import VectorStore
 from .visibility import key_range
 
-#: Scores held at once: on the CPU enough rows for its matrix product, on a GPU enough to keep it
-#: busy (with its temporaries about five times as many float32 numbers, 160 MiB).
-CPU_SCORES, GPU_SCORES = 1 << 22, 1 << 23
 #: Rows of a sliding layer's strip, unless its window is longer: with fewer, the work that every
 #: strip takes weighs more; with more, the keys that a row does not see.
 ROWS = 256
@@ -63,7 +61,7 @@ class AttentionRecorder:
             )
         self.bins = min(plan.bins, expected) if expected else plan.bins
         self.width = -(-expected // self.bins) if expected else 1
-        self.on_cpu = mx.default_device().type == mx.DeviceType.cpu
+        self.device = strips_cpu if on_cpu() else strips_gpu
         self.parts = {layer: _Part(self, layer) for layer in self.layers}
         self.blocks = np.zeros(0, np.int32)  # of every position so far
         self._queries = None
@@ -154,19 +152,14 @@ class AttentionRecorder:
         last = -(-(geometry.key_start + geometry.m) // width) * width
         ends = (geometry.key_start - first, last - geometry.key_start - geometry.m)
         k = mx.pad(k, [(0, 0), ends, (0, 0)])
-        if self.on_cpu:
-            q, k = np.asarray(q), np.asarray(k)
-            kt, bound = _transposed(k), longest(q) * longest(k)
-        else:
-            kt, bound = k.swapaxes(1, 2), math.inf
+        q, kt, reduce = self.device.ready(q, k)
         q = q.reshape(-1, group, *q.shape[1:])
         blocks = self.blocks if part.window and (self.blocks >= 0).any() else None
-        limit = CPU_SCORES if self.on_cpu else GPU_SCORES
         tokens = _by_word(tokens, marks) if self.plan.summaries else None
         at, stop = geometry.query_start, geometry.query_start + geometry.n
         while at < stop:
             reach = stop if part.window is None else min(stop - at, max(part.window, ROWS)) * 2
-            rows = max(1, limit // (len(self.heads) * reach))
+            rows = max(1, self.device.SCORES // (len(self.heads) * reach))
             if part.window is not None:
                 rows = min(rows, max(part.window, ROWS))
             end = min(at + rows, stop)
@@ -174,12 +167,12 @@ class AttentionRecorder:
             low, high = low // width * width, -(-high // width) * width
             rows_q = q[:, :, at - geometry.query_start : end - geometry.query_start]
             strip = score_strip(
+                reduce,
                 rows_q,
                 kt[..., low - first : high - first],
                 at,
                 low,
                 width,
-                bound=bound,
                 window=part.window,
                 blocks=blocks,
                 tokens=tokens,
@@ -298,12 +291,3 @@ def _by_word(tokens: np.ndarray, marks: dict) -> np.ndarray:
     for soft in marks.values():
         tokens = np.where(soft, -1 - np.arange(len(tokens)), tokens)
     return tokens
-
-
-def _transposed(k: np.ndarray) -> np.ndarray:
-    """(kv heads, m, D) -> (kv heads, D, m), in memory too: BLAS packs it faster so. Copied a few
-    keys at a time, which takes a fifth of a copy of the whole."""
-    kt = np.empty((k.shape[0], k.shape[2], k.shape[1]), np.float32)
-    for j in range(0, k.shape[1], 128):
-        kt[..., j : j + 128] = k[:, j : j + 128].swapaxes(1, 2)
-    return kt

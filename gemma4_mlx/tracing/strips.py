@@ -5,27 +5,18 @@ here, at most a few million numbers at a time; out come, per row and key bin, th
 the largest weight, the row's log-sum-exp, the exact column sums and the head statistics. So a map
 over a whole context costs one more ``Q K^T`` and never holds n x n numbers.
 
-On a GPU MLX computes and reduces the scores, on the CPU numpy does: its ``exp`` runs about eight
-times faster there than that of MLX's wheel, and tiles of scores stay in the processor's cache.
+Scores are computed and reduced by :mod:`.strips_gpu` or :mod:`.strips_cpu`; what both do is here.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-import mlx.core as mx
 import numpy as np
 
-from ..model.exponential import HIDDEN
 from .maps import run_starts
 from .offsets import by_offset
 from .visibility import visible
-
-#: While no score is further from 0, exponentials, sums and products with positions are far from
-#: the ends of float32, and nothing need be subtracted first.
-PLAIN = 40.0
-#: Scores that numpy reduces at once: half a megabyte, and their weights another half.
-TILE = 1 << 17
 
 
 @dataclass
@@ -57,13 +48,13 @@ class Strip:
 
 
 def score_strip(
+    reduce,
     q,
     kt,
     start,
     first_key,
     width,
     *,
-    bound,
     window=None,
     blocks=None,
     tokens=None,
@@ -74,13 +65,14 @@ def score_strip(
 
     Parameters
     ----------
+    reduce : computes and reduces the scores: ``reduce(q, kt, hidden, width, basis)``, from
+        ``ready`` of :mod:`.strips_gpu` or :mod:`.strips_cpu`, as are ``q`` and ``kt``
     q : (kv heads, g, r, D) float32, queries ``start ..``; g query heads share a kv head's keys
     kt : (kv heads, D, m) float32, keys ``first_key ..``; m is a multiple of ``width`` and covers
         every key these rows see. What stands for no key, or for one a row does not see, is
-        ignored. Both are arrays of numpy or both of MLX, which then does the work.
+        ignored
     first_key : a multiple of ``width``
     width : keys per bin, counted from position 0
-    bound : no score is further from 0
     window, blocks : the layer's geometry, see :mod:`.visibility`
     tokens : (n,) int ids of all tokens so far, for ``same`` and ``induction``; None leaves them
         out. Equal ids are copies of one token: give soft tokens each its own
@@ -92,10 +84,7 @@ def score_strip(
     unsure = 0 if window is not None else max(0, start - first_key)  # all rows see what is before
     hidden = ~visible(rows, np.arange(first_key + unsure, first_key + total), window, blocks)
     basis = _basis(first_key, total, start, marks or {})
-    if isinstance(q, np.ndarray):
-        reduced = _by_tiles(q, kt, hidden, width, basis, plain=bound <= PLAIN)
-    else:
-        reduced = _at_once(q, kt, hidden, width, basis)
+    reduced = reduce(q, kt, hidden, width, basis)
 
     heads, own, at = np.arange(shape[0])[:, None], np.arange(r), reduced.weights_at
     statistics = {
@@ -142,7 +131,7 @@ def _offsets(block, rows: np.ndarray, first_key: int, width: int, edges) -> np.n
 
 
 @dataclass
-class _Reduced:
+class Reduced:
     """A strip's softmax, reduced; all of numpy. See :class:`Strip` for what it shares with that.
 
     ``moments`` (H, r, c): the weights times the rows of ``basis`` (c, m). ``weights_at`` takes
@@ -162,130 +151,6 @@ class _Reduced:
     block: Callable
 
 
-def _at_once(q: mx.array, kt: mx.array, hidden: np.ndarray, width: int, basis) -> _Reduced:
-    """``hidden`` (r, c): the last c keys that a row does not see."""
-    (kv_heads, group, r, D), m = q.shape, kt.shape[2]
-    scores = (q.reshape(kv_heads, -1, D) @ kt).reshape(kv_heads * group, r, m)
-    unsure = m - hidden.shape[1]
-    scores[..., unsure:] = mx.where(mx.array(hidden), HIDDEN, scores[..., unsure:])
-
-    top = scores.max(axis=-1, keepdims=True)
-    scores = scores - top
-    weights = mx.exp(scores)  # relative to the row's largest
-    bins = weights.reshape(*weights.shape[:2], -1, width)
-    mass, peak = bins.sum(axis=-1), bins.max(axis=-1)
-    z = mass.sum(axis=-1, keepdims=True)
-    columns = ((1.0 / z).swapaxes(1, 2) @ weights)[:, 0]
-    dot, moments = (weights * scores).sum(axis=-1, keepdims=True), weights @ mx.array(basis.T)
-    total = z
-    z, mass, peak, columns, moments, dot, top = _numpy(z, mass, peak, columns, moments, dot, top)
-    return _Reduced(
-        mass=mass / z,
-        peak=peak / z,
-        normaliser=(top + np.log(z))[..., 0],
-        entropy=(np.log(z) - dot / z)[..., 0],
-        columns=columns,
-        moments=moments / z,
-        weights_at=lambda h, t, c: _numpy(weights[_mlx(h), _mlx(t), _mlx(c)])[0] / z[h, t, 0],
-        bins_at=lambda h, t, b: _numpy(bins[_mlx(h), _mlx(t), _mlx(b)])[0] / z[h, t],
-        block=lambda rows, columns: weights[:, rows, columns] / total[:, rows],
-    )
-
-
-def _by_tiles(
-    q: np.ndarray, kt: np.ndarray, hidden: np.ndarray, width: int, basis, plain: bool
-) -> _Reduced:
-    """The same tile by tile, a kv head's rows against some keys. Scores are exponentiated as they
-    are if that is ``plain``; else against the tile's largest in each row, which is made one scale
-    when all tiles are known."""
-    (kv_heads, group, r, D), m = q.shape, kt.shape[2]
-    R = group * r  # rows of a kv head
-    per_tile = max(1, TILE // (R * width))  # bins
-    across = per_tile * width
-    tiles = [slice(j, min(j + across, m)) for j in range(0, m, across)]
-    weights = np.empty((len(tiles), kv_heads, R, across), np.float32)
-    mass, peak = np.empty((2, kv_heads, R, m // width), np.float32)
-    shift, dot = np.zeros((2, kv_heads, R, len(tiles)), np.float32)
-    moments = np.empty((kv_heads, R, len(tiles), len(basis)), np.float32)
-    room, ones = np.empty(R * across, np.float32), np.ones(width, np.float32)
-    unsure = m - hidden.shape[1]
-    for h in range(kv_heads):
-        rows = q[h].reshape(R, D)
-        for i, tile in enumerate(tiles):
-            keys = tile.stop - tile.start
-            x = room[: R * keys].reshape(R, keys)
-            np.matmul(rows, kt[h, :, tile], out=x)
-            if tile.stop > unsure:
-                first = max(tile.start, unsure)
-                here = x.reshape(group, r, keys)[..., first - tile.start :]
-                np.copyto(here, HIDDEN, where=hidden[:, first - unsure : tile.stop - unsure])
-            w, at = weights[i, h, :, :keys], (h, slice(None), i)
-            bins = (h, slice(None), slice(tile.start // width, tile.stop // width))
-            best = _largest(x, width)
-            if not plain:
-                shift[at] = best.max(axis=-1)
-                best = best - shift[at][:, None]  # with bins of one key these are x itself
-                x -= shift[at][:, None]
-            peak[bins] = best
-            np.exp(x, out=w)
-            mass[bins] = (w.reshape(-1, width) @ ones).reshape(R, -1)
-            dot[at] = np.vecdot(w, x)
-            np.matmul(w, basis[:, tile].T, out=moments[at])
-
-    reference = shift.max(axis=-1, keepdims=True)
-    total = np.add.reduceat(mass, np.arange(0, m // width, per_tile), axis=-1)
-    factor = np.exp(shift - reference)
-    z = (factor * total).sum(axis=-1, keepdims=True)
-    factor /= z  # what makes a tile's weights the softmax
-    entropy = np.log(z[..., 0]) - (factor * (dot + (shift - reference) * total)).sum(axis=-1)
-    columns = np.empty((kv_heads, group, m), np.float32)
-    for h in range(kv_heads):
-        for i, tile in enumerate(tiles):
-            w = weights[i, h, :, : tile.stop - tile.start].reshape(group, r, -1)
-            np.matmul(factor[h, :, i].reshape(group, 1, r), w, out=columns[h, :, None, tile])
-    of_bins = factor.repeat(per_tile, axis=-1)[..., : m // width]
-    mass *= of_bins
-    np.exp(peak, out=peak)
-    peak *= of_bins
-    moments = (factor[..., None] * moments).sum(axis=2)
-    H = kv_heads * group
-    weights, factor = weights.reshape(-1, H, r, per_tile, width), factor.reshape(H, r, -1)
-    return _Reduced(
-        mass=mass.reshape(H, r, -1),
-        peak=peak.reshape(H, r, -1),
-        normaliser=(reference + np.log(z)).reshape(H, r),
-        entropy=entropy.reshape(H, r),
-        columns=columns.reshape(H, m),
-        moments=moments.reshape(H, r, -1),
-        weights_at=lambda h, t, c: (
-            weights[c // across, h, t, c // width % per_tile, c % width] * factor[h, t, c // across]
-        ),
-        bins_at=lambda h, t, b: (
-            weights[b // per_tile, h, t, b % per_tile] * factor[h, t, b // per_tile, None]
-        ),
-        block=lambda rows, columns: np.concatenate(
-            [
-                weights.reshape(len(tiles), H, r, across)[
-                    i, :, rows, max(columns.start - tile.start, 0) : columns.stop - tile.start
-                ]
-                * factor[:, rows, i, None]
-                for i, tile in enumerate(tiles)
-                if tile.start < columns.stop and columns.start < tile.stop
-            ],
-            axis=2,
-        ),
-    )
-
-
-def _largest(scores: np.ndarray, width: int) -> np.ndarray:
-    """The largest score of each bin, (r, m) -> (r, bins)."""
-    best = scores
-    # Neighbours by pairs: numpy's maximum of a few numbers at a time is ten times slower.
-    while width % 2 == 0:
-        best, width = np.maximum(best[:, ::2], best[:, 1::2]), width // 2
-    return best.reshape(len(best), -1, width).max(axis=-1) if width > 1 else best
-
-
 def _basis(first_key: int, total: int, start: int, marks: dict) -> np.ndarray:
     """What the weights are multiplied with, one row each: key position from ``start``, marks."""
     basis = np.zeros((1 + len(marks), total), np.float32)
@@ -294,15 +159,6 @@ def _basis(first_key: int, total: int, start: int, marks: dict) -> np.ndarray:
         part = mark[first_key : first_key + total]
         row[: len(part)] = part
     return basis
-
-
-def _numpy(*arrays: mx.array) -> tuple[np.ndarray, ...]:
-    mx.eval(*arrays)
-    return tuple(np.array(a) for a in arrays)
-
-
-def _mlx(indices) -> mx.array:
-    return mx.array(np.asarray(indices))
 
 
 def _earlier_copies(tokens, rows, first, total):

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import mlx.core as mx
 import numpy as np
 
-from ..model import attention
+from ..model import ops
+from ..model.attention import dequantized
 from . import plain
 from .layers import Probe, compared
 from .plain import exactly
@@ -167,18 +168,17 @@ def packed(model, tokens: np.ndarray, dtype: str, bits: int = 8) -> Iterator[Fin
 
     def watch(name, layer, value, geometry):
         if name == "queries" and layer in full:
-            seen[layer] = value, geometry
+            seen[layer] = value
 
     mx.eval(model.hidden(mx.array(tokens[:-1])[None], cache))
     with model.observe(watch):
         mx.eval(model.hidden(mx.array(tokens[-1:])[None], cache))
     for layer in full:
-        q, geometry = seen[layer]
-        entry = cache[layer]
+        q, entry = seen[layer], cache[layer]
         kv = tuple(tuple(x[..., : entry.offset, :] for x in part) for part in
                    (entry.keys, entry.values))  # fmt: skip
-        fast = attention.attend_packed(q, kv, entry, geometry)
-        k, v = (attention.dequantized(part, entry, mx.float32) for part in kv)
+        fast = ops.packed_product(q, kv, entry)
+        k, v = (dequantized(part, entry, mx.float32) for part in kv)
         q, k, v, fast = (np.array(x.astype(mx.float32))[0] for x in (q, k, v, fast))
         everything = np.ones((1, k.shape[1]), bool)
         rows = (

@@ -230,9 +230,11 @@ def _sizes(model: str, bits: int, context: int, kv_bits: int | None, here: bool)
     from gemma4_mlx.checkpoints.planner import RUNTIME, activation_bytes, cache_bytes
     from gemma4_mlx.checkpoints.released import released
 
-    text, item = released(model).config.text, _machine(None if here else MEMORIES[-1]).itemsize
-    cache = cache_bytes(text, context, item, kv_bits)
-    computing = activation_bytes(text, context, item, kv_bits)
+    text, machine = released(model).config.text, _machine(None if here else MEMORIES[-1])
+    cache = cache_bytes(text, context, machine.itemsize, kv_bits)
+    computing = activation_bytes(
+        text, context, machine.itemsize, kv_bits, on_cpu=machine.backend == "cpu"
+    )
     return [*_weights(model, bits, here), cache["sliding"], cache["full"], computing, RUNTIME]
 
 

@@ -9,7 +9,7 @@ import gemma4_mlx as g4
 from gemma4_mlx.checkpoints import RELEASED, fit_table, machine_report, print_fit
 from gemma4_mlx.checkpoints.inventory import count, tensors, unused_tensors
 from gemma4_mlx.checkpoints.machine import GiB, Machine
-from gemma4_mlx.checkpoints.planner import cache_bytes, weight_bytes
+from gemma4_mlx.checkpoints.planner import activation_bytes, cache_bytes, weight_bytes
 from gemma4_mlx.checkpoints.released import released
 from gemma4_mlx.config import Gemma4Config
 from gemma4_mlx.errors import ConfigError, ContextError, GenerationError
@@ -150,6 +150,14 @@ class TestBytes:
         plain, packed = (g4.fit("31b", context=131_072, kv_bits=k, memory=64) for k in (None, 4))
         assert packed.cache["sliding"] == plain.cache["sliding"]
         assert packed.cache["full"] == plain.cache["full"] * 4.5 / 16
+
+    def test_scores_of_float32_are_materialised_on_a_gpu(self):
+        """At 131,072 tokens a query's scores take 8 MiB (16 heads). A GPU holds blocks of 128 MiB
+        and what the softmax makes of them; the CPU backend three masks of 128 queries and three
+        rows of scores."""
+        text = released("26b-a4b").config.text
+        on_gpu, on_cpu = (activation_bytes(text, 131_072, 4, on_cpu=cpu) for cpu in (False, True))
+        assert on_gpu - on_cpu == (2 * 128 - 3 * 16 - 3 * 8) * 2**20
 
     def test_16_bit(self):
         config = released("e2b").config

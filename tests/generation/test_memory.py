@@ -3,7 +3,7 @@
 import mlx.core as mx
 import pytest
 
-from gemma4_mlx.checkpoints.planner import fit
+from gemma4_mlx.checkpoints.planner import activation_bytes, fit
 from gemma4_mlx.errors import ContextError
 from gemma4_mlx.generation import PromptCache, memory, stream
 
@@ -45,6 +45,15 @@ def test_the_estimate_is_what_a_generation_needs(teaching, kv_bits, length, chun
     assert need.cache == sum(plan.cache.values()) + snapshots
     assert need.activations == plan.activations
     assert plan.machine.itemsize != teaching.dtype.size or used < plan.total
+
+
+@pytest.mark.parametrize("cpu", [False, True])
+def test_the_guard_counts_scores_as_the_device_keeps_them(tiny, monkeypatch, cpu):
+    model = tiny()
+    monkeypatch.setattr(memory, "on_cpu", lambda: cpu)
+    need = memory.needed(model, PromptCache(model), 100_000, 2048)
+    planned = activation_bytes(model.config.text, 100_000, model.dtype.size, on_cpu=cpu)
+    assert need.activations == planned
 
 
 def test_experts_and_shared_layers_are_counted(tiny):

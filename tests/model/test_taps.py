@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import gemma4_mlx as g4
+from gemma4_mlx.model import ops
 from gemma4_mlx.model.taps import NAMES, untouched
 
 NAMES_OF_CONFIGS = ["e2b", "moe", "dense31", "everything"]
@@ -119,3 +120,25 @@ def test_observers_nest_and_see_replaced_values(checkpoint):
     with model.observe(double), model.observe(watch):
         model(tokens)
     assert np.allclose(seen[1], 2 * seen[0])
+
+
+def test_replaced_keys_and_values_count_behind_a_quantized_cache(checkpoint, monkeypatch):
+    """Also where decoding reads the cache's packed keys and values."""
+    monkeypatch.setattr(ops, "on_cpu", lambda: False)
+    reference = checkpoint("everything")
+    model = g4.load(reference.folder)
+    tokens = mx.array(reference.ids)
+    layer = next(i for i in range(len(model.layers)) if model.config.text.is_full(i))
+
+    def decoded(silenced):
+        def silence(name, at, value, geometry):
+            return value * 0 if (name, at) == (silenced, layer) else None
+
+        cache = model.make_cache(kv_bits=8)
+        mx.eval(model(tokens[:, :50], cache=cache))
+        with model.observe(silence):
+            return np.array(model(tokens[:, 50:51], cache=cache))
+
+    plain = decoded(None)
+    for name in ("keys", "values"):
+        assert not np.array_equal(decoded(name), plain), name

@@ -151,21 +151,20 @@ def test_packed_decoding_equals_unpacking(checkpoint, loaded, monkeypatch):
     Not two runs of the model: a last digit of one layer puts a later layer's key on the other side
     of a rounding step, and from there on the two caches hold different numbers.
     """
-    from gemma4_mlx.model import attention
+    from gemma4_mlx.model import ops
 
     reference = checkpoint("everything")
     model = loaded(reference)
-    errors, packed_attention = [], attention.attend_packed
+    errors, packed_attention = [], ops.packed_attention
 
-    def both(q, kv, cache, geometry):
-        packed = packed_attention(q, kv, cache, geometry)
-        k, v = (attention.dequantized(part, cache, q.dtype) for part in kv)
-        unpacked = attention.attend(q, k, v, geometry)
+    def both(q, k, v, kv, cache, mask):
+        packed = packed_attention(q, k, v, kv, cache, mask)
+        unpacked = ops.attention(q, k, v, mask)
         errors.append((mx.abs(packed - unpacked).max() / mx.abs(unpacked).max()).item())
         return packed
 
-    monkeypatch.setattr(attention, "reads_packed", lambda n: n <= 8)
-    monkeypatch.setattr(attention, "attend_packed", both)
+    monkeypatch.setattr(ops, "on_cpu", lambda: False)
+    monkeypatch.setattr(ops, "packed_attention", both)
     feed(model, mx.array(reference.ids), [60, 5, 1, 1, 33], model.make_cache(kv_bits=8))
     full = sum(map(model.config.text.is_full, range(len(model.layers))))
     assert len(errors) == 3 * full and max(errors) < 1e-5

@@ -8,8 +8,10 @@ from media_reference import arrays
 
 import gemma4_mlx as g4
 from gemma4_mlx.config import VisionConfig
-from gemma4_mlx.model import exponential, rows, vision
-from gemma4_mlx.model.clipped import ClippedLinear
+from gemma4_mlx.model import ops, sizes
+from gemma4_mlx.model.cpu import activations, blocks
+from gemma4_mlx.model.cpu import attention as numpy_attention
+from gemma4_mlx.model.layers import ClippedLinear
 from gemma4_mlx.model.vision import VisionTower, grid_of
 
 pytestmark = pytest.mark.float32
@@ -69,17 +71,17 @@ def test_splitting_queries_and_rows_changes_nothing(monkeypatch, fused):
     pixels, where = mx.random.uniform(shape=(54, 48)), positions(6, 9)
     whole = tower(pixels, where)
     if fused:
-        monkeypatch.setattr(vision, "slow_exponential", lambda x: False)
-    monkeypatch.setattr(vision, "_SCORES", 2 * 54 * 5)  # five queries at a time
-    monkeypatch.setattr(exponential, "_ROWS", 5)
-    monkeypatch.setattr(exponential, "_COLUMNS", 8)
-    monkeypatch.setattr(rows, "ROWS_CPU", 7)
+        monkeypatch.setattr(ops, "in_numpy", lambda x: False)
+    monkeypatch.setattr(sizes, "SCORE_BYTES", 4 * 2 * 54 * 5)  # five queries at a time
+    monkeypatch.setattr(numpy_attention, "_ROWS", 5)
+    monkeypatch.setattr(numpy_attention, "_COLUMNS", 8)
+    monkeypatch.setattr(blocks, "ROWS", 7)
     assert relative(tower(pixels, where), np.array(whole)) < 1e-5
 
 
 def test_the_exponential_is_exact_enough():
     x = np.linspace(-126, 127, 100_001, dtype=np.float32)
-    ours = np.array(exponential._compiled_exp2(mx.array(x)), np.float64)
+    ours = np.array(activations._compiled_exp2(mx.array(x)), np.float64)
     assert np.abs(ours / 2.0 ** x.astype(np.float64) - 1).max() < 3e-7
 
 
@@ -89,9 +91,9 @@ def test_the_cpu_functions_equal_mlx_own(scale):
     mx.random.seed(1)
     gate, up = (mx.random.normal((50, 70)) * scale for _ in range(2))
     pairs = (
-        (exponential.geglu, lambda gate, up: nn.gelu_approx(gate) * up),
-        (lambda gate, up: exponential.silu(gate) * up, lambda gate, up: nn.silu(gate) * up),
-        (lambda gate, up: exponential.glu(up, gate), lambda gate, up: up * mx.sigmoid(gate)),
+        (ops.geglu, lambda gate, up: nn.gelu_approx(gate) * up),
+        (lambda gate, up: ops.silu(gate) * up, lambda gate, up: nn.silu(gate) * up),
+        (lambda gate, up: ops.glu(up, gate), lambda gate, up: up * mx.sigmoid(gate)),
     )
     for ours, theirs in pairs:
         expected = np.array(theirs(gate, up))
@@ -113,7 +115,7 @@ def test_a_capped_softmax_equals_mlx_own(cap):
     seen = mx.random.uniform(shape=(9, 24)) < 0.3
     seen[:, 0] = True
     expected = mx.softmax(mx.where(seen, cap * mx.tanh(scores / cap), -mx.inf), axis=-1)
-    got = np.array(exponential.capped_softmax(scores, cap, seen))
+    got = np.array(ops.capped_softmax(scores, cap, seen))
     assert relative(mx.array(got), np.array(expected)) < 1e-4
     assert (got[:, ~np.array(seen)] == 0).all()
 
@@ -126,21 +128,21 @@ def test_attention_on_the_cpu_equals_mlx_own(monkeypatch, scale):
     shapes = ((1, 4, 33, 16), (1, 2, 20, 16), (1, 2, 20, 16), (16,))
     q, k, v, weights = (mx.random.normal(shape) for shape in shapes)
     q = q * scale
-    monkeypatch.setattr(exponential, "_ROWS", 7)
-    monkeypatch.setattr(exponential, "_COLUMNS", 6)
+    monkeypatch.setattr(numpy_attention, "_ROWS", 7)
+    monkeypatch.setattr(numpy_attention, "_COLUMNS", 6)
 
     def fused(q, k, v):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0)
 
     expected = np.array(fused(q, k, v))
-    for function in (exponential.attention, mx.compile(exponential.attention)):
+    for function in (numpy_attention.attention, mx.compile(numpy_attention.attention)):
         # Scores in the thousands are themselves rounded to 1e-4.
         assert relative(function(q, k, v), expected) < max(1e-5, 3e-7 * scale)
     if scale > 100:
         return  # derivatives of such a softmax are rounding errors
     ours, theirs = (
         mx.grad(lambda *a: ((f(*a) @ weights) ** 2).sum(), (0, 1, 2))(q, k, v)  # noqa: B023
-        for f in (exponential.attention, fused)
+        for f in (numpy_attention.attention, fused)
     )
     for a, b in zip(ours, theirs):
         assert relative(a, np.array(b)) < 1e-4

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import gemma4_mlx as g4
-from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan, strips
+from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan, strips_cpu, strips_gpu
 
 pytestmark = pytest.mark.float32
 
@@ -121,8 +121,8 @@ def test_pieces_of_a_run_whose_length_is_unknown(name, sizes, loaded):
 @pytest.mark.parametrize("expected", [0, 100])
 def test_tiles_of_a_few_bins(plain, expected, loaded, monkeypatch):
     """Long strips are reduced tile by tile: scores as they are, or against a tile's largest."""
-    monkeypatch.setattr(strips, "PLAIN", plain)
-    monkeypatch.setattr(strips, "TILE", 1600)
+    monkeypatch.setattr(strips_cpu, "PLAIN", plain)
+    monkeypatch.setattr(strips_cpu, "TILE", 1600)
     model, reference = loaded("everything")
     trace = record(model, reference.ids, (64, 36), expected=expected)
     weights = dense(reference, model.config.text.num_hidden_layers)
@@ -162,7 +162,7 @@ def test_the_mlx_path_agrees(loaded, monkeypatch):
 
     def init(self, *args, **kwargs):
         made(self, *args, **kwargs)
-        self.on_cpu = False
+        self.device = strips_gpu
 
     monkeypatch.setattr(AttentionRecorder, "__init__", init)
     model, reference = loaded("everything")

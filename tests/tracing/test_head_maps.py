@@ -7,7 +7,7 @@ import pytest
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import TraceError
-from gemma4_mlx.tracing import AttentionData, attention_recorder, offsets
+from gemma4_mlx.tracing import AttentionData, attention_recorder, offsets, strips_cpu, strips_gpu
 
 N, LAYERS, HEADS = 300, 8, 4
 
@@ -87,15 +87,15 @@ def test_offsets_are_recorded_where_bins_are_wider(model, ids, dense, device, mo
     """Chunks, strips and query bins cut at different places."""
     monkeypatch.setattr(offsets, "OFFSET_BINS", 5)
     monkeypatch.setattr(attention_recorder, "ROWS", 20)
-    monkeypatch.setattr(attention_recorder, "CPU_SCORES", 4 * 33 * 100)
-    if device == "mlx":
-        made = attention_recorder.AttentionRecorder.__init__
+    device = {"numpy": strips_cpu, "mlx": strips_gpu}[device]
+    monkeypatch.setattr(device, "SCORES", 4 * 33 * 100)
+    made = attention_recorder.AttentionRecorder.__init__
 
-        def init(self, *args, **kwargs):
-            made(self, *args, **kwargs)
-            self.on_cpu = False
+    def init(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        self.device = device
 
-        monkeypatch.setattr(attention_recorder.AttentionRecorder, "__init__", init)
+    monkeypatch.setattr(attention_recorder.AttentionRecorder, "__init__", init)
     plan = g4.AttentionPlan(bins=20, retain="none")
     trace = g4.trace(model, ids, attention=plan, routing=None, chunk=112)
     window = model.config.text.sliding_window

@@ -7,9 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import gemma4_mlx as g4
-from gemma4_mlx.model import attention
+from gemma4_mlx.model import ops
 from gemma4_mlx.model.attention import AttentionGeometry, attend
-from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan
+from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan, strips_cpu, strips_gpu
 from gemma4_mlx.tracing.visibility import visible
 
 pytestmark = pytest.mark.float32
@@ -46,7 +46,7 @@ def test_the_model_attends_as_float64_does(deviation, n, cached, window, by_hand
     expected = dense(q, k, seen) @ np.repeat(v, 2, axis=0)
     geometry = AttentionGeometry(cached, n, 0, m, window=window)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "slow_exponential", lambda q: by_hand)
+        patch.setattr(ops, "in_numpy", lambda q: by_hand)
         got = np.array(attend(*(mx.array(x)[None] for x in (q, k, v)), geometry))[0]
     assert np.abs(got - expected).max() < EXACT * np.abs(expected).max()
 
@@ -88,7 +88,7 @@ def test_a_trace_knows_sharp_attention(measured, deviation, sizes, seed, on_cpu)
     model, own = measured
     scale = [deviation / each for each in own]
     recorder = Recorder(model, TracePlan(attention=AttentionPlan(bins=12, retain="all")))
-    recorder.attention.on_cpu = on_cpu
+    recorder.attention.device = strips_cpu if on_cpu else strips_gpu
 
     def sharpen(name, layer, value, geometry):
         return value * scale[layer] if name == "queries" else None

@@ -1,0 +1,216 @@
+"""The seam: the operations whose implementation depends on the device.
+
+What stands here inline is what a Mac's GPU computes; :mod:`.cpu` holds what MLX's CPU backend is
+better served by. The model's files call these functions and never ask where they are.
+
+Adding an implementation, for another device or for weights that are elsewhere:
+
+- One for a device is a module like those of :mod:`.cpu`, with functions of the same arguments and
+  results. The operation here asks one question about the device or the arrays, and calls it.
+- One for some layers alone (experts read from disk, or computed by a neighbour machine; a low-rank
+  update) is a module with the call of the layer whose place it takes by ``model.update_modules``:
+  ``nn.Linear`` and ``nn.Embedding`` have MLX's, experts that of :class:`.moe.SwitchLinear`. Packed
+  layers and adapters are put in so (:mod:`..checkpoints.loading`, :mod:`.adapter`).
+
+Either computes the same numbers to a rounding: ``tests/model`` compares each with what is inline.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .cpu import activations, blocks, quantized, small
+from .cpu import attention as numpy_attention
+from .sizes import block_rows
+
+#: Rows that a tower's layers take at once: enough work for a GPU, and wide intermediates of a
+#: 10,080-patch picture that need a few megabytes in place of hundreds.
+ROWS = 4096
+
+
+def on_cpu() -> bool:
+    """Whether MLX's CPU backend computes."""
+    return mx.default_device() == mx.cpu
+
+
+def in_numpy(x: mx.array) -> bool:
+    """Whether what needs x's exponential is NumPy's: x is float32, and on MLX's CPU backend."""
+    return x.dtype == mx.float32 and on_cpu()
+
+
+def attention(
+    q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str | None = None
+) -> mx.array:
+    """softmax(q k^T) v with scale 1, the softmax in float32: (B, heads, n, D).
+
+    Args:
+        q: (B, heads, n, D). k, v: (B, kv heads, m, D); head h uses kv head h // (heads / kv heads).
+        mask: bool (1 or B, 1, n, m), which keys a query sees, or "causal": query i sees all but
+            the last n - 1 - i keys. None: it sees all. Every query must see some key.
+    """
+    if in_numpy(q):
+        return numpy_attention.attention(q, k, v, mask)
+    if q.shape[2] == 1 and isinstance(mask, str):
+        mask = None
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask=mask)
+
+
+def rows_at_once(q: mx.array, m: int, masked: bool = True) -> int:
+    """How many of the queries q (B, heads, n, D) attend at once to m keys, so that neither scores
+    nor a mask, if there is one, take much memory."""
+    if in_numpy(q) and not masked:
+        return q.shape[2]
+    return block_rows(m, q.shape[0] * q.shape[1] * m * q.itemsize, in_numpy(q))
+
+
+def packed_attention(
+    q: mx.array, k: mx.array, v: mx.array, packed: tuple, cache, mask: mx.array | str | None
+) -> mx.array:
+    """:func:`attention` of a few queries to a quantized cache's ``packed`` (keys, values).
+
+    On a GPU that saves unpacking the whole cache for every decoded token; ``k`` and ``v``, the
+    same unpacked, are then never computed.
+    """
+    if on_cpu():  # its quantized product is slower than unpacking
+        return attention(q, k, v, mask)
+    return packed_product(q, packed, cache, mask)
+
+
+def packed_product(
+    q: mx.array, packed: tuple, cache, mask: mx.array | str | None = None
+) -> mx.array:
+    """:func:`packed_attention` with the packed keys and values on any device."""
+    from mlx_lm.models.base import quantized_scaled_dot_product_attention
+
+    return quantized_scaled_dot_product_attention(
+        q, *packed, scale=1.0, mask=mask, group_size=cache.group_size, bits=cache.bits
+    )
+
+
+def rms_norm(x: mx.array, eps: float, weight: mx.array | None = None) -> mx.array:
+    """Root-mean-square norm, computed in float32, times ``weight`` if there is one."""
+    return small.rms_norm(x, eps, weight) if on_cpu() else mx.fast.rms_norm(x, weight, eps)
+
+
+def rope(x: mx.array, rotary, offset: int | mx.array, shared: dict) -> mx.array:
+    """Rotate x (B, heads, n, D) at positions offset, offset + 1, ...
+
+    Args:
+        rotary: the :class:`.layers.RotaryEmbedding` whose angles these are.
+        offset: one number, or one per row (B,).
+        shared: what the layers of one call work out once.
+    """
+    if on_cpu() and small.few(x):
+        return small.rope(x, rotary, offset, shared)
+    return mx.fast.rope(
+        x,
+        rotary.head_dim,
+        traditional=False,
+        base=None,
+        scale=1.0,
+        offset=offset,
+        freqs=rotary.periods,
+    )
+
+
+def geglu(gate: mx.array, up: mx.array) -> mx.array:
+    """GELU (tanh form) of a tower's gate, times ``up``."""
+    return activations.geglu(gate, up) if in_numpy(gate) else nn.gelu_approx(gate) * up
+
+
+def silu(x: mx.array) -> mx.array:
+    """x / (1 + exp(-x))."""
+    return activations.glu(x, x) if in_numpy(x) else nn.silu(x)
+
+
+def glu(x: mx.array, gate: mx.array) -> mx.array:
+    """x / (1 + exp(-gate))."""
+    return activations.glu(x, gate) if in_numpy(gate) else x * mx.sigmoid(gate)
+
+
+def capped_softmax(x: mx.array, cap: float, seen: mx.array) -> mx.array:
+    """Softmax over the last axis of cap tanh(x / cap), where ``seen``; 0 elsewhere. Every row must
+    see something."""
+    if in_numpy(x) and cap <= activations.SAFE:
+        return activations.capped_softmax(x, cap, seen)
+    return mx.softmax(mx.where(seen, cap * mx.tanh(x / cap), -mx.inf), axis=-1)
+
+
+def gather_mm(x: mx.array, weight: mx.array, experts: mx.array, sorted_indices: bool) -> mx.array:
+    """x (..., 1, I) times the transposed matrices (E, O, I) of its experts (...): (..., 1, O).
+    ``sorted_indices``: experts ascend."""
+    if on_cpu():
+        return small.gather_mm(x, weight, experts, sorted_indices)
+    weight = weight.swapaxes(-1, -2)
+    return mx.gather_mm(x, weight, rhs_indices=experts, sorted_indices=sorted_indices)
+
+
+def gather_qmm(x: mx.array, layer: nn.Module, experts: mx.array, sorted_indices: bool) -> mx.array:
+    """The same with the packed matrices of ``layer``."""
+    if on_cpu():
+        return quantized.gather_qmm(x, layer, experts, sorted_indices)
+    return mx.gather_qmm(
+        x,
+        layer.weight,
+        layer.scales,
+        layer.get("biases"),
+        rhs_indices=experts,
+        transpose=True,
+        group_size=layer.group_size,
+        bits=layer.bits,
+        mode=layer.mode,
+        sorted_indices=sorted_indices,
+    )
+
+
+def packed_layers() -> tuple[type[nn.QuantizedLinear], type[nn.QuantizedEmbedding]]:
+    """The classes of packed linear layers and packed embeddings."""
+    if on_cpu():
+        return quantized.QuantizedLinear, quantized.QuantizedEmbedding
+    return nn.QuantizedLinear, nn.QuantizedEmbedding
+
+
+def by_rows(
+    function: Callable, *arrays: mx.array, axis: int = 0
+) -> mx.array | tuple[mx.array, ...]:
+    """``function(*arrays)``, computed in blocks of rows and joined.
+
+    ``arrays`` have the same number of rows (axis 0), as have the results of ``function``, one
+    array or a tuple, along ``axis``; each row (a patch) is treated by itself.
+    """
+    n = arrays[0].shape[0]
+    count = round(n / (blocks.ROWS if on_cpu() else ROWS))
+    if count <= 1:
+        return function(*arrays)
+    # All of nearly one size: a last block of a few rows would read every weight for little.
+    rows = -(-n // count)
+    parts = [settled(function(*(a[i : i + rows] for a in arrays))) for i in range(0, n, rows)]
+    if isinstance(parts[0], mx.array):
+        return mx.concatenate(parts, axis)
+    return tuple(mx.concatenate(part, axis) for part in zip(*parts))
+
+
+def wait(x: mx.array) -> None:
+    """Compute x before anything else is asked for."""
+    blocks.evaluated(x)
+
+
+def settled(x):
+    """``x``, an array or a tuple, computed now where memory is claimed for all that is asked for;
+    a GPU's command buffers are bounded, though not small."""
+    if on_cpu():
+        blocks.evaluated(x)
+    return x
+
+
+@contextmanager
+def few_spare_buffers() -> Iterator[None]:
+    """While a tower works: MLX keeps few freed buffers, where more make nothing faster. Also usable
+    as a decorator."""
+    if not on_cpu():
+        yield
+        return
+    with blocks.few_spare_buffers():
+        yield

@@ -1,0 +1,134 @@
+"""A strip's scores computed and reduced by numpy, tile by tile.
+
+Its ``exp`` runs about eight times faster on the CPU than that of MLX's wheel, and tiles of scores
+stay in the processor's cache.
+"""
+
+from functools import partial
+
+import mlx.core as mx
+import numpy as np
+
+from ..model.cpu.attention import HIDDEN, longest
+from .strips import Reduced
+
+#: Scores of a strip: enough rows for the processor's matrix product.
+SCORES = 1 << 22
+#: Where |score| is at most this, exponentials, sums and products with positions are far from the
+#: ends of float32, and nothing need be subtracted first.
+PLAIN = 40.0
+#: Scores reduced at once: half a megabyte, and their weights another half.
+TILE = 1 << 17
+
+
+def ready(q: mx.array, k: mx.array) -> tuple:
+    """Queries (H, n, D), transposed keys (kv heads, D, m), and what reduces them."""
+    q, k = np.asarray(q), np.asarray(k)
+    plain = longest(q) * longest(k) <= PLAIN
+    return q, _transposed(k), partial(by_tiles, plain=plain)
+
+
+def by_tiles(
+    q: np.ndarray, kt: np.ndarray, hidden: np.ndarray, width: int, basis, plain: bool
+) -> Reduced:
+    """``hidden`` (r, c): which of the last c keys a row does not see.
+
+    Tile by tile, a kv head's rows against some keys. Scores are exponentiated as they are if that
+    is ``plain``; else against the tile's largest in each row, which is made one scale when all
+    tiles are known.
+    """
+    (kv_heads, group, r, D), m = q.shape, kt.shape[2]
+    R = group * r  # rows of a kv head
+    per_tile = max(1, TILE // (R * width))  # bins
+    across = per_tile * width
+    tiles = [slice(j, min(j + across, m)) for j in range(0, m, across)]
+    weights = np.empty((len(tiles), kv_heads, R, across), np.float32)
+    mass, peak = np.empty((2, kv_heads, R, m // width), np.float32)
+    shift, dot = np.zeros((2, kv_heads, R, len(tiles)), np.float32)
+    moments = np.empty((kv_heads, R, len(tiles), len(basis)), np.float32)
+    room, ones = np.empty(R * across, np.float32), np.ones(width, np.float32)
+    unsure = m - hidden.shape[1]
+    for h in range(kv_heads):
+        rows = q[h].reshape(R, D)
+        for i, tile in enumerate(tiles):
+            keys = tile.stop - tile.start
+            x = room[: R * keys].reshape(R, keys)
+            np.matmul(rows, kt[h, :, tile], out=x)
+            if tile.stop > unsure:
+                first = max(tile.start, unsure)
+                here = x.reshape(group, r, keys)[..., first - tile.start :]
+                np.copyto(here, HIDDEN, where=hidden[:, first - unsure : tile.stop - unsure])
+            w, at = weights[i, h, :, :keys], (h, slice(None), i)
+            bins = (h, slice(None), slice(tile.start // width, tile.stop // width))
+            best = _largest(x, width)
+            if not plain:
+                shift[at] = best.max(axis=-1)
+                best = best - shift[at][:, None]  # with bins of one key these are x itself
+                x -= shift[at][:, None]
+            peak[bins] = best
+            np.exp(x, out=w)
+            mass[bins] = (w.reshape(-1, width) @ ones).reshape(R, -1)
+            dot[at] = np.vecdot(w, x)
+            np.matmul(w, basis[:, tile].T, out=moments[at])
+
+    reference = shift.max(axis=-1, keepdims=True)
+    total = np.add.reduceat(mass, np.arange(0, m // width, per_tile), axis=-1)
+    factor = np.exp(shift - reference)
+    z = (factor * total).sum(axis=-1, keepdims=True)
+    factor /= z  # what makes a tile's weights the softmax
+    entropy = np.log(z[..., 0]) - (factor * (dot + (shift - reference) * total)).sum(axis=-1)
+    columns = np.empty((kv_heads, group, m), np.float32)
+    for h in range(kv_heads):
+        for i, tile in enumerate(tiles):
+            w = weights[i, h, :, : tile.stop - tile.start].reshape(group, r, -1)
+            np.matmul(factor[h, :, i].reshape(group, 1, r), w, out=columns[h, :, None, tile])
+    of_bins = factor.repeat(per_tile, axis=-1)[..., : m // width]
+    mass *= of_bins
+    np.exp(peak, out=peak)
+    peak *= of_bins
+    moments = (factor[..., None] * moments).sum(axis=2)
+    H = kv_heads * group
+    weights, factor = weights.reshape(-1, H, r, per_tile, width), factor.reshape(H, r, -1)
+    return Reduced(
+        mass=mass.reshape(H, r, -1),
+        peak=peak.reshape(H, r, -1),
+        normaliser=(reference + np.log(z)).reshape(H, r),
+        entropy=entropy.reshape(H, r),
+        columns=columns.reshape(H, m),
+        moments=moments.reshape(H, r, -1),
+        weights_at=lambda h, t, c: (
+            weights[c // across, h, t, c // width % per_tile, c % width] * factor[h, t, c // across]
+        ),
+        bins_at=lambda h, t, b: (
+            weights[b // per_tile, h, t, b % per_tile] * factor[h, t, b // per_tile, None]
+        ),
+        block=lambda rows, columns: np.concatenate(
+            [
+                weights.reshape(len(tiles), H, r, across)[
+                    i, :, rows, max(columns.start - tile.start, 0) : columns.stop - tile.start
+                ]
+                * factor[:, rows, i, None]
+                for i, tile in enumerate(tiles)
+                if tile.start < columns.stop and columns.start < tile.stop
+            ],
+            axis=2,
+        ),
+    )
+
+
+def _largest(scores: np.ndarray, width: int) -> np.ndarray:
+    """The largest score of each bin, (r, m) -> (r, bins)."""
+    best = scores
+    # Neighbours by pairs: numpy's maximum of a few numbers at a time is ten times slower.
+    while width % 2 == 0:
+        best, width = np.maximum(best[:, ::2], best[:, 1::2]), width // 2
+    return best.reshape(len(best), -1, width).max(axis=-1) if width > 1 else best
+
+
+def _transposed(k: np.ndarray) -> np.ndarray:
+    """(kv heads, m, D) -> (kv heads, D, m), in memory too: BLAS packs it faster so. Copied a few
+    keys at a time, which takes a fifth of a copy of the whole."""
+    kt = np.empty((k.shape[0], k.shape[2], k.shape[1]), np.float32)
+    for j in range(0, k.shape[1], 128):
+        kt[..., j : j + 128] = k[:, j : j + 128].swapaxes(1, 2)
+    return kt
