@@ -285,7 +285,7 @@ def activation_bytes(
     """Upper bound of what computing one chunk of a prompt needs beside weights and cache.
 
     The residual stream and its neighbours and the per-layer inputs; beside them, one after the
-    other, attention (heads, one block of scores and what its softmax makes of it, one full
+    other, attention (heads, two blocks of scores and what the softmax makes of them, one full
     layer's keys and values, copied when its buffer grows or unpacked when they are quantized) and
     feed-forward (the widest MLP, the experts' rows); the logits of one position. ``on_cpu``: on
     MLX's CPU backend float32's scores stay in the processor's cache.
@@ -302,8 +302,11 @@ def activation_bytes(
     one_layer = max((_numbers(text, i) for i in full), default=0)
     in_numpy = on_cpu and itemsize == 4  # as model/ops.py decides
     row = text.num_attention_heads * tokens * itemsize
-    rows = min(n, block_rows(tokens, row, in_numpy))
-    scores = 3 * rows * tokens + 3 * row if in_numpy else 2 * rows * row
+    rows = block_rows(tokens, row, in_numpy)
+    if in_numpy:
+        scores = 3 * min(n, rows) * tokens + 3 * row
+    else:
+        scores = 2 * min(n, 2 * rows) * row
     one_layer = one_layer * itemsize + (one_layer * kv_bits // 8 if kv_bits else 0)
     attention = n * 6 * heads * itemsize + tokens * one_layer + scores
 

@@ -26,6 +26,8 @@ from .taps import Tap
 
 #: Up to so many queries read a quantized cache as it is.
 PACKED_QUERIES = 8
+#: Bytes of masks kept for the next layer where each block has another (pictures, padding).
+KEPT = 16 * 2**20
 #: Rows of a sliding layer's block, unless its window is longer.
 LEAST_ROWS = 128
 
@@ -86,11 +88,20 @@ class AttentionGeometry:
             yield slice(start, stop), slice(first, last)
 
     def seen(self, rows: slice, cols: slice) -> mx.array | str:
-        """:meth:`mask` of one of the :meth:`parts`; "causal" where that says it."""
-        last = rows.stop + self.query_start - self.key_start
-        if self.plain and (self.window is None or last <= self.window):
+        """:meth:`mask` of one of the :meth:`parts`, made once for all layers; "causal" where that
+        says it."""
+        behind = self.query_start - self.key_start
+        if self.plain and (self.window is None or rows.stop + behind <= self.window):
             return "causal"
-        return self.mask(rows, cols)
+        # Along a plain window only the distance between a block's queries and keys counts.
+        at = (rows.start + behind - cols.start,) if self.plain else (rows.start, cols.start)
+        key = "mask", *at, rows.stop - rows.start, cols.stop - cols.start
+        if key in self.shared:
+            return self.shared[key]
+        mask = self.mask(rows, cols)
+        if self.plain or self.n * self.m * (1 if self.blocks is None else len(self.blocks)) <= KEPT:
+            self.shared[key] = mask
+        return mask
 
     def mask(self, rows: slice = slice(None), cols: slice = slice(None)) -> mx.array:
         """Which of the chosen queries see which of the chosen keys: bool (1 or B, 1, r, c).
@@ -125,7 +136,8 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
         q: (B, heads, n, D). k, v: (B, kv heads, m, D); head h uses kv head h // (heads / kv heads).
 
     Queries go in blocks with only the keys that some query of the block sees, so a sliding layer
-    costs n * window whatever n is, and the scores held at once stay below SCORE_BYTES.
+    costs n * window whatever n is, and the scores of the two blocks that are held at once stay
+    below SCORE_BYTES.
     """
     if geometry.sees_all:
         return ops.attention(q, k, v)
@@ -133,8 +145,8 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
     for queries, keys in geometry.parts(rows):
         seen = geometry.seen(queries, keys)
         outputs.append(ops.attention(q[:, :, queries], k[:, :, keys], v[:, :, keys], seen))
-        if geometry.n > rows:  # left lazy, all blocks' scores would be held at once
-            ops.wait(outputs[-1])
+        if geometry.n > 2 * rows:  # left lazy, all blocks' scores would be held at once
+            ops.begin(outputs[-1], after=outputs[-2] if len(outputs) > 1 else q)
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
 

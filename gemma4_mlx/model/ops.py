@@ -12,7 +12,7 @@ Adding an implementation, for another device or for weights that are elsewhere:
   ``nn.Linear`` and ``nn.Embedding`` have MLX's, experts that of :class:`.moe.SwitchLinear`. Packed
   layers and adapters are put in so (:mod:`..checkpoints.loading`, :mod:`.adapter`).
 
-Either computes the same numbers to a rounding: ``tests/model`` compares each with what is inline.
+Either computes the same numbers to a rounding; tests compare it with what is inline.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,6 +28,8 @@ from .sizes import block_rows
 #: Rows that a tower's layers take at once: enough work for a GPU, and wide intermediates of a
 #: 10,080-patch picture that need a few megabytes in place of hundreds.
 ROWS = 4096
+#: Head size up to which MLX has fused attention on a GPU.
+FUSED = 256
 
 
 def on_cpu() -> bool:
@@ -54,7 +56,24 @@ def attention(
         return numpy_attention.attention(q, k, v, mask)
     if q.shape[2] == 1 and isinstance(mask, str):
         mask = None
+    if q.shape[3] > FUSED and q.shape[1] > k.shape[1]:
+        return _folded(q, k, v, mask)
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask=mask)
+
+
+def _folded(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str | None) -> mx.array:
+    """:func:`attention` for head sizes without a fused kernel, whose products MLX makes for each
+    query head: here one KV head's query heads are rows of one product, which reads its keys and
+    values once."""
+    B, _, n, D = q.shape
+    groups, m = k.shape[1:3]
+    scores = q.reshape(B, groups, -1, D) @ k.swapaxes(-1, -2)  # (B, kv heads, r * n, m)
+    if isinstance(mask, str):
+        mask = (mx.arange(m) <= mx.arange(m - n, m)[:, None])[None, None]
+    if mask is not None:
+        scores = mx.where(mask[:, :, None], scores.reshape(B, groups, -1, n, m), -mx.inf)
+        scores = scores.reshape(B, groups, -1, m)
+    return (mx.softmax(scores, axis=-1, precise=True) @ v).reshape(q.shape)
 
 
 def rows_at_once(q: mx.array, m: int, masked: bool = True) -> int:
@@ -192,9 +211,18 @@ def by_rows(
     return tuple(mx.concatenate(part, axis) for part in zip(*parts))
 
 
-def wait(x: mx.array) -> None:
-    """Compute x before anything else is asked for."""
-    blocks.evaluated(x)
+def begin(block: mx.array, after: mx.array) -> None:
+    """Start on a block of attention, and wait for what comes ``after`` which it is computed.
+
+    So at most two blocks' scores are held, and while Python builds the next the device has this one
+    to compute.
+    """
+    # MLX's CPU backend claims the memory of all that is begun at once. Within mx.grad nothing can
+    # be begun, but be waited for.
+    if on_cpu() or not blocks.evaluated(block, by=mx.async_eval):
+        blocks.evaluated(block)
+    else:
+        mx.eval(after)
 
 
 def settled(x):

@@ -7,7 +7,7 @@ from ..errors import GenerationError
 STEP = 256  # tokens by which a cache's buffer grows during decoding
 SLACK = 64  # tokens a sliding layer can step back without a snapshot
 #: Attention scores are materialised where MLX has no fused kernel (head size 512); queries are
-#: split so that one block of scores stays below this.
+#: split so that two blocks of scores, one computed and one waiting, stay below this.
 SCORE_BYTES = 128 * 2**20
 #: Where NumPy attends (MLX's CPU backend), only a block's mask is materialised.
 CPU_MASK_BYTES = 16 * 2**20
@@ -27,4 +27,4 @@ def checked_kv_bits(kv_bits: int | None) -> int | None:
 def block_rows(m: int, row_bytes: int, in_numpy: bool) -> int:
     """How many queries attend at once to m keys if the scores of one take ``row_bytes`` (all
     heads); ``in_numpy``: where scores stay in the processor's cache (:func:`.ops.in_numpy`)."""
-    return max(1, CPU_MASK_BYTES // m if in_numpy else SCORE_BYTES // row_bytes)
+    return max(1, CPU_MASK_BYTES // m if in_numpy else SCORE_BYTES // (2 * row_bytes))

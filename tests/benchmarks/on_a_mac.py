@@ -14,6 +14,7 @@ import argparse
 import platform
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,33 @@ def rows(name: str, folder: Path, prefill: list[int], decode: int, repeat: int):
     yield compare("peak memory", lambda run: run["runs"][-1]["mlx_peak"] / MIB, "MiB", min)
 
 
+def attention(keys: int, repeat: int):
+    """Markdown rows of one full layer of 26B-A4B, which has head size 512, behind ``keys`` tokens:
+    ours, and MLX's own attention in mlx-lm's place."""
+    import mlx.core as mx
+
+    from gemma4_mlx.model.attention import AttentionGeometry, attend
+
+    dtype = mx.float32 if mx.default_device() == mx.cpu else mx.bfloat16
+    k, v = (mx.random.normal((1, 2, keys, 512)).astype(dtype) for _ in range(2))
+    for n in (1, 64):
+        q = (mx.random.normal((1, 16, n, 512)) * 0.05).astype(dtype)
+        mx.eval(q, k, v)
+        geometry, mask = AttentionGeometry(keys - n, n, 0, keys), "causal" if n > 1 else None
+        times = {True: [], False: []}
+        for _ in range(repeat + 1):
+            for ours, taken in times.items():
+                start = time.perf_counter()
+                if ours:
+                    mx.eval(attend(q, k, v, geometry))
+                else:
+                    mx.eval(mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask=mask))
+                taken.append(1000 * (time.perf_counter() - start))
+        ours, theirs = min(times[True]), min(times[False])
+        what = f"attention of {n} to {keys:,}"
+        yield f"| 26B-A4B layer | {what} | {ours:.2f} ms | {theirs:.2f} ms | {theirs / ours:.2f} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help="repository ids or folders to measure as well")
@@ -94,6 +122,8 @@ def main() -> None:
             random_checkpoints.write(folder, config, packing, "F32" if on_cpu else "BF16")
             for row in rows(f"random {name}", folder, prefill, decode, options.repeat):
                 print(row, flush=True)
+    for row in attention(2048 if options.small else 131_072, 5 * options.repeat):
+        print(row, flush=True)
     for model in options.models:
         for row in rows(model, find(model), prefill, decode, options.repeat):
             print(row, flush=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gemma4_mlx.config import Rope
-from gemma4_mlx.model import ops, sizes
+from gemma4_mlx.model import attention, ops, sizes
 from gemma4_mlx.model.attention import AttentionGeometry, attend
 from gemma4_mlx.model.cpu import attention as numpy_attention
 from gemma4_mlx.model.cpu import small
@@ -90,6 +90,104 @@ def test_the_softmax_by_hand_has_the_gradient_of_mlxs():
     got, expected = (mx.grad(f, argnums=(0, 1, 2))(q, k, v) for f in (by_hand, fused))
     for a, b in zip(got, expected):
         assert mx.abs(a - b).max().item() < 1e-5 * mx.abs(b).max().item()
+
+
+def heads_of_512(B, heads, kv_heads, n, m, dtype=mx.float32):
+    mx.random.seed(5)
+    shapes = ((heads, n, 0.05), (kv_heads, m, 1), (kv_heads, m, 1))
+    return [(mx.random.normal((B, h, length, 512)) * s).astype(dtype) for h, length, s in shapes]
+
+
+@pytest.mark.parametrize("n, m", [(1, 300), (5, 40), (40, 40)])
+@pytest.mark.parametrize("mask", [None, "causal", "array"])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_query_heads_as_rows_of_one_product(n, m, mask, dtype, monkeypatch):
+    """Head size 512 on a GPU: in 16 bits the same to the bit as a product for each query head; in
+    float32 BLAS may add in another order."""
+    monkeypatch.setattr(ops, "on_cpu", lambda: False)
+    q, k, v = heads_of_512(2, 6, 2, n, m, dtype)
+    if mask == "array":
+        mask = mx.random.uniform(shape=(2, 1, n, m)) < 0.5
+        mask[..., 0] = True
+    expected = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask=mask)
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", None)
+    got = ops.attention(q, k, v, mask)
+    assert got.dtype == dtype and got.shape == q.shape
+    if dtype == mx.bfloat16:
+        assert mx.array_equal(got, expected)
+    assert mx.abs(got - expected).max().item() < 1e-5
+
+
+def test_two_blocks_of_scores_are_held_and_the_device_has_one_to_compute(monkeypatch):
+    """On a GPU; MLX's CPU backend allocates what is begun at once, so its count of bytes shows it:
+    16 MiB of scores in blocks of 2, and a softmax of each."""
+    monkeypatch.setattr(ops, "on_cpu", lambda: False)
+    monkeypatch.setattr(sizes, "SCORE_BYTES", 4 * 2**20)
+    q, k, v = heads_of_512(1, 8, 2, 256, 2048)
+    mx.eval(q, k, v)
+    events, begin, wait = [], mx.async_eval, mx.eval
+    monkeypatch.setattr(mx, "async_eval", lambda x: events.append(("begin", x)) or begin(x))
+    monkeypatch.setattr(mx, "eval", lambda x: events.append(("wait", x)) or wait(x))
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    wait(attend(q, k, v, AttentionGeometry(2048 - 256, 256, 0, 2048)))
+    outputs = 2 * q.nbytes  # the blocks' and, joined, the whole
+    assert mx.get_peak_memory() - before < outputs + 2 * sizes.SCORE_BYTES + 2**20
+    assert [kind for kind, _ in events] == ["begin", "wait"] * 8
+    blocks = [q, *(x for kind, x in events if kind == "begin")]
+    assert all(waited is blocks[i] for i, (_, waited) in enumerate(events[1::2]))
+
+
+@pytest.mark.parametrize("transform", ["compile", "vjp"])
+def test_blocks_within_transformations(transform, monkeypatch):
+    q, k, v = heads_of_512(1, 4, 2, 30, 50)
+    geometry = AttentionGeometry(20, 30, 0, 50)
+    expected = attend(q, k, v, geometry)
+    monkeypatch.setattr(ops, "on_cpu", lambda: False)
+    monkeypatch.setattr(sizes, "SCORE_BYTES", 4 * 4 * 50 * 2 * 7)
+
+    def function(*x):
+        return attend(*x, geometry)
+
+    if transform == "compile":
+        got = mx.compile(function)(q, k, v)
+    else:
+        got = mx.vjp(function, [q, k, v], [q])[0][0]
+    assert mx.abs(got - expected).max().item() < 1e-5
+
+
+def test_a_mask_is_made_once_for_all_layers(monkeypatch):
+    """Along a window once for all its blocks, too; where each block has another, within a limit."""
+    made, mask = [], AttentionGeometry.mask
+    monkeypatch.setattr(
+        AttentionGeometry, "mask", lambda *where: made.append(where) or mask(*where)
+    )
+
+    def layer(geometry, rows):
+        parts = list(geometry.parts(rows))
+        for queries, keys in parts:
+            found = geometry.seen(queries, keys)
+            dense = np.array(mask(geometry, queries, keys))
+            if isinstance(found, str):
+                found = np.tril(np.ones(dense.shape[2:], bool), dense.shape[3] - dense.shape[2])
+            assert np.array_equal(np.array(found).reshape(dense.shape), dense)
+        return len(parts)
+
+    window = AttentionGeometry(50, 700, 34, 716, window=17)
+    assert [layer(window, 128) for _ in range(3)] == [6, 6, 6]
+    assert len(made) == 2  # the blocks of 128 queries, and the last
+    full = AttentionGeometry(50, 700, 0, 750)
+    assert layer(full, 128) == 6 and len(made) == 2 and not full.shared
+    tokens = np.full((2, 700), 7)
+    tokens[:, 120:300] = 500
+    pictures = image_blocks(mx.array(tokens), (500,))
+    for limit, times in ((2 * 700 * 716, 1), (2 * 700 * 716 - 1, 3)):
+        monkeypatch.setattr(attention, "KEPT", limit)
+        made.clear()
+        geometry = AttentionGeometry(50, 700, 34, 716, window=17, blocks=pictures)
+        assert [layer(geometry, 128) for _ in range(3)] == [6, 6, 6]
+        assert len(made) == 6 * times
 
 
 def test_full_layers_turn_a_quarter_of_the_angles():
