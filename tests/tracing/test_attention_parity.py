@@ -256,8 +256,10 @@ def test_pictures_of_several_calls_are_apart(loaded):
 def test_induction_to_the_first_key_that_is_seen(sizes, loaded):
     """A sliding layer's strip begins with the token after a copy that is no longer inside."""
     model, _ = loaded("e2b")
-    ids = np.tile(np.arange(40, 45), 20)
-    trace = record(model, ids, sizes, expected=100)
+    window = model.config.text.sliding_window
+    ids = np.resize(np.arange(40, 40 + window), 100)  # the copy is the last key that has left
+    plan = TracePlan(attention=AttentionPlan(bins=100, retain="all"))  # strips begin anywhere
+    trace = record(model, ids, sizes, plan, expected=100)
     n, position = len(ids), np.arange(len(ids))
     earlier = position[None] < position[:, None]
     after_same = np.zeros((n, n), bool)
