@@ -123,13 +123,22 @@ def test_options(actor, script):
     assert (first.temperature, first.max_tokens, first.seed) == (0.5, 2, 3)
     assert (second.temperature, second.seed) == (0.5, None)
     tokenizer = actor.tokenizer
-    media = [t for t in tokenizer.special_ids if re.fullmatch(r"<\|?(image|audio|video)\|?>", t)]
-    assert len(media) == 7
-    assert {tokenizer.id(token) for token in media} <= set(first.suppress_tokens)
+    assert tokenizer.id("<|image|>") in first.suppress_tokens
     assert {106, 50} <= set(first.stop_tokens)
     with pytest.raises(GenerationError, match="Did you mean 'temperature'"):
         chat.send("Hi", temprature=1)
     assert len(chat.messages) == 4
+
+
+def test_no_media_token_is_ever_sampled(actor, script):
+    """Whether or not the checkpoint's settings say so."""
+    actor.generation_config = {}
+    script.replies = ["x<turn|>"]
+    Chat(actor).send("Hi")
+    special = actor.tokenizer.special_ids
+    media = {t for t in special if re.fullmatch(r"<\|?(image|audio|video)\|?>", t)}
+    assert len(media) == 7
+    assert set(script.options[0].suppress_tokens) == {special[t] for t in media}
 
 
 def test_stop_strings_are_not_part_of_the_answer(chat, script):

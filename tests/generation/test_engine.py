@@ -244,11 +244,10 @@ def test_a_finished_job_keeps_nothing_alive():
         engine().run(lambda: None)  # the thread has turned to something else
         gc.collect()
         assert [ref() for ref in gone] == [None, None] and job.done
-    dropped = Held()
-    gone = weakref.ref(dropped)
-    assert engine().submit(call, dropped, None).wait(PATIENCE)
-    del dropped
-    until(lambda: gone() is None)  # here the thread is waiting
+    job = engine().submit(Held)
+    gone = weakref.ref(job.result())
+    del job
+    until(lambda: gone() is None)  # nothing else is asked of the thread meanwhile
 
 
 def test_leaving_the_loop_cancels_and_waits(tiny):

@@ -84,6 +84,9 @@ def test_what_is_ruled_out_keeps_its_logprob(tiny):
     _, held, _ = parts(run(model, alternatives=3, options=options))
     assert held[0].alternatives == plain[0].alternatives and held[0].id == best[2]
     assert held[0].logprob == plain[0].alternatives[2].logprob
+    options = {"max_tokens": 1, "suppress_tokens": best[:2]}  # written in place
+    _, held, _ = parts(run(model, alternatives=3, options=options))
+    assert held[0].alternatives == plain[0].alternatives and held[0].id == best[2]
     forced = Forced([best[2]])
     _, led, _ = parts(run(model, alternatives=3, options={"max_tokens": 1}, guides=[forced]))
     assert led[0].alternatives == plain[0].alternatives
