@@ -399,7 +399,8 @@ def unneeded(rng) -> Sample:
     """Tools are declared, and what is asked needs none."""
     sample = [chat, sums, two_step][int(rng.integers(3))](rng)
     declared = {t["name"]: t for t in (_draw(rng)[0] for _ in range(int(rng.integers(1, 4))))}
-    declared.pop("calculate", None)
+    for asked_for in ("calculate", "get_weather"):  # sums and small talk about the weather
+        declared.pop(asked_for, None)
     said = "".join(map(declaration, declared.values()))
     (head, _), *rest = sample.parts
     if "<|turn>system" not in head:
