@@ -180,34 +180,49 @@ class TestEntryPoints:
 
     @pytest.mark.slow
     def test_server(self, model, tmp_path):
-        """On a folder that ``save`` wrote, without thinking: the answer is text, no reasoning."""
+        """On a folder that ``save`` wrote, in turns with thinking and without: what our chat
+        says. mlx-lm turns thinking on, and calls reasoning whatever stands in a thought that the
+        model does not close; with the flag that the README names the answer is text."""
         g4.save(model, tmp_path / "saved", dtype="float32")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         command = [sys.executable, "-m", "mlx_lm.server", "--model", str(tmp_path / "saved")]
-        server = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
-        asked = {
-            "messages": [{"role": "user", "content": "Count from 3 to 9"}],
-            "chat_template_kwargs": {"enable_thinking": False},
-            "max_tokens": 24,
-            "temperature": 0,
-        }
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/v1/chat/completions",
-            json.dumps(asked).encode(),
-            {"Content-Type": "application/json"},
-        )
+        command += ["--port", str(port), "--chat-template-args", '{"enable_thinking": false}']
+        server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
-            for _ in range(120):
-                try:
-                    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-                        message = json.load(answer)["choices"][0]["message"]
-                    break
-                except urllib.error.URLError:
-                    assert server.poll() is None
-                    time.sleep(1)
+            for question in ("Count from 3 to 9", "What is 8 + 59?"):
+                for thinking in (False, True):
+                    own = g4.Chat(
+                        model, thinking=thinking, options={"max_tokens": 24, "temperature": 0}
+                    )
+                    reply = own.send(question)
+                    message = asked(server, port, question, thinking)
+                    reasoning, content = message.get("reasoning") or "", message["content"] or ""
+                    assert (reasoning + content).split() == (reply.thinking + reply.text).split()
+                    assert thinking or not reasoning
         finally:
             server.kill()
             server.wait()
-        assert message["content"] == "3, 4, 5, 6, 7, 8, 9" and not message.get("reasoning")
+
+
+def asked(server, port: int, question: str, thinking: bool) -> dict:
+    """mlx-lm's server's message; thinking is asked for where it is wanted alone."""
+    body = {
+        "messages": [{"role": "user", "content": question}],
+        "max_tokens": 24,
+        "temperature": 0,
+    } | ({"chat_template_kwargs": {"enable_thinking": True}} if thinking else {})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    for _ in range(PATIENCE):
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                return json.load(answer)["choices"][0]["message"]
+        except urllib.error.URLError:
+            assert server.poll() is None
+            time.sleep(1)
+    raise AssertionError("mlx-lm's server does not answer")
