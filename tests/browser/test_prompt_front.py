@@ -154,6 +154,8 @@ def test_a_file_travels_in_pieces_and_a_bad_one_says_why(front):
     f.answer("attach", error="MediaError: that is no picture")
     files.set_input_files({"name": "bad.png", "mimeType": "image/png", "buffer": b"x"})
     f.root.get_by_text("that is no picture").wait_for()
+    files.set_input_files({"name": "a.pdf", "mimeType": "application/pdf", "buffer": b"x"})
+    f.root.get_by_text("This model takes pictures and sounds; this file is").wait_for()
     f.answer("send", content=True)
     f.root.get_by_role("textbox", name="Your message").press("Enter")
     f.page.wait_for_function("sent.some((m) => m.type === 'send')")

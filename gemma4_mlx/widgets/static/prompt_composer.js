@@ -96,7 +96,7 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
     uploads++;
     try {
       const kind = file.type.split("/")[0];
-      if (file.type && !media().includes(kind)) throw new Error(`This model does not take ${kind} files.`);
+      if (file.type && !media().includes(kind)) throw new Error(`This model takes ${inWords(media())}; this file is something else.`);
       const parts = Math.max(1, Math.ceil(file.size / CHUNK));
       let answer = null;
       for (let part = 0; part < parts; part++) {
@@ -181,6 +181,10 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
 
   return { node, setBusy, submit, suggest, focus: () => text.focus({ preventScroll: true }) };
 }
+
+const MEDIA_WORDS = { image: "pictures", audio: "sounds", video: "videos" };
+/** Kinds of media as a reader says them: "pictures, sounds and videos". @param {string[]} kinds */
+const inWords = (kinds) => kinds.map((kind) => MEDIA_WORDS[kind]).join(", ").replace(/, (?=[^,]*$)/, " and ") || "no files";
 
 /** Whether a key in a field for messages means "send": Enter, but not Shift+Enter, nor the Enter that
  * ends the composition of a character. @param {KeyboardEvent} event */
