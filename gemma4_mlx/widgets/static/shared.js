@@ -189,6 +189,8 @@ export function mount(model, el, name) {
   // Keys typed in the widget are its own: without this JupyterLab would move to another cell.
   const root = h("div", { class: `g4 g4-${name}`, "data-lm-suppress-shortcuts": "true" });
   root.className = `g4 g4-${name}`;
+  // Notebook 7 looks for that on the element with the focus, and no further.
+  root.addEventListener("focusin", (event) => /** @type {any} */ (event.target).setAttribute("data-lm-suppress-shortcuts", "true"), { signal });
   const live = h("output", { "aria-live": "polite" });
   live.className = "g4-hidden";
   const errorBox = banner("alert");
