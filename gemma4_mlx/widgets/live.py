@@ -150,8 +150,8 @@ class LiveRouting:
         import mlx.core as mx
 
         with self._lock:
-            done, self._calls = self._calls[:count], self._calls[count:]
-            for call in done:
+            for _ in range(min(count, len(self._calls))):
+                call = self._calls.pop(0)
                 if any(len(call.taps[tap]) != len(self._layers) for tap in TAPS):
                     continue  # a prompt's chunk whose upper layers were never computed
                 mx.eval(call.tokens, *(list(call.taps[tap].values()) for tap in TAPS))
@@ -176,7 +176,8 @@ class LiveRouting:
         if len(self._sequences) > KEPT:
             del self._sequences[next(iter(self._sequences))]
         followed = self._job() if self._job is not None else None
-        if followed is None or followed.done or followed is call.job:
+        left = any(call.job is followed for call in self._calls)  # to be shown, though it is done
+        if followed is None or followed is call.job or (followed.done and not left):
             self._job = weakref.ref(call.job) if call.job is not None else None
             if before is not self._sequence or start - now.first < len(before.ids):
                 self.revision += 1

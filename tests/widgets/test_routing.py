@@ -13,6 +13,7 @@ import gemma4_mlx as g4
 from gemma4_mlx.errors import InterventionError, TraceError
 from gemma4_mlx.tracing import Trace
 from gemma4_mlx.tracing.tokens import KINDS
+from gemma4_mlx.widgets import live as live_routing
 from gemma4_mlx.widgets.live import LiveRouting, model_of
 from gemma4_mlx.widgets.routing import Routing
 from gemma4_mlx.widgets.whatif import _checked, answer_start, control_changes, what_if
@@ -368,9 +369,14 @@ def _ids(view) -> list[int]:
     return view.trace.tokens.ids.tolist()
 
 
-def test_live_routing_follows_one_of_two_conversations_and_then_the_other(model):
+@pytest.mark.parametrize("waiting", [2, 30])
+def test_live_routing_follows_one_of_two_conversations_and_then_the_other(
+    model, waiting, monkeypatch
+):
     """While two answers take turns, the view shows one until it ends; the next turn of the other
-    is shown whole, its beginning included, although that was computed while it was not shown."""
+    is shown whole, its beginning included, although that was computed while it was not shown.
+    Nor does it go back and forth if both have ended before their calls are converted."""
+    monkeypatch.setattr(live_routing, "WAITING", waiting)
     view = Routing(model)
     live = view.trace
     told = []  # every state that a view could have seen
@@ -392,6 +398,7 @@ def test_live_routing_follows_one_of_two_conversations_and_then_the_other(model)
             next(stream)  # both are on their way
         for stream in reversed(streams):
             list(stream)
+        monkeypatch.undo()
         first = list(chats[0].cache.tokens)
         _wait(view, lambda: len(live._calls) == 0)
         pairs = zip(told, [*told[1:], []])
