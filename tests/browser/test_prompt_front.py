@@ -10,6 +10,7 @@ CANARY = (
     '```html"onclick=window.canary=6\n<script>window.canary = 7</script>\n```\n\n'
     "<details ontoggle=window.canary=8 open><svg onload=window.canary=9>"
 )
+FOCUSED = "label => document.activeElement.getAttribute('aria-label') === label"
 ABOUT = {"name": "a model", "detail": "small", "media": ["image", "audio"], "suggestions": ["hi"]}
 
 
@@ -198,23 +199,23 @@ def test_enter_means_the_same_in_an_edit_and_focus_goes_on_from_where_it_was(fro
     field.press("Enter")
     f.page.wait_for_function("sent.some((m) => m.type === 'edit')")
     assert f.sent("edit")[0]["text"] == "one\ntwo"
-    assert focused.get_attribute("aria-label") == "Your message"
+    f.page.wait_for_function(FOCUSED, arg="Your message")
     f.root.get_by_role("button", name="Edit").first.click()
     field.press("Escape")  # gives up the edit
     assert focused.get_attribute("aria-label") == "Edit" and len(f.sent("edit")) == 1
     f.root.get_by_role("button", name="Edit").last.click()
     field.press("Enter")  # the model's own words: no answer follows
-    f.page.wait_for_function("document.activeElement.getAttribute('aria-label') === 'Edit'")
+    f.page.wait_for_function(FOCUSED, arg="Edit")
     f.root.get_by_role("button", name="Previous version").click()
     other = turn("1b", "assistant", "another answer", branch=0, branches=3)
     f.set(turns=[turn("0", "user", "first words"), other])  # comes before the answer
     f.reply("branch", content=True)
     f.page.wait_for_function("document.activeElement.closest('.g4-branches, .g4-actions')")
     f.root.get_by_role("button", name="Answer again").click()
-    assert focused.get_attribute("aria-label") == "Your message"
+    f.page.wait_for_function(FOCUSED, arg="Your message")
     f.root.get_by_role("button", name="New conversation").click()
     f.page.wait_for_function("sent.some((m) => m.type === 'new')")
-    assert focused.get_attribute("aria-label") == "Your message"
+    f.page.wait_for_function(FOCUSED, arg="Your message")
 
 
 TOKENS = [[" word", 0.3, [[i, f" other{i}", 0.1] for i in range(5)]] for _ in range(240)]
