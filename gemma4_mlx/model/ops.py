@@ -212,13 +212,13 @@ def by_rows(
 
 
 def begin(block: mx.array, after: mx.array) -> None:
-    """Start on a block of attention, and wait for what comes ``after`` which it is computed.
+    """Start computing a block of attention, and return when the one before it, ``after``, is done.
 
     So at most two blocks' scores are held, and while Python builds the next the device has this one
     to compute.
     """
-    # MLX's CPU backend claims the memory of all that is begun at once. Within mx.grad nothing can
-    # be begun, but be waited for.
+    # MLX's CPU backend claims the memory of all that was started, and within mx.grad async_eval is
+    # refused: there this block itself is waited for.
     if on_cpu() or not blocks.evaluated(block, by=mx.async_eval):
         blocks.evaluated(block)
     else:

@@ -1,5 +1,6 @@
-"""What the sizes of caches and of attention's blocks depend on, and tensors that only some layers
-have. Needs no MLX, so that the planner counts with the model's own numbers on any machine.
+"""What the sizes of caches and of attention's blocks depend on, the score of a hidden key, and
+tensors that only some layers have. Needs no MLX, so that the planner counts with the model's own
+numbers on any machine.
 """
 
 from ..errors import GenerationError
@@ -11,6 +12,9 @@ SLACK = 64  # tokens a sliding layer can step back without a snapshot
 SCORE_BYTES = 128 * 2**20
 #: Where NumPy attends (MLX's CPU backend), only a block's mask is materialised.
 CPU_MASK_BYTES = 16 * 2**20
+#: Score of a hidden key. Not -inf: HIDDEN - HIDDEN must be 0, not NaN, in a row whose first block
+#: is all hidden; what it then sums is wiped out by the first key it sees.
+HIDDEN = -1e30
 #: Step sizes beside the weight of a layer that rounds its input and output (``ranges.py``).
 STEPS = ("input_activation_scale", "output_activation_scale")
 

@@ -74,7 +74,7 @@ def _mlx_glu(x: mx.array, gate: mx.array) -> mx.array:
     return x * mx.sigmoid(gate)
 
 
-def in_numpy(plain: Callable) -> Callable:
+def worked_out_in_numpy(plain: Callable) -> Callable:
     """Decorate a function of numpy arrays that does the work of ``plain``, to be called with MLX's.
 
     Within transformations without values (mx.compile, mx.vmap) ``plain`` computes the result, and
@@ -97,7 +97,7 @@ def in_numpy(plain: Callable) -> Callable:
     return decorate
 
 
-@in_numpy(_mlx_geglu)
+@worked_out_in_numpy(_mlx_geglu)
 def geglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     """g/2 (1 + tanh(u)) ``up`` with u = sqrt(2 / pi) (g + 0.044715 g^3), for gates g."""
     out, pieces = _pieces(gate, up)
@@ -115,7 +115,7 @@ def geglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     return out
 
 
-@in_numpy(_mlx_glu)
+@worked_out_in_numpy(_mlx_glu)
 def glu(x: np.ndarray, gate: np.ndarray) -> np.ndarray:
     """x / (1 + exp(-gate)) = x/2 (1 + tanh(gate / 2))."""
     out, pieces = _pieces(gate, x)

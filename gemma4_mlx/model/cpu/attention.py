@@ -11,13 +11,11 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 
-from .activations import LOG2_E, SAFE, exp2, in_numpy
+from ..sizes import HIDDEN
+from .activations import LOG2_E, SAFE, exp2, worked_out_in_numpy
 
 #: From how many keys on the softmax for a single query is better done with :func:`exp2`.
 KEYS = 1536
-#: Score of a hidden key. Not -inf: HIDDEN - HIDDEN must be 0, not NaN, in a row whose first block
-#: is all hidden; what it then sums is wiped out by the first key it sees.
-HIDDEN = -1e30
 #: A score this far below its row's largest weighs nothing in float32, as does all of a long
 #: context together. Left smaller, the exponentials are subnormal, and products with those take
 #: thirty times as long.
@@ -49,7 +47,7 @@ def attention(
     plain = partial(_mlx_attention, mask=mask)
     if n == 1:
         return plain(q, k, v)
-    return in_numpy(plain)(partial(_numpy_attention, mask=mask))(q, k, v)
+    return worked_out_in_numpy(plain)(partial(_numpy_attention, mask=mask))(q, k, v)
 
 
 def _numpy_attention(
