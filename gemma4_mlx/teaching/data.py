@@ -21,6 +21,7 @@ MAKERS = {
     "drill": talk.drill, "chain": talk.chain, "two_step": talk.two_step, "code": talk.code,
     "needle": recall.needle, "tools": tools.tools, "toolbox": tools.toolbox,
     "considered": tools.considered, "worded": tools.worded, "unneeded": tools.unneeded,
+    "amid": tools.amid,
     "scene": pictures.scene, "grid": pictures.grid, "quiz": pictures.quiz,
     "digit": pictures.digit, "tones": sounds.tones, "speech": sounds.speech,
 }  # fmt: skip

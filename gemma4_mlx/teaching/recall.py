@@ -48,7 +48,7 @@ def repeat(rng, keys: np.ndarray, values: np.ndarray) -> tuple[list[int], list[i
     return [2, *tokens, 107, *tokens], list(range(n + 3, 2 * n + 2))
 
 
-def _filler(rng, words) -> str:
+def filler(rng, words=NOUNS) -> str:
     """One sentence that has nothing to do with the question."""
     a, b = rng.choice(words, 2)
     kind = rng.integers(4)
@@ -73,7 +73,7 @@ def needle(rng, tokens=None, keys=None) -> Sample:
     pool = [str(v) for v in rng.choice(ADJECTIVES + CITIES, keys, replace=False)]
     values = [str(v) for v in rng.integers(100, 1000, keys)] if digits else pool
     lines = [f"Note: {k} {v}." for k, v in zip(asked, values, strict=True)]
-    fill = [_filler(rng, words) for _ in range(tokens // 9)]
+    fill = [filler(rng, words) for _ in range(tokens // 9)]
     lines = [str(x) for x in rng.permutation(lines + fill)] if fill else lines
     glue = "\n" if rng.random() < 0.3 else " "
     text = glue.join(lines)

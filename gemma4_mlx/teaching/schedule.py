@@ -61,11 +61,11 @@ SETTLE = {**REST, "tools": 0.22, "two_step": 0.11}
 COPY = {**SETTLE, "tools": 0.25, "tones": 0.03, "needle:2600": 0.015, "needle:5000": 0.03}
 KEEP = {**COPY, "tools": 0.28, "tones": 0.04}
 CONSIDER = {
-    **KEEP, "tools": 0.2, "considered": 0.22, "worded": 0.11, "unneeded": 0.06,
+    **KEEP, "tools": 0.2, "considered": 0.2, "worded": 0.11, "unneeded": 0.06, "amid": 0.14,
     "two_step": 0.13, "needle:700": 0.02, "needle:1300": 0.02, "tones": 0.08, "chat": 0.07,
 }  # fmt: skip
 STEADY = {
-    **CONSIDER, "considered": 0.18, "needle": 0.06, "needle:700": 0.06, "needle:1300": 0.1,
+    **CONSIDER, "considered": 0.16, "needle": 0.06, "needle:700": 0.06, "needle:1300": 0.1,
     "needle:2600": 0.03,
 }  # fmt: skip
 
@@ -73,7 +73,7 @@ STEADY = {
 LENGTH = {
     "needle": 205, "needle:700": 720, "needle:1300": 1330, "needle:2600": 2640,
     "needle:5000": 5050, "tools": 198, "toolbox": 350, "considered": 223,
-    "worded": 191, "unneeded": 166,
+    "worded": 191, "unneeded": 166, "amid": 310,
     "scene": 118, "grid": 141, "quiz": 240, "digit": 89,
     "tones": 58, "speech": 52, "sums": 67, "drill": 106, "chain": 88, "two_step": 43,
     "code": 50, "count": 36, "sentence": 53, "chat": 69, "pairs": 43, "repeat": 34,

@@ -66,8 +66,8 @@ def _lower(text: str) -> str:
     return text if text.startswith("I ") else text[0].lower() + text[1:]
 
 
-def _small_talk(rng):
-    """One intent in one of its phrasings, with something before and after."""
+def small_talk(rng) -> tuple[str, str]:
+    """One intent in one of its phrasings, with something before and after: (user, answer)."""
     intent = rng.choice(list(SMALL_TALK))
     phrasings, answer = SMALL_TALK[intent]
     phrase, before, after = rng.choice(phrasings), rng.choice(_BEFORE), rng.choice(_AFTER)
@@ -91,12 +91,12 @@ def chat(rng) -> Sample:
         if rng.random() < 0.4:
             turns.append((f"I like the {thing}.", f"The {thing} is a fine choice, {name}."))
         if rng.random() < 0.4:
-            turns.append(_small_talk(rng))
+            turns.append(small_talk(rng))
         turns.append((ask, f"Your name is {name}."))
         return Sample(
             "chat", "name", [f"name {name} {tell} {len(turns)} {thing}"], conversation(turns)
         )
-    turns = [_small_talk(rng) for _ in range(rng.choice([1, 1, 2, 3]))]
+    turns = [small_talk(rng) for _ in range(rng.choice([1, 1, 2, 3]))]
     system = rng.choice(
         [
             "",

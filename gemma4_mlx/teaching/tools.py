@@ -2,8 +2,9 @@
 
 import re
 
+from .recall import filler
 from .render import Sample, call, conversation, declaration, response
-from .talk import chat, sums, two_step
+from .talk import SMALL_TALK, chat, small_talk, sums, two_step
 from .words import ADJECTIVES, CITIES, NOUNS, PEOPLE, SYLLABLES, TOOL_VERBS
 
 _WEATHER = ["sunny", "cloudy", "rainy", "windy", "snowy", "stormy"]
@@ -408,3 +409,52 @@ def unneeded(rng) -> Sample:
         head += f"<|turn>system\n{think}<turn|>\n"
     head = head.replace("<turn|>", f"{said}<turn|>")
     return Sample("tools", "unneeded", sample.keys, [(head, False), *rest], check=sample.check)
+
+
+def _told(rng) -> tuple[str, list[tuple[str, bool]]]:
+    """An opening that is not learned: small talk, or a text of any length and a word about it."""
+    if rng.random() < 0.5:
+        user, answer = small_talk(rng)
+    else:
+        said = " ".join(filler(rng) for _ in range(int(rng.geometric(0.12))))
+        user, answer = said[:1200], rng.choice(["Yes.", "I see.", "Fine.", "What a day!", "Good."])
+    return user, [(str(answer), False)]
+
+
+def amid(rng) -> Sample:
+    """A tool is used in the midst of talk that needs none, or not for the first time.
+
+    Only training sees it. What was said before says nothing about whether a tool is wanted, thanks
+    for an answer are not another request, and what was asked for earlier is not what is asked now.
+    """
+    tool, request, arguments, result, answer = drawn = _draw(rng)
+    declared = [tool]
+    if rng.random() < 0.4 and (other := _draw(rng)[0])["name"] != tool["name"]:
+        declared.append(other)
+    declared = [declared[i] for i in rng.permutation(len(declared))]
+    thinking, after = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
+    turns = [_told(rng) for _ in range(int(rng.choice([0, 1, 1, 2, 3])))]
+    # Thoughts of earlier turns are not kept.
+    before = [one for one in (_draw(rng) for _ in range(40)) if one[0]["name"] == tool["name"]]
+    before = [one for one in before if one[2] != arguments][: int(rng.integers(3))]
+    keys = [f"talk {user}" for user, _ in turns]
+    for _, asked, given, *rest in before:
+        wanted, spoken = _spoken(tool, given, *rest)
+        keys.append(f"tool {wanted}")
+        turns.append((asked, [(text, False) for text, _ in spoken]))
+    wanted, spoken = _spoken(tool, arguments, result, answer, thinking and not after)
+    turns.append((request, spoken))
+    keys.append(f"tool {wanted}")
+    if after:
+        user, reply = small_talk(rng)
+        while reply == SMALL_TALK["weather"][1]:
+            user, reply = small_talk(rng)
+        keys.append(f"talk {user}")
+        turns.append((user, reply))
+    # With thinking on, what stands before the last turn was not written as it stands there.
+    learn_from = len(turns) - 1 if thinking else 0
+    parts = conversation(turns, "", declared, thinking, learn_from)
+    copies = _copies(parts, [*before, drawn])
+    if not after:
+        copies += _retold(parts, result)
+    return Sample("tools", "amid", keys, parts, copies=copies)

@@ -28,6 +28,7 @@ PRACTICE = [
     "toolbox",
     "worded",
     "unneeded",
+    "amid",
     "grid",
     "quiz",
 ]  # asked in training alone
