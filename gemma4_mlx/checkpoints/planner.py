@@ -126,7 +126,8 @@ def fit(
         model: a released model's name (``"e2b"``, ``"e4b"``, ``"12b"``, ``"26b-a4b"``, ``"31b"``,
             or its hub id), a checkpoint folder, a configuration, or a loaded model.
         bits: bits of the text weights; None or 16 for unquantized ones. A folder that holds
-            quantized weights, and a loaded model, are taken as they are.
+            quantized weights, and a loaded model, are taken as they are (on a Mac of ``memory``
+            GiB what is not quantized in 16 bits, as :func:`gemma4_mlx.load` would have it there).
         context: tokens of prompt and answer together.
         kv_bits: 8 or 4 if the keys and values of full-attention layers are quantized.
         memory: GiB of a Mac to plan for; None takes this machine as it is.
@@ -157,11 +158,12 @@ def fit(
         packings = choose(tensors(config), packing)
     else:
         packing = next(iter(packings.values()), None)
-    item = machine.itemsize
+    as_loaded = memory is None and hasattr(model, "named_modules")
+    item = model.dtype.size if as_loaded else machine.itemsize
     plan = dict(
         name=name,
         packing=str(packing) if packing else f"{8 * item} bit",
-        weights=weight_bytes(config, packings, item),
+        weights=held_bytes(model) if as_loaded else weight_bytes(config, packings, item),
         runtime=RUNTIME,
         machine=machine,
     )
@@ -195,8 +197,8 @@ def _describe(model) -> tuple[str, Gemma4Config, dict[str, Packing] | None]:
     if isinstance(model, Gemma4Config):
         return model.model_type, model, None
     if hasattr(model, "config") and hasattr(model, "named_modules"):
-        packings = {
-            path: Packing(module.bits, module.group_size, module.mode)
+        packings = {  # an adapted layer holds the packed one as its "linear"
+            path.removesuffix(".linear"): Packing(module.bits, module.group_size, module.mode)
             for path, module in model.named_modules()
             if hasattr(module, "bits") and hasattr(module, "group_size")
         }
@@ -230,6 +232,20 @@ def weight_bytes(
             # The experts' scales stay in 16 bits on every backend.
             scale = 2 if tensor.part == "experts" else itemsize
             parts[tensor.part] += packing.nbytes(tensor.shape, scale)
+    return {part: size for part, size in parts.items() if size}
+
+
+def held_bytes(model) -> dict[str, int]:
+    """Bytes of a loaded model's weights by part, as they are in memory; an adapter's count to the
+    part that they adapt."""
+    from mlx.utils import tree_flatten
+
+    part_of = {name.removesuffix(".weight"): t.part for name, t in tensors(model.config).items()}
+    parts = dict.fromkeys(PARTS, 0)
+    for name, array in tree_flatten(model.parameters()):
+        while name not in part_of:  # "...q_proj.lora_a", "...q_proj.linear.scales"
+            name = name.rpartition(".")[0]
+        parts[part_of[name]] += array.nbytes
     return {part: size for part, size in parts.items() if size}
 
 

@@ -258,8 +258,9 @@ def _read_header(path: Path) -> dict:
         raise CheckpointError(f"{path} is not a prompt cache that this version reads.") from None
     expected = 8 + length + max(ends, default=0)
     if size != expected:
+        wrong = "is cut short" if size < expected else "has something after its end"
         raise CheckpointError(
-            f"{path} is cut short: {size:,} bytes, {expected:,} expected. Compute it again."
+            f"{path} {wrong}: {size:,} bytes, {expected:,} expected. Compute it again."
         )
     _check_sum(path, length, checksum)
     return about

@@ -4,9 +4,10 @@ import mlx.core as mx
 import pytest
 import tiny
 from mlx.utils import tree_flatten
+from mlx_lm.tuner.utils import linear_to_lora_layers
 
 import gemma4_mlx as g4
-from gemma4_mlx.checkpoints import RELEASED, fit_table, machine_report, print_fit
+from gemma4_mlx.checkpoints import RELEASED, fit_table, machine_report, planner, print_fit
 from gemma4_mlx.checkpoints.inventory import count, tensors, unused_tensors
 from gemma4_mlx.checkpoints.machine import GiB, Machine
 from gemma4_mlx.checkpoints.planner import activation_bytes, cache_bytes, weight_bytes
@@ -104,6 +105,37 @@ class TestBytes:
         held = sum(v.nbytes for _, v in tree_flatten(model.parameters()))
         assert sum(g4.fit(folder, bits, 64).weights.values()) == held
         assert sum(g4.fit(model, context=64).weights.values()) == held
+
+    @pytest.mark.parametrize("bits", [None, 4])
+    @pytest.mark.parametrize("backend", ["cpu", "metal"])
+    @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+    def test_a_loaded_model_is_counted_in_its_own_type(
+        self, bits, backend, dtype, tmp_path, monkeypatch
+    ):
+        here = Machine(64 * GiB, 48 * GiB, backend)
+        monkeypatch.setattr(planner, "this_machine", lambda: here)
+        folder = tiny.save(tmp_path, tiny.CONFIG, tiny.weights(tiny.CONFIG))
+        model = g4.load(folder, bits=bits, dtype=dtype)
+        held = sum(v.nbytes for _, v in tree_flatten(model.parameters()))
+        found = g4.fit(model, context=64)
+        assert sum(found.weights.values()) == held
+        assert found.cache == cache_bytes(model.config.text, 64, dtype.size)
+        on_a_mac = g4.fit(model, context=64, memory=64)
+        assert on_a_mac.cache == cache_bytes(model.config.text, 64, 2)
+
+    def test_an_adapters_weights_count_to_what_they_adapt(self, tmp_path):
+        folder = tiny.save(tmp_path, tiny.CONFIG, tiny.weights(tiny.CONFIG))
+        model = g4.load(folder, bits=4)
+        here, there = g4.fit(model, context=64), g4.fit(model, context=64, memory=64)
+        keys = ["self_attn.q_proj"]
+        linear_to_lora_layers(model, 1, {"rank": 2, "scale": 1.0, "dropout": 0.0, "keys": keys})
+        adapted = g4.fit(model, context=64)
+        changed = {p for p in adapted.weights if adapted.weights[p] != here.weights[p]}
+        assert changed == {"attention"}
+        assert sum(adapted.weights.values()) == sum(
+            array.nbytes for _, array in tree_flatten(model.parameters())
+        )
+        assert g4.fit(model, context=64, memory=64).weights == there.weights
 
     @pytest.mark.parametrize("kv_bits", [None, 8])
     @pytest.mark.parametrize("tokens", [10, 200])

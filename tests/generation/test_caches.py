@@ -346,6 +346,10 @@ def test_unusable_files_are_named(tiny, tmp_path):
         path.write_bytes(whole[:size])
         with pytest.raises(CheckpointError, match="cut short"):
             PromptCache.load(path, model)
+    path.write_bytes(whole + b"\0")
+    longer = rf"after its end: {len(whole) + 1:,} bytes, {len(whole):,} expected"
+    with pytest.raises(CheckpointError, match=longer):
+        PromptCache.load(path, model)
     header = json.dumps({"x": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(CheckpointError, match="not a prompt cache"):
