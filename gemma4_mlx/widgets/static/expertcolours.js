@@ -10,39 +10,62 @@ import { times } from "./experts.js";
 
 const rgbOf = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const mixed = (a, b, t) => [0, 1, 2].map((c) => a[c] + (b[c] - a[c]) * t);
-export const cssOf = ([r, g, b], alpha = 1) => `rgba(${Math.round(r)},${Math.round(g)},${Math.round(b)},${alpha.toFixed(3)})`;
+export const cssOf = ([r, g, b], alpha = 1) =>
+  `rgba(${Math.round(r)},${Math.round(g)},${Math.round(b)},${alpha.toFixed(3)})`;
 
 // Okabe and Ito's, then hues between them; groups with the most tokens come first.
-const HUES = [...categoryColors.slice(0, 7), "#882255", "#a6d854", "#6a4fb3", "#7f4f24", "#b9a7e0"].map(rgbOf);
+const HUES = [
+  ...categoryColors.slice(0, 7),
+  "#882255",
+  "#a6d854",
+  "#6a4fb3",
+  "#7f4f24",
+  "#b9a7e0",
+].map(rgbOf);
 const DIVERGING = {
   light: ["#1f5fa8", "#6aa5d8", "#eceae6", "#f0a35e", "#b5540a"].map(rgbOf),
   dark: ["#7ab8ff", "#3f78b5", "#30333b", "#b56a2a", "#ffab5c"].map(rgbOf),
 };
 export const LIMIT = 3; // log2: an eighth to eight times
 
-const luminance = ([r, g, b]) => [r, g, b].map((v) => (v / 255 <= 0.04045 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4)).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const luminance = ([r, g, b]) =>
+  [r, g, b]
+    .map((v) => (v / 255 <= 0.04045 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
 /** Black or white, whichever reads better on a colour. */
 export const inkFor = (rgb) => (luminance(rgb) > 0.179 ? "#000" : "#fff");
 
 function diverging(v, dark) {
-  const stops = dark ? DIVERGING.dark : DIVERGING.light, at = (Math.max(-1, Math.min(1, v)) + 1) * 2, low = Math.min(3, Math.floor(at));
+  const stops = dark ? DIVERGING.dark : DIVERGING.light,
+    at = (Math.max(-1, Math.min(1, v)) + 1) * 2,
+    low = Math.min(3, Math.floor(at));
   return mixed(stops[low], stops[low + 1], at - low);
 }
 
-export const hueOf = (group, dark) => (dark ? mixed(HUES[group] ?? [153, 153, 153], [255, 255, 255], 0.15) : HUES[group] ?? [153, 153, 153]);
+export const hueOf = (group, dark) =>
+  dark
+    ? mixed(HUES[group] ?? [153, 153, 153], [255, 255, 255], 0.15)
+    : (HUES[group] ?? [153, 153, 153]);
 
 /**
  * @param {any} t experts.js table @param {{view: string, group: number}} how @param {any} ink
  * @param {Float32Array|null} difference load in B minus load in A, for "difference"
  */
 export function expertScheme(t, how, ink, difference = null) {
-  const zero = rgbOf(ink.zero), dark = ink.dark, cells = t.rows * t.E;
+  const zero = rgbOf(ink.zero),
+    dark = ink.dark,
+    cells = t.rows * t.E;
   if (how.view === "purpose") {
-    const hues = t.groups.map((_, g) => hueOf(g, dark)), strengths = new Float32Array(cells);
-    for (let i = 0; i < cells; i++) { const g = t.purpose(i); if (g >= 0) strengths[i] = Math.max(0.35, Math.min(1, Math.log2(t.lift(g, i)) / 2)); }
+    const hues = t.groups.map((_, g) => hueOf(g, dark)),
+      strengths = new Float32Array(cells);
+    for (let i = 0; i < cells; i++) {
+      const g = t.purpose(i);
+      if (g >= 0) strengths[i] = Math.max(0.35, Math.min(1, Math.log2(t.lift(g, i)) / 2));
+    }
     return {
       view: "purpose",
-      rgb: (i) => (t.unused(i) ? null : strengths[i] ? mixed(zero, hues[t.purpose(i)], strengths[i]) : zero),
+      rgb: (i) =>
+        t.unused(i) ? null : strengths[i] ? mixed(zero, hues[t.purpose(i)], strengths[i]) : zero,
       /** @param {Array<[number, number]>} chosen experts with their shares */
       token(chosen) {
         let sum = 0;
@@ -62,31 +85,52 @@ export function expertScheme(t, how, ink, difference = null) {
   if (how.view === "difference") for (const d of difference) high = Math.max(high, Math.abs(d));
   const value = {
     load: (i) => (t.unused(i) ? NaN : Math.log2(t.ratio(i)) / LIMIT),
-    lift: (i) => (t.enough(how.group, i) ? Math.log2(Math.max(t.lift(how.group, i), 1e-3)) / LIMIT : NaN),
+    lift: (i) =>
+      t.enough(how.group, i) ? Math.log2(Math.max(t.lift(how.group, i), 1e-3)) / LIMIT : NaN,
     difference: (i) => (high ? difference[i] / high : 0),
   }[how.view];
-  const values = Float32Array.from({ length: cells }, (_, i) => Math.max(-1, Math.min(1, value(i)))); // NaN stays
+  const values = Float32Array.from({ length: cells }, (_, i) =>
+    Math.max(-1, Math.min(1, value(i))),
+  ); // NaN stays
   return {
-    view: how.view, high,
-    rgb(i) { const v = values[i]; return Number.isNaN(v) ? (t.unused(i) ? null : zero) : diverging(v, dark); },
+    view: how.view,
+    high,
+    rgb(i) {
+      const v = values[i];
+      return Number.isNaN(v) ? (t.unused(i) ? null : zero) : diverging(v, dark);
+    },
     token(chosen) {
-      let sum = 0, total = 0;
-      for (const [i, share] of chosen) if (!Number.isNaN(values[i])) { sum += share * values[i]; total += share; }
+      let sum = 0,
+        total = 0;
+      for (const [i, share] of chosen)
+        if (!Number.isNaN(values[i])) {
+          sum += share * values[i];
+          total += share;
+        }
       const mean = total ? sum / total : 0;
-      return Math.abs(mean) > 0.02 ? { rgb: diverging(mean * 1.6, dark), alpha: Math.min(1, 0.15 + Math.abs(mean) * 1.5) } : null;
+      return Math.abs(mean) > 0.02
+        ? { rgb: diverging(mean * 1.6, dark), alpha: Math.min(1, 0.15 + Math.abs(mean) * 1.5) }
+        : null;
     },
   };
 }
 
 /** Diagonal lines for what was never used. @param {CanvasRenderingContext2D} context @param {any} ink */
 export function hatch(context, ink) {
-  const tile = document.createElement("canvas"), pen = sizeCanvas(tile, 6, 6);
-  pen.fillStyle = ink.panel; pen.fillRect(0, 0, 6, 6);
-  pen.strokeStyle = ink.line; pen.lineWidth = 1;
+  const tile = document.createElement("canvas"),
+    pen = sizeCanvas(tile, 6, 6);
+  pen.fillStyle = ink.panel;
+  pen.fillRect(0, 0, 6, 6);
+  pen.strokeStyle = ink.line;
+  pen.lineWidth = 1;
   pen.beginPath();
-  for (const x of [-6, 0, 6]) { pen.moveTo(x, 6); pen.lineTo(x + 6, 0); }
+  for (const x of [-6, 0, 6]) {
+    pen.moveTo(x, 6);
+    pen.lineTo(x + 6, 0);
+  }
   pen.stroke();
-  const pattern = context.createPattern(tile, "repeat"), ratio = devicePixelRatio || 1;
+  const pattern = context.createPattern(tile, "repeat"),
+    ratio = devicePixelRatio || 1;
   pattern.setTransform(new DOMMatrix().scale(1 / ratio));
   return pattern;
 }
@@ -94,23 +138,47 @@ export function hatch(context, ink) {
 /** The scale of the colours with its numbers, and what hatching and, for lifts, plain grey mean; "purpose" has its scale in the keys.
  * @param {HTMLCanvasElement} canvas @param {any} scheme @param {any} ink @param {string} words */
 export function drawScale(canvas, scheme, ink, words) {
-  const bar = scheme.view === "purpose" ? 0 : 260, width = bar ? 760 : 104, height = bar ? 34 : 18, context = sizeCanvas(canvas, width, height);
+  const bar = scheme.view === "purpose" ? 0 : 260,
+    width = bar ? 760 : 104,
+    height = bar ? 34 : 18,
+    context = sizeCanvas(canvas, width, height);
   context.clearRect(0, 0, width, height);
-  context.font = `12px ${ink.font}`; context.textBaseline = "top";
-  for (let x = 0; x < bar; x++) { context.fillStyle = cssOf(diverging((2 * x) / (bar - 1) - 1, ink.dark)); context.fillRect(x, 2, bar - x, 12); } // the rest is drawn over: no seams
+  context.font = `12px ${ink.font}`;
+  context.textBaseline = "top";
+  for (let x = 0; x < bar; x++) {
+    context.fillStyle = cssOf(diverging((2 * x) / (bar - 1) - 1, ink.dark));
+    context.fillRect(x, 2, bar - x, 12);
+  } // the rest is drawn over: no seams
   const left = bar ? bar + 14 : 0;
-  context.fillStyle = hatch(context, ink); context.fillRect(left, 2, 24, 12);
-  context.strokeStyle = ink.line; context.lineWidth = 1; context.strokeRect(left + 0.5, 2.5, 23, 11);
+  context.fillStyle = hatch(context, ink);
+  context.fillRect(left, 2, 24, 12);
+  context.strokeStyle = ink.line;
+  context.lineWidth = 1;
+  context.strokeRect(left + 0.5, 2.5, 23, 11);
   context.fillStyle = ink.faint;
   context.fillText("never used", left + 30, 2);
   if (!bar) return;
   if (scheme.view === "lift") {
-    context.fillStyle = ink.zero; context.fillRect(left + 120, 2, 24, 12); context.strokeRect(left + 120.5, 2.5, 23, 11);
-    context.fillStyle = ink.faint; context.fillText("too few tokens of the group to tell", left + 150, 2);
+    context.fillStyle = ink.zero;
+    context.fillRect(left + 120, 2, 24, 12);
+    context.strokeRect(left + 120.5, 2.5, 23, 11);
+    context.fillStyle = ink.faint;
+    context.fillText("too few tokens of the group to tell", left + 150, 2);
   }
-  const ends = scheme.view === "difference" ? [`−${(100 * scheme.high).toFixed(1)}`, "0", `+${(100 * scheme.high).toFixed(1)}`] : [times(2 ** -LIMIT).replace("0.1×", "⅛×"), "1×", times(2 ** LIMIT).replace(".0", "")];
-  [["left", 0], ["center", bar / 2], ["right", bar]].forEach(([align, x], i) => { context.textAlign = align; context.fillText(ends[i], x, 18); });
-  context.textAlign = "left"; context.fillText(words, bar + 14, 18);
+  const ends =
+    scheme.view === "difference"
+      ? [`−${(100 * scheme.high).toFixed(1)}`, "0", `+${(100 * scheme.high).toFixed(1)}`]
+      : [times(2 ** -LIMIT).replace("0.1×", "⅛×"), "1×", times(2 ** LIMIT).replace(".0", "")];
+  [
+    ["left", 0],
+    ["center", bar / 2],
+    ["right", bar],
+  ].forEach(([align, x], i) => {
+    context.textAlign = align;
+    context.fillText(ends[i], x, 18);
+  });
+  context.textAlign = "left";
+  context.fillText(words, bar + 14, 18);
 }
 
 /** The groups as buttons: their colours, and how many experts are for each. Those beyond the hues,
@@ -118,16 +186,57 @@ export function drawScale(canvas, scheme, ink, words) {
 export function groupKeys(t, ink, onPick, more) {
   const experts = new Array(t.groups.length).fill(0);
   let none = 0;
-  for (let i = 0; i < t.rows * t.E; i++) { const g = t.purpose(i); if (g >= 0) experts[g]++; else if (!t.unused(i)) none++; }
-  const swatch = (g) => h("i", { class: "g4-swatch", style: { background: cssOf(hueOf(g, ink.dark)) } }), count = (n) => h("span", { class: "g4-count" }, String(n));
-  const buttons = t.groups.map((group, g) => h("button", { type: "button", class: "g4-groupkey", dataset: { group: g }, hidden: g >= HUES.length && !more.shown,
-    title: `${group.tokens.toLocaleString("en")} tokens; ${experts[g].toLocaleString("en")} experts are for them. Click: how much each expert is for “${group.name}”.`, onclick: () => onPick(g) },
-    swatch(g), group.name, count(experts[g])));
-  const small = buttons.slice(HUES.length), rest = experts.slice(HUES.length).reduce((sum, n) => sum + n, 0);
-  const fold = h("button", { type: "button", class: "g4-morekeys", "aria-expanded": String(more.shown), onclick: () => {
-    more.shown = !more.shown;
-    fold.setAttribute("aria-expanded", String(more.shown));
-    for (const button of small) button.hidden = !more.shown;
-  } }, swatch(HUES.length), `${small.length} smaller groups`, count(rest), h("span", { class: "g4-count", "aria-hidden": "true" }, "▾"));
-  return [...buttons, small.length ? fold : "", h("span", { class: "g4-key" }, h("i", { class: "g4-swatch", style: { background: ink.zero } }), `none of these (${none})`)];
+  for (let i = 0; i < t.rows * t.E; i++) {
+    const g = t.purpose(i);
+    if (g >= 0) experts[g]++;
+    else if (!t.unused(i)) none++;
+  }
+  const swatch = (g) =>
+      h("i", { class: "g4-swatch", style: { background: cssOf(hueOf(g, ink.dark)) } }),
+    count = (n) => h("span", { class: "g4-count" }, String(n));
+  const buttons = t.groups.map((group, g) =>
+    h(
+      "button",
+      {
+        type: "button",
+        class: "g4-groupkey",
+        dataset: { group: g },
+        hidden: g >= HUES.length && !more.shown,
+        title: `${group.tokens.toLocaleString("en")} tokens; ${experts[g].toLocaleString("en")} experts are for them. Click: how much each expert is for “${group.name}”.`,
+        onclick: () => onPick(g),
+      },
+      swatch(g),
+      group.name,
+      count(experts[g]),
+    ),
+  );
+  const small = buttons.slice(HUES.length),
+    rest = experts.slice(HUES.length).reduce((sum, n) => sum + n, 0);
+  const fold = h(
+    "button",
+    {
+      type: "button",
+      class: "g4-morekeys",
+      "aria-expanded": String(more.shown),
+      onclick: () => {
+        more.shown = !more.shown;
+        fold.setAttribute("aria-expanded", String(more.shown));
+        for (const button of small) button.hidden = !more.shown;
+      },
+    },
+    swatch(HUES.length),
+    `${small.length} smaller groups`,
+    count(rest),
+    h("span", { class: "g4-count", "aria-hidden": "true" }, "▾"),
+  );
+  return [
+    ...buttons,
+    small.length ? fold : "",
+    h(
+      "span",
+      { class: "g4-key" },
+      h("i", { class: "g4-swatch", style: { background: ink.zero } }),
+      `none of these (${none})`,
+    ),
+  ];
 }

@@ -12,10 +12,19 @@ const NO_PURPOSE = 255;
 
 /** The answer to "groups", with what follows from it. @param {any} meta @param {any} answer */
 export function expertTable(meta, answer) {
-  const rows = meta.layers.length, E = meta.experts, { groups, n, by } = answer.content, cells = rows * E;
-  const bytes = bytesOf(answer.buffer).slice(), size = answer.content.bytes;
-  const counts = size === 4 ? new Uint32Array(bytes.buffer, 0, cells * groups.length) : new Uint16Array(bytes.buffer, 0, cells * groups.length);
-  const purpose = bytes.subarray(size * counts.length), load = new Float32Array(cells), even = meta.k / E;
+  const rows = meta.layers.length,
+    E = meta.experts,
+    { groups, n, by } = answer.content,
+    cells = rows * E;
+  const bytes = bytesOf(answer.buffer).slice(),
+    size = answer.content.bytes;
+  const counts =
+    size === 4
+      ? new Uint32Array(bytes.buffer, 0, cells * groups.length)
+      : new Uint16Array(bytes.buffer, 0, cells * groups.length);
+  const purpose = bytes.subarray(size * counts.length),
+    load = new Float32Array(cells),
+    even = meta.k / E;
   const count = (g, i) => counts[(Math.floor(i / E) * groups.length + g) * E + (i % E)];
   for (let i = 0; i < cells; i++) {
     let sum = 0;
@@ -23,7 +32,13 @@ export function expertTable(meta, answer) {
     load[i] = sum / n;
   }
   return {
-    by, groups, n, rows, E, load, even,
+    by,
+    groups,
+    n,
+    rows,
+    E,
+    load,
+    even,
     unused: (i) => load[i] === 0,
     /** load over even load: 1 where all experts work alike */
     ratio: (i) => load[i] / even,
@@ -31,7 +46,11 @@ export function expertTable(meta, answer) {
     purpose: (i) => (purpose[i] === NO_PURPOSE ? -1 : purpose[i]),
     lift: (g, i) => (load[i] === 0 ? NaN : count(g, i) / groups[g].tokens / load[i]),
     enough: (g, i) => load[i] * groups[g].tokens >= LEAST_EXPECTED,
-    unusedIn(row) { let sum = 0; for (let e = 0; e < E; e++) sum += load[row * E + e] === 0; return sum; },
+    unusedIn(row) {
+      let sum = 0;
+      for (let e = 0; e < E; e++) sum += load[row * E + e] === 0;
+      return sum;
+    },
     groupNamed: (name) => groups.findIndex((g) => g.name === name),
   };
 }
@@ -39,14 +58,20 @@ export function expertTable(meta, answer) {
 /** Experts of a row from left to right. @param {any} t @param {number} row
  * @param {{order: string, group: number}} how order: "purpose", "load", "lift" or "number" */
 export function orderOf(t, row, { order, group }) {
-  const list = Array.from({ length: t.E }, (_, e) => e), at = (e) => row * t.E + e;
+  const list = Array.from({ length: t.E }, (_, e) => e),
+    at = (e) => row * t.E + e;
   if (order === "number") return list;
   const key = {
     load: (e) => -t.load[at(e)],
     lift: (e) => (t.unused(at(e)) ? 2 : t.enough(group, at(e)) ? -t.lift(group, at(e)) : 1),
-    purpose(e) { // by group, clearest first; then those for nothing; then the unused
+    purpose(e) {
+      // by group, clearest first; then those for nothing; then the unused
       const g = t.purpose(at(e));
-      return t.unused(at(e)) ? 1e6 : g < 0 ? 1e5 - t.load[at(e)] : 100 * g - Math.min(99, t.lift(g, at(e)));
+      return t.unused(at(e))
+        ? 1e6
+        : g < 0
+          ? 1e5 - t.load[at(e)]
+          : 100 * g - Math.min(99, t.lift(g, at(e)));
     },
   }[order];
   const keys = list.map(key);
@@ -57,15 +82,21 @@ export function orderOf(t, row, { order, group }) {
 export const passes = (t, i, { above, group }) => t.enough(group, i) && t.lift(group, i) >= above;
 
 /** A number as a multiple: "1.6×", "12×", "0.05×". @param {number} v */
-export const times = (v) => `${v >= 10 ? Math.round(v) : v >= 0.1 ? v.toFixed(1) : v.toPrecision(1)}×`;
+export const times = (v) =>
+  `${v >= 10 ? Math.round(v) : v >= 0.1 ? v.toFixed(1) : v.toPrecision(1)}×`;
 
 /** Routes of a page: experts and shares of the gate, [layer row][token of the page][k]. */
 export function readRoutes(meta, { content, buffer }) {
-  const bytes = bytesOf(buffer).slice(), n = content.stop - content.start, k = meta.k, cells = meta.layers.length * n * k;
-  const experts = content.bytes === 1 ? bytes.subarray(0, cells) : new Uint16Array(bytes.buffer, 0, cells);
+  const bytes = bytesOf(buffer).slice(),
+    n = content.stop - content.start,
+    k = meta.k,
+    cells = meta.layers.length * n * k;
+  const experts =
+    content.bytes === 1 ? bytes.subarray(0, cells) : new Uint16Array(bytes.buffer, 0, cells);
   const shares = bytes.subarray(content.bytes * cells);
   return {
-    start: content.start, stop: content.stop,
+    start: content.start,
+    stop: content.stop,
     /** [expert, share] of one token in one row, strongest first */
     at(row, token) {
       const from = (row * n + token - content.start) * k;

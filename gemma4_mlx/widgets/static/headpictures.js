@@ -10,7 +10,17 @@ export function pictureStore(o) {
 
   /** A layer's pictures. */
   function of(layer) {
-    if (!held.has(layer)) held.set(layer, o.load(layer).then((answer) => (answer ? { ...answer.content, pixels: bytesOf(answer.buffer) } : null)).catch((error) => { held.delete(layer); throw error; }));
+    if (!held.has(layer))
+      held.set(
+        layer,
+        o
+          .load(layer)
+          .then((answer) => (answer ? { ...answer.content, pixels: bytesOf(answer.buffer) } : null))
+          .catch((error) => {
+            held.delete(layer);
+            throw error;
+          }),
+      );
     return held.get(layer);
   }
 
@@ -18,15 +28,23 @@ export function pictureStore(o) {
   async function paint(canvas, { layer, head }) {
     const found = await of(layer);
     if (!found) return;
-    const { rows, columns, axis, reach, heads, pixels } = found, from = heads.indexOf(head) * rows * columns;
-    const image = new ImageData(columns, rows), data = new Uint32Array(image.data.buffer);
-    const { lut } = o.palette(), blank = pixelOf(o.ink().masked), row = o.n / rows, column = (axis === "keys" ? o.n : reach) / columns;
-    for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
-      const v = pixels[from + r * columns + c];
-      const hidden = v === 0 && (axis === "keys" ? c * column >= (r + 1) * row : c * column > (r + 1) * row); // later than the query, or before the text
-      data[r * columns + c] = hidden ? blank : lut[v];
-    }
-    canvas.width = columns; canvas.height = rows;
+    const { rows, columns, axis, reach, heads, pixels } = found,
+      from = heads.indexOf(head) * rows * columns;
+    const image = new ImageData(columns, rows),
+      data = new Uint32Array(image.data.buffer);
+    const { lut } = o.palette(),
+      blank = pixelOf(o.ink().masked),
+      row = o.n / rows,
+      column = (axis === "keys" ? o.n : reach) / columns;
+    for (let r = 0; r < rows; r++)
+      for (let c = 0; c < columns; c++) {
+        const v = pixels[from + r * columns + c];
+        const hidden =
+          v === 0 && (axis === "keys" ? c * column >= (r + 1) * row : c * column > (r + 1) * row); // later than the query, or before the text
+        data[r * columns + c] = hidden ? blank : lut[v];
+      }
+    canvas.width = columns;
+    canvas.height = rows;
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
@@ -34,8 +52,19 @@ export function pictureStore(o) {
   async function values({ layer, head }) {
     const found = await of(layer);
     if (!found) return null;
-    const { rows, columns, axis, reach, heads, peak, pixels } = found, k = heads.indexOf(head), size = rows * columns;
-    return { values: Float32Array.from(pixels.subarray(k * size, (k + 1) * size), (v) => (v / 255) ** 2 * peak[k]), rows, columns, axis, reach };
+    const { rows, columns, axis, reach, heads, peak, pixels } = found,
+      k = heads.indexOf(head),
+      size = rows * columns;
+    return {
+      values: Float32Array.from(
+        pixels.subarray(k * size, (k + 1) * size),
+        (v) => (v / 255) ** 2 * peak[k],
+      ),
+      rows,
+      columns,
+      axis,
+      reach,
+    };
   }
 
   return { paint, values, forget: () => held.clear() };
@@ -44,7 +73,8 @@ export function pictureStore(o) {
 /** A css colour as one canvas pixel. @param {string} css */
 export function pixelOf(css) {
   const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  probe.fillStyle = css; probe.fillRect(0, 0, 1, 1);
+  probe.fillStyle = css;
+  probe.fillRect(0, 0, 1, 1);
   const [r, g, b] = probe.getImageData(0, 0, 1, 1).data;
   return (255 << 24) | (b << 16) | (g << 8) | r;
 }

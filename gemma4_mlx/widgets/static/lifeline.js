@@ -29,26 +29,49 @@ function lifeline(/** @type {any} */ model) {
     }
   });
   // ipywidgets sets comm_live to false when the kernel restarts, and closes the comm with a widget.
-  for (const event of ["comm_live_update", "comm:close"]) model.on(event, () => { gone = true; });
+  for (const event of ["comm_live_update", "comm:close"])
+    model.on(event, () => {
+      gone = true;
+    });
   return {
     /** @param {string} id @param {(progress: any) => void} [onProgress] */
-    begin(id, onProgress) { pending.set(id, { since: Date.now(), heard: Date.now(), alive: false, progress: null, onProgress }); },
-    end(/** @type {string} */ id) { pending.delete(id); },
-    get pending() { return pending.size; },
+    begin(id, onProgress) {
+      pending.set(id, {
+        since: Date.now(),
+        heard: Date.now(),
+        alive: false,
+        progress: null,
+        onProgress,
+      });
+    },
+    end(/** @type {string} */ id) {
+      pending.delete(id);
+    },
+    get pending() {
+      return pending.size;
+    },
     /** What the reader should know now: `text` is "" when all is well. */
     look() {
       const host = hostKernel(model);
       gone ||= host === "gone";
       if (gone) return { gone, text: GONE };
-      const now = Date.now(), quietest = [...pending.values()].sort((a, b) => a.heard - b.heard)[0];
+      const now = Date.now(),
+        quietest = [...pending.values()].sort((a, b) => a.heard - b.heard)[0];
       if (!quietest) return { gone, text: "" };
       if (now - quietest.heard > (quietest.alive ? 2 : 1) * SILENCE) {
         return { gone, text: { busy: BUSY, idle: LOST }[host] ?? UNSURE };
       }
-      const slow = [...pending.values()].find((one) => one.alive && now - one.since > SILENCE && !one.onProgress);
+      const slow = [...pending.values()].find(
+        (one) => one.alive && now - one.since > SILENCE && !one.onProgress,
+      );
       if (!slow) return { gone, text: "" };
       const { what, done, total } = slow.progress ?? {};
-      return { gone, text: what ? `${what}: ${Math.floor((100 * done) / Math.max(1, total))} %` : "Python is computing the answer." };
+      return {
+        gone,
+        text: what
+          ? `${what}: ${Math.floor((100 * done) / Math.max(1, total))} %`
+          : "Python is computing the answer.",
+      };
     },
   };
 }
@@ -60,7 +83,8 @@ function hostKernel(/** @type {any} */ model) {
   // A notebook's own session knows of a shutdown before the manager does.
   const session = manager.context?.sessionContext;
   const kernel = session ? session.session?.kernel : manager.kernel;
-  if (!kernel || kernel.isDisposed || ["dead", "terminating"].includes(kernel.status)) return "gone";
+  if (!kernel || kernel.isDisposed || ["dead", "terminating"].includes(kernel.status))
+    return "gone";
   if (kernel.connectionStatus && kernel.connectionStatus !== "connected") return undefined;
   return { busy: "busy", idle: "idle" }[/** @type {string} */ (kernel.status)];
 }

@@ -3,7 +3,16 @@
 // `turns` (trait) is the truth, written when a turn starts and ends. In between Python pushes
 // deltas that carry the offset they start at; when one does not fit (a message was lost, or the
 // view opened in the middle) the view asks for the whole once.
-import { formatBytes, formatCount, formatSeconds, h, mount, perFrame, request, watch } from "./shared.js";
+import {
+  formatBytes,
+  formatCount,
+  formatSeconds,
+  h,
+  mount,
+  perFrame,
+  request,
+  watch,
+} from "./shared.js";
 import { exportPicker } from "./pieces.js";
 import { makeComposer, withoutType } from "./prompt_composer.js";
 import { icons } from "./prompt_icons.js";
@@ -45,46 +54,100 @@ function render({ model, el }) {
   }
 
   // ---- the parts of the page
-  const log = h("div", { role: "log", "aria-live": "off", "aria-label": "Conversation", tabIndex: 0 });
+  const log = h("div", {
+    role: "log",
+    "aria-live": "off",
+    "aria-label": "Conversation",
+    tabIndex: 0,
+  });
   log.className = "g4-log";
-  const latest = h("button", { type: "button", className: "g4-latest", hidden: true,
-    textContent: "Jump to the newest", signal, onclick: () => scrollDown(true) });
+  const latest = h("button", {
+    type: "button",
+    className: "g4-latest",
+    hidden: true,
+    textContent: "Jump to the newest",
+    signal,
+    onclick: () => scrollDown(true),
+  });
   const hint = h("div", { className: "g4-hint", role: "status", hidden: true });
   const progress = h("progress", { "aria-label": "Reading the prompt" });
   const progressText = h("span", {});
   const reading = h("div", { className: "g4-reading", hidden: true }, progress, progressText);
   const status = h("div", { className: "g4-status" });
-  const context = { model, view, act, ask, icons, problem,
-    isBusy: () => Boolean(model.get("busy")), openTokens: new Set(),
+  const context = {
+    model,
+    view,
+    act,
+    ask,
+    icons,
+    problem,
+    isBusy: () => Boolean(model.get("busy")),
+    openTokens: new Set(),
     focusComposer: () => composer.focus(),
-    focusAction: (index, name) => messages.get(turnIds[index])?.focusAction(name) };
+    focusAction: (index, name) => messages.get(turnIds[index])?.focusAction(name),
+  };
   const options = makeOptions(context);
   const composer = makeComposer(context, { send, stop });
   const empty = h("div", { className: "g4-empty" });
-  root.append(h("div", { className: "g4-panel g4-frame" },
-    header(), options.node,
-    h("div", { className: "g4-log-box" }, log, latest),
-    reading, hint, composer.node, status));
+  root.append(
+    h(
+      "div",
+      { className: "g4-panel g4-frame" },
+      header(),
+      options.node,
+      h("div", { className: "g4-log-box" }, log, latest),
+      reading,
+      hint,
+      composer.node,
+      status,
+    ),
+  );
 
   function header() {
-    const button = (name, label, onclick) => h("button", { type: "button", className: "g4-quiet",
-      title: label, "aria-label": label, signal, onclick }, icons[name]());
-    const picker = h("input", { type: "file", accept: ".json,application/json", hidden: true, signal,
+    const button = (name, label, onclick) =>
+      h(
+        "button",
+        {
+          type: "button",
+          className: "g4-quiet",
+          title: label,
+          "aria-label": label,
+          signal,
+          onclick,
+        },
+        icons[name](),
+      );
+    const picker = h("input", {
+      type: "file",
+      accept: ".json,application/json",
+      hidden: true,
+      signal,
       onchange: async () => {
         const [file] = picker.files;
         picker.value = "";
         if (file) await act("load", { text: await file.text(), name: file.name });
-      } });
+      },
+    });
     const name = h("h3", { className: "g4-title" });
     const detail = h("span", { className: "g4-note" });
-    watch(model, ["about"], () => {
-      const about = model.get("about") ?? {};
-      name.textContent = about.name ?? "";
-      detail.textContent = about.detail ?? "";
-    }, signal);
-    const bar = h("div", { className: "g4-toolbar g4-head" },
-      h("span", { className: "g4-dot", "aria-hidden": "true" }), name, detail,
-      h("span", { className: "g4-grow" }));
+    watch(
+      model,
+      ["about"],
+      () => {
+        const about = model.get("about") ?? {};
+        name.textContent = about.name ?? "";
+        detail.textContent = about.detail ?? "";
+      },
+      signal,
+    );
+    const bar = h(
+      "div",
+      { className: "g4-toolbar g4-head" },
+      h("span", { className: "g4-dot", "aria-hidden": "true" }),
+      name,
+      detail,
+      h("span", { className: "g4-grow" }),
+    );
     const saving = exportPicker(model, "conversation", (error) => problem(error.message));
     bar.append(saving);
     if (!view.isStatic) {
@@ -94,8 +157,10 @@ function render({ model, el }) {
           await act("new");
           composer.focus();
         }),
-        button("open", "Open a saved conversation", () => picker.click()), picker,
-        options.toggle);
+        button("open", "Open a saved conversation", () => picker.click()),
+        picker,
+        options.toggle,
+      );
     }
     return bar;
   }
@@ -173,16 +238,44 @@ function render({ model, el }) {
 
   function showStats(s) {
     if (!s || !Object.keys(s).length) return status.replaceChildren();
-    const item = (label, value, title) => h("span", { className: "g4-stat", title },
-      h("span", { textContent: label }), h("b", { textContent: value }));
+    const item = (label, value, title) =>
+      h(
+        "span",
+        { className: "g4-stat", title },
+        h("span", { textContent: label }),
+        h("b", { textContent: value }),
+      );
     const items = [];
-    if (s.tokens_per_second) items.push(item("speed", `${s.tokens_per_second.toFixed(s.tokens_per_second < 10 ? 1 : 0)} tokens/s`, "Decoded tokens per second"));
-    if (s.first_token) items.push(item("first token", formatSeconds(s.first_token), "Time to the first token"));
-    if (s.context) items.push(item("context", `${formatCount(s.used)} of ${formatCount(s.context)}`, "Tokens in the model's context"), gauge(s.used / s.context));
+    if (s.tokens_per_second)
+      items.push(
+        item(
+          "speed",
+          `${s.tokens_per_second.toFixed(s.tokens_per_second < 10 ? 1 : 0)} tokens/s`,
+          "Decoded tokens per second",
+        ),
+      );
+    if (s.first_token)
+      items.push(item("first token", formatSeconds(s.first_token), "Time to the first token"));
+    if (s.context)
+      items.push(
+        item(
+          "context",
+          `${formatCount(s.used)} of ${formatCount(s.context)}`,
+          "Tokens in the model's context",
+        ),
+        gauge(s.used / s.context),
+      );
     if (s.reused || s.reuse_note) {
-      items.push(item("from cache", `${formatCount(s.reused)} of ${formatCount(s.prompt)}`, "Prompt tokens that did not have to be read again"));
+      items.push(
+        item(
+          "from cache",
+          `${formatCount(s.reused)} of ${formatCount(s.prompt)}`,
+          "Prompt tokens that did not have to be read again",
+        ),
+      );
     }
-    if (s.reuse_note) items.push(h("span", { className: "g4-stat", textContent: `read again: ${s.reuse_note}` }));
+    if (s.reuse_note)
+      items.push(h("span", { className: "g4-stat", textContent: `read again: ${s.reuse_note}` }));
     if (s.memory) items.push(item("memory", formatBytes(s.memory), "Memory that MLX holds now"));
     status.replaceChildren(...items);
   }
@@ -198,8 +291,7 @@ function render({ model, el }) {
       if (item.kind === "progress") {
         begun = false;
         showProgress(item);
-      }
-      else if (item.kind === "stats") showStats(item.stats);
+      } else if (item.kind === "stats") showStats(item.stats);
       else if (item.kind === "draft") composer.suggest(item.text);
       else if (item.kind === "turn") {
         const message = messages.get(item.turn.id);
@@ -223,17 +315,33 @@ function render({ model, el }) {
   function scrollDown(smooth = false) {
     log.scrollTo({ top: log.scrollHeight, behavior: smooth ? "smooth" : "instant" });
   }
-  log.addEventListener("scroll", perFrame(() => { latest.hidden = isAtEnd(); }), { signal });
+  log.addEventListener(
+    "scroll",
+    perFrame(() => {
+      latest.hidden = isAtEnd();
+    }),
+    { signal },
+  );
 
   function showEmpty() {
     const about = model.get("about") ?? {};
-    const suggestions = (about.suggestions ?? []).map((text) => h("button", {
-      type: "button", className: "g4-suggestion", dir: "auto", textContent: text, signal,
-      disabled: view.isStatic, onclick: () => composer.submit(text),
-    }));
+    const suggestions = (about.suggestions ?? []).map((text) =>
+      h("button", {
+        type: "button",
+        className: "g4-suggestion",
+        dir: "auto",
+        textContent: text,
+        signal,
+        disabled: view.isStatic,
+        onclick: () => composer.submit(text),
+      }),
+    );
     empty.replaceChildren(
-      h("p", { textContent: about.greeting || "Write something below, or start with one of these." }),
-      h("div", { className: "g4-suggestions" }, ...suggestions));
+      h("p", {
+        textContent: about.greeting || "Write something below, or start with one of these.",
+      }),
+      h("div", { className: "g4-suggestions" }, ...suggestions),
+    );
   }
 
   model.on("msg:custom", receive);
@@ -242,22 +350,37 @@ function render({ model, el }) {
   watch(model, ["conversation"], () => context.openTokens.clear(), signal);
   watch(model, ["turns"], () => showTurns(model.get("turns") ?? []), signal);
   watch(model, ["stats"], () => showStats(model.get("stats")), signal);
-  watch(model, ["busy"], () => {
-    const busy = Boolean(model.get("busy"));
-    root.dataset.busy = String(busy);
-    delete root.dataset.stopping;
-    begun = false;
-    showProgress();
-    composer.setBusy(busy);
-    const last = (model.get("turns") ?? []).at(-1);
-    if (busy) view.announce("The model is answering.");
-    else if (last?.role === "assistant") {
-      view.announce(last.parts.filter((p) => p.kind === "text").map((p) => p.text).join(" ").slice(0, 600));
-    }
-  }, signal);
-  root.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && context.isBusy()) stop();
-  }, { signal });
+  watch(
+    model,
+    ["busy"],
+    () => {
+      const busy = Boolean(model.get("busy"));
+      root.dataset.busy = String(busy);
+      delete root.dataset.stopping;
+      begun = false;
+      showProgress();
+      composer.setBusy(busy);
+      const last = (model.get("turns") ?? []).at(-1);
+      if (busy) view.announce("The model is answering.");
+      else if (last?.role === "assistant") {
+        view.announce(
+          last.parts
+            .filter((p) => p.kind === "text")
+            .map((p) => p.text)
+            .join(" ")
+            .slice(0, 600),
+        );
+      }
+    },
+    signal,
+  );
+  root.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key === "Escape" && context.isBusy()) stop();
+    },
+    { signal },
+  );
   if (model.get("busy")) heal();
   return view.cleanup;
 }

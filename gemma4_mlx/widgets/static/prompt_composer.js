@@ -15,24 +15,67 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
   let busy = false;
   let uploads = 0;
 
-  const text = h("textarea", { rows: 1, dir: "auto", "aria-label": "Your message", placeholder: "Ask something…",
-    signal, oninput: fit, onkeydown: (event) => {
+  const text = h("textarea", {
+    rows: 1,
+    dir: "auto",
+    "aria-label": "Your message",
+    placeholder: "Ask something…",
+    signal,
+    oninput: fit,
+    onkeydown: (event) => {
       if (isSend(event) && !busy) submit();
-    } });
-  const button = h("button", { type: "button", className: "g4-primary g4-round g4-send", signal,
-    onclick: () => (busy ? stop() : submit()) });
+    },
+  });
+  const button = h("button", {
+    type: "button",
+    className: "g4-primary g4-round g4-send",
+    signal,
+    onclick: () => (busy ? stop() : submit()),
+  });
   const strip = h("div", { className: "g4-strip", hidden: true });
-  const picker = h("input", { type: "file", multiple: true, hidden: true, "aria-label": "Files to attach",
-    signal, onchange: () => {
+  const picker = h("input", {
+    type: "file",
+    multiple: true,
+    hidden: true,
+    "aria-label": "Files to attach",
+    signal,
+    onchange: () => {
       [...picker.files].forEach(attach);
       picker.value = "";
-    } });
-  const clip = h("button", { type: "button", className: "g4-quiet g4-round", title: "Attach a picture, sound or video",
-    "aria-label": "Attach a picture, sound or video", signal, onclick: () => picker.click() }, icons.attach());
-  const microphone = h("button", { type: "button", className: "g4-quiet g4-round", title: "Record with the microphone",
-    "aria-label": "Record with the microphone", "aria-pressed": false, signal, onclick: record }, icons.microphone());
-  const node = h("div", { className: "g4-composer", hidden: view.isStatic },
-    strip, h("div", { className: "g4-box" }, clip, microphone, text, button), picker);
+    },
+  });
+  const clip = h(
+    "button",
+    {
+      type: "button",
+      className: "g4-quiet g4-round",
+      title: "Attach a picture, sound or video",
+      "aria-label": "Attach a picture, sound or video",
+      signal,
+      onclick: () => picker.click(),
+    },
+    icons.attach(),
+  );
+  const microphone = h(
+    "button",
+    {
+      type: "button",
+      className: "g4-quiet g4-round",
+      title: "Record with the microphone",
+      "aria-label": "Record with the microphone",
+      "aria-pressed": false,
+      signal,
+      onclick: record,
+    },
+    icons.microphone(),
+  );
+  const node = h(
+    "div",
+    { className: "g4-composer", hidden: view.isStatic },
+    strip,
+    h("div", { className: "g4-box" }, clip, microphone, text, button),
+    picker,
+  );
 
   const media = () => model.get("about")?.media ?? [];
   const showMedia = () => {
@@ -83,25 +126,38 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
     const detail = h("span", { className: "g4-note", textContent: "reading…" });
     const chip = h("div", { className: "g4-attached" }, label, detail);
     let release = () => {};
-    const close = h("button", { type: "button", className: "g4-quiet", "aria-label": `Remove ${file.name}`,
-      onclick: () => {
-        attached.delete(id);
-        chip.remove();
-        release();
-        strip.hidden = !strip.children.length;
-      } }, icons.close());
+    const close = h(
+      "button",
+      {
+        type: "button",
+        className: "g4-quiet",
+        "aria-label": `Remove ${file.name}`,
+        onclick: () => {
+          attached.delete(id);
+          chip.remove();
+          release();
+          strip.hidden = !strip.children.length;
+        },
+      },
+      icons.close(),
+    );
     chip.append(close);
     strip.append(chip);
     strip.hidden = false;
     uploads++;
     try {
       const kind = file.type.split("/")[0];
-      if (file.type && !media().includes(kind)) throw new Error(`This model takes ${inWords(media())}; this file is something else.`);
+      if (file.type && !media().includes(kind))
+        throw new Error(`This model takes ${inWords(media())}; this file is something else.`);
       const parts = Math.max(1, Math.ceil(file.size / CHUNK));
       let answer = null;
       for (let part = 0; part < parts; part++) {
         const bytes = await file.slice(part * CHUNK, (part + 1) * CHUNK).arrayBuffer();
-        answer = await ask("attach", { upload: id, name: file.name, mime: file.type, part, parts }, { buffers: [bytes] });
+        answer = await ask(
+          "attach",
+          { upload: id, name: file.name, mime: file.type, part, parts },
+          { buffers: [bytes] },
+        );
       }
       const about = answer.content;
       if (about.thumb) chip.prepend(h("img", { src: about.thumb, alt: "" }));
@@ -111,7 +167,9 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
         signal.addEventListener("abort", release);
         chip.prepend(h("audio", { controls: true, src: url, "aria-label": file.name }));
       }
-      detail.textContent = [about.seconds && formatSeconds(about.seconds), `${about.tokens} tokens`].filter(Boolean).join(" · ");
+      detail.textContent = [about.seconds && formatSeconds(about.seconds), `${about.tokens} tokens`]
+        .filter(Boolean)
+        .join(" · ");
       if (chip.isConnected) attached.set(id, { key: about.key, release });
       else release();
     } catch (error) {
@@ -129,20 +187,34 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
     event.stopPropagation();
     files.forEach(attach);
   };
-  text.addEventListener("paste", (event) => takeFiles(event, event.clipboardData?.files), { signal });
-  root.addEventListener("dragover", (event) => {
-    if (!event.dataTransfer?.types.includes("Files")) return;
-    event.preventDefault();
-    event.stopPropagation();
-    root.dataset.dropping = "true";
-  }, { signal });
-  root.addEventListener("dragleave", (event) => {
-    if (!root.contains(event.relatedTarget)) delete root.dataset.dropping;
-  }, { signal });
-  root.addEventListener("drop", (event) => {
-    delete root.dataset.dropping;
-    takeFiles(event, event.dataTransfer?.files);
-  }, { signal });
+  text.addEventListener("paste", (event) => takeFiles(event, event.clipboardData?.files), {
+    signal,
+  });
+  root.addEventListener(
+    "dragover",
+    (event) => {
+      if (!event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      event.stopPropagation();
+      root.dataset.dropping = "true";
+    },
+    { signal },
+  );
+  root.addEventListener(
+    "dragleave",
+    (event) => {
+      if (!root.contains(event.relatedTarget)) delete root.dataset.dropping;
+    },
+    { signal },
+  );
+  root.addEventListener(
+    "drop",
+    (event) => {
+      delete root.dataset.dropping;
+      takeFiles(event, event.dataTransfer?.files);
+    },
+    { signal },
+  );
 
   // ---- microphone: recorded, brought to 16 kHz mono by the browser, sent as WAV
   let recorder = null;
@@ -184,7 +256,11 @@ export function makeComposer({ model, view, ask, icons, problem }, { send, stop 
 
 const MEDIA_WORDS = { image: "pictures", audio: "sounds", video: "videos" };
 /** Kinds of media as a reader says them: "pictures, sounds and videos". @param {string[]} kinds */
-const inWords = (kinds) => kinds.map((kind) => MEDIA_WORDS[kind]).join(", ").replace(/, (?=[^,]*$)/, " and ") || "no files";
+const inWords = (kinds) =>
+  kinds
+    .map((kind) => MEDIA_WORDS[kind])
+    .join(", ")
+    .replace(/, (?=[^,]*$)/, " and ") || "no files";
 
 /** Whether a key in a field for messages means "send": Enter, but not Shift+Enter, nor the Enter that
  * ends the composition of a character. @param {KeyboardEvent} event */

@@ -18,16 +18,38 @@ export function makeTokens(context, turn, index) {
   let drawn = 0;
   let limit = PAGE;
   let hideSoon = 0;
-  const flow = h("div", { className: "g4-flow", role: "group", dir: "auto", "aria-label": "Tokens of the answer; arrow keys move, Enter shows alternatives" });
-  const more = h("button", { type: "button", hidden: true, textContent: "Show more tokens", onclick: () => {
-    limit += 4 * PAGE;
-    draw();
-  } });
+  const flow = h("div", {
+    className: "g4-flow",
+    role: "group",
+    dir: "auto",
+    "aria-label": "Tokens of the answer; arrow keys move, Enter shows alternatives",
+  });
+  const more = h("button", {
+    type: "button",
+    hidden: true,
+    textContent: "Show more tokens",
+    onclick: () => {
+      limit += 4 * PAGE;
+      draw();
+    },
+  });
   // In the page's top layer, where no box cuts it off (older browsers: in its place, fixed).
-  const choices = h("div", { className: "g4-choices", role: "dialog", "aria-label": "Alternatives", hidden: true,
-    popover: "manual", onmouseenter: () => clearTimeout(hideSoon), onmouseleave: closeSoon });
-  const legend = h("div", { className: "g4-legend g4-note" }, h("span", { textContent: "expected" }),
-    ...[0, 1, 2, 3, 4].map((level) => h("i", { className: `g4-s${level}` })), h("span", { textContent: "surprising" }));
+  const choices = h("div", {
+    className: "g4-choices",
+    role: "dialog",
+    "aria-label": "Alternatives",
+    hidden: true,
+    popover: "manual",
+    onmouseenter: () => clearTimeout(hideSoon),
+    onmouseleave: closeSoon,
+  });
+  const legend = h(
+    "div",
+    { className: "g4-legend g4-note" },
+    h("span", { textContent: "expected" }),
+    ...[0, 1, 2, 3, 4].map((level) => h("i", { className: `g4-s${level}` })),
+    h("span", { textContent: "surprising" }),
+  );
   const node = h("div", { className: "g4-tokens" }, legend, flow, more, choices);
 
   async function refresh(next) {
@@ -49,8 +71,16 @@ export function makeTokens(context, turn, index) {
     const end = Math.min(limit, tokens.length);
     for (; drawn < end; drawn++) {
       const [text, p] = tokens[drawn];
-      flow.append(h("button", { type: "button", className: `g4-tok g4-s${surprise(p)}`, tabIndex: drawn ? -1 : 0,
-        dataset: { at: drawn }, "aria-label": `${visibleToken(text)}, ${formatPercent(p)}`, textContent: visibleToken(text) }));
+      flow.append(
+        h("button", {
+          type: "button",
+          className: `g4-tok g4-s${surprise(p)}`,
+          tabIndex: drawn ? -1 : 0,
+          dataset: { at: drawn },
+          "aria-label": `${visibleToken(text)}, ${formatPercent(p)}`,
+          textContent: visibleToken(text),
+        }),
+      );
       if (text.includes("\n")) flow.append(h("br"));
     }
     more.hidden = drawn >= tokens.length;
@@ -61,17 +91,32 @@ export function makeTokens(context, turn, index) {
   let pointer = "";
   const whereOf = (event) => `${event.clientX} ${event.clientY}`;
   const hasMoved = (event) => whereOf(event) !== pointer;
-  document.addEventListener("mousemove", (event) => { pointer = whereOf(event); }, { signal: view.signal });
-  flow.addEventListener("mouseover", (event) => hasMoved(event) && at(event.target) >= 0 && open(at(event.target)));
+  document.addEventListener(
+    "mousemove",
+    (event) => {
+      pointer = whereOf(event);
+    },
+    { signal: view.signal },
+  );
+  flow.addEventListener(
+    "mouseover",
+    (event) => hasMoved(event) && at(event.target) >= 0 && open(at(event.target)),
+  );
   flow.addEventListener("mouseleave", closeSoon);
   document.addEventListener("scroll", place, { signal: view.signal, capture: true, passive: true });
   window.addEventListener("resize", place, { signal: view.signal });
   flow.addEventListener("focusin", (event) => at(event.target) >= 0 && open(at(event.target)));
-  flow.addEventListener("click", (event) => at(event.target) >= 0 && (open(at(event.target)), choices.querySelector("button")?.focus()));
+  flow.addEventListener(
+    "click",
+    (event) =>
+      at(event.target) >= 0 && (open(at(event.target)), choices.querySelector("button")?.focus()),
+  );
   node.addEventListener("focusout", (event) => node.contains(event.relatedTarget) || close());
   node.addEventListener("keydown", (event) => {
     const inChoices = choices.contains(event.target);
-    const items = [...(inChoices ? choices.querySelectorAll("button") : flow.querySelectorAll(".g4-tok"))];
+    const items = [
+      ...(inChoices ? choices.querySelectorAll("button") : flow.querySelectorAll(".g4-tok")),
+    ];
     const here = items.indexOf(event.target);
     const back = inChoices ? ["ArrowUp"] : ["ArrowLeft", "ArrowUp"];
     const forth = inChoices ? ["ArrowDown"] : ["ArrowRight", "ArrowDown"];
@@ -102,21 +147,41 @@ export function makeTokens(context, turn, index) {
     const [text, p, others] = tokens[i];
     choices.dataset.at = String(i);
     const rows = others.map(([id, word, q]) => {
-      const bar = h("span", { className: "g4-bar", "aria-hidden": "true", style: { "--share": q } });
-      const row = h("button", { type: "button", className: "g4-choice", disabled: view.isStatic,
-        title: view.isStatic ? "" : "Go on from this token", onclick: () => {
-          if (isBusy()) return;
-          close();
-          context.focusComposer();
-          act("continue_from", { turn: index, token: i, alternative: id });
-        } },
-      h("span", { className: "g4-token", textContent: visibleToken(word) }), bar, h("span", { className: "g4-number", textContent: formatPercent(q) }));
+      const bar = h("span", {
+        className: "g4-bar",
+        "aria-hidden": "true",
+        style: { "--share": q },
+      });
+      const row = h(
+        "button",
+        {
+          type: "button",
+          className: "g4-choice",
+          disabled: view.isStatic,
+          title: view.isStatic ? "" : "Go on from this token",
+          onclick: () => {
+            if (isBusy()) return;
+            close();
+            context.focusComposer();
+            act("continue_from", { turn: index, token: i, alternative: id });
+          },
+        },
+        h("span", { className: "g4-token", textContent: visibleToken(word) }),
+        bar,
+        h("span", { className: "g4-number", textContent: formatPercent(q) }),
+      );
       if (word === text) row.classList.add("g4-chosen");
       return row;
     });
     choices.replaceChildren(
-      h("div", { className: "g4-choice-head" }, h("span", { className: "g4-token", textContent: visibleToken(text) }),
-        h("span", { className: "g4-note", textContent: `token ${i + 1} · ${formatPercent(p)}` })), ...rows);
+      h(
+        "div",
+        { className: "g4-choice-head" },
+        h("span", { className: "g4-token", textContent: visibleToken(text) }),
+        h("span", { className: "g4-note", textContent: `token ${i + 1} · ${formatPercent(p)}` }),
+      ),
+      ...rows,
+    );
     choices.hidden = false;
     choices.showPopover?.();
     place();

@@ -36,19 +36,41 @@ export function h(tag, props = {}, ...children) {
     else if (key === "style" && typeof value === "object") {
       for (const [name, v] of Object.entries(value)) node.style.setProperty(name, String(v));
     } else if (key.startsWith("on") && typeof value === "function") {
-      node.addEventListener(key.slice(2), value, props.signal ? { signal: props.signal } : undefined);
+      node.addEventListener(
+        key.slice(2),
+        value,
+        props.signal ? { signal: props.signal } : undefined,
+      );
     } else if (key === "signal") continue;
-    else if (!svg && key in node && !key.includes("-") && key !== "list" && key !== "form") node[key] = value;
-    else node.setAttribute(key === "className" ? "class" : key, value === true ? "" : String(value));
+    else if (!svg && key in node && !key.includes("-") && key !== "list" && key !== "form")
+      node[key] = value;
+    else
+      node.setAttribute(key === "className" ? "class" : key, value === true ? "" : String(value));
   }
-  for (const child of children.flat()) if (child !== null && child !== undefined) node.append(child);
+  for (const child of children.flat())
+    if (child !== null && child !== undefined) node.append(child);
   return node;
 }
-h.svgTags = new Set(["svg", "path", "g", "rect", "circle", "line", "text", "polyline", "title", "defs"]);
+h.svgTags = new Set([
+  "svg",
+  "path",
+  "g",
+  "rect",
+  "circle",
+  "line",
+  "text",
+  "polyline",
+  "title",
+  "defs",
+]);
 
 /** An icon drawn from one path on a 24 x 24 grid. @param {string} d */
 export function icon(d) {
-  return h("svg", { class: "g4-icon", viewBox: "0 0 24 24", "aria-hidden": "true" }, h("path", { d }));
+  return h(
+    "svg",
+    { class: "g4-icon", viewBox: "0 0 24 24", "aria-hidden": "true" },
+    h("path", { d }),
+  );
 }
 
 /** Run `fn` once in the next animation frame, however often it is called. @param {() => void} fn */
@@ -77,7 +99,9 @@ let requestCount = 0;
 
 /** What a snapshot did not record: to be told calmly, once. */
 export class NotRecorded extends Error {
-  constructor() { super("This page is a snapshot and did not record that; the notebook has it."); }
+  constructor() {
+    super("This page is a snapshot and did not record that; the notebook has it.");
+  }
 }
 
 /**
@@ -121,7 +145,12 @@ const POLL = 250; // milliseconds between two questions
  * @param {(type: string, args: any) => Promise<any>} ask
  */
 export function patient(ask) {
-  return async (/** @type {string} */ type, /** @type {any} */ args, /** @type {(share: number) => void} */ tell, wanted = () => true) => {
+  return async (
+    /** @type {string} */ type,
+    /** @type {any} */ args,
+    /** @type {(share: number) => void} */ tell,
+    wanted = () => true,
+  ) => {
     for (;;) {
       const answer = await ask(type, args);
       if (!wanted() || !("running" in (answer.content ?? {}))) return answer;
@@ -190,27 +219,41 @@ export function mount(model, el, name) {
   const root = h("div", { class: `g4 g4-${name}`, "data-lm-suppress-shortcuts": "true" });
   root.className = `g4 g4-${name}`;
   // Notebook 7 looks for that on the element with the focus, and no further.
-  root.addEventListener("focusin", (event) => /** @type {any} */ (event.target).setAttribute("data-lm-suppress-shortcuts", "true"), { signal });
+  root.addEventListener(
+    "focusin",
+    (event) => /** @type {any} */ (event.target).setAttribute("data-lm-suppress-shortcuts", "true"),
+    { signal },
+  );
   const live = h("output", { "aria-live": "polite" });
   live.className = "g4-hidden";
   const errorBox = banner("alert");
   const goneBox = banner("status");
   errorBox.append(
     h("span", { dir: "auto" }),
-    h("button", { type: "button", className: "g4-quiet", textContent: "Dismiss", signal,
+    h("button", {
+      type: "button",
+      className: "g4-quiet",
+      textContent: "Dismiss",
+      signal,
       onclick: () => {
         errorBox.hidden = true;
         if (!isStatic) request(model, "dismiss", {}, { signal }).catch(() => {});
-      } }),
+      },
+    }),
   );
   el.append(root);
   root.append(errorBox, goneBox, live);
 
-  watch(model, ["error"], () => {
-    const text = model.get("error");
-    errorBox.hidden = !text;
-    errorBox.firstChild.textContent = text ?? "";
-  }, signal);
+  watch(
+    model,
+    ["error"],
+    () => {
+      const text = model.get("error");
+      errorBox.hidden = !text;
+      errorBox.firstChild.textContent = text ?? "";
+    },
+    signal,
+  );
   if (!isStatic) {
     const life = lifelineOf(model);
     const look = () => {
@@ -225,13 +268,19 @@ export function mount(model, el, name) {
   }
 
   // The view's own header takes the button, once the view is built.
-  if (document.fullscreenEnabled) queueMicrotask(() => {
-    (root.querySelector(".g4-headline, .g4-head") ?? root).append(presenter(root, signal));
-  });
+  if (document.fullscreenEnabled)
+    queueMicrotask(() => {
+      (root.querySelector(".g4-headline, .g4-head") ?? root).append(presenter(root, signal));
+    });
   const { ink, onInk } = followInk(root, signal);
   const tip = makeTip(root, signal);
   return {
-    root, signal, isStatic, tip, ink, onInk,
+    root,
+    signal,
+    isStatic,
+    tip,
+    ink,
+    onInk,
     announce: throttledText(live),
     cleanup: () => {
       abort.abort();
@@ -249,12 +298,27 @@ export function mount(model, el, name) {
 /** A button that shows the widget alone on the whole screen, for a projector. */
 function presenter(/** @type {HTMLElement} */ root, /** @type {AbortSignal} */ signal) {
   const says = "Fill the screen (Escape ends it)";
-  const button = h("button", { type: "button", class: "g4-quiet g4-present", title: says, "aria-label": says, "aria-pressed": "false", signal,
-    onclick: () => (root.matches(":fullscreen") ? document.exitFullscreen() : root.requestFullscreen()) },
-  icon("M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5"));
-  root.addEventListener("fullscreenchange", () => {
-    button.setAttribute("aria-pressed", String(root.matches(":fullscreen")));
-  }, { signal });
+  const button = h(
+    "button",
+    {
+      type: "button",
+      class: "g4-quiet g4-present",
+      title: says,
+      "aria-label": says,
+      "aria-pressed": "false",
+      signal,
+      onclick: () =>
+        root.matches(":fullscreen") ? document.exitFullscreen() : root.requestFullscreen(),
+    },
+    icon("M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5"),
+  );
+  root.addEventListener(
+    "fullscreenchange",
+    () => {
+      button.setAttribute("aria-pressed", String(root.matches(":fullscreen")));
+    },
+    { signal },
+  );
   return button;
 }
 
@@ -264,10 +328,13 @@ function throttledText(node) {
   let timer = 0;
   return (/** @type {string} */ text) => {
     next = text;
-    timer ||= setTimeout(() => {
-      timer = 0;
-      node.textContent = next;
-    }, node.textContent ? 1000 : 50);
+    timer ||= setTimeout(
+      () => {
+        timer = 0;
+        node.textContent = next;
+      },
+      node.textContent ? 1000 : 50,
+    );
   };
 }
 
@@ -295,27 +362,44 @@ function hostIsDark() {
  */
 function followInk(root, signal) {
   const callbacks = new Set();
-  let ink = readInk(root), known = "";
+  let ink = readInk(root),
+    known = "";
   const look = () => {
     root.dataset.theme = hostIsDark() ? "dark" : "light";
     if (!root.isConnected) return;
     ink = readInk(root);
-    if (!ink.text) { requestAnimationFrame(look); return; } // our style sheet is still on its way
+    if (!ink.text) {
+      requestAnimationFrame(look);
+      return;
+    } // our style sheet is still on its way
     const now = JSON.stringify(ink);
     if (now === known) return;
     // A hidden page has no sizes to draw by; JupyterLab hides its own while themes change.
-    if (!root.clientWidth) { setTimeout(look, 250); return; }
+    if (!root.clientWidth) {
+      setTimeout(look, 250);
+      return;
+    }
     known = now;
     for (const callback of callbacks) callback(ink);
   };
   look();
   const soon = perFrame(look);
   const observer = new MutationObserver(soon);
-  const attributeFilter = ["class", "style", "theme", "data-theme", "data-jp-theme-light", "data-g4-theme"];
+  const attributeFilter = [
+    "class",
+    "style",
+    "theme",
+    "data-theme",
+    "data-jp-theme-light",
+    "data-g4-theme",
+  ];
   for (const node of [document.documentElement, document.body]) {
     observer.observe(node, { attributes: true, attributeFilter });
   }
-  document.addEventListener("load", (event) => /** @type {any} */ (event.target).sheet && soon(), { capture: true, signal });
+  document.addEventListener("load", (event) => /** @type {any} */ (event.target).sheet && soon(), {
+    capture: true,
+    signal,
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", soon, { signal });
   onResize(root, look, signal); // from nothing to something: it came into the page, or back
   signal.addEventListener("abort", () => observer.disconnect());
@@ -337,10 +421,17 @@ export function readInk(root) {
   const dark = root.dataset.theme === "dark";
   return {
     dark,
-    text: of("--g4-fg"), faint: of("--g4-muted"), line: of("--g4-line-strong"), thin: of("--g4-line"),
-    panel: of("--g4-bg"), masked: of("--g4-sunken"), accent: of("--g4-accent"),
-    zero: dark ? "#2a2d35" : "#e3e6ec", halo: dark ? "#000000" : "#ffffff",
-    font: style.fontFamily || "sans-serif", mono: of("--g4-mono"),
+    text: of("--g4-fg"),
+    faint: of("--g4-muted"),
+    line: of("--g4-line-strong"),
+    thin: of("--g4-line"),
+    panel: of("--g4-bg"),
+    masked: of("--g4-sunken"),
+    accent: of("--g4-accent"),
+    zero: dark ? "#2a2d35" : "#e3e6ec",
+    halo: dark ? "#000000" : "#ffffff",
+    font: style.fontFamily || "sans-serif",
+    mono: of("--g4-mono"),
   };
 }
 
@@ -351,7 +442,9 @@ function makeTip(/** @type {HTMLElement} */ root, /** @type {AbortSignal} */ sig
   root.append(element);
   const tip = {
     element,
-    hide: () => { element.hidden = true; },
+    hide: () => {
+      element.hidden = true;
+    },
     show(/** @type {number} */ x, /** @type {number} */ y, /** @type {Node | string} */ content) {
       element.replaceChildren(content);
       element.hidden = false;
@@ -388,7 +481,8 @@ export function sizeCanvas(canvas, width, height) {
 /** @param {Element} node @param {(width: number, height: number) => void} callback @param {AbortSignal} signal */
 export function onResize(node, callback, signal) {
   const observer = new ResizeObserver(([entry]) =>
-    callback(entry.contentRect.width, entry.contentRect.height));
+    callback(entry.contentRect.width, entry.contentRect.height),
+  );
   observer.observe(node);
   signal.addEventListener("abort", () => observer.disconnect());
 }
@@ -411,17 +505,53 @@ function colorTable(stops) {
 
 /** Sequential maps readable with every common colour vision (viridis and cividis of matplotlib). */
 export const colorMaps = {
-  viridis: colorTable(["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779",
-    "#6ece58", "#b5de2b", "#fde725"]),
-  cividis: colorTable(["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74",
-    "#c3b369", "#e1cc55", "#fee838"]),
+  viridis: colorTable([
+    "#440154",
+    "#482878",
+    "#3e4989",
+    "#31688e",
+    "#26828e",
+    "#1f9e89",
+    "#35b779",
+    "#6ece58",
+    "#b5de2b",
+    "#fde725",
+  ]),
+  cividis: colorTable([
+    "#00224e",
+    "#123570",
+    "#3b496c",
+    "#575d6d",
+    "#707173",
+    "#8a8678",
+    "#a59c74",
+    "#c3b369",
+    "#e1cc55",
+    "#fee838",
+  ]),
   // blue - grey - orange, for differences around zero
-  diverging: colorTable(["#2166ac", "#67a9cf", "#d1e5f0", "#f2f0ec", "#fdd7b0", "#ef8a45", "#b35806"]),
+  diverging: colorTable([
+    "#2166ac",
+    "#67a9cf",
+    "#d1e5f0",
+    "#f2f0ec",
+    "#fdd7b0",
+    "#ef8a45",
+    "#b35806",
+  ]),
 };
 
 /** Okabe and Ito's eight colours, told apart with every common colour vision. */
-export const categoryColors = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00",
-  "#f0e442", "#999999"];
+export const categoryColors = [
+  "#0072b2",
+  "#e69f00",
+  "#009e73",
+  "#cc79a7",
+  "#56b4e9",
+  "#d55e00",
+  "#f0e442",
+  "#999999",
+];
 
 /** A css colour of a table at t in [0, 1]. @param {Uint8Array} table @param {number} t */
 export function colorAt(table, t) {
@@ -432,8 +562,10 @@ export function colorAt(table, t) {
 /** Black or white, whichever reads better on a table's colour. @param {Uint8Array} table @param {number} t */
 export function inkOn(table, t) {
   const i = 3 * Math.max(0, Math.min(255, Math.round(255 * t)));
-  const linear = (/** @type {number} */ v) => (v / 255 <= 0.04045 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4);
-  const luminance = 0.2126 * linear(table[i]) + 0.7152 * linear(table[i + 1]) + 0.0722 * linear(table[i + 2]);
+  const linear = (/** @type {number} */ v) =>
+    v / 255 <= 0.04045 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+  const luminance =
+    0.2126 * linear(table[i]) + 0.7152 * linear(table[i + 1]) + 0.0722 * linear(table[i + 2]);
   return luminance > 0.179 ? "#000" : "#fff";
 }
 
@@ -442,7 +574,10 @@ export function inkOn(table, t) {
 /** A token's text with its spaces and controls made visible. @param {string} text */
 export function visibleToken(text) {
   if (text === "") return "∅";
-  return text.replace(/ /g, "·").replace(/\n/g, "⏎").replace(/\t/g, "⇥")
+  return text
+    .replace(/ /g, "·")
+    .replace(/\n/g, "⏎")
+    .replace(/\t/g, "⇥")
     .replace(/[\u0000-\u001f\u007f]/g, "␦");
 }
 

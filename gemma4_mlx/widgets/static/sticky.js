@@ -9,14 +9,22 @@ export function keepInView(node, within, signal) {
   let scroller = null;
   const place = perFrame(() => {
     const beside = node.offsetWidth < 0.8 * within.clientWidth; // else they stand one below the other
-    const edge = scroller instanceof Element && scroller !== document.documentElement ? scroller.getBoundingClientRect().top : 0;
-    const room = within.offsetHeight - node.offsetHeight, away = edge + 4 - within.getBoundingClientRect().top;
+    const edge =
+      scroller instanceof Element && scroller !== document.documentElement
+        ? scroller.getBoundingClientRect().top
+        : 0;
+    const room = within.offsetHeight - node.offsetHeight,
+      away = edge + 4 - within.getBoundingClientRect().top;
     const shift = beside ? Math.max(0, Math.min(room, away)) : 0;
     node.style.transform = shift > 0 ? `translateY(${Math.round(shift)}px)` : "";
   });
-  document.addEventListener("scroll", (event) => {
-    if (!event.target.contains?.(within)) return;
-    scroller = event.target;
-    place();
-  }, { capture: true, passive: true, signal });
+  document.addEventListener(
+    "scroll",
+    (event) => {
+      if (!event.target.contains?.(within)) return;
+      scroller = event.target;
+      place();
+    },
+    { capture: true, passive: true, signal },
+  );
 }
