@@ -28,6 +28,7 @@ from gemma4_mlx.chat import Audio, Chat, Image, Message, Text, Video
 from gemma4_mlx.chat.history import load as load_history
 from gemma4_mlx.chat.history import refused
 from gemma4_mlx.chat.loading import as_parts
+from gemma4_mlx.chat.prompting import user_message
 from gemma4_mlx.errors import ChatError, Gemma4Error
 from gemma4_mlx.widgets.answering import Answering
 from gemma4_mlx.widgets.attachments import Uploads
@@ -334,6 +335,7 @@ class Prompt(Widget):
             kept: messages of the old version that stand in the new one, too.
             begin: tokens that the answer begins with.
         """
+        said = user_message(text, **media) if media else None
         with self._lock:
             self._check_idle()
             if instead:
@@ -355,9 +357,7 @@ class Prompt(Widget):
             turns = self._view.turns()
             if kept:
                 turns.pop()  # its turn goes on as the live one
-            if text is not None:
-                shown = [*media["images"], *media["videos"], Text(text), *media["audio"]]
-                said = Message("user", tuple(p for p in shown if p != Text("")))
+            if said is not None:
                 turns.append(self._view.turn([said], len(self.chat.messages)))
             self._now = now
             self._idle.clear()

@@ -156,7 +156,8 @@ def turn_parts(messages: Sequence[Any], show_media: Callable[[Any], dict]) -> li
         for part in message.parts:
             kind = type(part).__name__
             if kind == "Text":
-                parts.append({"kind": "text", "text": part.text})
+                if part.text:  # a picture may come without words
+                    parts.append({"kind": "text", "text": part.text})
             elif kind == "Thinking":
                 parts.append({"kind": "thinking", "text": part.text, "closed": True})
             elif kind == "ToolCall":

@@ -139,11 +139,18 @@ def test_tokens_and_an_alternative_to_go_on_from(prompt, picture, lab_notebook):
     assert last.get_by_text("2 / 2").is_visible()
 
 
-def test_two_widgets_on_one_model_and_the_same_cell_again(prompt, lab_notebook):
+@pytest.fixture
+def second(lab_notebook):
+    """The other widget; its cell is run if no test before has run it."""
+    root = lab_notebook.page.locator(".g4-prompt").nth(1)
+    if not root.count():
+        lab_notebook.run(2)
+    root.locator(".g4-empty").wait_for()
+    return root
+
+
+def test_two_widgets_on_one_model_and_the_same_cell_again(prompt, second, lab_notebook):
     page = lab_notebook.page
-    lab_notebook.run(2)
-    second = page.locator(".g4-prompt").nth(1)
-    second.wait_for()
     send(prompt, "first")
     send(second, "second")
     prompt.get_by_role("button", name="Stop").click()
@@ -175,10 +182,9 @@ PASTE = """async () => {
 }"""
 
 
-def test_pictures_and_sounds_dropped_and_pasted(lab_notebook, tmp_path):
+def test_pictures_and_sounds_dropped_and_pasted(prompt, second, lab_notebook, tmp_path):
     """Each shows what it is and what it costs before it is sent, and then is sent."""
-    page = lab_notebook.page
-    root = page.locator(".g4-prompt").nth(1)
+    page, root = lab_notebook.page, second
     photo, sound = tmp_path / "photo.png", tmp_path / "sound.wav"
     Image.new("RGB", (300, 200), "teal").save(photo)
     soundfile.write(sound, np.sin(np.arange(8000) / 6) / 2, 16_000)
@@ -206,6 +212,7 @@ def test_pictures_and_sounds_dropped_and_pasted(lab_notebook, tmp_path):
     said.get_by_role("button", name="Listen").click()
     said.locator("audio").wait_for()
     root.get_by_role("button", name="Send").wait_for()
+    assert said.locator("audio").count() == 1, "what plays goes on when the answer is there"
     assert chips.count() == 0
     lab_notebook.run(4)
     sizes = [("image", photo), ("image", size), ("audio", sound)]

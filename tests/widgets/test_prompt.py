@@ -353,6 +353,20 @@ def test_a_picture_needs_no_words(prompt):
         prompt.say(None)
 
 
+@pytest.mark.parametrize("words", ["What is this?", "", None])
+def test_what_is_shown_on_sending_is_what_stays(prompt, words):
+    """The view keeps a part's element, and what plays in it, while its place and kind stay."""
+    seen = []
+    prompt.observe(lambda change: seen.append(change.new[0]["parts"]), "turns")
+    sound = np.sin(np.arange(4000) / 5)
+    prompt.say(words, images=Image.new("RGB", (40, 30)), audio=g4.chat.Audio(sound, rate=16_000))
+    assert prompt.wait(PATIENCE) and not prompt.error
+    assert len(seen) > 1 and all(parts == seen[0] for parts in seen)
+    kinds = ["image", "text", "audio"] if words else ["image", "audio"]
+    assert [part["kind"] for part in seen[0]] == kinds
+    assert ask(prompt, "media", key=seen[0][-1]["key"])[1][:4] == b"RIFF"
+
+
 def test_unknown_chat_options_are_refused(model):
     with pytest.raises(ChatError, match="system"):
         Prompt(g4.Chat(model), system="x")
