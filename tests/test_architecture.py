@@ -63,6 +63,17 @@ def test_imports_point_one_way():
     assert wrong == []
 
 
+def test_the_data_of_a_trace_needs_no_model():
+    """What was observed stands apart from what observes: numpy alone, no MLX, no recorder."""
+    wrong = [
+        f"{path.name} imports {module}"
+        for path in (PACKAGE / "tracing" / "data").rglob("*.py")
+        for module, at_import in imports(path)
+        if "tracing.recording" in module or (at_import and module.split(".")[0] == "mlx")
+    ]
+    assert wrong == []
+
+
 def test_importing_the_package_is_light():
     code = "import sys, gemma4_mlx; print(*sys.modules)"
     loaded = subprocess.run(

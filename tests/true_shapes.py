@@ -23,7 +23,7 @@ import sentences
 import gemma4_mlx  # noqa: F401  (loads OpenBLAS before anything imports mlx.core)
 from gemma4_mlx.config import Gemma4Config
 from gemma4_mlx.tracing import AttentionPlan, RoutingData, Tokens, Trace
-from gemma4_mlx.tracing.tokens import KINDS, roles_of
+from gemma4_mlx.tracing.data.tokens import KINDS, roles_of
 
 REFERENCE = Path(__file__).parent.parent.parent / "shared" / "reference"
 MODELS = ("E2B", "26B-A4B", "31B")
@@ -130,7 +130,7 @@ def make_attention(
 
     from gemma4_mlx.model.attention import AttentionGeometry
     from gemma4_mlx.model.decoder import image_blocks
-    from gemma4_mlx.tracing.attention_recorder import AttentionRecorder
+    from gemma4_mlx.tracing.recording.attention import AttentionRecorder
 
     text, n = config.text, len(tokens)
     groups = min(2, *(text.kv_heads_of(i) for i in range(text.num_hidden_layers)))

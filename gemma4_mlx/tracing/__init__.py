@@ -1,32 +1,40 @@
 """Tracing: observe a run, keep it as a value, and change what a run computes.
 
-The data half (opening, analysing, saving and exporting traces) imports numpy only. What drives a
-model (:func:`trace`, :class:`Recorder`, the interventions) is imported when first used.
+``data`` holds traces as values, which are opened, analysed and exported with numpy alone.
+``recording`` drives a model (:func:`trace`, :class:`Recorder`, the interventions); what of it needs
+MLX is imported when first used.
 """
 
-from .attention import SUMMARIES, AttentionData, HeadMass, Link
-from .comparison import RoutingComparison, compare_routing
-from .data import Activations, Timings, Trace, open_trace
-from .head_maps import OffsetMap, SpanMass
-from .layer_attention import LayerAttention
-from .lens import LensData
-from .plans import ActivationPlan, AttentionPlan, LensPlan, PlanCost, RoutingPlan, TracePlan
-from .routing import RoutingData
-from .selection import Selection
-from .tiles import Tile
-from .tokens import TokenInfo, Tokens
+from .data.attention import SUMMARIES, AttentionData, HeadMass, Link
+from .data.comparison import RoutingComparison, compare_routing
+from .data.head_maps import OffsetMap, SpanMass
+from .data.layer_attention import LayerAttention
+from .data.lens import LensData
+from .data.routing import RoutingData
+from .data.selection import Selection
+from .data.tiles import Tile
+from .data.tokens import TokenInfo, Tokens
+from .data.trace import Activations, Timings, Trace, open_trace
+from .recording.plans import (
+    ActivationPlan,
+    AttentionPlan,
+    LensPlan,
+    PlanCost,
+    RoutingPlan,
+    TracePlan,
+)
 
 _WITH_MLX = {
-    "trace": "run",
-    "Recorder": "recorder",
-    "Ablate": "interventions",
-    "Force": "interventions",
-    "Boost": "interventions",
-    "Swap": "interventions",
-    "ScaleHeads": "interventions",
-    "Steer": "interventions",
-    "Patch": "interventions",
-    "steering_vector": "steering",
+    "trace": "recording.run",
+    "Recorder": "recording.recorder",
+    "Ablate": "recording.interventions",
+    "Force": "recording.interventions",
+    "Boost": "recording.interventions",
+    "Swap": "recording.interventions",
+    "ScaleHeads": "recording.interventions",
+    "Steer": "recording.interventions",
+    "Patch": "recording.interventions",
+    "steering_vector": "recording.steering",
 }
 
 __all__ = [

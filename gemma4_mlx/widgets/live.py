@@ -85,7 +85,7 @@ class LiveRouting:
 
     def __init__(self, model: Any) -> None:
         from gemma4_mlx.tracing import Selection
-        from gemma4_mlx.tracing.recorder import expert_scales, model_facts
+        from gemma4_mlx.tracing.recording.recorder import expert_scales, model_facts
 
         text = model.config.text
         self._model, self.model = model, model_facts(model)
@@ -230,7 +230,7 @@ class LiveRouting:
             return self._tokens_of(self._sequence)
 
     def _tokens_of(self, sequence: _Sequence):
-        from gemma4_mlx.tracing.tokens import KINDS, Tokens, roles_of
+        from gemma4_mlx.tracing.data.tokens import KINDS, Tokens, roles_of
 
         ids = sequence.ids
         if self._shown is not None and self._shown.ids is ids:

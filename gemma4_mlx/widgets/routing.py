@@ -19,7 +19,7 @@ import numpy as np
 import traitlets
 
 from gemma4_mlx.errors import Gemma4Error, TraceError
-from gemma4_mlx.tracing.groups import GROUPINGS
+from gemma4_mlx.tracing.data.groups import GROUPINGS
 from gemma4_mlx.widgets.drawing import Drawing
 from gemma4_mlx.widgets.jobs import Jobs
 from gemma4_mlx.widgets.traceview import PAGE, TraceView, media_of, parts_of
@@ -429,6 +429,6 @@ def _check_comparable(a, b) -> None:
         raise TraceError("both traces need routing to be compared")
     mine, theirs = a.model.get("fingerprint"), b.model.get("fingerprint")
     if mine != theirs or a.routing.num_experts != b.routing.num_experts:
-        from gemma4_mlx.tracing.comparison import different_models
+        from gemma4_mlx.tracing.data.comparison import different_models
 
         raise different_models(a.model, b.model)

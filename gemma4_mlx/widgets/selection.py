@@ -1,11 +1,11 @@
 """The bridge between a trace's selection and the widgets opened on it.
 
-``trace.selection`` (:mod:`gemma4_mlx.tracing.selection`) is a plain Python value that knows nothing
-of widgets. A :class:`LinkedWidget` mirrors it in one small trait, ``selection``, a dictionary such
-as ``{"token": 12, "layer": 3, "head": None, "expert": 5}``, both ways: point at a token in one
-widget and all of them follow, and so does ``trace.selection.token`` in the next cell; set that in a
-cell and the widgets follow. Widgets with the same ``selection_key`` also follow each other inside
-the page, so that pointing stays quick while the kernel is busy.
+``trace.selection`` (:mod:`gemma4_mlx.tracing.data.selection`) is a plain Python value that knows
+nothing of widgets. A :class:`LinkedWidget` mirrors it in one small trait, ``selection``, a
+dictionary such as ``{"token": 12, "layer": 3, "head": None, "expert": 5}``, both ways: point at a
+token in one widget and all of them follow, and so does ``trace.selection.token`` in the next cell;
+set that in a cell and the widgets follow. Widgets with the same ``selection_key`` also follow each
+other inside the page, so that pointing stays quick while the kernel is busy.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def parts_of(tokens) -> list[dict]:
     """
     if not len(tokens):
         return []
-    from gemma4_mlx.tracing.groups import part_names
+    from gemma4_mlx.tracing.data.groups import part_names
 
     names = part_names(tokens)
     edges = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
@@ -168,7 +168,7 @@ class TraceView(LinkedWidget):
         tokens = self.trace_of(which).tokens
         start = max(0, min(int(start), len(tokens)))
         stop = max(start, min(int(stop), len(tokens), start + PAGE))
-        from gemma4_mlx.tracing.tokens import KINDS
+        from gemma4_mlx.tracing.data.tokens import KINDS
 
         return {
             "start": start,

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import gemma4_mlx as g4
-from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan, strips_cpu, strips_gpu
+from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan
+from gemma4_mlx.tracing.recording import strips_cpu, strips_gpu
 
 pytestmark = pytest.mark.float32
 
@@ -156,7 +157,7 @@ def test_pictures_that_see_themselves(name, picture, loaded):
 
 def test_the_mlx_path_agrees(loaded, monkeypatch):
     """On a GPU the same arithmetic runs in MLX instead of numpy."""
-    from gemma4_mlx.tracing.attention_recorder import AttentionRecorder
+    from gemma4_mlx.tracing.recording.attention import AttentionRecorder
 
     made = AttentionRecorder.__init__
 

@@ -7,7 +7,10 @@ import pytest
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import TraceError
-from gemma4_mlx.tracing import AttentionData, attention_recorder, offsets, strips_cpu, strips_gpu
+from gemma4_mlx.tracing import AttentionData
+from gemma4_mlx.tracing.data import offsets
+from gemma4_mlx.tracing.recording import attention as attention_recorder
+from gemma4_mlx.tracing.recording import strips_cpu, strips_gpu
 
 N, LAYERS, HEADS = 300, 8, 4
 

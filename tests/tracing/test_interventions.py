@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import gemma4_mlx as g4
 from gemma4_mlx.errors import InterventionError
 from gemma4_mlx.tracing import ActivationPlan
-from gemma4_mlx.tracing.plans import KEEPABLE
+from gemma4_mlx.tracing.recording.plans import KEEPABLE
 
 pytestmark = pytest.mark.float32
 

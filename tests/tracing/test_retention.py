@@ -11,7 +11,8 @@ import pytest
 import gemma4_mlx as g4
 from gemma4_mlx.config import Gemma4Config
 from gemma4_mlx.errors import TraceError
-from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan, buffers, plans, room
+from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan
+from gemma4_mlx.tracing.recording import buffers, plans, room
 
 GIB = 2**30
 IDS = np.random.default_rng(2).integers(3, 490, 200).tolist()

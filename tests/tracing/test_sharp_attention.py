@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 import gemma4_mlx as g4
 from gemma4_mlx.model import ops
 from gemma4_mlx.model.attention import AttentionGeometry, attend
-from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan, strips_cpu, strips_gpu
-from gemma4_mlx.tracing.visibility import visible
+from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan
+from gemma4_mlx.tracing.data.visibility import visible
+from gemma4_mlx.tracing.recording import strips_cpu, strips_gpu
 
 pytestmark = pytest.mark.float32
 

@@ -16,14 +16,14 @@ from gemma4_mlx.tracing import (
     Tokens,
     Trace,
     TracePlan,
-    tiles,
 )
-from gemma4_mlx.tracing.buffers import TokenBuffer
-from gemma4_mlx.tracing.lens import LensData
-from gemma4_mlx.tracing.maps import PooledMap, bin_sizes, square
-from gemma4_mlx.tracing.ranges import ranges
-from gemma4_mlx.tracing.tokens import roles_of
-from gemma4_mlx.tracing.visibility import key_range, longest_block, visible
+from gemma4_mlx.tracing.data import tiles
+from gemma4_mlx.tracing.data.lens import LensData
+from gemma4_mlx.tracing.data.maps import PooledMap, bin_sizes, square
+from gemma4_mlx.tracing.data.ranges import ranges
+from gemma4_mlx.tracing.data.tokens import roles_of
+from gemma4_mlx.tracing.data.visibility import key_range, longest_block, visible
+from gemma4_mlx.tracing.recording.buffers import TokenBuffer
 
 
 def test_selection_tells_of_real_changes_once():

@@ -6,9 +6,9 @@ import pytest
 import gemma4_mlx as g4  # before mlx.core: it loads OpenBLAS
 from gemma4_mlx.errors import TraceError
 from gemma4_mlx.tracing import RoutingData, Tokens, open_trace
-from gemma4_mlx.tracing.groups import GROUPINGS, Groups, in_code, token_groups
-from gemma4_mlx.tracing.specialisation import LEAST_EXPECTED
-from gemma4_mlx.tracing.tokens import KINDS
+from gemma4_mlx.tracing.data.groups import GROUPINGS, Groups, in_code, token_groups
+from gemma4_mlx.tracing.data.specialisation import LEAST_EXPECTED
+from gemma4_mlx.tracing.data.tokens import KINDS
 
 E, K = 12, 3
 

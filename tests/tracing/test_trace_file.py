@@ -11,14 +11,8 @@ import pytest
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import TraceError
-from gemma4_mlx.tracing import (
-    ActivationPlan,
-    AttentionPlan,
-    LensPlan,
-    RoutingPlan,
-    TracePlan,
-    fileformat,
-)
+from gemma4_mlx.tracing import ActivationPlan, AttentionPlan, LensPlan, RoutingPlan, TracePlan
+from gemma4_mlx.tracing.data import fileformat
 
 
 @pytest.fixture(scope="module")

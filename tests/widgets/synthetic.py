@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 
 from gemma4_mlx.tracing import AttentionData, LayerAttention, RoutingData, Tokens, Trace
-from gemma4_mlx.tracing.tiles import pooled_weights
-from gemma4_mlx.tracing.tokens import KINDS
+from gemma4_mlx.tracing.data.tiles import pooled_weights
+from gemma4_mlx.tracing.data.tokens import KINDS
 
 WORDS = "the quick brown fox jumps over lazy dog and then שלום नमस्ते سلام a needle code 471".split()
 TYPES = ["sliding", "sliding", "full", "sliding", "sliding", "full", "sliding", "full"]

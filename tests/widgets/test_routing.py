@@ -12,7 +12,7 @@ from waiting import PATIENCE
 import gemma4_mlx as g4
 from gemma4_mlx.errors import InterventionError, TraceError
 from gemma4_mlx.tracing import Trace
-from gemma4_mlx.tracing.tokens import KINDS
+from gemma4_mlx.tracing.data.tokens import KINDS
 from gemma4_mlx.widgets import live as live_routing
 from gemma4_mlx.widgets.live import LiveRouting, model_of
 from gemma4_mlx.widgets.routing import Routing

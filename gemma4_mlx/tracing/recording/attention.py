@@ -16,19 +16,19 @@ from contextlib import contextmanager
 import mlx.core as mx
 import numpy as np
 
-from ..errors import TraceError
-from ..model.ops import on_cpu
+from ...errors import TraceError
+from ...model.ops import on_cpu
+from ..data.attention import AttentionData
+from ..data.layer_attention import LayerAttention
+from ..data.maps import PooledMap
+from ..data.offsets import offset_edges, records_offsets
+from ..data.visibility import key_range
 from . import strips_cpu, strips_gpu
-from .attention import AttentionData
 from .buffers import TokenBuffer
-from .layer_attention import LayerAttention
-from .maps import PooledMap
-from .offsets import offset_edges, records_offsets
 from .plans import AttentionPlan
 from .room import full_disk, ready_folder, room
 from .strips import score_strip
 from .vectors import VectorStore
-from .visibility import key_range
 
 #: Rows of a sliding layer's strip, unless its window is longer: with fewer, the work that every
 #: strip takes weighs more; with more, the keys that a row does not see.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import TraceError
+from ...errors import TraceError
 
 #: Kinds by code, as stored. The first four are those of ``ModelInputs.token_types``.
 KINDS = ("text", "image", "video", "audio", "special")

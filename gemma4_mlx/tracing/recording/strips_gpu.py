@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 
-from ..model.sizes import HIDDEN
+from ...model.sizes import HIDDEN
 from .strips import Reduced
 
 #: Scores held at once, enough to keep a GPU busy: with its temporaries about five times as many

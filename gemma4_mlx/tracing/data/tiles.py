@@ -10,7 +10,7 @@ from operator import index
 
 import numpy as np
 
-from ..errors import TraceError
+from ...errors import TraceError
 from .visibility import key_range, visible
 
 #: Weights held at once: 2 MB of them stay in a core's cache from the product to the pooling.

@@ -14,9 +14,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from .maps import run_starts
-from .offsets import by_offset
-from .visibility import visible
+from ..data.maps import run_starts
+from ..data.offsets import by_offset
+from ..data.visibility import visible
 
 
 @dataclass

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import TraceError
+from ...errors import TraceError
 from .groups import Groups
 
 #: Tokens of a group that an expert would get by chance, from which on its lift means something.

@@ -7,7 +7,7 @@ with means over sets as in Rimsky et al., "Steering Llama 2 via Contrastive Acti
 
 import numpy as np
 
-from ..errors import InterventionError
+from ...errors import InterventionError
 from .plans import ActivationPlan
 from .run import trace
 

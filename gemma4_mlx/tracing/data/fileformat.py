@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import replacing
-from ..errors import TraceError
+from ...atomic import replacing
+from ...errors import TraceError
 
 VERSION = 2
 #: A header larger than this is taken for damage.

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..errors import TraceError
+from ...errors import TraceError
 from .tokens import KINDS, Tokens
 
 GROUPINGS = ("script", "kind", "part", "role")

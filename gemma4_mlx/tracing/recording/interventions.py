@@ -26,11 +26,11 @@ from typing import ClassVar
 import mlx.core as mx
 import numpy as np
 
-from ..arguments import say_arguments
-from ..errors import InterventionError
-from .data import Activations, Trace
+from ...arguments import say_arguments
+from ...errors import InterventionError
+from ..data.ranges import ranges
+from ..data.trace import Activations, Trace
 from .plans import KEEPABLE, store_indices
-from .ranges import ranges
 
 #: Added to a router score, puts it below all others, boosted or not.
 NEVER = -1e30

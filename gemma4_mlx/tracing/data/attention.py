@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import TraceError
+from ...errors import TraceError
 from . import head_maps, tiles
 from .head_maps import OffsetMap, SpanMass
 from .layer_attention import LayerAttention, Vectors, check_whole

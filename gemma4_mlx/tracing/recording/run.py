@@ -3,11 +3,11 @@
 import mlx.core as mx
 import psutil
 
-from ..errors import ContextError, TraceError
-from ..generation import Progress, engine
-from ..generation.prefill import CHUNK, Prompt, SoftTokens
-from ..processing.template import render
-from .data import Trace
+from ...errors import ContextError, TraceError
+from ...generation import Progress, engine
+from ...generation.prefill import CHUNK, Prompt, SoftTokens
+from ...processing.template import render
+from ..data.trace import Trace
 from .plans import ActivationPlan, AttentionPlan, LensPlan, RoutingPlan, TracePlan, check_plan
 from .recorder import Recorder
 from .rerun import Rerun

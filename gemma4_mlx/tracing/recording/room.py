@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import TraceError
+from ...errors import TraceError
 
 GIB = 2**30
 #: Share of what is free that retained queries and keys may take, and the most they take.

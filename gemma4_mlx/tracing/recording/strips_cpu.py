@@ -9,8 +9,8 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 
-from ..model.cpu.attention import longest
-from ..model.sizes import HIDDEN
+from ...model.cpu.attention import longest
+from ...model.sizes import HIDDEN
 from .strips import Reduced
 
 #: Scores of a strip: enough rows for the processor's matrix product.

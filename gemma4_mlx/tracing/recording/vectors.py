@@ -3,9 +3,9 @@
 import mlx.core as mx
 import numpy as np
 
-from ..errors import TraceError
+from ...errors import TraceError
+from ..data.layer_attention import Vectors
 from .buffers import TokenBuffer
-from .layer_attention import Vectors
 
 #: How retained 16- and 32-bit values are stored.
 _STORED = {mx.float32: np.float32, mx.float16: np.float16, mx.bfloat16: np.uint16}

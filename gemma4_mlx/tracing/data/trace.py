@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import atomic
-from ..arguments import say_arguments
-from ..errors import TraceError
+from ... import atomic
+from ...arguments import say_arguments
+from ...errors import TraceError
 from . import fileformat
 from .attention import AttentionData
 from .lens import LensData
@@ -167,8 +167,8 @@ class Trace:
 
         Raises TraceError for a resolution below 1, and if the page cannot be written.
         """
-        from ..widgets.snapshot import encoded
-        from ..widgets.tracepage import trace_page
+        from ...widgets.snapshot import encoded
+        from ...widgets.tracepage import trace_page
 
         path, page = Path(path), encoded(trace_page(self, resolution))
         try:

@@ -14,15 +14,15 @@ import time
 import mlx.core as mx
 import numpy as np
 
-from ..errors import TraceError
-from ..generation import engine
-from .attention_recorder import AttentionRecorder
+from ...errors import TraceError
+from ...generation import engine
+from ..data.routing import RoutingData
+from ..data.tokens import KINDS, Tokens, roles_of
+from ..data.trace import Activations, Timings, Trace
+from .attention import AttentionRecorder
 from .buffers import TokenBuffer
-from .data import Activations, Timings, Trace
-from .lens_recorder import LensRecorder
+from .lens import LensRecorder
 from .plans import RoutingPlan, TracePlan, check_plan
-from .routing import RoutingData
-from .tokens import KINDS, Tokens, roles_of
 
 #: Decode steps whose routing waits to be converted; waiting keeps decoding asynchronous.
 PENDING = 32

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from operator import index
 
-from ..arguments import say_arguments
-from ..errors import Gemma4Error, TraceError
-from .offsets import offset_edges, records_offsets
-from .ranges import ranges
+from ...arguments import say_arguments
+from ...errors import Gemma4Error, TraceError
+from ..data.offsets import offset_edges, records_offsets
+from ..data.ranges import ranges
 from .room import room
 
 

@@ -11,10 +11,10 @@ import weakref
 
 import mlx.core as mx
 
-from ..errors import TraceError
-from ..generation import Progress, engine
-from ..generation.prefill import Prompt, SoftTokens
-from .layer_attention import Vectors
+from ...errors import TraceError
+from ...generation import Progress, engine
+from ...generation.prefill import Prompt, SoftTokens
+from ..data.layer_attention import Vectors
 from .plans import itemsize, text_config
 from .room import full_disk
 from .vectors import VectorStore

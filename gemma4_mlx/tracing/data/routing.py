@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..errors import TraceError
+from ...errors import TraceError
 from .tokens import Tokens
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..errors import TraceError
+from ...errors import TraceError
 from .tokens import KINDS
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import TraceError
+from ...errors import TraceError
 from . import tiles
 from .layer_attention import LayerAttention
 from .offsets import by_offset

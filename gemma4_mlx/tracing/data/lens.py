@@ -5,7 +5,7 @@ After nostalgebraist, "interpreting GPT: the logit lens" (2020).
 
 import numpy as np
 
-from ..errors import TraceError
+from ...errors import TraceError
 
 
 class LensData:

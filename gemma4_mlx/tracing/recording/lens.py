@@ -3,8 +3,8 @@
 import mlx.core as mx
 import numpy as np
 
-from ..errors import TraceError
-from .lens import LensData
+from ...errors import TraceError
+from ..data.lens import LensData
 from .plans import LensPlan
 
 #: Logits held at once.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import TraceError
+from ...errors import TraceError
 from .ranges import ranges
 from .routing import RoutingData, _mask
 
