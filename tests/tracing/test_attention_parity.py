@@ -172,6 +172,37 @@ def test_the_mlx_path_agrees(loaded, monkeypatch):
     check_against(trace.attention, weights, trace.tokens)
 
 
+def test_a_strip_is_waited_for_once_and_while_the_next_one_is_computed(loaded, monkeypatch):
+    happened = []
+    at_once = strips_gpu.at_once
+
+    def noted(*strip):
+        happened.append("begun")
+        collected = at_once(*strip)
+        return lambda: (happened.append("collected"), collected())[1]
+
+    def evaluated(*arrays, wait=mx.eval):
+        happened.append("wait")
+        return wait(*arrays)
+
+    monkeypatch.setattr(strips_gpu, "ready", lambda q, k: (q, k.swapaxes(1, 2), noted))
+    monkeypatch.setattr(strips_gpu, "SCORES", 4 * 25 * 100)
+    monkeypatch.setattr("gemma4_mlx.tracing.recording.attention.strips_cpu", strips_gpu)
+    model, reference = loaded("everything")
+    full = model.config.text.layer_types.index("full_attention")
+    plan = TracePlan(attention=AttentionPlan(layers=(full,), retain="none"))
+    recorder = Recorder(model, plan, expected=100)
+    tokens = mx.array(np.array(reference.ids).reshape(1, -1))
+    mx.eval(model.parameters())
+    with model.observe(recorder):
+        monkeypatch.setattr(mx, "eval", evaluated)
+        model(tokens)
+        monkeypatch.undo()
+    first = ["wait", "begun"]  # queries and keys
+    strips = ["begun", "collected", "wait"] * 3 + ["collected", "wait"]
+    assert happened == first + strips
+
+
 def test_chosen_layers_and_heads(loaded):
     """A KV-shared layer whose donor is not traced keeps the donor's keys itself."""
     model, reference = loaded("e2b")

@@ -18,26 +18,31 @@ def records_offsets(window: int, width: int) -> bool:
     return width > -(-window // OFFSET_BINS)
 
 
-def by_offset(weights, ahead: int, edges) -> np.ndarray:
+def by_offset(weights: np.ndarray, ahead: int, edges) -> np.ndarray:
     """Weights added up by how far back they look: (H, r, c) -> (H, cells).
 
-    ``edges`` begin at 0. Key column 0 lies ``ahead`` tokens before query row 0. ``weights`` are an
-    array of numpy or of MLX, which then does most of the work.
+    ``edges`` begin at 0. Key column 0 lies ``ahead`` tokens before query row 0.
+    """
+    return in_cells(diagonals(weights), ahead + weights.shape[1], edges)
+
+
+def diagonals(weights, xp=np):
+    """Sums of each diagonal, (H, r, c) -> (H, c + r - 1); column j holds what looks
+    ``ahead + r - 1 - j`` tokens back. ``xp``: numpy or ``mlx.core``, whose array ``weights`` is.
     """
     heads, r, c = weights.shape
-    if isinstance(weights, np.ndarray):
-        xp = np
-    else:
-        import mlx.core as xp
     # Rows from the last to the first, each with r zeros behind: read with rows one shorter, row t
     # moves right by its distance from the last, so that a column holds one offset.
     room = xp.zeros((heads, r, r), weights.dtype)
     turned = xp.concatenate([weights[:, ::-1], room], axis=2).reshape(heads, -1)
-    sums = turned[:, : r * (c + r - 1)].reshape(heads, r, -1).sum(axis=1)
-    # Column j is offset ahead + r - 1 - j.
-    last = min(int(edges[-1]), ahead + r) - 1
-    sums = np.asarray(sums[:, ahead + r - 1 - last : ahead + r])[:, ::-1]
-    out = np.zeros((heads, len(edges) - 1), np.float32)
+    return turned[:, : r * (c + r - 1)].reshape(heads, r, -1).sum(axis=1)
+
+
+def in_cells(sums: np.ndarray, reach: int, edges) -> np.ndarray:
+    """Sums of diagonals, the first of which looks ``reach - 1`` back, by cell: (H, cells)."""
+    last = min(int(edges[-1]), reach) - 1
+    sums = sums[:, reach - 1 - last : reach][:, ::-1]
+    out = np.zeros((len(sums), len(edges) - 1), np.float32)
     starts = np.asarray(edges)[:-1]
     starts = starts[starts <= last]
     out[:, : len(starts)] = np.add.reduceat(sums, starts, axis=1)

@@ -157,6 +157,7 @@ class AttentionRecorder:
         blocks = self.blocks if part.window and (self.blocks >= 0).any() else None
         tokens = _by_word(tokens, marks) if self.plan.summaries else None
         at, stop = geometry.query_start, geometry.query_start + geometry.n
+        begun = None  # the strip that is computed while the next is asked for
         while at < stop:
             reach = stop if part.window is None else min(stop - at, max(part.window, ROWS)) * 2
             rows = max(1, self.device.SCORES // (len(self.heads) * reach))
@@ -179,8 +180,10 @@ class AttentionRecorder:
                 marks=marks if self.plan.summaries else None,
                 offset_edges=part.offset_edges,
             )
-            part.add(strip, stop)
-            at = end
+            if begun is not None:
+                part.add(begun(), stop)
+            begun, at = strip, end
+        part.add(begun(), stop)
 
     def result(self, n: int) -> AttentionData:
         """What was recorded of ``n`` tokens."""

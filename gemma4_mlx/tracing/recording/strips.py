@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..data.maps import run_starts
-from ..data.offsets import by_offset
+from ..data.offsets import in_cells
 from ..data.visibility import visible
 
 
@@ -60,13 +60,13 @@ def score_strip(
     tokens=None,
     marks=None,
     offset_edges=None,
-) -> Strip:
-    """Reduce one strip.
+) -> Callable[[], Strip]:
+    """Begin to reduce one strip: what it gives is called for the result, and may wait for it.
 
     Parameters
     ----------
-    reduce : computes and reduces the scores: ``reduce(q, kt, hidden, width, basis)``, from
-        ``ready`` of :mod:`.strips_gpu` or :mod:`.strips_cpu`, as are ``q`` and ``kt``
+    reduce : computes and reduces the scores: ``reduce(q, kt, wanted)``, from ``ready`` of
+        :mod:`.strips_gpu` or :mod:`.strips_cpu`, as are ``q`` and ``kt``
     q : (kv heads, g, r, D) float32, queries ``start ..``; g query heads share a kv head's keys
     kt : (kv heads, D, m) float32, keys ``first_key ..``; m is a multiple of ``width`` and covers
         every key these rows see. What stands for no key, or for one a row does not see, is
@@ -79,65 +79,80 @@ def score_strip(
     marks : {name: (n,) bool}, key sets whose mass is wanted, such as image tokens
     offset_edges : cells of the window in which offsets are added up, None for none
     """
-    (kv_heads, group, r, _), total = q.shape, kt.shape[2]
-    rows, shape = np.arange(start, start + r), (kv_heads * group, r)
+    r, total = q.shape[2], kt.shape[2]
+    rows, marks = np.arange(start, start + r), marks or {}
     unsure = 0 if window is not None else max(0, start - first_key)  # all rows see what is before
-    hidden = ~visible(rows, np.arange(first_key + unsure, first_key + total), window, blocks)
-    basis = _basis(first_key, total, start, marks or {})
-    reduced = reduce(q, kt, hidden, width, basis)
-
-    heads, own, at = np.arange(shape[0])[:, None], np.arange(r), reduced.weights_at
-    statistics = {
-        "entropy": reduced.entropy,
-        "distance": own - reduced.moments[..., 0],
-        "first": at(heads, own, 0 * own) if first_key == 0 else np.zeros(shape, np.float32),
-        "previous": _pair_mass(at, shape, own, rows - 1 - first_key),
-    }
-    if tokens is not None:
-        row, col = _earlier_copies(tokens, rows, first_key, total)
-        statistics["same"] = _pair_mass(at, shape, row, col)
-        statistics["induction"] = _pair_mass(at, shape, row, col + 1)
-    for c, name in enumerate(marks or {}, 1):
-        statistics[name] = reduced.moments[..., c]
-
-    link_weights, link_keys = _strongest_links(
-        reduced.bins_at, reduced.peak, rows, first_key, width
-    )
-    return Strip(
-        start=start,
+    pairs = _pairs(rows, first_key, total, tokens)
+    wanted = Wanted(
+        width=width,
+        rows=rows,
         first_key=first_key,
-        mass=reduced.mass,
-        peak=reduced.peak,
-        normaliser=reduced.normaliser,
-        columns=reduced.columns,
-        statistics=statistics,
-        link_weights=link_weights,
-        link_keys=link_keys,
-        offsets=None
-        if offset_edges is None
-        else _offsets(reduced.block, rows, first_key, width, offset_edges),
+        hidden=~visible(rows, np.arange(first_key + unsure, first_key + total), window, blocks),
+        basis=_basis(first_key, total, start, marks),
+        pairs=tuple(np.concatenate(each) for each in zip(*pairs.values())),
+        bands=[] if offset_edges is None else _bands(rows, first_key, width, offset_edges),
     )
+    reduced = reduce(q, kt, wanted)
+
+    def result() -> Strip:
+        found = reduced()
+        statistics = {
+            "entropy": found.entropy,
+            "distance": np.arange(r) - found.moments[..., 0],
+        }
+        ends = np.cumsum([len(row) for row, _ in pairs.values()])[:-1]
+        for (name, (row, _)), picked in zip(pairs.items(), np.split(found.picked, ends, axis=1)):
+            statistics[name] = _by_row(picked, row, r)
+        for c, name in enumerate(marks, 1):
+            statistics[name] = found.moments[..., c]
+        offsets = None
+        if offset_edges is not None:
+            cells = [
+                in_cells(sums, seen.stop - seen.start, offset_edges)
+                for (_, seen), sums in zip(wanted.bands, found.diagonals)
+            ]
+            offsets = np.stack(cells, axis=1)
+        return Strip(
+            start=start,
+            first_key=first_key,
+            mass=found.mass,
+            peak=found.peak,
+            normaliser=found.normaliser,
+            columns=found.columns,
+            statistics=statistics,
+            link_weights=found.link_weights,
+            link_keys=found.link_keys,
+            offsets=offsets,
+        )
+
+    return result
 
 
-def _offsets(block, rows: np.ndarray, first_key: int, width: int, edges) -> np.ndarray:
-    """The weights of each query bin's rows by how far back they look: (H, bins, cells)."""
-    cuts = np.append(run_starts(rows // width), len(rows))
-    out = []
-    for start, stop in pairwise(cuts):
-        low = max(first_key, int(rows[start]) - int(edges[-1]) + 1)
-        columns = slice(low - first_key, int(rows[stop - 1]) + 1 - first_key)
-        out.append(by_offset(block(slice(start, stop), columns), int(rows[start]) - low, edges))
-    return np.stack(out, axis=1)
+@dataclass
+class Wanted:
+    """What is to be computed of a strip's softmax: all known before any score is.
+
+    ``width``, ``rows`` (r,) and ``first_key`` as in :func:`score_strip`. ``hidden`` (r, c): which
+    of the last c keys a row does not see. ``basis`` (c, m): the weights are multiplied with its
+    rows. ``pairs``: rows and key columns, (p,) each, whose weights are picked. ``bands``: slices of
+    rows and of key columns whose diagonals are added up.
+    """
+
+    width: int
+    rows: np.ndarray
+    first_key: int
+    hidden: np.ndarray
+    basis: np.ndarray
+    pairs: tuple[np.ndarray, np.ndarray]
+    bands: list[tuple[slice, slice]]
 
 
 @dataclass
 class Reduced:
     """A strip's softmax, reduced; all of numpy. See :class:`Strip` for what it shares with that.
 
-    ``moments`` (H, r, c): the weights times the rows of ``basis`` (c, m). ``weights_at`` takes
-    indices of heads, rows and columns, which broadcast, and gives those weights; ``bins_at`` those
-    of whole bins, (..., width), in the columns' place. ``block`` gives the weights of a slice of
-    rows and one of columns, (H, r, c), still of MLX where that computed them.
+    ``moments`` (H, r, c): the weights times the rows of ``basis``. ``picked`` (H, p): the weights
+    of ``pairs``. ``diagonals``: of each band, (H, diagonals).
     """
 
     mass: np.ndarray
@@ -146,9 +161,35 @@ class Reduced:
     entropy: np.ndarray
     columns: np.ndarray
     moments: np.ndarray
-    weights_at: Callable
-    bins_at: Callable
-    block: Callable
+    picked: np.ndarray
+    link_weights: np.ndarray
+    link_keys: np.ndarray
+    diagonals: list[np.ndarray]
+
+
+def _pairs(rows: np.ndarray, first: int, total: int, tokens) -> dict:
+    """Name -> (row, key column) of the weights that a summary adds up, by row, which ascends."""
+    t = np.arange(len(rows))
+    found = {
+        "first": (t, 0 * t) if first == 0 else (t[:0], t[:0]),
+        "previous": (t, rows - 1 - first),
+    }
+    if tokens is not None:
+        row, col = _earlier_copies(tokens, rows, first, total)
+        found |= {"same": (row, col), "induction": (row, col + 1)}
+    # Negative columns lie before the strip's keys.
+    return {name: (row[col >= 0], col[col >= 0]) for name, (row, col) in found.items()}
+
+
+def _bands(rows: np.ndarray, first_key: int, width: int, edges) -> list[tuple[slice, slice]]:
+    """Of each query bin its rows, and the key columns that they see within the last edge."""
+    out = []
+    for start, stop in pairwise(np.append(run_starts(rows // width), len(rows))):
+        low = max(first_key, int(rows[start]) - int(edges[-1]) + 1)
+        out.append(
+            (slice(start, stop), slice(low - first_key, int(rows[stop - 1]) + 1 - first_key))
+        )
+    return out
 
 
 def _basis(first_key: int, total: int, start: int, marks: dict) -> np.ndarray:
@@ -174,35 +215,40 @@ def _earlier_copies(tokens, rows, first, total):
     return row[earlier], col[earlier] + low - first
 
 
-def _pair_mass(weights_at, shape, row, col):
-    """Sum the weights of pairs (row, column) by row, as ``shape`` (H, r); row ascends, and
-    negative columns are outside."""
-    row, col = row[col >= 0], col[col >= 0]
-    out = np.zeros(shape, np.float32)
+def _by_row(picked: np.ndarray, row: np.ndarray, r: int) -> np.ndarray:
+    """Weights of pairs added up by row, which ascends: (H, pairs) -> (H, r)."""
+    out = np.zeros((len(picked), r), np.float32)
     if len(row):
-        picked = weights_at(np.arange(shape[0])[:, None], row, col)  # (H, pairs)
         starts = run_starts(row)
         out[:, row[starts]] = np.add.reduceat(picked, starts, axis=1)
     return out
 
 
-def _strongest_links(bins_at, peak, rows, first, width):
+def strongest_links(bins_at, peak, wanted: Wanted, xp=np):
     """Each row's largest weight but for key 0 and the query itself: weights and keys, (H, r).
 
     It lies in a bin that holds one of those two, or is the largest of the other bins.
+
+    Parameters
+    ----------
+    bins_at : takes indices of heads, rows and bins, which broadcast, and gives the weights of those
+        bins, (..., width)
+    peak : (H, r, bins), the largest weight of each bin
+    xp : numpy or ``mlx.core``, of which the arrays are
     """
-    heads, r, _ = peak.shape
-    t, own, others = np.arange(r), (rows - first) // width, peak.copy()
-    others[:, t, own] = -1.0
-    others[:, :, 0] = -1.0
-    bins = np.zeros((heads, r, 3), np.int64)
-    bins[..., 1], bins[..., 2] = own, others.argmax(axis=-1)
-    near = bins_at(np.arange(heads)[:, None, None], t[:, None], bins)
-    for key in (0, rows[:, None]):
-        offset = key - first - bins * width
-        at = np.nonzero((offset >= 0) & (offset < width))
-        near[*at, offset[at]] = -1.0
-    chosen = near.reshape(heads, r, -1).argmax(axis=-1)
-    at = np.arange(heads)[:, None], t, chosen // width, chosen % width
-    largest = near[at].clip(0)  # a row that sees nothing else has no link
-    return largest, first + bins[at[:3]] * width + at[3]
+    (heads, r, count), width = peak.shape, wanted.width
+    own, every = (wanted.rows - wanted.first_key) // width, np.arange(count)
+    special = (every == 0) | (every == own[:, None])
+    best = xp.where(xp.array(special), -1.0, peak).argmax(axis=-1).astype(xp.int32)
+    own = xp.array(np.broadcast_to(own, (heads, r)).astype(np.int32))
+    bins = xp.stack([xp.zeros_like(own), own, best], axis=-1)
+    weights = bins_at(xp.arange(heads)[:, None, None], xp.arange(r)[:, None], bins)
+    keys = wanted.first_key + width * bins  # the first of each bin
+    for excluded in (0, xp.array(wanted.rows)[:, None]):
+        weights = xp.where(xp.arange(width) == (excluded - keys)[..., None], -1.0, weights)
+    weights = weights.reshape(heads, r, -1)
+    at = weights.argmax(axis=-1, keepdims=True)
+    largest = xp.take_along_axis(weights, at, axis=-1)[..., 0]
+    first = xp.take_along_axis(keys, at // width, axis=-1)[..., 0]
+    # A row that sees nothing else has no link.
+    return xp.maximum(largest, 0.0), first + at[..., 0] % width

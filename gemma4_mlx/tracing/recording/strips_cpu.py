@@ -11,7 +11,8 @@ import numpy as np
 
 from ...model.cpu.attention import longest
 from ...model.sizes import HIDDEN
-from .strips import Reduced
+from ..data.offsets import diagonals
+from .strips import Reduced, Wanted, strongest_links
 
 #: Scores of a strip: enough rows for the processor's matrix product.
 SCORES = 1 << 22
@@ -26,18 +27,16 @@ def ready(q: mx.array, k: mx.array) -> tuple:
     """Queries (H, n, D), transposed keys (kv heads, D, m), and what reduces them."""
     q, k = np.asarray(q), np.asarray(k)
     plain = longest(q) * longest(k) <= PLAIN
-    return q, _transposed(k), partial(by_tiles, plain=plain)
+    return q, _transposed(k), lambda *strip: partial(by_tiles, *strip, plain=plain)
 
 
-def by_tiles(
-    q: np.ndarray, kt: np.ndarray, hidden: np.ndarray, width: int, basis, plain: bool
-) -> Reduced:
-    """``hidden`` (r, c): which of the last c keys a row does not see.
+def by_tiles(q: np.ndarray, kt: np.ndarray, wanted: Wanted, plain: bool) -> Reduced:
+    """Tile by tile, a kv head's rows against some keys.
 
-    Tile by tile, a kv head's rows against some keys. Scores are exponentiated as they are if that
-    is ``plain``; else against the tile's largest in each row, which is made one scale when all
-    tiles are known.
+    Scores are exponentiated as they are if that is ``plain``; else against the tile's largest in
+    each row, which is made one scale when all tiles are known.
     """
+    width, hidden, basis = wanted.width, wanted.hidden, wanted.basis
     (kv_heads, group, r, D), m = q.shape, kt.shape[2]
     R = group * r  # rows of a kv head
     per_tile = max(1, TILE // (R * width))  # bins
@@ -90,30 +89,38 @@ def by_tiles(
     moments = (factor[..., None] * moments).sum(axis=2)
     H = kv_heads * group
     weights, factor = weights.reshape(-1, H, r, per_tile, width), factor.reshape(H, r, -1)
+    peak = peak.reshape(H, r, -1)
+
+    def weights_at(h, t, c):
+        tile, inside = c // across, c % across
+        return weights[tile, h, t, inside // width, inside % width] * factor[h, t, tile]
+
+    def bins_at(h, t, b):
+        return weights[b // per_tile, h, t, b % per_tile] * factor[h, t, b // per_tile, None]
+
+    def block(rows: slice, columns: slice) -> np.ndarray:
+        parts = [
+            weights[i].reshape(H, r, across)[
+                :, rows, max(columns.start - tile.start, 0) : columns.stop - tile.start
+            ]
+            * factor[:, rows, i, None]
+            for i, tile in enumerate(tiles)
+            if tile.start < columns.stop and columns.start < tile.stop
+        ]
+        return np.concatenate(parts, axis=2)
+
+    link_weights, link_keys = strongest_links(bins_at, peak, wanted)
     return Reduced(
         mass=mass.reshape(H, r, -1),
-        peak=peak.reshape(H, r, -1),
+        peak=peak,
         normaliser=(reference + np.log(z)).reshape(H, r),
         entropy=entropy.reshape(H, r),
         columns=columns.reshape(H, m),
         moments=moments.reshape(H, r, -1),
-        weights_at=lambda h, t, c: (
-            weights[c // across, h, t, c // width % per_tile, c % width] * factor[h, t, c // across]
-        ),
-        bins_at=lambda h, t, b: (
-            weights[b // per_tile, h, t, b % per_tile] * factor[h, t, b // per_tile, None]
-        ),
-        block=lambda rows, columns: np.concatenate(
-            [
-                weights.reshape(len(tiles), H, r, across)[
-                    i, :, rows, max(columns.start - tile.start, 0) : columns.stop - tile.start
-                ]
-                * factor[:, rows, i, None]
-                for i, tile in enumerate(tiles)
-                if tile.start < columns.stop and columns.start < tile.stop
-            ],
-            axis=2,
-        ),
+        picked=weights_at(np.arange(H)[:, None], *wanted.pairs),
+        link_weights=link_weights,
+        link_keys=link_keys,
+        diagonals=[diagonals(block(*band)) for band in wanted.bands],
     )
 
 

@@ -1,13 +1,17 @@
 """A strip's scores computed and reduced by MLX, all at once."""
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_map
 
 from ...model.sizes import HIDDEN
-from .strips import Reduced
+from ..data.offsets import diagonals
+from .strips import Reduced, Wanted, strongest_links
 
-#: Scores held at once, enough to keep a GPU busy: with its temporaries about five times as many
-#: float32 numbers, 160 MiB.
+#: Scores of a strip, enough to keep a GPU busy: with its temporaries about five times as many
+#: float32 numbers, 160 MiB. One strip is computed while the one before it is collected.
 SCORES = 1 << 23
 
 
@@ -16,40 +20,39 @@ def ready(q: mx.array, k: mx.array) -> tuple:
     return q, k.swapaxes(1, 2), at_once
 
 
-def at_once(q: mx.array, kt: mx.array, hidden: np.ndarray, width: int, basis) -> Reduced:
-    """``hidden`` (r, c): which of the last c keys a row does not see."""
+def at_once(q: mx.array, kt: mx.array, wanted: Wanted) -> Callable[[], Reduced]:
+    """All is begun here and waited for once, when it is asked for."""
     (kv_heads, group, r, D), m = q.shape, kt.shape[2]
     scores = (q.reshape(kv_heads, -1, D) @ kt).reshape(kv_heads * group, r, m)
-    unsure = m - hidden.shape[1]
-    scores[..., unsure:] = mx.where(mx.array(hidden), HIDDEN, scores[..., unsure:])
+    unsure = m - wanted.hidden.shape[1]
+    scores[..., unsure:] = mx.where(mx.array(wanted.hidden), HIDDEN, scores[..., unsure:])
 
     top = scores.max(axis=-1, keepdims=True)
     scores = scores - top
     weights = mx.exp(scores)  # relative to the row's largest
-    bins = weights.reshape(*weights.shape[:2], -1, width)
+    z = weights.sum(axis=-1, keepdims=True)
+    dot = (weights * scores).sum(axis=-1, keepdims=True)
+    weights = weights / z
+    bins = weights.reshape(*weights.shape[:2], -1, wanted.width)
     mass, peak = bins.sum(axis=-1), bins.max(axis=-1)
-    z = mass.sum(axis=-1, keepdims=True)
-    columns = ((1.0 / z).swapaxes(1, 2) @ weights)[:, 0]
-    dot, moments = (weights * scores).sum(axis=-1, keepdims=True), weights @ mx.array(basis.T)
-    total = z
-    z, mass, peak, columns, moments, dot, top = _numpy(z, mass, peak, columns, moments, dot, top)
-    return Reduced(
-        mass=mass / z,
-        peak=peak / z,
-        normaliser=(top + np.log(z))[..., 0],
-        entropy=(np.log(z) - dot / z)[..., 0],
-        columns=columns,
-        moments=moments / z,
-        weights_at=lambda h, t, c: _numpy(weights[_mlx(h), _mlx(t), _mlx(c)])[0] / z[h, t, 0],
-        bins_at=lambda h, t, b: _numpy(bins[_mlx(h), _mlx(t), _mlx(b)])[0] / z[h, t],
-        block=lambda rows, columns: weights[:, rows, columns] / total[:, rows],
+    rows, columns = map(mx.array, wanted.pairs)
+    link_weights, link_keys = strongest_links(lambda *at: bins[at], peak, wanted, mx)
+    begun = Reduced(
+        mass=mass,
+        peak=peak,
+        normaliser=(top + mx.log(z))[..., 0],
+        entropy=(mx.log(z) - dot / z)[..., 0],
+        columns=weights.sum(axis=1),
+        moments=weights @ mx.array(wanted.basis.T),
+        picked=weights[:, rows, columns],
+        link_weights=link_weights,
+        link_keys=link_keys,
+        diagonals=[diagonals(weights[:, band, seen], mx) for band, seen in wanted.bands],
     )
+    mx.async_eval(vars(begun))
 
+    def collected() -> Reduced:
+        mx.eval(vars(begun))
+        return Reduced(**tree_map(np.array, vars(begun)))
 
-def _numpy(*arrays: mx.array) -> tuple[np.ndarray, ...]:
-    mx.eval(*arrays)
-    return tuple(np.array(a) for a in arrays)
-
-
-def _mlx(indices) -> mx.array:
-    return mx.array(np.asarray(indices))
+    return collected
