@@ -15,7 +15,9 @@ from mlx.utils import tree_flatten
 from without_mlx import run
 
 import gemma4_mlx as g4
+from gemma4_mlx.checkpoints import loading
 from gemma4_mlx.errors import CheckpointError, ConfigError
+from gemma4_mlx.model import ops
 from gemma4_mlx.model.ranges import STEPS, rounded
 
 #: Few and small matrices: the libraries' quantizers take a millisecond each.
@@ -125,11 +127,16 @@ def width(module):
     return module.weight.shape[-1] * 32 // module.bits
 
 
+@pytest.mark.parametrize("asked", ["bfloat16", None])
 @pytest.mark.parametrize("name", ["int4", "int4_asymmetric", "fp8_row"])
-def test_sixteen_bits(name, schemes):
-    """The type that a GPU computes in: every weight as near as that type's rounding."""
+def test_sixteen_bits(name, asked, schemes, monkeypatch):
+    """The type that a GPU computes in, asked for or not: every weight as near as its rounding."""
     stored, exact = schemes(name)
-    model = g4.load(stored, dtype="bfloat16")
+    with monkeypatch.context() as on_a_gpu:
+        if asked is None:
+            on_a_gpu.setattr(ops, "on_cpu", lambda: False)
+            on_a_gpu.setattr(loading, "_dtype", lambda given: given)  # as without --as-gpu
+        model = g4.load(stored, dtype=asked)
     floats = {v.dtype for _, v in tree_flatten(model.parameters()) if v.dtype != mx.uint32}
     assert floats == {mx.bfloat16}
     module, rounding = model.layers[0].mlp.up_proj, 2**-8

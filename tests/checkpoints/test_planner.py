@@ -1,6 +1,10 @@
 """Parameter counts, bytes by part, and the planner's verdicts."""
 
+import sys
+from types import SimpleNamespace
+
 import mlx.core as mx
+import psutil
 import pytest
 import tiny
 from mlx.utils import tree_flatten
@@ -9,11 +13,12 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 import gemma4_mlx as g4
 from gemma4_mlx.checkpoints import RELEASED, fit_table, machine_report, planner, print_fit
 from gemma4_mlx.checkpoints.inventory import count, tensors, unused_tensors
-from gemma4_mlx.checkpoints.machine import GiB, Machine
+from gemma4_mlx.checkpoints.machine import GiB, Machine, this_machine
 from gemma4_mlx.checkpoints.planner import activation_bytes, cache_bytes, weight_bytes
 from gemma4_mlx.checkpoints.released import released
 from gemma4_mlx.config import Gemma4Config
 from gemma4_mlx.errors import ConfigError, ContextError, GenerationError
+from gemma4_mlx.model import ops
 from gemma4_mlx.model.gemma4 import Model
 
 NAMES = [model.name for model in RELEASED]
@@ -101,7 +106,8 @@ class TestBytes:
     @pytest.mark.parametrize("bits", [None, 4, 8])
     def test_weights_equal_a_loaded_models(self, bits, tmp_path):
         folder = tiny.save(tmp_path, tiny.CONFIG, tiny.weights(tiny.CONFIG))
-        model = g4.load(folder, bits=bits)
+        # On a GPU the folder's type, which --as-gpu float32 would change.
+        model = g4.load(folder, bits=bits, dtype=None if ops.on_cpu() else mx.bfloat16)
         held = sum(v.nbytes for _, v in tree_flatten(model.parameters()))
         assert sum(g4.fit(folder, bits, 64).weights.values()) == held
         assert sum(g4.fit(model, context=64).weights.values()) == held
@@ -217,6 +223,30 @@ class TestVerdicts:
     def test_this_machine(self):
         one = g4.fit("e2b")
         assert 0 < one.machine.usable <= one.machine.memory
+
+    @pytest.mark.parametrize(
+        ("metal", "info", "memory", "usable"),
+        [
+            (True, {"max_recommended_working_set_size": 5 * GiB}, 8, 5),
+            (True, {"memory_size": 8 * GiB}, 8, 6),
+            (False, {"memory_size": 16 * GiB}, 16, 12),
+            (False, {"total_memory": 40 * GiB}, 40, 30),
+        ],
+    )
+    def test_a_machine_with_a_gpu(self, metal, info, memory, usable, monkeypatch):
+        """What Metal recommends, or three quarters; of a graphics card its own memory counts."""
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * GiB))
+        monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+        monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
+        monkeypatch.setattr(mx, "device_info", lambda: info)
+        backend = "metal" if metal else "cuda"
+        assert this_machine() == Machine(memory * GiB, usable * GiB, backend)
+
+    def test_a_machine_without_mlx(self, monkeypatch):
+        """It is planned for as a Mac with as much memory."""
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=24 * GiB))
+        monkeypatch.setitem(sys.modules, "mlx.core", None)
+        assert this_machine() == Machine(24 * GiB, 16 * GiB, "none")
 
     def test_arbitrary_configuration(self):
         one = g4.fit(Gemma4Config.from_dict(tiny.CONFIG), 4, 100, memory=8)

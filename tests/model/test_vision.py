@@ -79,6 +79,16 @@ def test_splitting_queries_and_rows_changes_nothing(monkeypatch, fused):
     assert relative(tower(pixels, where), np.array(whole)) < 1e-5
 
 
+def test_an_error_is_not_taken_for_a_transformation():
+    """A block without values has them later; one that cannot be computed never has."""
+
+    def failing(*arrays):
+        raise RuntimeError("[malloc] Unable to allocate 9 bytes")
+
+    with pytest.raises(RuntimeError, match="Unable to allocate"):
+        blocks.evaluated(mx.zeros(1), by=failing)
+
+
 def test_the_exponential_is_exact_enough():
     x = np.linspace(-126, 127, 100_001, dtype=np.float32)
     ours = np.array(activations._compiled_exp2(mx.array(x)), np.float64)
@@ -156,6 +166,7 @@ def test_a_tower_leaves_the_limit_of_spare_buffers_as_it_was():
         assert mx.set_cache_limit(before) == 123_456_789
 
 
+@pytest.mark.cpu  # a GPU's fused kernels make no scores, and the CPU backend's claim all at once
 def test_scores_stay_bounded():
     """Memory grows with the patches, not with their square."""
     tower = VisionTower(small(num_hidden_layers=1, position_embedding_size=512))

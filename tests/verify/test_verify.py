@@ -81,6 +81,16 @@ def test_a_stale_scale_of_a_quantized_layer(folder):
     assert (2, "q_proj") in faults(model, folder, ("weights",))
 
 
+def test_heads_that_no_cache_packs(tmp_path):
+    """Keys of 48 numbers are no whole groups of 64 or 32: there is nothing packed to compare."""
+    text = {**CONFIG["text_config"], "global_head_dim": 48}
+    odd = {**CONFIG, "text_config": text}
+    model = g4.load(tiny.save(tmp_path, odd, tiny.weights(odd, mx.float32)))
+    report = verify(model, parts=("ways",))
+    assert report.sound and report.findings
+    assert "packed attention" not in {f.mechanism for f in report.findings}
+
+
 @pytest.mark.parametrize("off", [-1, 1])
 def test_a_window_off_by_one(model, folder, monkeypatch, off):
     plain = attention.AttentionGeometry.mask
