@@ -1,6 +1,7 @@
 """The rooms of the package and the direction in which they may import one another."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,12 @@ def imports(path):
     """(module, at import time?) of every import in a file, relative ones made absolute."""
     package = ["gemma4_mlx", *path.relative_to(PACKAGE).parts[:-1]]
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    # What only a type checker imports is no import.
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
     top = {
         id(node) for node in ast.walk(tree) if isinstance(node, ast.Module) for node in node.body
     }
@@ -61,6 +68,41 @@ def test_imports_point_one_way():
             if at_import and there != here and LEVEL[there] > LEVEL[here]:
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {module}")
     assert wrong == []
+
+
+def test_modules_import_one_another_relatively_and_in_no_circle():
+    """Also inside functions, where a circle of one room could hide."""
+    modules = {".".join(["gemma4_mlx", *path.relative_to(PACKAGE).with_suffix("").parts]): path
+               for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}  # fmt: skip
+    reached = {
+        module: {name for name, _ in imports(path) if name in modules and room_of(path) == room}
+        for module, path in modules.items()
+        for room in [module.split(".")[1]]
+    }
+
+    def behind(module, seen):
+        for other in reached[module] - seen:
+            if room_of(modules[other]) == room_of(modules[module]):
+                seen.add(other)
+                behind(other, seen)
+        return seen
+
+    circles = {module for module in modules if module in behind(module, set())}
+    assert circles == set()
+    absolute = [
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and not node.level
+        and (node.module or "").startswith("gemma4_mlx")
+    ]  # fmt: skip
+    assert absolute == []
+
+
+def test_docstrings_have_one_dialect():
+    underlined = re.compile(r"\n +-{4,}\n")
+    found = [p.name for p in PACKAGE.rglob("*.py") if underlined.search(p.read_text("utf-8"))]
+    assert found == []
 
 
 def test_the_data_of_a_trace_needs_no_model():

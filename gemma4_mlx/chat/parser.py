@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ..errors import ChatError
 from ..processing.characters import open_suffix
 from ..processing.tokenizer import Tokenizer
-from .calls import QUOTE, CallSyntaxError, read_call
+from .call_reader import QUOTE, CallSyntaxError, read_call
 from .events import TextDelta, ThinkingDelta, ToolCallDelta
 from .messages import Text, Thinking, ToolCall, calls_of, text_of, thinking_of
 

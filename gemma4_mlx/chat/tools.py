@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import ToolError
+from .declarations import declared_schema
 from .docstrings import read_docstring
 from .messages import ToolCall, ToolResult
 from .results import plain_result, plain_text, words_of
-from .schemas import declared_schema
 
 #: What a tool may be called.
 NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")

@@ -9,13 +9,17 @@ import json
 import re
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
 
 from ..atomic import replacing
 from ..errors import CheckpointError
-from .caches import CachedMedia, PromptCache, Snapshot, fill, held_by
+from .entries import CachedMedia, Snapshot, fill, held_by
+
+if TYPE_CHECKING:
+    from .caches import PromptCache
 
 _FORMAT = "gemma4-mlx prompt cache 2"
 #: Stands in the metadata for the SHA-256 of the whole file, which is computed with this in place.
@@ -25,7 +29,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def save(cache: PromptCache, path: str | Path, *, snapshots: bool = True) -> None:
+def save(cache: "PromptCache", path: str | Path, *, snapshots: bool = True) -> None:
     """Write a cache. ``snapshots=False`` makes the file smaller; a loaded cache can then step
     back only as far as its sliding windows reach.
 
@@ -101,8 +105,8 @@ def _check_sum(path: Path, length: int, written: str) -> None:
         raise CheckpointError(f"{path} was altered or is damaged: its checksum does not fit.")
 
 
-def load(path: str | Path, model) -> PromptCache:
-    """Read a cache for this model.
+def load(path: str | Path, model, make: "type[PromptCache]") -> "PromptCache":
+    """Read a cache for this model into one that ``make`` makes.
 
     A file that somebody made with a right checksum is read as well, if its arrays have the shapes
     and types that this model would have written, and finite values.
@@ -125,7 +129,7 @@ def load(path: str | Path, model) -> PromptCache:
             f"are {[repr(key) for key in model.interventions] or 'none'}."
         )
     try:
-        cache = PromptCache(model, kv_bits=about["kv_bits"], kv_group_size=about["kv_group_size"])
+        cache = make(model, kv_bits=about["kv_bits"], kv_group_size=about["kv_group_size"])
         arrays = mx.load(str(path), format="safetensors")
         mx.eval(arrays)
         cache.tokens = _checked_tokens(arrays["tokens"], model)
@@ -186,7 +190,7 @@ class _Shapes:
     """What one layer's arrays must be: (1, kv heads, tokens, head dim) in the model's type, or
     packed as mlx-lm's quantized cache packs them."""
 
-    def __init__(self, model, layer: int, cache: PromptCache) -> None:
+    def __init__(self, model, layer: int, cache: "PromptCache") -> None:
         text = model.config.text
         self.layer, self.dtype, self.n = layer, model.dtype, len(cache.tokens)
         self.heads, self.dim = text.kv_heads_of(layer), text.head_dim_of(layer)

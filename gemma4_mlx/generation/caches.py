@@ -23,7 +23,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
@@ -32,6 +31,8 @@ from ..checkpoints.machine import this_machine
 from ..checkpoints.planner import snapshot_bytes
 from ..errors import GenerationError
 from ..model.cache import SlidingKVCache, rewind
+from . import cache_files
+from .entries import CachedMedia, Snapshot, cached_media, fill, held_by, until
 
 #: Tokens between snapshots inside a long prompt or answer.
 SNAPSHOT_EVERY = 2048
@@ -44,29 +45,6 @@ WORTH_SHARING = 32
 
 _in_use: "ContextVar[PromptCache | None]" = ContextVar("cache_in_use", default=None)
 _living: "weakref.WeakSet[PromptCache]" = weakref.WeakSet()
-
-
-@dataclass(frozen=True)
-class CachedMedia:
-    """Soft tokens of one picture, clip or film in the cache: positions and content key."""
-
-    start: int
-    stop: int
-    key: str
-
-
-@dataclass(eq=False)
-class Snapshot:
-    """What the sliding layers need to go on from ``position``, or from ``first`` on."""
-
-    position: int
-    layers: list  # one entry per cache entry: what its stretch() gave, None for full layers
-    first: int  # it serves the positions from here on
-    turn: bool = False  # of the last turn, the last one to go
-
-    @property
-    def nbytes(self) -> int:
-        return sum(x.nbytes for layer in self.layers if layer for x in layer["state"])
 
 
 def cache_in_use() -> "PromptCache | None":
@@ -393,7 +371,7 @@ class PromptCache:
         del self.tokens[position:]
         self.media = [m for m in self.media if m.start < position]
         self.snapshots = [
-            s if s.position <= position else _until(s, position)
+            s if s.position <= position else until(s, position)
             for s in self.snapshots
             if s.first <= position
         ]
@@ -436,9 +414,7 @@ class PromptCache:
 
         Raises CheckpointError if the file cannot be written.
         """
-        from .cache_files import save
-
-        save(self, path, snapshots=snapshots)
+        cache_files.save(self, path, snapshots=snapshots)
 
     @classmethod
     def load(cls, path, model) -> "PromptCache":
@@ -446,9 +422,7 @@ class PromptCache:
 
         Raises CheckpointError for a file that is missing, damaged, cut short, or of another model.
         """
-        from .cache_files import load
-
-        return load(path, model)
+        return cache_files.load(path, model, cls)
 
 
 def checked_snapshot_bytes(snapshot_bytes: int | None) -> int | None:
@@ -466,42 +440,3 @@ def snapshot_budget(model) -> int:
     text = model.config.text
     one = snapshot_bytes(text, text.sliding_window, model.dtype.size)
     return max(SNAPSHOT_BYTES, min(4 * one, this_machine().memory // 20))
-
-
-def _until(snapshot: Snapshot, position: int) -> Snapshot:
-    """The snapshot without what stands behind a position."""
-    extra = snapshot.position - position
-
-    def cut(layer):
-        state = [x[..., : x.shape[2] - extra, :] for x in layer["state"]]
-        return {"offset": position, "state": state}
-
-    layers = [layer and cut(layer) for layer in snapshot.layers]
-    return replace(snapshot, position=position, layers=layers)
-
-
-def cached_media(inputs) -> list[CachedMedia]:
-    """The media of a ``ModelInputs`` as a cache records them; none for a list of ids."""
-    return [CachedMedia(m.start, m.stop, m.key) for m in getattr(inputs, "media", ())]
-
-
-def held_by(entry) -> list[mx.array]:
-    """The arrays of one cache entry: keys and values, or of mlx-lm's quantized cache their packed
-    numbers, scales and biases; none while it is empty."""
-    if entry.empty():
-        return []
-    if hasattr(entry, "keys_and_values"):
-        keys, values = entry.keys_and_values()
-        return [*keys, *values]
-    return list(entry.state)
-
-
-def fill(entry, arrays: list[mx.array], offset: int) -> None:
-    """Put what :func:`held_by` gave into an empty entry of the same kind. Later updates write into
-    these array objects."""
-    if len(arrays) == 2:
-        entry.state = arrays
-    elif arrays:
-        half = len(arrays) // 2
-        entry.keys, entry.values = tuple(arrays[:half]), tuple(arrays[half:])
-    entry.offset = offset

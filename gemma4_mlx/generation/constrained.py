@@ -5,7 +5,8 @@ the output on a path of the grammar; all others get probability zero. So whateve
 weights, output that is *finished* satisfies the schema. Output cut off by ``max_tokens`` does not:
 then the Finish event has reason "length" and ``complete=False``.
 
-A schema that llguidance cannot enforce in full is refused before generation; see :mod:`.schemas`.
+A schema that llguidance cannot enforce in full is refused before generation; see
+:mod:`.enforceable`.
 """
 
 import json
@@ -17,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import GenerationError, SchemaError
+from .enforceable import checked_schema
 from .guides import Allowed
-from .schemas import checked_schema
 
 #: One spelling of JSON, the one models write most: a model cannot lose itself in white space.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -176,7 +177,7 @@ class Constraint:
 
         Raises SchemaError for no tools, and for arguments that cannot be held to their schema.
         """
-        from .calls import tool_call_grammar
+        from .call_grammar import tool_call_grammar
 
         grammar = tool_call_grammar(tools, required=required)
         return cls.from_grammar(grammar, tokenizer, thinking=thinking)

@@ -11,7 +11,7 @@ from typing import Any
 
 import traitlets
 
-from gemma4_mlx.widgets.architecture import (
+from .architecture import (
     PARTS,
     blocks_of,
     cache_bytes,
@@ -19,9 +19,9 @@ from gemma4_mlx.widgets.architecture import (
     layer_facts,
     types_of,
 )
-from gemma4_mlx.widgets.base import Widget
-from gemma4_mlx.widgets.drawing import FAINT, LINE, Drawing
-from gemma4_mlx.widgets.traceview import export
+from .base import Widget
+from .drawing import FAINT, LINE, Drawing
+from .traceview import export
 
 COLORS = {  # anatomy.css has the same, by part
     "vision": "#cc79a7",
@@ -40,9 +40,8 @@ COLORS = {  # anatomy.css has the same, by part
 class Anatomy(Widget):
     """Take a model apart.
 
-    Parameters
-    ----------
-    model : a loaded model; nothing is computed with it, only looked at
+    Args:
+        model: a loaded model; nothing is computed with it, only looked at
 
     Raises TypeError for what is no model.
 

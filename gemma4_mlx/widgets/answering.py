@@ -11,11 +11,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from gemma4_mlx.chat import Chat, Done, Step, TextDelta, ThinkingDelta, ToolCall, ToolResult
-from gemma4_mlx.chat.approval import must_be_asked
-from gemma4_mlx.generation.events import Progress, Token
-from gemma4_mlx.widgets.live_turn import LiveTurn
-from gemma4_mlx.widgets.turns import plain
+from ..chat import Chat, Done, Step, TextDelta, ThinkingDelta, ToolCall, ToolResult
+from ..chat.approval import must_be_asked
+from ..generation.events import Progress, Token
+from .live_turn import LiveTurn
+from .turns import plain
 
 ENDINGS = {  # finish_reason -> status of the turn
     "cancelled": "stopped", "length": "length", "memory": "memory",

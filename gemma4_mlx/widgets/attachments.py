@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from gemma4_mlx.errors import MediaError
+from ..errors import MediaError
 
 LARGEST = 200 * 2**20  # bytes of one file
 THUMB = 320  # pixels of a thumbnail's longer side
@@ -110,11 +110,11 @@ class Uploads:
         mime = mime or mimetypes.guess_type(name)[0] or ""
         kind = mime.split("/")[0]
         if kind == "image":
-            from gemma4_mlx.processing.image import load_image as load
+            from ..processing.image import load_image as load
         elif kind == "audio":
             load = _load_clip
         elif kind == "video":
-            from gemma4_mlx.processing.video import load_video as load
+            from ..processing.video import load_video as load
         else:
             raise MediaError(f"{name} is neither a picture nor a sound nor a video ({mime or '?'})")
         file = io.BytesIO(data)
@@ -126,7 +126,7 @@ class Uploads:
 
 def _load_clip(file: io.BytesIO, model: Any, name: str) -> Any:
     """One clip. Raises MediaError; a recording that would have to be cut says so."""
-    from gemma4_mlx.processing.audio import load_audio
+    from ..processing.audio import load_audio
 
     try:
         return load_audio(file, model, name=name)

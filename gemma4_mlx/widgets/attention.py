@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from gemma4_mlx.widgets import attention_kept
-from gemma4_mlx.widgets.attention_kept import TILE
-from gemma4_mlx.widgets.attention_picture import attention_drawing
-from gemma4_mlx.widgets.headpictures import layer_cells, layer_pictures, pooled_row, why_coarse
-from gemma4_mlx.widgets.headstats import METHOD, SUMMARY_NAMES, HeadStats, head_stats
-from gemma4_mlx.widgets.jobs import Jobs
-from gemma4_mlx.widgets.traceview import TraceView, media_of, parts_of
+from . import attention_kept
+from .attention_kept import TILE
+from .attention_picture import attention_drawing
+from .headpictures import layer_cells, layer_pictures, pooled_row, why_coarse
+from .headstats import METHOD, SUMMARY_NAMES, HeadStats, head_stats
+from .jobs import Jobs
+from .traceview import TraceView, media_of, parts_of
 
 TILE_WEIGHTS = 1 << 23  # weights recomputed for one tile at most, of heads of 64 numbers or fewer
 ANSWER_WEIGHTS = 1 << 23  # recomputed for one answer to the map, which then asks for the rest
@@ -36,11 +36,10 @@ TEXT_PAGES = 256  # pages of text it keeps: 131,072 tokens
 class Attention(TraceView):
     """Look at the attention of a trace.
 
-    Parameters
-    ----------
-    trace : a trace with attention, from ``g4.trace(...)``, ``chat.trace()`` or ``g4.open_trace``
-    media : pictures (PIL, path, array) and sounds (samples) in the order of the prompt, drawn
-        under the weights of their soft tokens; None takes what the trace carries
+    Args:
+        trace: a trace with attention, from ``g4.trace(...)``, ``chat.trace()`` or ``g4.open_trace``
+        media: pictures (PIL, path, array) and sounds (samples) in the order of the prompt, drawn
+            under the weights of their soft tokens; None takes what the trace carries
 
     The selected layer, head and token are ``trace.selection``'s, both ways. Raises TypeError for
     what is no trace.

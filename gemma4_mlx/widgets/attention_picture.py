@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gemma4_mlx.widgets.drawing import FAINT, LINE, Drawing, color_table, flow_tokens
-from gemma4_mlx.widgets.headstats import SUMMARY_NAMES, on_scale, say
+from .drawing import FAINT, LINE, Drawing, color_table, flow_tokens
+from .headstats import SUMMARY_NAMES, on_scale, say
 
 MASKED = (236, 238, 242)
 HEADS_WIDE, LAYERS_HIGH, MAP_SIDE = 400, 480, 420  # css pixels

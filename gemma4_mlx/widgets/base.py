@@ -50,7 +50,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-STATIC = Path(__file__).parent / "static"
+from .snapshot import STATIC, Snapshot, small_png
+
 BEAT = 2.0  # seconds between two signs of life while a request is not answered
 RATE = 30  # pushes per second at most; Jupyter Server drops everything above 1000 messages a second
 
@@ -199,8 +200,6 @@ class Widget(anywidget.AnyWidget):
 
         ``options`` are passed to ``Snapshot``: ``title``, ``height`` (pixels).
         """
-        from gemma4_mlx.widgets.snapshot import Snapshot
-
         return Snapshot.of(self, **options)
 
     def _repr_mimebundle_(self, **kwargs: Any):
@@ -210,8 +209,6 @@ class Widget(anywidget.AnyWidget):
         """
         if os.environ.get("GEMMA4_WIDGETS") == "static":
             return self.snapshot()._repr_mimebundle_(**kwargs)
-        from gemma4_mlx.widgets.snapshot import small_png
-
         data, metadata = super()._repr_mimebundle_(**kwargs)
         data["text/plain"] = f"<{type(self).__name__} widget>"
         with contextlib.suppress(Exception):  # a picture that fails must not cost the live view

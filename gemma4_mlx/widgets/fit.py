@@ -11,10 +11,10 @@ from typing import Any
 
 import traitlets
 
-from gemma4_mlx.checkpoints.machine import GiB, Machine, this_machine
-from gemma4_mlx.widgets.base import Widget
-from gemma4_mlx.widgets.drawing import FAINT, LINE, Drawing
-from gemma4_mlx.widgets.traceview import export
+from ..checkpoints.machine import GiB, Machine, this_machine
+from .base import Widget
+from .drawing import FAINT, LINE, Drawing
+from .traceview import export
 
 MEMORIES = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128, 192, 256)  # GiB of Macs
 BITS = (4, 6, 8, 16)
@@ -42,12 +42,11 @@ PARTS = {
 class Fit(Widget):
     """Plan before a download.
 
-    Parameters
-    ----------
-    memory : GiB of a Mac to plan for; None: this machine as it is, as for ``g4.fit``
-    model : "e2b", "e4b", "12b", "26b-a4b" or "31b"
-    bits, context, kv_bits : of the weights, of prompt and answer together, of the cache
-        (16 bits or None: unquantized)
+    Args:
+        memory: GiB of a Mac to plan for; None: this machine as it is, as for ``g4.fit``
+        model: "e2b", "e4b", "12b", "26b-a4b" or "31b"
+        bits, context, kv_bits: of the weights, of prompt and answer together, of the cache
+            (16 bits or None: unquantized)
 
     All four can be changed in the view and read or set here: ``view.memory``, ``view.model``, ...
     ``view.plan()`` is the :class:`~gemma4_mlx.checkpoints.planner.Fit` that is shown.
@@ -72,7 +71,7 @@ class Fit(Widget):
         context: int = 8192,
         kv_bits: int | None = 16,
     ) -> None:
-        from gemma4_mlx.checkpoints.released import RELEASED, released
+        from ..checkpoints.released import RELEASED, released
 
         known = released(model).name
         bits, kv_bits = (16 if width is None else width for width in (bits, kv_bits))
@@ -90,7 +89,7 @@ class Fit(Widget):
 
     def plan(self):
         """The plan for what is chosen now. Raises what ``fit`` raises for it."""
-        from gemma4_mlx import fit
+        from .. import fit
 
         kv_bits = self.kv_bits if self.kv_bits < 16 else None
         return fit(self.model, self.bits, self.context, kv_bits, self.memory)
@@ -105,7 +104,7 @@ class Fit(Widget):
 
         Raises ConfigError for a model that was not released.
         """
-        from gemma4_mlx.checkpoints.released import released
+        from ..checkpoints.released import released
 
         longest = released(model).config.text.max_position_embeddings
         kv = kv_bits if kv_bits < 16 else None
@@ -143,8 +142,8 @@ class Fit(Widget):
 
     def drawing(self) -> Drawing:
         """The still picture: every model at the chosen settings as a bar against the memory."""
-        from gemma4_mlx import fit
-        from gemma4_mlx.checkpoints.released import RELEASED
+        from .. import fit
+        from ..checkpoints.released import RELEASED
 
         machine = _machine(self.memory)
         kv = self.kv_bits if self.kv_bits < 16 else None
@@ -218,7 +217,7 @@ def _about(machine: Machine) -> dict:
 @lru_cache
 def _weights(model: str, bits: int, here: bool) -> tuple[int, ...]:
     """Bytes of a released model's weights, in the order of :data:`PARTS`."""
-    from gemma4_mlx import fit
+    from .. import fit
 
     weights = fit(model, bits, 1, None, None if here else MEMORIES[-1]).weights
     return tuple(weights.get(part, 0) for part in list(PARTS)[:9])
@@ -227,8 +226,8 @@ def _weights(model: str, bits: int, here: bool) -> tuple[int, ...]:
 @lru_cache(maxsize=4096)
 def _sizes(model: str, bits: int, context: int, kv_bits: int | None, here: bool) -> list[int]:
     """What :func:`gemma4_mlx.fit` counts here or on any Mac, in the order of :data:`PARTS`."""
-    from gemma4_mlx.checkpoints.planner import RUNTIME, activation_bytes, cache_bytes
-    from gemma4_mlx.checkpoints.released import released
+    from ..checkpoints.planner import RUNTIME, activation_bytes, cache_bytes
+    from ..checkpoints.released import released
 
     text, machine = released(model).config.text, _machine(None if here else MEMORIES[-1])
     cache = cache_bytes(text, context, machine.itemsize, kv_bits)

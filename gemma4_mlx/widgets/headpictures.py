@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gemma4_mlx.tracing.data.maps import square
+from ..tracing.data.maps import square
 
 FEW_OFFSETS = 8  # columns of a sliding head below which the view says why there are no more
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gemma4_mlx.widgets.base import Flusher
+from .base import Flusher
 
 TAPS = ("expert_indices", "expert_weights")
 WAITING = 2  # calls whose results are still being computed
@@ -84,8 +84,8 @@ class LiveRouting:
         return live
 
     def __init__(self, model: Any) -> None:
-        from gemma4_mlx.tracing import Selection
-        from gemma4_mlx.tracing.recording.recorder import expert_scales, model_facts
+        from ..tracing import Selection
+        from ..tracing.recording.recorder import expert_scales, model_facts
 
         text = model.config.text
         self._model, self.model = model, model_facts(model)
@@ -125,8 +125,8 @@ class LiveRouting:
 
     def begin(self, tokens: Any) -> None:
         """A call of the model starts."""
-        from gemma4_mlx.generation.caches import cache_in_use
-        from gemma4_mlx.generation.engine import current_job
+        from ..generation.caches import cache_in_use
+        from ..generation.engine import current_job
 
         self._watching = tokens.shape[0] == 1
         if not self._watching:
@@ -217,7 +217,7 @@ class LiveRouting:
 
     def _finish_if_idle(self, last: _Call) -> None:
         if self._calls and self._calls[-1] is last:
-            from gemma4_mlx.generation import engine
+            from ..generation import engine
 
             engine().submit(self._settle, len(self._calls))
 
@@ -230,7 +230,7 @@ class LiveRouting:
             return self._tokens_of(self._sequence)
 
     def _tokens_of(self, sequence: _Sequence):
-        from gemma4_mlx.tracing.data.tokens import KINDS, Tokens, roles_of
+        from ..tracing.data.tokens import KINDS, Tokens, roles_of
 
         ids = sequence.ids
         if self._shown is not None and self._shown.ids is ids:
@@ -263,7 +263,7 @@ class LiveRouting:
     @property
     def routing(self):
         """The routing seen so far (``tracing.RoutingData``); None for a model without experts."""
-        from gemma4_mlx.tracing import RoutingData
+        from ..tracing import RoutingData
 
         if not self._experts_exist:
             return None

@@ -24,17 +24,17 @@ from typing import Any
 
 import traitlets
 
-from gemma4_mlx.chat import Audio, Chat, Image, Message, Text, Video
-from gemma4_mlx.chat.history import load as load_history
-from gemma4_mlx.chat.history import refused
-from gemma4_mlx.chat.loading import as_parts
-from gemma4_mlx.chat.prompting import user_message
-from gemma4_mlx.errors import ChatError, Gemma4Error
-from gemma4_mlx.widgets.answering import Answering
-from gemma4_mlx.widgets.attachments import Uploads
-from gemma4_mlx.widgets.base import Flusher, Widget
-from gemma4_mlx.widgets.traceview import export
-from gemma4_mlx.widgets.turns import ChatView, describe_model, turn_parts
+from ..chat import Audio, Chat, Image, Message, Text, Video
+from ..chat.history import load as load_history
+from ..chat.history import refused
+from ..chat.loading import as_parts
+from ..chat.prompting import user_message
+from ..errors import ChatError, Gemma4Error
+from .answering import Answering
+from .attachments import Uploads
+from .base import Flusher, Widget
+from .traceview import export
+from .turns import ChatView, describe_model, turn_parts
 
 KINDS = {"image": Image, "audio": Audio, "video": Video}
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
@@ -93,7 +93,7 @@ class Prompt(Widget):
         **chat_options: Any,
     ) -> None:
         if model_or_chat is None:
-            from gemma4_mlx.checkpoints import load
+            from ..checkpoints import load
 
             model_or_chat = load()
         given = isinstance(model_or_chat, Chat)
@@ -439,7 +439,7 @@ class Prompt(Widget):
 
     def drawing(self):
         """The conversation as a still :class:`~gemma4_mlx.widgets.drawing.Drawing`."""
-        from gemma4_mlx.widgets.still import draw_conversation
+        from .still import draw_conversation
 
         stats, status = self.stats, ""
         if stats.get("tokens_per_second"):

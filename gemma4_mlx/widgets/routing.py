@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from gemma4_mlx.errors import Gemma4Error, TraceError
-from gemma4_mlx.tracing.data.groups import GROUPINGS
-from gemma4_mlx.widgets.drawing import Drawing
-from gemma4_mlx.widgets.jobs import Jobs
-from gemma4_mlx.widgets.traceview import PAGE, TraceView, media_of, parts_of
+from ..errors import Gemma4Error, TraceError
+from ..tracing.data.groups import GROUPINGS
+from .drawing import Drawing
+from .jobs import Jobs
+from .traceview import PAGE, TraceView, media_of, parts_of
 
 TOP_TEXTS = 16
 STRIP = 256  # columns of the whole context
@@ -40,13 +40,12 @@ NO_WORDS = ("image", "video", "audio", "control tokens", "no letters")
 class Routing(TraceView):
     """Look at expert routing.
 
-    Parameters
-    ----------
-    source : a trace with routing; or a model, a chat or a ``Prompt`` widget, to follow live
-    other : a second trace of the same model, to compare with the first
-    model : the model of the trace, for "what if": dropping or boosting experts
-    media : pictures and sounds in the order of the prompt; None takes what the trace carries
-    inputs : the traced ``ModelInputs`` or chat, needed for "what if" on prompts with media
+    Args:
+        source: a trace with routing; or a model, a chat or a ``Prompt`` widget, to follow live
+        other: a second trace of the same model, to compare with the first
+        model: the model of the trace, for "what if": dropping or boosting experts
+        media: pictures and sounds in the order of the prompt; None takes what the trace carries
+        inputs: the traced ``ModelInputs`` or chat, needed for "what if" on prompts with media
 
     The selected token, layer and expert are ``trace.selection``'s, both ways.
 
@@ -71,7 +70,7 @@ class Routing(TraceView):
         self._jobs = Jobs()
         self._known: dict[tuple, tuple] = {}  # (which, by) -> (tokens, specialisation)
         if not hasattr(source, "routing"):
-            from gemma4_mlx.widgets.live import LiveRouting
+            from .live import LiveRouting
 
             self._live = LiveRouting.follow(source, self._grown)
             source = self._live
@@ -122,7 +121,7 @@ class Routing(TraceView):
 
     def _why_no_whatif(self) -> str:
         """Why experts cannot be changed here and what would do it; "" where they can."""
-        from gemma4_mlx.widgets.whatif import prompt_of
+        from .whatif import prompt_of
 
         if self._live is not None:
             return "What if experts were missing? On a trace: Routing(chat.trace(), model=model)."
@@ -258,7 +257,7 @@ class Routing(TraceView):
         return self._jobs.poll("compare", self._compare)
 
     def _compare(self, tell) -> dict:
-        from gemma4_mlx.tracing import compare_routing
+        from ..tracing import compare_routing
 
         a, b = self.trace.routing, self.other.routing
         longest = -(-max(a.n, b.n) // COMPARED_BLOCKS)
@@ -291,7 +290,7 @@ class Routing(TraceView):
         ``factor`` for a boost. Raises TraceError if the view has no model, or no inputs for a
         prompt with media, InterventionError for experts or layers that do not exist.
         """
-        from gemma4_mlx.widgets.whatif import what_if
+        from .whatif import what_if
 
         if self.model is None:
             raise TraceError("what-if needs the model: Routing(trace, model=model)")
@@ -405,7 +404,7 @@ class Routing(TraceView):
 
     def drawing(self) -> Drawing:
         """The still picture: the text in its experts' colours, the map, and one expert."""
-        from gemma4_mlx.widgets.routing_picture import draw_routing
+        from .routing_picture import draw_routing
 
         return draw_routing(self)
 
@@ -429,6 +428,6 @@ def _check_comparable(a, b) -> None:
         raise TraceError("both traces need routing to be compared")
     mine, theirs = a.model.get("fingerprint"), b.model.get("fingerprint")
     if mine != theirs or a.routing.num_experts != b.routing.num_experts:
-        from gemma4_mlx.tracing.data.comparison import different_models
+        from ..tracing.data.comparison import different_models
 
         raise different_models(a.model, b.model)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gemma4_mlx.widgets.drawing import CATEGORIES, FAINT, INK, LINE, Drawing, css
-from gemma4_mlx.widgets.traceview import PICTURE_SIDE, boxes_of, media_of, picture_bytes
+from .drawing import CATEGORIES, FAINT, INK, LINE, Drawing, css
+from .traceview import PICTURE_SIDE, boxes_of, media_of, picture_bytes
 
 #: In the order of static/expertcolours.js: groups with the most tokens come first.
 HUES = [*CATEGORIES[:7], "#882255", "#a6d854", "#6a4fb3", "#7f4f24", "#b9a7e0"]

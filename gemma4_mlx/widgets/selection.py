@@ -15,7 +15,7 @@ from typing import Any
 
 import traitlets
 
-from gemma4_mlx.widgets.base import Widget
+from .base import Widget
 
 
 class LinkedWidget(Widget):

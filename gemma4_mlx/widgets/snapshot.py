@@ -21,10 +21,14 @@ import json
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gemma4_mlx import atomic
-from gemma4_mlx.widgets.base import STATIC, Widget
+from .. import atomic
+
+if TYPE_CHECKING:
+    from .base import Widget
+
+STATIC = Path(__file__).parent / "static"
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "

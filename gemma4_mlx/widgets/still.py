@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from gemma4_mlx.widgets.drawing import FAINT, INK, Drawing
+from .drawing import FAINT, INK, Drawing
 
 BUBBLE, CARD, BORDER = "#e6edfc", "#f5f6f8", "#dcdfe6"
 PAD, LINE, GAP = 20, 21, 14  # CSS pixels: margin, height of a line, space between blocks

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import html
 
-from gemma4_mlx.errors import TraceError
-from gemma4_mlx.widgets.attention import Attention
-from gemma4_mlx.widgets.attention_kept import Kept
-from gemma4_mlx.widgets.base import join_css
-from gemma4_mlx.widgets.routing import Routing
-from gemma4_mlx.widgets.snapshot import Snapshot, encoded, page_of
-from gemma4_mlx.widgets.traceview import parts_of
+from ..errors import TraceError
+from .attention import Attention
+from .attention_kept import Kept
+from .base import join_css
+from .routing import Routing
+from .snapshot import Snapshot, encoded, page_of
+from .traceview import parts_of
 
 PAGE_BYTES = 10_000_000
 PICTURES = 5_000_000  # bytes of heads' pictures, before base64

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from gemma4_mlx.errors import TraceError
-from gemma4_mlx.widgets.selection import LinkedWidget
+from ..errors import TraceError
+from .selection import LinkedWidget
 
 PAGE = 512  # tokens of one request; tokenview.js asks in the same steps
 SEARCH_HITS = 5000
@@ -34,7 +34,7 @@ def parts_of(tokens) -> list[dict]:
     """
     if not len(tokens):
         return []
-    from gemma4_mlx.tracing.data.groups import part_names
+    from ..tracing.data.groups import part_names
 
     names = part_names(tokens)
     edges = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
@@ -168,7 +168,7 @@ class TraceView(LinkedWidget):
         tokens = self.trace_of(which).tokens
         start = max(0, min(int(start), len(tokens)))
         stop = max(start, min(int(stop), len(tokens), start + PAGE))
-        from gemma4_mlx.tracing.data.tokens import KINDS
+        from ..tracing.data.tokens import KINDS
 
         return {
             "start": start,

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from gemma4_mlx.chat import Chat, Message, Text
-from gemma4_mlx.chat.messages import Refused
-from gemma4_mlx.errors import ChatError
-from gemma4_mlx.widgets.attachments import as_wav, describe
-from gemma4_mlx.widgets.branches import Branches
-from gemma4_mlx.widgets.live_turn import as_text
+from ..chat import Chat, Message, Text
+from ..chat.messages import Refused
+from ..errors import ChatError
+from .attachments import as_wav, describe
+from .branches import Branches
+from .live_turn import as_text
 
 TEACHING_SUGGESTIONS = (
     "Hello",
@@ -192,7 +192,7 @@ def describe_model(chat: Chat, suggestions: Any = None) -> dict:
     """What the view says about the model: name, weights, media it takes, first messages."""
     from mlx.utils import tree_flatten
 
-    from gemma4_mlx.processing.settings import MediaSettings
+    from ..processing.settings import MediaSettings
 
     model = chat.model
     size = sum(array.nbytes for _, array in tree_flatten(model.parameters()))

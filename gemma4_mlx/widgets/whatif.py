@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gemma4_mlx.errors import TraceError
+from ..errors import TraceError
 
 
 def answer_start(tokens) -> int:
@@ -47,15 +47,15 @@ def what_if(
 ) -> dict:
     """Generate three answers: unchanged, changed, and changed at random experts of the same load.
 
-    Parameters
-    ----------
-    trace : gives the prompt: its tokens up to the model's last answer
-    inputs : the traced ``ModelInputs`` or chat, needed where the prompt has pictures or sound
-    changes : dicts ``{"layer", "expert", "action"}``, all made at once; ``action`` is "drop" (its
-        output counts nothing), "around" (the router cannot choose it, the others renormalise),
-        "swap" (with ``other``) or "boost" (``factor`` is added to its router score)
-    everywhere : change the reading of the prompt as well, not only the answer
-    progress : told the share of the answers done
+    Args:
+        trace: gives the prompt: its tokens up to the model's last answer
+        inputs: the traced ``ModelInputs`` or chat, needed where the prompt has pictures or sound
+        changes: dicts ``{"layer", "expert", "action"}``, all made at once; ``action`` is "drop"
+            (its output counts nothing), "around" (the router cannot choose it, the others
+            renormalise), "swap" (with ``other``) or "boost" (``factor`` is added to its router
+            score)
+        everywhere: change the reading of the prompt as well, not only the answer
+        progress: told the share of the answers done
 
     Returns ``{"answers": [{name, note, tokens, parts, divergence, mean}, ...], "note"}``, where
     ``parts`` is the first token that differs from the unchanged answer, or None.
@@ -64,7 +64,7 @@ def what_if(
     InterventionError for experts or layers that do not exist, ContextError for a prompt longer
     than the model's context.
     """
-    from gemma4_mlx.generation import engine
+    from ..generation import engine
 
     if not changes:
         raise TraceError("nothing is changed: choose at least one expert")
@@ -89,8 +89,8 @@ def what_if(
 
 def prompt_of(model, trace, inputs):
     """What the trace's last answer answers, as a ``Prompt``. Errors as of :func:`what_if`."""
-    from gemma4_mlx.generation.prefill import Prompt
-    from gemma4_mlx.processing.inputs import ModelInputs
+    from ..generation.prefill import Prompt
+    from ..processing.inputs import ModelInputs
 
     stop = answer_start(trace.tokens)
     ids = [int(i) for i in trace.tokens.ids[:stop]]
@@ -147,7 +147,7 @@ def _checked(change: dict) -> dict:
 
 
 def _intervention(action: str, layer: int, expert: int, other: int, factor: float):
-    from gemma4_mlx.tracing import Ablate, Boost, Swap
+    from ..tracing import Ablate, Boost, Swap
 
     if action == "drop":
         return Ablate(layer=layer, experts=(expert,), mode="contribution")
@@ -191,7 +191,7 @@ def _load(routing, change: dict) -> str:
 def _run(model, prompt, sets, names, notes, max_tokens, everywhere):
     """Generator for the engine: yields the share done after every chunk and token, so that others
     have their turns; returns the answers and their divergences."""
-    from gemma4_mlx.generation import PromptCache
+    from ..generation import PromptCache
 
     features: dict = {}
     cache = PromptCache(model)
@@ -226,7 +226,7 @@ def _adopted(cache):
 def _generate(model, prompt, cache, max_tokens: int, features: dict, done: int):
     """Greedy (id, text) tokens, of the answer after ``done`` of the three; a stop token shows as
     its name. Yields the share done."""
-    from gemma4_mlx.generation import Token, stream
+    from ..generation import Token, stream
 
     options = {"temperature": 0.0, "max_tokens": max_tokens}
     events = stream(
@@ -249,7 +249,7 @@ def _log_probabilities(model, prompt, cache, ids: list[int], features: dict) -> 
     """Log-probabilities at each of the answer's tokens, given those before: (len(ids), V)."""
     import mlx.core as mx
 
-    from gemma4_mlx.generation.prefill import SoftTokens
+    from ..generation.prefill import SoftTokens
 
     start = cache.reuse(prompt.inputs)
     soft = SoftTokens(model, prompt, start, features)

@@ -14,9 +14,9 @@ from pydantic import BaseModel, Field
 from waiting import PATIENCE
 
 from gemma4_mlx.chat import Tool
+from gemma4_mlx.chat.declarations import declared_schema
 from gemma4_mlx.chat.docstrings import read_docstring
 from gemma4_mlx.chat.messages import Image, ToolCall
-from gemma4_mlx.chat.schemas import declared_schema
 from gemma4_mlx.chat.tools import as_tools, call_tool
 from gemma4_mlx.errors import ToolError
 from gemma4_mlx.processing.template import render

@@ -14,7 +14,6 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import CheckpointError
-from gemma4_mlx.generation import cache_files
 
 ABOUT = {"rank": 4, "scale": 2.0, "dropout": 0.0}
 DORA = ["self_attn.q_proj", "self_attn.o_proj", "mlp.down_proj"]
@@ -191,12 +190,12 @@ class TestCachesAndTraces:
         cache = g4.PromptCache(model)
         with model.adapter.off():
             self.tokens(model, cache)
-            cache_files.save(cache, tmp_path / "cache")
+            cache.save(tmp_path / "cache")
         with pytest.raises(CheckpointError, match="another adapter"):
-            cache_files.load(tmp_path / "cache", model)
+            g4.PromptCache.load(tmp_path / "cache", model)
         assert self.tokens(model, cache) == right
         with model.adapter.off():
-            cache_files.load(tmp_path / "cache", model)
+            g4.PromptCache.load(tmp_path / "cache", model)
 
     def test_a_trace_is_not_gone_on_with(self, folder, tmp_path):
         """Attention that it did not keep is computed by the adapted model, or not at all."""

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, Field
 from schema_corpus import CORPUS
 
-from gemma4_mlx.chat.calls import QUOTE, read_call
+from gemma4_mlx.chat.call_reader import QUOTE, read_call
 from gemma4_mlx.errors import GenerationError, SchemaError
 from gemma4_mlx.generation import Constraint, Token, stream
 from gemma4_mlx.generation.unions import exclusive_unions

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from gemma4_mlx.chat.calls import QUOTE, read_call
+from gemma4_mlx.chat.call_reader import QUOTE, read_call
 from gemma4_mlx.teaching import (
     CHECKPOINT,
     data,

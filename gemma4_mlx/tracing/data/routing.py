@@ -15,15 +15,15 @@ from .tokens import Tokens
 class RoutingData:
     """The routing of a trace.
 
-    Attributes
-    ----------
-    layers : traced layers
-    experts : (layers, n, k) uint8 (uint16 above 256 experts), strongest first
-    weights : (layers, n, k) float32, what each expert's output was multiplied by: its share of
-        the gate (:meth:`gate`) times the scale the model has learned for it, so above 1 at times
-    probabilities : (layers, n, E) float32 softmax over all experts, or None
-    scale : (layers, E) float32 learned scale of each expert, or None where it was not recorded
-    num_experts : E
+    Attributes:
+        layers: traced layers
+        experts: (layers, n, k) uint8 (uint16 above 256 experts), strongest first
+        weights: (layers, n, k) float32, what each expert's output was multiplied by: its share
+            of the gate (:meth:`gate`) times the scale the model has learned for it, so above 1 at
+            times
+        probabilities: (layers, n, E) float32 softmax over all experts, or None
+        scale: (layers, E) float32 learned scale of each expert, or None where it was not recorded
+        num_experts: E
     """
 
     def __init__(

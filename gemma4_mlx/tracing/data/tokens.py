@@ -37,16 +37,15 @@ class TokenInfo:
 class Tokens(Sequence):
     """All tokens of a trace, as arrays; indexing makes :class:`TokenInfo` on the way out.
 
-    Parameters
-    ----------
-    ids : (n,) token ids
-    texts : n strings, each token as a reader sees it
-    kinds : (n,) codes into :data:`KINDS`
-    roles : n role names, "" where there is no chat
-    boxes : (n, 4) float32, nan rows where there is none, or None
-    times : (n, 2) float32 seconds, nan rows where there is none, or None
-    media : (n,) number of the token's picture or clip, -1 for none, or None
-    media_labels : a name for each medium
+    Args:
+        ids: (n,) token ids
+        texts: n strings, each token as a reader sees it
+        kinds: (n,) codes into :data:`KINDS`
+        roles: n role names, "" where there is no chat
+        boxes: (n, 4) float32, nan rows where there is none, or None
+        times: (n, 2) float32 seconds, nan rows where there is none, or None
+        media: (n,) number of the token's picture or clip, -1 for none, or None
+        media_labels: a name for each medium
 
     Raises TraceError if they are not equally many.
     """

@@ -61,17 +61,16 @@ class Activations:
 class Trace:
     """What was recorded, by ``gemma4_mlx.trace(model, prompt)``.
 
-    Attributes
-    ----------
-    tokens : the tokens with text, kind, role and place
-    routing, attention, lens, activations : the parts the plan asked for, else None
-    timings : seconds
-    model : facts about the model: ``source``, ``fingerprint``, ``layer_types``, sizes
-    interventions : what was changed in the model during the run, as text
-    plan : the plan, as text
-    selection : what the views of this trace point at
-    media : what the soft tokens were made of, by ``tokens.media``: pictures (h, w, 3) uint8 and
-        sounds (N,) float32, so that a view can draw on them
+    Attributes:
+        tokens: the tokens with text, kind, role and place
+        routing, attention, lens, activations: the parts the plan asked for, else None
+        timings: seconds
+        model: facts about the model: ``source``, ``fingerprint``, ``layer_types``, sizes
+        interventions: what was changed in the model during the run, as text
+        plan: the plan, as text
+        selection: what the views of this trace point at
+        media: what the soft tokens were made of, by ``tokens.media``: pictures (h, w, 3) uint8 and
+            sounds (N,) float32, so that a view can draw on them
     """
 
     tokens: Tokens

@@ -38,11 +38,10 @@ ROWS = 256
 class AttentionRecorder:
     """Collects one run's attention according to a plan.
 
-    Parameters
-    ----------
-    model : the model that runs
-    plan : what to keep
-    expected : tokens the run will have, 0 if unknown: bins then start narrow and double
+    Args:
+        model: the model that runs
+        plan: what to keep
+        expected: tokens the run will have, 0 if unknown: bins then start narrow and double
     """
 
     TAPS = ("queries", "keys")

@@ -166,22 +166,21 @@ class Retention:
 class AttentionPlan:
     """Which attention to record and what to keep for later.
 
-    Parameters
-    ----------
-    layers, heads : indices, None for all
-    bins : cells of an overview along each side, at most; a bin is ceil(n / bins) tokens
-    overview : the mean and the maximum of every bin
-    columns : how much each token is looked at
-    summaries : entropy, distance, mass on the first, previous and equal tokens, on media
-    links : how many of the strongest weights to keep for each head; 0 for none
-    retain : whose queries and keys to keep, for tiles, rows and ``find``: "full" (the
-        full-attention layers), "all", "none", layer indices, or "auto": what :meth:`retention`
-        finds room for
-    storage : where retained queries and keys go: "memory"; "disk", a file in ``folder`` that is
-        mapped, not read, and gone with the trace; or "auto", memory while there is room
-    folder : None is the user's cache folder
-    budget : bytes that ``retain="auto"`` keeps at most; None takes :func:`.room.room`, an eighth
-        of the free memory (4 GiB at most) and a quarter of the free disk (16 GiB at most)
+    Args:
+        layers, heads: indices, None for all
+        bins: cells of an overview along each side, at most; a bin is ceil(n / bins) tokens
+        overview: the mean and the maximum of every bin
+        columns: how much each token is looked at
+        summaries: entropy, distance, mass on the first, previous and equal tokens, on media
+        links: how many of the strongest weights to keep for each head; 0 for none
+        retain: whose queries and keys to keep, for tiles, rows and ``find``: "full" (the
+            full-attention layers), "all", "none", layer indices, or "auto": what :meth:`retention`
+            finds room for
+        storage: where retained queries and keys go: "memory"; "disk", a file in ``folder`` that is
+            mapped, not read, and gone with the trace; or "auto", memory while there is room
+        folder: None is the user's cache folder
+        budget: bytes that ``retain="auto"`` keeps at most; None takes :func:`.room.room`, an eighth
+            of the free memory (4 GiB at most) and a quarter of the free disk (16 GiB at most)
 
     Queries and keys are kept as the model computed them (16-bit models: the same 16 bits), after
     norm and rotation. That is exact whatever the weights' quantization, which recomputing them

@@ -36,12 +36,11 @@ class Recorder:
     and sums cannot be undone: with any other part in the plan stepping back is an error, and
     ``chat.trace()`` or ``trace(model, ids)`` records the conversation as it then is.
 
-    Parameters
-    ----------
-    model : the model that will run
-    plan : what to record; by default the routing of a model with experts, else attention
-    expected : number of tokens, if it is known; saves regrouping of overviews
-    inputs : the prompt's ``ModelInputs``, for the places of soft tokens in their media
+    Args:
+        model: the model that will run
+        plan: what to record; by default the routing of a model with experts, else attention
+        expected: number of tokens, if it is known; saves regrouping of overviews
+        inputs: the prompt's ``ModelInputs``, for the places of soft tokens in their media
 
     Raises TraceError, here or while the model runs: no plan for a model without experts, another
     thing than a TracePlan, one for what the model does not have, batches, padding, and a cache that

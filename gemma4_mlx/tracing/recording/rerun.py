@@ -25,13 +25,11 @@ class Rerun:
 
     Only a weak reference is held to the model, so that a trace that is kept does not keep it.
 
-    Parameters
-    ----------
-    model, prompt, chunk, media_features : what :func:`.trace` ran
+    Args:
+        model, prompt, chunk, media_features: what :func:`.trace` ran
 
-    Attributes
-    ----------
-    folder : where mapped files go; None keeps queries and keys in memory
+    Attributes:
+        folder: where mapped files go; None keeps queries and keys in memory
     """
 
     def __init__(self, model, prompt: Prompt, chunk: int, media_features):

@@ -63,21 +63,20 @@ def score_strip(
 ) -> Callable[[], Strip]:
     """Begin to reduce one strip: what it gives is called for the result, and may wait for it.
 
-    Parameters
-    ----------
-    reduce : computes and reduces the scores: ``reduce(q, kt, wanted)``, from ``ready`` of
-        :mod:`.strips_gpu` or :mod:`.strips_cpu`, as are ``q`` and ``kt``
-    q : (kv heads, g, r, D) float32, queries ``start ..``; g query heads share a kv head's keys
-    kt : (kv heads, D, m) float32, keys ``first_key ..``; m is a multiple of ``width`` and covers
-        every key these rows see. What stands for no key, or for one a row does not see, is
-        ignored
-    first_key : a multiple of ``width``
-    width : keys per bin, counted from position 0
-    window, blocks : the layer's geometry, see :mod:`.visibility`
-    tokens : (n,) int ids of all tokens so far, for ``same`` and ``induction``; None leaves them
-        out. Equal ids are copies of one token: give soft tokens each its own
-    marks : {name: (n,) bool}, key sets whose mass is wanted, such as image tokens
-    offset_edges : cells of the window in which offsets are added up, None for none
+    Args:
+        reduce: computes and reduces the scores: ``reduce(q, kt, wanted)``, from ``ready`` of
+            :mod:`.strips_gpu` or :mod:`.strips_cpu`, as are ``q`` and ``kt``
+        q: (kv heads, g, r, D) float32, queries ``start ..``; g query heads share a kv head's keys
+        kt: (kv heads, D, m) float32, keys ``first_key ..``; m is a multiple of ``width`` and covers
+            every key these rows see. What stands for no key, or for one a row does not see, is
+            ignored
+        first_key: a multiple of ``width``
+        width: keys per bin, counted from position 0
+        window, blocks: the layer's geometry, see :mod:`.visibility`
+        tokens: (n,) int ids of all tokens so far, for ``same`` and ``induction``; None leaves them
+            out. Equal ids are copies of one token: give soft tokens each its own
+        marks: {name: (n,) bool}, key sets whose mass is wanted, such as image tokens
+        offset_edges: cells of the window in which offsets are added up, None for none
     """
     r, total = q.shape[2], kt.shape[2]
     rows, marks = np.arange(start, start + r), marks or {}
@@ -229,12 +228,11 @@ def strongest_links(bins_at, peak, wanted: Wanted, xp=np):
 
     It lies in a bin that holds one of those two, or is the largest of the other bins.
 
-    Parameters
-    ----------
-    bins_at : takes indices of heads, rows and bins, which broadcast, and gives the weights of those
-        bins, (..., width)
-    peak : (H, r, bins), the largest weight of each bin
-    xp : numpy or ``mlx.core``, of which the arrays are
+    Args:
+        bins_at: takes indices of heads, rows and bins, which broadcast, and gives the weights of
+            those bins, (..., width)
+        peak: (H, r, bins), the largest weight of each bin
+        xp: numpy or ``mlx.core``, of which the arrays are
     """
     (heads, r, count), width = peak.shape, wanted.width
     own, every = (wanted.rows - wanted.first_key) // width, np.arange(count)

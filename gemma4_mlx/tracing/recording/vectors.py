@@ -15,12 +15,11 @@ _EVERYTHING = slice(0, 1 << 62)
 class VectorStore:
     """Keeps the queries of some heads, and the keys, of some tokens.
 
-    Parameters
-    ----------
-    heads : which heads' queries; ``all_heads`` is how many the layer has
-    expected : tokens to make room for, 0 if unknown
-    folder : where the mapped file goes; None: in memory
-    queries, keys : spans of tokens whose queries and keys are kept; ``keys`` None: no keys
+    Args:
+        heads: which heads' queries; ``all_heads`` is how many the layer has
+        expected: tokens to make room for, 0 if unknown
+        folder: where the mapped file goes; None: in memory
+        queries, keys: spans of tokens whose queries and keys are kept; ``keys`` None: no keys
     """
 
     def __init__(

@@ -5,7 +5,7 @@ import random
 import pytest
 from sentences import SENTENCES
 
-from gemma4_mlx.chat.calls import QUOTE, CallSyntaxError, read_call
+from gemma4_mlx.chat.call_reader import QUOTE, CallSyntaxError, read_call
 from gemma4_mlx.chat.parser import ReplyParser
 from gemma4_mlx.processing.template import render
 
