@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..tracing.recording.buffers import TokenBuffer
 from .base import Flusher
 
 TAPS = ("expert_indices", "expert_weights")
@@ -28,26 +29,34 @@ KEPT = 8  # conversations remembered, those that were last gone on with
 _followed: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # id(model) -> LiveRouting
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Sequence:
-    """The routing of one conversation, from token ``first`` on: before it nobody watched."""
+    """The routing of one conversation, from token ``first`` on: before it nobody watched.
+
+    The arrays are views of buffers that later ones go on in.
+    """
 
     first: int
     ids: np.ndarray  # (n,)
     experts: np.ndarray  # (layers, n, k), strongest first
     weights: np.ndarray  # (layers, n, k)
+    buffers: tuple[TokenBuffer, ...] = ()
 
     def with_call(self, start: int, ids, experts, weights) -> _Sequence:
         """What a call has computed for tokens ``start ...`` in the place of what was there."""
-        keep = start - self.first
+        first, keep = self.first, start - self.first
         if not 0 <= keep <= len(self.ids):
-            return _Sequence(start, ids, experts, weights)
-        return _Sequence(
-            self.first,
-            np.concatenate([self.ids[:keep], ids]),
-            np.concatenate([self.experts[:, :keep], experts], axis=1),
-            np.concatenate([self.weights[:, :keep], weights], axis=1),
-        )
+            first, keep = start, 0
+        new, buffers = (ids[None], experts, weights), self.buffers
+        if not buffers or keep != buffers[0].n:  # others show what stands there, or would go on
+            kept = (self.ids[None], self.experts, self.weights)
+            buffers = tuple(TokenBuffer((len(x), *x.shape[2:]), x.dtype) for x in new)
+            for buffer, old in zip(buffers, kept):
+                buffer.put(0, old[:, :keep])
+        for buffer, values in zip(buffers, new):
+            buffer.put(keep, values)
+        ids, experts, weights = (buffer.values for buffer in buffers)
+        return _Sequence(first, ids[0], experts, weights, buffers)
 
 
 @dataclass
