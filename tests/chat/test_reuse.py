@@ -44,7 +44,12 @@ def rendered_length(chat, messages) -> int:
 def check(chat, reply, before: int = 1):
     """All was reused that stood before the last `before` messages."""
     last = max(i for i, m in enumerate(chat.messages) if m.role == "user")
-    known = rendered_length(chat, chat.messages[: last + 1 - before])
+    if before == 1:  # the prompt but for its last turn: without it, an earlier thought would stand
+        opening, turn = chat.messages[:2], chat.messages[last]
+        turn = rendered_length(chat, [*opening, turn]) - rendered_length(chat, opening)
+        known = rendered_length(chat, chat.messages[: last + 1]) - turn
+    else:
+        known = rendered_length(chat, chat.messages[: last + 1 - before])
     # Of an answer that was cut short, the last token and what closes the turn are not there.
     assert reply.stats.reused_tokens >= known - 3, reply.stats.reuse_note
 
