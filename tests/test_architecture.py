@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "gemma4_mlx"
 LEVELS = [
-    {"errors", "arguments", "config", "_blas", "atomic"},
+    {"errors", "arguments", "config", "_blas", "atomic", "safetensors"},
     {"model"},
     {"processing", "checkpoints"},
     {"generation"},

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
+from .. import safetensors
 from ..atomic import replacing
 from ..errors import CheckpointError
 from .entries import CachedMedia, Snapshot, fill, held_by
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 _FORMAT = "gemma4-mlx prompt cache 2"
 #: Stands in the metadata for the SHA-256 of the whole file, which is computed with this in place.
 _NO_SUM = "0" * 64
-_NAMES = {
-    mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.int32: "I32",
-}  # fmt: skip
 
 
 def save(cache: "PromptCache", path: str | Path, *, snapshots: bool = True) -> None:
@@ -60,7 +58,14 @@ def save(cache: "PromptCache", path: str | Path, *, snapshots: bool = True) -> N
     }
     try:
         with replacing(path) as file:
-            _write_safetensors(file, arrays, {"gemma4_mlx": json.dumps(about), "sha256": _NO_SUM})
+            metadata = {"gemma4_mlx": json.dumps(about), "sha256": _NO_SUM}
+            half = frozenset(name for name, x in arrays.items() if x.dtype == mx.bfloat16)
+            bits = {name: x.view(mx.uint16) if name in half else x for name, x in arrays.items()}
+            views = {name: np.array(x, copy=False) for name, x in bits.items()}
+            summed = _Summed(file)
+            head = safetensors.write(summed, views, metadata, half)
+            file.seek(head.rindex(_NO_SUM.encode()))
+            file.write(summed.sum.hexdigest().encode())
     except OSError as error:
         raise CheckpointError(
             f"The cache could not be saved to {path}: {error.strerror or error}. "
@@ -68,30 +73,15 @@ def save(cache: "PromptCache", path: str | Path, *, snapshots: bool = True) -> N
         ) from error
 
 
-def _write_safetensors(file, arrays: dict[str, mx.array], metadata: dict[str, str]) -> None:
-    """The safetensors format (https://huggingface.co/docs/safetensors), through Python's file so
-    that every failed write is an error. One array at a time is held as bytes. The checksum is
-    written into the header last."""
-    header, at = {"__metadata__": metadata}, 0
-    for name, array in arrays.items():
-        header[name] = {
-            "dtype": _NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [at, at + array.nbytes],
-        }
-        at += array.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    head = struct.pack("<Q", len(text)) + text
-    checksum = hashlib.sha256(head)
-    file.write(head)
-    for array in arrays.values():
-        raw = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
-        data = np.ascontiguousarray(np.array(raw, copy=False)).data
-        checksum.update(data)
-        file.write(data)
-    file.seek(head.rindex(_NO_SUM.encode()))
-    file.write(checksum.hexdigest().encode())
+class _Summed:
+    """A file that is written through, and the checksum of what went in."""
+
+    def __init__(self, file) -> None:
+        self._file, self.sum = file, hashlib.sha256()
+
+    def write(self, data) -> None:
+        self.sum.update(data)
+        self._file.write(data)
 
 
 def _check_sum(path: Path, length: int, written: str) -> None:

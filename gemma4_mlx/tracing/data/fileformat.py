@@ -15,25 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ... import safetensors
 from ...atomic import replacing
 from ...errors import TraceError
 
 VERSION = 2
 #: A header larger than this is taken for damage.
 MAX_HEADER = 1 << 30
-_TYPES = {
-    "BOOL": np.bool_,
-    "U8": np.uint8,
-    "U16": np.uint16,
-    "U32": np.uint32,
-    "I16": np.int16,
-    "I32": np.int32,
-    "I64": np.int64,
-    "F16": np.float16,
-    "F32": np.float32,
-    "F64": np.float64,
-}
-_NAMES = {np.dtype(v): k for k, v in _TYPES.items()}
 
 
 def write(path, arrays: dict[str, np.ndarray], description: dict) -> None:
@@ -41,39 +29,13 @@ def write(path, arrays: dict[str, np.ndarray], description: dict) -> None:
 
     Raises OSError if it cannot be written.
     """
-    path = Path(path)
-    header = {
-        "__metadata__": {
-            "format": "g4trace",
-            "version": str(VERSION),
-            "description": json.dumps(description, ensure_ascii=False, allow_nan=False),
-        }
+    metadata = {
+        "format": "g4trace",
+        "version": str(VERSION),
+        "description": json.dumps(description, ensure_ascii=False, allow_nan=False),
     }
-    # Widest types first keeps every array aligned.
-    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
-    at = 0
-    for name, array in arrays.items():
-        header[name] = {
-            "dtype": _NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [at, at + array.nbytes],
-        }
-        at += array.nbytes
-    head = json.dumps(header, ensure_ascii=False).encode()
-    head += b" " * (-len(head) % 8)
     with replacing(path) as file:
-        file.write(struct.pack("<Q", len(head)) + head)
-        for array in arrays.values():
-            for piece in _pieces(array):
-                file.write(piece)
-
-
-def _pieces(array: np.ndarray, size: int = 1 << 26):
-    """The array's bytes, at most ``size`` (and one row of the first axis) at a time."""
-    array = array.reshape(1) if array.ndim == 0 else array
-    rows = max(1, size // max(1, array[:1].nbytes))
-    for start in range(0, len(array), rows):
-        yield np.ascontiguousarray(array[start : start + rows]).data
+        safetensors.write(file, arrays, metadata)
 
 
 def read(path) -> tuple[dict[str, np.ndarray], dict]:
@@ -117,7 +79,7 @@ def read(path) -> tuple[dict[str, np.ndarray], dict]:
 
 
 def _view(path: Path, whole: np.ndarray, base: int, entry: dict) -> np.ndarray:
-    dtype, shape = np.dtype(_TYPES[entry["dtype"]]), tuple(entry["shape"])
+    dtype, shape = np.dtype(safetensors.TYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     count = 1
     for side in shape:
