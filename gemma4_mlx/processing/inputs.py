@@ -88,30 +88,6 @@ class ModelInputs:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def keys(self) -> list[tuple[int, int, str]]:
-        """(start, stop, key) of every medium: with ``tokens``, what a cached prefix depends on."""
-        return [(span.start, span.stop, span.key) for span in self.media]
-
-    def common_prefix(self, other: "ModelInputs") -> int:
-        """How many leading positions are the same in both, pictures and sounds compared too.
-
-        Never ends inside a picture, whose tokens may see each other in both directions.
-        """
-        n = min(len(self), len(other))
-        a, b = np.asarray(self.tokens[:n]), np.asarray(other.tokens[:n])
-        differing = np.flatnonzero(a != b)
-        n = int(differing[0]) if len(differing) else n
-        theirs = {span.start: span for span in other.media}
-        for span in self.media:
-            if span.start >= n:
-                break
-            twin = theirs.get(span.start)
-            if twin is None or twin.key != span.key or twin.stop != span.stop:
-                return span.start
-            if span.stop > n and span.kind != "audio":
-                return span.start
-        return n
-
     def chunks(self, size: int, start: int = 0) -> Iterator[tuple[int, int]]:
         """(start, stop) of consecutive chunks of about ``size`` tokens from ``start`` on.
 

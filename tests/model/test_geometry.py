@@ -202,6 +202,20 @@ def test_full_layers_turn_a_quarter_of_the_angles():
     assert np.isclose(np.array(rope(unit, 1))[0, 0, 0, 1], np.cos(1e6 ** (-2 / 512)), atol=1e-6)
 
 
+def test_a_factor_slows_every_angle_as_in_transformers():
+    from transformers import Gemma4TextConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    rope = {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25}
+    rope["factor"] = 8.0
+    config = Gemma4TextConfig(global_head_dim=512, head_dim=512, rope_parameters={
+        "full_attention": rope, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    })  # fmt: skip
+    expected, _ = ROPE_INIT_FUNCTIONS["proportional"](config, layer_type="full_attention")
+    own = RotaryEmbedding(512, Rope(theta=1e6, partial_rotary_factor=0.25, factor=8.0))
+    assert np.allclose(1 / np.array(own.periods), expected.numpy(), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("size, theta, part", [(256, 1e4, 1.0), (512, 1e6, 0.25)])
 def test_angles_are_the_same_however_many_tokens_are_computed(size, theta, part, monkeypatch):
     """A long prompt turns its keys by MLX's kernel and a token its query by hand: were an angle

@@ -120,22 +120,6 @@ def test_chunks_never_split_a_picture(size):
         list(inputs.chunks(0))
 
 
-def test_common_prefix_compares_the_pictures():
-    a, b = image(), image(1)
-    same = expand([2, 3, IMAGE, 4, 5], [a], CONFIG)
-    other = expand([2, 3, IMAGE, 4, 5], [b], CONFIG)
-    longer = expand([2, 3, IMAGE, 4, 5, 6], [a], CONFIG)
-    assert same.common_prefix(longer) == len(same)
-    assert same.common_prefix(other) == same.media[0].start == 3
-    assert same.common_prefix(ModelInputs.of_tokens([2, 3, 9])) == 2
-    # Same ids, fewer of them: the prefix must not end inside the picture.
-    small = load_image(picture(48, 144), CONFIG, budget=70)
-    assert small.n_soft != a.n_soft
-    shorter = expand([2, 3, IMAGE, 4, 5], [small], CONFIG)
-    assert same.common_prefix(shorter) == 3 == shorter.common_prefix(same)
-    assert same.keys() == [(3, 3 + a.n_soft, a.key)]
-
-
 class Towers:
     """Stands in for a model; counts what it encodes."""
 
@@ -189,6 +173,6 @@ def test_the_least_recently_used_go_first():
 
 def test_text_alone():
     inputs = ModelInputs.of_tokens([1, 2, 3])
-    assert len(inputs) == 3 and inputs.features([]) is None and inputs.keys() == []
+    assert len(inputs) == 3 and inputs.features([]) is None and inputs.media == []
     assert list(inputs.chunks(2)) == [(0, 2), (2, 3)]
     assert np.array_equal(inputs.token_types, [0, 0, 0])
