@@ -278,8 +278,8 @@ class PromptCache:
         )
 
     def _thin_out(self, snapshots: list[Snapshot], end: int) -> None:
-        """Drop the snapshot that is missed least: the one whose removal opens the smallest gap
-        relative to its distance from the end. Distances then grow about geometrically."""
+        """Drop the snapshot whose removal opens the smallest gap, relative to its distance from
+        the end. Distances then grow about geometrically."""
         positions = [0, *(s.position for s in snapshots), end]
 
         def loss(i):  # of dropping snapshot i, whose neighbours are positions i and i + 2

@@ -155,21 +155,22 @@ def _check(o: SamplingOptions) -> None:
             raise GenerationError(f"logit_bias of {token} must be a number, not {value!r}.")
 
 
-Sampler = Callable[[mx.array, int], mx.array]
-"""(logits (1, V), index of the token) -> token (1,) uint32."""
+Sampler = Callable[..., mx.array]
+"""(logits (1, V), index of the token, :func:`likeliest` of these logits or None) -> token (1,)."""
+ROW = 128  # logits that are looked at by their largest first
 
 
 def make_sampler(options: SamplingOptions, vocab_size: int) -> tuple[Sampler, int | None]:
     """The sampler for the options and the seed it uses (None if greedy)."""
     if options.greedy:
-        return lambda logits, index: mx.argmax(logits, axis=-1), None
+        return lambda logits, index, best: mx.argmax(logits, axis=-1), None
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
     top_k = options.top_k if 0 < options.top_k < vocab_size else 0
 
-    def sample(logits: mx.array, index: int) -> mx.array:
+    def sample(logits: mx.array, index: int, best: mx.array | None) -> mx.array:
         ids = None
         if top_k:
-            ids = mx.argpartition(-logits, kth=top_k - 1, axis=-1)[..., :top_k]  # (1, k)
+            ids = likeliest(logits, top_k) if best is None else best[:, :top_k]  # (1, k)
             logits = mx.take_along_axis(logits, ids, axis=-1)
         logits = logits.astype(mx.float32) * (1.0 / options.temperature)
         if options.top_p < 1:
@@ -181,6 +182,21 @@ def make_sampler(options: SamplingOptions, vocab_size: int) -> tuple[Sampler, in
         return choice if ids is None else mx.take_along_axis(ids, choice[:, None], axis=-1)[:, 0]
 
     return sample, seed
+
+
+def likeliest(logits: mx.array, k: int) -> mx.array:
+    """Ids of the k largest logits (1, V), the largest first, of equal ones the lowest id: (1, k).
+
+    They stand in the k rows of :data:`ROW` logits whose largest are largest; so few numbers are
+    sorted: of 262,144 for k = 64, 2,048 and 8,192.
+    """
+    V = logits.shape[-1]
+    if V % ROW or k >= V // ROW:
+        return mx.argsort(-logits, axis=-1)[:, :k]
+    rows = logits.reshape(-1, ROW)
+    chosen = mx.sort(mx.argsort(-rows.max(axis=-1))[:k])  # in the order of ids
+    at = mx.argsort(-rows[chosen].reshape(1, -1), axis=-1)[:, :k]
+    return chosen[at // ROW] * ROW + at % ROW
 
 
 def keep_top_p(logits: mx.array, top_p: float) -> mx.array:

@@ -22,7 +22,7 @@ from .events import Alternative, Finish, Progress, Token
 from .guides import Guide, Guides
 from .memory import check_memory, under_way
 from .prefill import CHUNK, Prompt, SoftTokens, prefill, turn_places
-from .sampling import SamplingOptions, make_processors, make_sampler
+from .sampling import SamplingOptions, likeliest, make_processors, make_sampler
 from .stopping import AnswerText, stop_token_ids
 
 Event = Progress | Token | Finish
@@ -158,7 +158,9 @@ class _Run:
         self.sample, self.seed = make_sampler(options, self.vocab)
         if sampler is not None:
             self.seed = None
-            self.sample = lambda logits, _: sampler(logits - mx.logsumexp(logits, keepdims=True))
+            self.sample = lambda logits, index, best: sampler(
+                logits - mx.logsumexp(logits, keepdims=True)
+            )
         self.guides = Guides(_checked_guides(guides, constraint))
         self.text = AnswerText(model.tokenizer, options.stop, self.prompt.tokens)
         self.reused = self.count = 0
@@ -200,20 +202,22 @@ class _Run:
     def choose(self, logits: mx.array, index: int) -> tuple[mx.array, ...]:
         """Sample from logits (1, V) and start computing: token, its logprob, alternatives."""
         free = logits
+        best = None
+        if self.alternatives:  # the sampler takes its own from the same ones
+            best = likeliest(free, max(self.alternatives, min(self.options.top_k, self.vocab)))
         if self.processors:
             logits = mx.array(logits)  # processors write in place
             for processor in self.processors:
                 logits = processor(self.recent, logits)
         if self.guides:
             logits = self.guides.apply(logits)
-        token = self.sample(logits, index)  # (1,)
+        token = self.sample(logits, index, best if logits is free else None)  # (1,)
         if self.processors:
             self.recent = mx.concatenate([self.recent, token])[-self.options.penalty_context :]
         normaliser = mx.logsumexp(free, axis=-1, keepdims=True)
         chosen = [token, mx.take_along_axis(free, token[:, None], axis=-1) - normaliser]
         if self.alternatives:
-            k = self.alternatives
-            best = mx.argpartition(-free, kth=k - 1, axis=-1)[:, :k]
+            best = best[:, : self.alternatives]
             chosen += [best, mx.take_along_axis(free, best, axis=-1) - normaliser]
         mx.async_eval(*chosen)
         return tuple(chosen)

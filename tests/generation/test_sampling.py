@@ -9,7 +9,7 @@ import pytest
 
 from gemma4_mlx.errors import GenerationError
 from gemma4_mlx.generation import SamplingOptions
-from gemma4_mlx.generation.sampling import keep_top_p, make_processors, make_sampler
+from gemma4_mlx.generation.sampling import ROW, keep_top_p, likeliest, make_processors, make_sampler
 
 
 def test_defaults_come_from_generation_config():
@@ -80,12 +80,25 @@ def test_a_file_may_suppress_a_single_token():
     assert SamplingOptions.from_generation_config({"suppress_tokens": 5}).suppress_tokens == (5,)
 
 
+@pytest.mark.parametrize("size", [64, 7 * ROW, 40 * ROW, 40 * ROW + 1])
+@pytest.mark.parametrize("k", [1, 3, 20, 40])
+@pytest.mark.parametrize("steps", [0, 3])
+def test_the_likeliest_in_the_order_of_likelihood(size, k, steps):
+    """Of equal ones, many where numbers are coarse, the lowest id comes first."""
+    logits = np.random.default_rng(size + k).normal(size=size).astype(np.float32)
+    if steps:
+        logits = np.round(logits * steps) / steps
+        logits[::5] = -np.inf
+    expected = np.argsort(-logits, kind="stable")[:k]
+    assert np.array_equal(likeliest(mx.array(logits)[None], k)[0], expected)
+
+
 LOGITS = mx.random.normal((1, 64), key=mx.random.key(3)) * 3
 
 
 def draws(options, count=2000):
     sample, _ = make_sampler(SamplingOptions(seed=1).override(**options), 64)
-    return np.array(mx.concatenate([sample(LOGITS, i) for i in range(count)]))
+    return np.array(mx.concatenate([sample(LOGITS, i, None) for i in range(count)]))
 
 
 @pytest.mark.parametrize(

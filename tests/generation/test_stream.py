@@ -51,6 +51,16 @@ def test_events_come_in_order(tiny):
     assert not parts(run(tiny(), progress=False))[0]
 
 
+@pytest.mark.parametrize("top_k", [3, 20, 0])
+def test_alternatives_change_no_draw(tiny, top_k):
+    options = {"temperature": 2.0, "top_k": top_k, "seed": 5, "max_tokens": 12}
+    plain, *others = (
+        [token.id for token in parts(run(tiny(), alternatives=n, options=options))[1]]
+        for n in (0, 1, 5, 40)
+    )
+    assert len(set(plain)) > 3 and all(ids == plain for ids in others)
+
+
 def test_logprobs_and_alternatives_are_the_models(tiny):
     """Whatever temperature, penalties or masks did to the choice."""
     model = tiny()
