@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TILE = 128  # cells of a tile along each side; tilemap.js cuts the context in the same way
+TILE = 128  # cells of a tile along each side; map_pyramid.js cuts the context in the same way
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ import {
   watch,
 } from "./shared.js";
 import { keepInView } from "./sticky.js";
-import { TILE, tileMap } from "./tilemap.js";
+import { TILE } from "./map_pyramid.js";
+import { TileMap } from "./tilemap.js";
 import { tokenView } from "./tokenview.js";
 
 const HINT = "Point at the map, or focus it and use the arrow keys.";
@@ -121,7 +122,7 @@ function render({ model, el }) {
   // ---- one head, large ------------------------------------------------------------------------
   const readout = h("output", { class: "g4-readout", "aria-live": "off" }, HINT);
   const state = h("span", { class: "g4-chip" });
-  const map = tileMap({
+  const map = new TileMap({
     label:
       "Attention map of one head. Arrow keys move the cell, plus and minus zoom, 0 shows everything, Enter picks the query token.",
     palette: () => pixels,
@@ -813,7 +814,7 @@ function render({ model, el }) {
     "change",
     () => {
       now.sink = sink.checked;
-      map.setHideFirst(sink.checked);
+      map.setHideSink(sink.checked);
       loadWeights();
     },
     { signal },
