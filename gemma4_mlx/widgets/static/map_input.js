@@ -1,6 +1,6 @@
 /* Pointer, wheel and keys of a map of attention. */
 
-/** @param {import("./tilemap.js").TileMap} map @param {AbortSignal} signal */
+/** @param {TileMap} map @param {AbortSignal} signal */
 export function listenToMap(map, signal) {
   listenToPointer(map, signal);
   const { canvas } = map;

@@ -22,14 +22,14 @@ export class TileStore {
   /**
    * @param {object} o
    * @param {(tiles: Array<[level: number, row: number, column: number]>, signal: AbortSignal) =>
-   *   Promise<Tile[]>} o.fetch some of the tiles, in order, at least one (or none where a newer
+   *   Promise<Tile[]>} o.load some of the tiles, in order, at least one (or none where a newer
    *   request came before)
    * @param {() => Array<[level: number, row: number, column: number]>} o.missing in order of need
    * @param {() => void} o.onTiles
    * @param {(error: Error) => void} o.onError
    */
-  constructor({ fetch, missing, onTiles, onError }) {
-    Object.assign(this, { fetch, missing, onTiles, onError });
+  constructor({ load, missing, onTiles, onError }) {
+    Object.assign(this, { load, missing, onTiles, onError });
   }
 
   has(key) {
@@ -62,7 +62,7 @@ export class TileStore {
     this.#asked = performance.now();
     clearTimeout(this.#watchdog); // a message can get lost
     this.#watchdog = setTimeout(() => this.request(), PATIENCE + 100);
-    this.fetch(wanted, signal)
+    this.load(wanted, signal)
       .then((found) => {
         if (!signal.aborted) this.#take(found, mine);
       })

@@ -47,6 +47,9 @@ const partColors = {
 /** @param {string} name a part's role or kind */
 export const partColor = (name) => partColors[name] ?? categoryColors[4];
 
+/** Red, green and blue of a mark over text. @param {{ dark: boolean }} ink */
+export const markColour = (ink) => (ink.dark ? [255, 176, 80] : [230, 120, 0]);
+
 /** A row of buttons of which one is pressed.
  * @param {string} label @param {Array<[string, string] | [string, string, string]>} choices value, text, title
  * @param {string} value @param {(value: string) => void} onChange */

@@ -1,864 +1,358 @@
 /* Expert routing: what every expert is for, where a token went, comparison, what-if. */
 
-import {
-  barCell,
-  bytesOf,
-  chip,
-  exportPicker,
-  floats,
-  headline,
-  partColor,
-  picker,
-  problemNote,
-  segmented,
-  table,
-} from "./pieces.js";
-import { expertCard, expertList } from "./expertcard.js";
-import { cssOf, drawScale, expertScheme, groupKeys } from "./expertcolours.js";
-import { expertMap } from "./expertmap.js";
-import { expertRow } from "./expertrow.js";
-import { expertTable, orderOf, passes, readRoutes, times } from "./experts.js";
-import { expertStrip } from "./expertstrip.js";
-import {
-  formatCount,
-  formatPercent,
-  h,
-  linkSelection,
-  mount,
-  patient,
-  perFrame,
-  request,
-  watch,
-} from "./shared.js";
-import { tokenView } from "./tokenview.js";
+import { expertList } from "./expertcard.js";
+import { expertTable } from "./experts.js";
+import { chip, exportPicker, headline, problemNote, segmented } from "./pieces.js";
+import { TraceComparison } from "./routing_compare.js";
+import { RoutingControls } from "./routing_controls.js";
+import { ChosenExpert } from "./routing_expert.js";
+import { Growth } from "./routing_growth.js";
+import { ExpertMaps } from "./routing_maps.js";
+import { TokenRoutes } from "./routing_routes.js";
+import { RoutingScene } from "./routing_scene.js";
+import { RouteColours } from "./routing_text.js";
+import { formatCount, h, linkSelection, mount, patient, perFrame } from "./shared.js";
+import { PAGE, tokenView } from "./tokenview.js";
 import { triedChanges, whatIf } from "./whatif.js";
 
-const ROUTES_PAGE = 512; // tokens of one request
-
-const VIEW_WORDS = {
-  purpose: "",
-  load: "load (share of the tokens) over the even load",
-  difference: "load in B minus load in A, percentage points of the tokens",
-  lift: (group) => `lift: load among “${group}” over load among all`,
-};
+const OF_ONE_TRACE = ["tokens", "ids", "search", "media"]; // requests that say of which
+const TRACES = [
+  ["a", "A"],
+  ["b", "B"],
+  ["b-a", "B − A"],
+];
 
 function render({ model, el }) {
   const view = mount(model, el, "routing");
-  const { root, signal } = view;
-  root.classList.add("g4-view");
-  const meta = () => model.get("meta"),
-    count = () => model.get("n"),
-    m = meta();
-  const ask = (type, args = {}, options = {}) => request(model, type, args, { signal, ...options });
-  const patiently = patient(ask);
-  const { problem, show } = problemNote();
-  if (!m.layers?.length) {
-    root.append(
+  view.root.classList.add("g4-view");
+  const { layers, empty } = model.get("meta");
+  if (layers?.length) new RoutingView(model, view).start();
+  else
+    view.root.append(
       headline("Expert routing", [], []),
-      h("p", { class: "g4-empty" }, m.empty || "This trace has no routing."),
+      h("p", { class: "g4-empty" }, empty || "This trace has no routing."),
     );
-    return view.cleanup;
-  }
+  return view.cleanup;
+}
 
-  const layers = m.layers,
-    E = m.experts,
-    k = m.k,
-    rowOf = (layer) => layers.indexOf(layer);
-  const now = {
-    layer: m.start.layer,
-    expert: m.start.expert,
-    token: null,
-    hover: null,
-    which: "a",
-    by: m.start.by,
-    view: m.start.view,
-    group: 0,
-    order: m.start.view,
-    text: "map",
-    filter: { on: false, above: 2, group: 0 },
-  };
-  const side = () => (now.which === "b" ? "b" : "a"),
-    length = () => (now.which === "b" ? m.other.n : count());
-  let t = null,
-    scheme = null,
-    difference = null,
-    ink = view.ink(),
-    scale = null,
-    orders = [],
-    pages = new Map(),
-    strips = new Map();
-
-  // ---- what is chosen ----------------------------------------------------------------------------
-  const link = linkSelection(
-    model,
-    (selection) => {
-      const { layer, token, expert } = selection;
-      const moved = Number.isInteger(layer) && layer !== now.layer && layers.includes(layer);
-      // An expert's number means nothing in another layer: only one that came with its layer is taken.
-      const mine =
-        Number.isInteger(expert) &&
-        expert < E &&
-        !(moved && expert === now.expert && pickedLayer !== layer)
-          ? expert
-          : moved
-            ? null
-            : now.expert;
-      if (moved) now.layer = layer;
-      if (moved || mine !== now.expert) {
-        now.expert = mine;
-        expertChanged();
-      }
-      if (moved) layerChanged();
-      if (Number.isInteger(token) && token !== now.token && token < length()) tokenChanged(token);
-      drawOverlays();
-    },
-    signal,
-  );
-  let pickedLayer = null;
-  const pick = (i) => {
-    pickedLayer = layers[Math.floor(i / E)];
-    link.set({ layer: pickedLayer, expert: i % E });
-  };
-  const chosen = () => ({ row: rowOf(now.layer), expert: now.expert, hover: now.hover });
-  const chosenCell = () => (now.expert === null ? null : rowOf(now.layer) * E + now.expert);
-
-  // ---- data --------------------------------------------------------------------------------------
-  async function loadGroups() {
-    const by = now.by,
-      which = side();
-    try {
-      const answer = await ask("groups", { by, which }, { slot: "groups" });
-      if (!answer || by !== now.by || which !== side() || !answer.content.groups.length) return;
-      t = expertTable(meta(), answer);
-      now.group = Math.min(now.group, t.groups.length - 1);
-      now.filter.group = Math.min(now.filter.group, t.groups.length - 1);
-      fillGroups();
-      difference = null;
-      if (now.view === "difference") {
-        const other = expertTable(meta(), await ask("groups", { by: now.by, which: "b" }));
-        difference = other.load.map((v, i) => v - t.load[i]);
-      }
-      recolour();
-      if (scale === null) {
-        const { buffer } = await ask("scale", { which });
-        scale = buffer?.byteLength ? floats(buffer) : [];
-      }
-      loadExpert();
-    } catch (error) {
-      show(error);
-    }
-  }
-
-  /** Experts and shares of a token in a row; null while its page is on its way. */
-  function routeOf(token, row) {
-    if (token === null || token >= length()) return null;
-    const number = Math.floor(token / ROUTES_PAGE),
-      page = pages.get(number);
-    if (!page) {
-      if (model.isStatic && !model.recorded(routesOf(number)))
-        return pooled(token, row)?.list.slice(0, k) ?? null;
-      loadRoutes(number);
-      return null;
-    }
-    return token >= page.start && token < page.stop ? page.at(row, token) : null;
-  }
-  const routesOf = (number) => ({
-    type: "routes",
-    start: number * ROUTES_PAGE,
-    stop: Math.min(length(), (number + 1) * ROUTES_PAGE),
-    which: side(),
-  });
-  /** Mean shares of the gate over a column of a row's strip, largest first: {list, start, stop}. */
-  function pooled(token, row) {
-    const key = `${side()} ${layers[row]}`,
-      strip = strips.get(key);
-    if (strip === undefined) loadStrip(layers[row]);
-    if (!strip) return null;
-    const column = Math.min(strip.columns - 1, Math.floor((token * strip.columns) / length())),
-      lists = (strip.lists ??= []);
-    if (!lists[column]) {
-      const list = [];
-      for (let e = 0; e < E; e++) {
-        const v = strip.bytes[column * E + e];
-        if (v) list.push([e, (v * strip.high) / 255]);
-      }
-      lists[column] = {
-        list: list.sort((a, b) => b[1] - a[1]),
-        start: Math.ceil((column * length()) / strip.columns),
-        stop: Math.ceil(((column + 1) * length()) / strip.columns),
-      };
-    }
-    return lists[column];
-  }
-  /** What a page without a kernel says where it has stretches of the text instead of tokens. */
-  function sayPooled() {
-    const number = Math.floor(Math.max(now.token ?? 0, 0) / ROUTES_PAGE),
-      lacks = now.token !== null && model.isStatic && !model.recorded(routesOf(number));
-    const found = lacks ? pooled(now.token, rowOf(now.layer)) : null;
-    pooledNote.hidden = !found;
-    if (found)
-      pooledNote.textContent = `Of this part of the text the page holds stretches: what tokens ${formatCount(found.start)} to ${formatCount(found.stop - 1)} have on average. The notebook has every token.`;
-  }
-  const pooledNote = h("p", { class: "g4-note", role: "status", hidden: true });
-  const waiting = new Map();
-  function loadRoutes(number) {
-    const key = `${side()} ${number}`;
-    if (waiting.has(key)) return waiting.get(key);
-    const start = number * ROUTES_PAGE,
-      which = side();
-    const done = ask("routes", { start, stop: Math.min(length(), start + ROUTES_PAGE), which })
-      .then((answer) => {
-        if (which !== side()) return;
-        pages.set(number, readRoutes(meta(), answer));
-        if (pages.size > 24) pages.delete(pages.keys().next().value);
-        waiting.delete(key);
-        text.repaint();
-        drawOverlays();
-        what?.draw();
-      })
-      .catch(show); // what failed once is not asked again until the trace changes
-    waiting.set(key, done);
-    return done;
-  }
-
-  const stripsCame = perFrame(() => {
-    text.paintStrip();
-    if (model.isStatic) {
-      text.repaint();
-      drawOverlays();
-    } // stretches may stand for tokens
-  });
-  async function loadStrip(layer = now.layer) {
-    const which = side(),
-      key = `${which} ${layer}`;
-    if (strips.has(key)) return;
-    strips.set(key, null);
-    try {
-      const answer = await ask("strip", { layer, which });
-      strips.set(key, { ...answer.content, bytes: bytesOf(answer.buffer).slice() });
-      stripsCame();
-    } catch (error) {
-      if (!model.isStatic) show(error);
-    }
-  }
-
-  async function loadExpert() {
-    if (!t || now.expert === null) {
-      cardBox.replaceChildren(
-        h(
-          "p",
-          { class: "g4-note" },
-          t
-            ? `Layer ${now.layer}: choose one of its experts in the map, or in the row below it.`
-            : "",
-        ),
-      );
-      return;
-    }
-    const layer = now.layer,
-      expert = now.expert;
-    try {
-      const answer =
-        model.isStatic && !model.recorded({ type: "expert", layer, expert, which: side() })
-          ? { content: null }
-          : await ask("expert", { layer, expert, which: side() }, { slot: "expert" });
-      if (!answer || layer !== now.layer || expert !== now.expert) return;
-      const i = chosenCell();
-      cardBox.replaceChildren(
-        expertCard(t, i, answer.content, {
-          layer,
-          ink,
-          scale: scale?.length ? scale[i] : null,
-          count: length(),
-          onToken: (token) => link.set({ token }),
-          onExpert: (e) => pick(rowOf(layer) * E + e),
-        }),
-      );
-    } catch (error) {
-      cardBox.replaceChildren(
-        h("p", { class: "g4-note", role: "status" }, error.message.replace(/^\w+Error: /, "")),
-      );
-    }
-  }
-
-  // ---- the text ----------------------------------------------------------------------------------
-  const inRow = (token) => {
-    const row = rowOf(now.layer),
-      route = routeOf(token, row);
-    return route?.map(([e, share]) => [row * E + e, share]) ?? null;
-  };
-  const shareOf = (list, i) => list.find(([cell]) => cell === i)?.[1] ?? 0;
-  const orange = () => (ink.dark ? [255, 176, 80] : [230, 120, 0]);
-  function colourOf(list) {
-    if (!list || !scheme) return null;
-    if (now.text === "map") return scheme.token(list);
-    const share = now.expert === null ? 0 : shareOf(list, chosenCell());
-    return share > 0 ? { rgb: orange(), alpha: 0.2 + 0.8 * share } : null;
-  }
-  const text = tokenView({
-    label: "Text of the trace. Arrow keys move the selected token.",
-    ask: (type, args) =>
-      ask(
-        type,
-        ["tokens", "ids", "search", "media"].includes(type) ? { ...args, which: side() } : args,
-      ),
-    n: length,
-    media: () => (now.which === "b" ? meta().other.media : meta().media),
-    parts: () =>
-      (now.which === "b" ? meta().other.parts : meta().parts).map((p) => ({
-        ...p,
-        colour: partColor(p.role),
-      })),
-    ink: () => ink,
-    onError: show,
-    keeps: model.isStatic
-      ? (page) =>
-          model.recorded({
-            type: "tokens",
-            start: page * ROUTES_PAGE,
-            stop: Math.min(length(), (page + 1) * ROUTES_PAGE),
-            which: side(),
-          })
-      : null,
-    onSelect: (token) => link.set({ token }),
-    paint: () => ({
-      background(i, onPicture) {
-        const c = colourOf(inRow(i));
-        return c ? cssOf(c.rgb, onPicture ? 1 : c.alpha * (ink.dark ? 0.62 : 0.55)) : null;
-      },
-      alpha(i) {
-        return 0.75 * (colourOf(inRow(i))?.alpha ?? 0);
-      },
-      title(i) {
-        const list = inRow(i);
-        return list
-          ? `token ${formatCount(i)} · layer ${now.layer} · experts ${list.map(([c, share]) => `${c % E} (${formatPercent(share)})`).join(", ")}`
-          : formatCount(i);
-      },
-    }),
-    strip(from, to) {
-      if (!scheme) return null;
-      const row = rowOf(now.layer),
-        found = pooled((from + to) / 2, row),
-        stamp = now.text === "map" ? scheme : now.expert;
-      if (found && found.stamp !== stamp) {
-        const c = colourOf(found.list.map(([e, share]) => [row * E + e, share]));
-        Object.assign(found, {
-          stamp,
-          colour: c ? cssOf(c.rgb, Math.min(1, c.alpha * 1.2)) : null,
-        });
-      }
-      return found?.colour ?? null;
-    },
-  });
-
-  // ---- the map and what stands around it -----------------------------------------------------------
-  const nameOf = (i) => `Layer ${layers[Math.floor(i / E)]}, expert ${i % E}`;
-  function facts(i) {
-    if (t.unused(i)) return "never used in this trace";
-    const told =
-      now.view === "difference"
-        ? [`${(100 * difference[i]).toFixed(1)} points more of the tokens in B than in A`]
-        : [`load ${formatPercent(t.load[i])} of the tokens, ${times(t.ratio(i))} even load`];
-    const known = t.groups
-      .map((g, j) => [g.name, t.lift(j, i), j])
-      .filter(([, , j]) => t.enough(j, i))
-      .sort((a, b) => b[1] - a[1])
-      .slice(0, 3);
-    if (known.length)
-      told.push(`lift ${known.map(([name, lift]) => `${name} ${times(lift)}`).join(", ")}`);
-    const route = routeOf(now.token, Math.floor(i / E)),
-      share = route?.find(([e]) => e === i % E)?.[1];
-    if (share) told.push(`${formatPercent(share)} of the gate for the selected token`);
-    return told.join(" · ");
-  }
-  const name = (i) => `${nameOf(i)}: ${facts(i)}`;
-  const order = (row) =>
-    (orders[row] ??= orderOf(t, row, {
-      order: now.order,
-      group: now.view === "lift" ? now.group : now.filter.group,
-    }));
-  const shared = {
-    table: () => t,
-    scheme: () => scheme,
-    order,
-    chosen,
-    ink: () => ink,
-    name,
-    say: view.announce,
-    signal,
-    layers,
-    k,
-    shown: (i) => !now.filter.on || passes(t, i, now.filter),
-    route: (row) => (now.which === "b-a" ? null : routeOf(now.token, row)),
-    onHover: (i) => {
-      if (i !== now.hover) {
-        now.hover = i;
-        drawOverlays();
-      }
-    },
-    onPick: pick,
-  };
-  const map = expertMap(shared),
-    row = expertRow(shared);
-  const strip = expertStrip({ ...shared, rowHeight: map.rowHeight, top: map.top });
-  const readout = h("p", { class: "g4-readout", "aria-hidden": "true" }),
-    legend = h("canvas", {
-      class: "g4-legend",
-      role: "img",
-      "aria-label": "Colour scale of the map",
+class RoutingView {
+  constructor(model, view) {
+    this.note = problemNote();
+    this.scene = new RoutingScene(model, view, this.note.show);
+    const { scene } = this;
+    this.link = linkSelection(model, (selection) => this.#selected(selection), view.signal);
+    this.routes = new TokenRoutes(scene, {
+      onPage: () => this.#routesCame(),
+      onStrip: perFrame(() => this.#stripsCame()),
     });
-  const keys = h("div", {
-    class: "g4-groupkeys",
-    role: "group",
-    "aria-label": "What the colours mean",
-  });
-  const rowTitle = h("h4", { class: "g4-subtitle" }),
-    stripTitle = h("div", { class: "g4-striptitle" });
-
-  function drawOverlays() {
-    map.draw();
-    strip.draw();
-    row.draw();
-    sayPooled();
-    const at = now.hover ?? chosenCell();
-    readout.textContent =
-      t && at !== null ? name(at) : t ? `Layer ${now.layer}: point at an expert` : "";
-    const word = now.token === null ? null : text.nameOf(now.token, drawOverlays);
-    stripTitle.replaceChildren(
-      ...(now.token === null
-        ? ["Click a token: its experts"]
-        : [h("bdi", {}, word ?? ""), ` ${formatCount(now.token)}`]),
-    );
-  }
-
-  const more = { shown: false }; // the keys of small groups
-  /** After other numbers, another view or another theme; `onlyInk`: the theme alone. */
-  function recolour(onlyInk = false) {
-    if (!t) return;
-    if (!onlyInk) orders = [];
-    scheme = expertScheme(t, now, ink, difference);
-    keys.replaceChildren(
-      ...(now.view === "purpose" ? groupKeys(t, ink, (g) => setView("lift", g), more) : []),
-      legend,
-    );
-    const words = VIEW_WORDS[now.view];
-    drawScale(
-      legend,
-      scheme,
-      ink,
-      typeof words === "function" ? words(t.groups[now.group].name) : words,
-    );
-    map.redraw();
-    text.repaint();
-    drawOverlays();
-    if (!onlyInk) {
-      drawRowTitle();
-      list.draw();
-      what?.draw();
-    }
-  }
-  function reorder() {
-    orders = [];
-    map.redraw();
-    row.draw();
-  }
-  function drawRowTitle() {
-    const at = rowOf(now.layer),
-      unused = t ? t.unusedIn(at) : 0;
-    rowTitle.replaceChildren(
-      `Layer ${now.layer}`,
-      h(
-        "span",
-        { class: "g4-note" },
-        `bars: load over even load (${formatPercent(k / E)} of the tokens), from ⅛ to 8 times${now.token === null ? "" : "; underlined: experts of the selected token, as far as their share of the gate"}${unused ? `; ${unused} of ${E} never used` : ""}`,
-      ),
-    );
-  }
-
-  // ---- controls ------------------------------------------------------------------------------------
-  const layerPicker = picker(
-    "Layer",
-    layers.map((l) => [String(l), `${l}`]),
-    String(now.layer),
-    (value) => link.set({ layer: Number(value), expert: null }),
-  );
-  const byPicker = picker(
-    "Tokens by",
-    m.groupings.map((g) => [g, g]),
-    now.by,
-    (value) => {
-      now.by = value;
-      now.group = now.filter.group = 0;
-      loadGroups();
-    },
-  );
-  const views = segmented(
-    "Colour",
-    [
-      ["purpose", "What for", "The group of tokens that each expert is most clearly for"],
-      ["load", "Load", "The share of the tokens that each expert worked on, over the even load"],
-      ["lift", "Lift", "How much more each expert works on one group of tokens than on all"],
-    ],
-    now.view,
-    (value) => setView(value),
-  );
-  const groupPicker = picker("for", [], "", (value) => setView("lift", Number(value)));
-  const orderPicker = picker(
-    "Order",
-    [
-      ["purpose", "what for"],
-      ["load", "load"],
-      ["lift", "lift"],
-      ["number", "number"],
-    ],
-    now.order,
-    (value) => {
-      now.order = value;
-      reorder();
-    },
-  );
-  const textPicker = picker(
-    "Text by",
-    [
-      ["map", "all its experts"],
-      ["expert", "the chosen expert"],
-    ],
-    now.text,
-    (value) => {
-      now.text = value;
-      text.repaint();
-    },
-  );
-  const filterBox = h("input", { type: "checkbox", "aria-label": "Only experts above a lift" }),
-    above = h("input", {
-      type: "number",
-      min: 1,
-      max: 20,
-      step: 0.5,
-      value: 2,
-      "aria-label": "Least lift",
+    this.text = this.#makeText();
+    const pick = (cell) => this.link.set(scene.pick(cell));
+    this.maps = new ExpertMaps(scene, this.routes, {
+      nameOf: (token, whenThere) => this.text.nameOf(token, whenThere),
+      onPick: pick,
+      onGroup: (group) => this.controls.setView("lift", group),
     });
-  const filterGroup = h("select", { "aria-label": "Group of the filter" });
-  const filterChanged = () => {
-    now.filter = {
-      on: filterBox.checked,
-      above: Math.max(0, Number(above.value) || 0),
-      group: Number(filterGroup.value) || 0,
+    this.controls = this.#makeControls();
+    this.expert = new ChosenExpert(scene, {
+      onToken: (token) => this.link.set({ token }),
+      onPick: pick,
+    });
+    this.comparison = new TraceComparison(scene);
+    this.list = expertList({
+      table: () => scene.table,
+      layers: scene.layers,
+      filter: () => scene.now.filter,
+      chosen: () => scene.cell,
+      onPick: pick,
+    });
+    this.what = this.#makeWhatIf();
+    this.status = h("span", { class: "g4-chip" });
+  }
+
+  /** Put it into the page, and ask for what it shows first. */
+  start() {
+    const { scene, maps, text, controls } = this;
+    const { view, meta } = scene;
+    this.#assemble();
+    view.root.style.setProperty("--g4-map", `${maps.height}px`);
+    view.onInk((ink) => {
+      scene.ink = ink;
+      this.#recolour();
+      this.expert.load();
+    });
+    const selected = this.link.get();
+    scene.start(selected);
+    controls.showLayer();
+    if (meta.live) this.#makeGrowth().start();
+    else {
+      this.#sayCount();
+      this.#loadGroups();
+      this.routes.loadStrip();
+      const { token } = selected;
+      if (Number.isInteger(token) && token < scene.count) this.#tokenChanged(token);
+      else text.show(0);
+    }
+    view.signal.addEventListener("abort", () => text.destroy());
+  }
+
+  // ---- parts -----------------------------------------------------------------------------------
+
+  #makeText() {
+    const { scene } = this;
+    const { model } = scene;
+    const colours = new RouteColours(scene, this.routes);
+    const pageOf = (page) => ({
+      start: page * PAGE,
+      stop: Math.min(scene.length, (page + 1) * PAGE),
+      which: scene.side,
+    });
+    return tokenView({
+      label: "Text of the trace. Arrow keys move the selected token.",
+      ask: (type, args) =>
+        scene.ask(type, OF_ONE_TRACE.includes(type) ? { ...args, which: scene.side } : args),
+      n: () => scene.length,
+      media: () => scene.media,
+      parts: () => scene.parts,
+      ink: () => scene.ink,
+      onError: scene.onError,
+      keeps: model.isStatic ? (page) => model.recorded({ type: "tokens", ...pageOf(page) }) : null,
+      onSelect: (token) => this.link.set({ token }),
+      paint: () => colours,
+      strip: (start, stop) => colours.stretch(start, stop),
+    });
+  }
+
+  #makeControls() {
+    const { scene, maps, text } = this;
+    const reorder = () => {
+      scene.reorder();
+      maps.redraw();
     };
-    reorder();
-    list.draw();
-  };
-  for (const input of [filterBox, above, filterGroup])
-    input.addEventListener(
-      "change",
-      () => {
-        if (input !== filterBox) filterBox.checked = true;
-        filterChanged();
+    return new RoutingControls(scene, {
+      onLayer: (layer) => this.link.set({ layer, expert: null }),
+      onGrouping: () => this.#loadGroups(),
+      onView: () => this.#showTable(),
+      onOrder: reorder,
+      onFilter: () => {
+        reorder();
+        this.list.draw();
       },
-      { signal },
-    );
-  function fillGroups() {
-    for (const [select, value] of [
-      [groupPicker.select, now.group],
-      [filterGroup, now.filter.group],
-    ]) {
-      const names = t.groups.map((g, i) => h("option", { value: i }, g.name));
-      select.replaceChildren(...names);
-      select.value = String(value);
-    }
-  }
-  function setView(value, group = now.group) {
-    now.view = value;
-    now.group = group;
-    if (value === "lift") {
-      now.order = "lift";
-      now.filter.group = group;
-      filterGroup.value = String(group);
-    } else now.order = value === "purpose" ? "purpose" : "load";
-    views.set(value);
-    orderPicker.select.value = now.order;
-    groupPicker.select.value = String(group);
-    groupPicker.node.hidden = value !== "lift";
-    recolour();
+      onText: () => text.repaint(),
+    });
   }
 
-  // ---- changes -------------------------------------------------------------------------------------
-  function expertChanged() {
-    loadExpert();
-    if (now.text === "expert") text.repaint();
-    list.mark();
-    what?.draw();
-  }
-  function layerChanged() {
-    layerPicker.select.value = String(now.layer);
-    loadStrip();
-    text.repaint();
-    drawRowTitle();
-    drawOverlays();
-    what?.draw();
-    view.announce(`Layer ${now.layer}`);
-  }
-  function tokenChanged(token) {
-    now.token = token;
-    text.select(token).then(() => {
-      drawOverlays();
-      what?.draw();
+  /** Changing experts takes the model; a page without a kernel has what was tried. */
+  #makeWhatIf() {
+    const { scene } = this;
+    if (scene.meta.whatif || scene.model.isStatic) return null;
+    const tokenName = () => {
+      const { token } = scene.now;
+      if (token === null || scene.side !== "a") return null;
+      return this.text.nameOf(token, () => this.what.draw());
+    };
+    return whatIf({
+      patiently: patient((type, args) => scene.ask(type, args)),
+      meta: () => scene.meta,
+      view: scene.view,
+      chosen: () => scene.now,
+      table: () => scene.table,
+      route: () => (scene.side === "a" ? this.routes.of(scene.now.token, scene.row) : null),
+      row: () => scene.row,
+      tokenName,
     });
-    drawOverlays();
-    drawRowTitle();
   }
 
-  // ---- two traces ------------------------------------------------------------------------------------
-  const tools = [exportPicker(model, "routing", show)],
-    compareBox = h("section", {
-      class: "g4-panel g4-section",
-      "aria-label": "Comparison",
-      hidden: true,
+  #whatIfNode() {
+    const { model, view, meta } = this.scene;
+    if (this.what) return this.what.node;
+    const tried = model.isStatic ? model.asked("whatif") : [];
+    const ask = (type, args) => this.scene.ask(type, args);
+    if (tried.length) return triedChanges({ tried, ask, view });
+    const sentence =
+      "What if experts were missing? The notebook runs the model for that; this page is a snapshot.";
+    return h("p", { class: "g4-note" }, meta.whatif || sentence);
+  }
+
+  #makeGrowth() {
+    const { scene, text } = this;
+    return new Growth(scene, this.routes, {
+      onChange: () => this.#sayCount(),
+      begin: () => this.#loadGroups(),
+      end: async (page) => {
+        text.reset();
+        await text.show(page);
+        text.toEnd();
+        if (Number.isInteger(this.link.get().token)) return;
+        scene.now.token = scene.count - 1;
+        this.maps.drawOver();
+      },
     });
-  let compared = false;
-  if (m.other)
-    tools.unshift(
-      segmented(
-        "Which trace",
-        [
-          ["a", "A"],
-          ["b", "B"],
-          ["b-a", "B − A"],
-        ],
-        "a",
-        async (value) => {
-          now.which = value;
-          now.hover = null;
-          pages = new Map();
-          waiting.clear();
-          now.token = null;
-          text.reset();
-          compareBox.hidden = value !== "b-a";
-          now.view = value === "b-a" ? "difference" : "purpose";
-          now.order = value === "b-a" ? "load" : "purpose";
-          views.set(now.view);
-          orderPicker.select.value = now.order;
-          groupPicker.node.hidden = true;
-          await loadGroups();
-          loadStrip();
-          await text.show(0);
-          if (value === "b-a" && !compared) loadComparison();
-        },
-      ).node,
-    );
-  async function loadComparison() {
-    const bar = h("progress", { max: 1, value: 0, "aria-label": "Comparing" });
-    compareBox.replaceChildren(
-      h("h4", { class: "g4-subtitle" }, "A against B, layer by layer"),
-      h("p", { class: "g4-note" }, "Relabelling blocks of tokens 499 times… ", bar),
-    );
-    let answer;
-    try {
-      answer = (
-        await patiently("compare", {}, (share) => {
-          bar.value = share;
-        })
-      ).content;
-    } catch (error) {
-      show(error);
-      return;
-    }
-    compared = true;
-    compareBox.replaceChildren(
-      h("h4", { class: "g4-subtitle" }, "A against B, layer by layer"),
-      h("p", { class: "g4-note" }, answer.note),
+  }
+
+  #assemble() {
+    const { scene, maps, text, expert, list } = this;
+    const { meta, layers, experts, k } = scene;
+    const section = (label, ...children) => h("section", { "aria-label": label }, ...children);
+    const panel = (label, child) =>
+      h("section", { class: "g4-panel g4-section", "aria-label": label }, child);
+    const closeup = section("Experts of the chosen layer", maps.rowTitle, maps.row.node);
+    closeup.className = "g4-closeup";
+    const size = `${layers.length} layers × ${experts} experts, ${k} per token`;
+    const chips = [this.status, chip(size), chip(meta.source)];
+    if (meta.live) chips.push(chip("live", "g4-is-good"));
+    scene.view.root.append(
+      headline("Expert routing", chips, this.#tools()),
+      this.note.problem,
+      this.controls.node,
+      maps.keys,
       h(
         "div",
-        { class: "g4-tall" },
-        table(
-          "Difference of routing",
-          ["Layer", "#Difference (0 to 1)", "#p", "Experts that differ most"],
-          answer.layers.map((line) =>
-            h(
-              "tr",
-              {},
-              h("th", { scope: "row" }, `L${line.layer}`),
-              barCell(line.distance, line.distance.toFixed(3)),
-              h("td", { class: "g4-number" }, line.p.toFixed(3)),
-              h(
-                "td",
-                {},
-                line.experts
-                  .map(([e, d]) => `${e} (${d > 0 ? "+" : ""}${(100 * d).toFixed(1)})`)
-                  .join(", "),
-              ),
-            ),
-          ),
-        ),
+        { class: "g4-side" },
+        section("Text", text.root, maps.stretchNote),
+        section("Load", maps.map.node),
+        section("Path of the selected token", maps.strip.canvas, maps.stripTitle),
       ),
+      maps.readout,
+      closeup,
+      this.comparison.node,
+      h(
+        "div",
+        { class: "g4-columns" },
+        panel("Chosen expert", expert.node),
+        panel("Experts", list.node),
+      ),
+      this.#whatIfNode(),
     );
   }
 
-  // ---- the page --------------------------------------------------------------------------------------
-  const cardBox = h("div", {}),
-    status = h("span", { class: "g4-chip" });
-  const list = expertList({
-    table: () => t,
-    layers,
-    filter: () => now.filter,
-    chosen: chosenCell,
-    onPick: pick,
-  });
-  const tried = model.isStatic ? model.asked("whatif") : [];
-  const what =
-    !m.whatif && !model.isStatic
-      ? whatIf({
-          patiently,
-          meta,
-          view,
-          chosen: () => now,
-          table: () => t,
-          route: () => (side() === "a" ? routeOf(now.token, rowOf(now.layer)) : null),
-          row: () => rowOf(now.layer),
-          tokenName: () =>
-            now.token === null || side() !== "a"
-              ? null
-              : text.nameOf(now.token, () => what?.draw()),
-        })
-      : null;
-  groupPicker.node.hidden = true;
-  root.append(
-    headline(
-      "Expert routing",
-      [
-        status,
-        chip(`${layers.length} layers × ${E} experts, ${k} per token`),
-        chip(m.source),
-        m.live ? chip("live", "g4-is-good") : "",
-      ].filter(Boolean),
-      tools,
-    ),
-    problem,
-    h(
-      "div",
-      { class: "g4-toolbar g4-routingbar" },
-      byPicker.node,
-      views.node,
-      groupPicker.node,
-      orderPicker.node,
-      h(
-        "span",
-        { class: "g4-filter" },
-        h("label", {}, filterBox, "only above"),
-        above,
-        h("span", { class: "g4-note" }, "× for"),
-        filterGroup,
-      ),
-      layerPicker.node,
-      textPicker.node,
-    ),
-    keys,
-    h(
-      "div",
-      { class: "g4-side" },
-      h("section", { "aria-label": "Text" }, text.root, pooledNote),
-      h("section", { "aria-label": "Load" }, map.node),
-      h("section", { "aria-label": "Path of the selected token" }, strip.canvas, stripTitle),
-    ),
-    readout,
-    h(
-      "section",
-      { class: "g4-closeup", "aria-label": "Experts of the chosen layer" },
-      rowTitle,
-      row.node,
-    ),
-    compareBox,
-    h(
-      "div",
-      { class: "g4-columns" },
-      h("section", { class: "g4-panel g4-section", "aria-label": "Chosen expert" }, cardBox),
-      h("section", { class: "g4-panel g4-section", "aria-label": "Experts" }, list.node),
-    ),
-    what
-      ? what.node
-      : tried.length
-        ? triedChanges({ tried, ask, view })
-        : h(
-            "p",
-            { class: "g4-note" },
-            m.whatif ||
-              "What if experts were missing? The notebook runs the model for that; this page is a snapshot.",
-          ),
-  );
-  root.style.setProperty("--g4-map", `${map.top + layers.length * map.rowHeight + 1}px`);
-  view.onInk((colours) => {
-    ink = colours;
-    recolour(true);
-    loadExpert();
-  });
+  #tools() {
+    const { scene } = this;
+    const save = exportPicker(scene.model, "routing", scene.onError);
+    if (!scene.meta.other) return [save];
+    const which = segmented("Which trace", TRACES, "a", (value) => this.#showTrace(value));
+    return [which.node, save];
+  }
 
-  // ---- start, and growing while a model runs ----------------------------------------------------------
-  let upTo = "",
-    revision = 0;
-  const state = () => `${count()} ${meta().revision}`; // another text may be as long
-  const caption = () => {
-    status.textContent = `${formatCount(count())} tokens`;
-  };
-  async function grow() {
-    caption();
-    if (count() === 0 || state() === upTo) return;
-    upTo = state();
-    waiting.clear();
-    strips = new Map();
-    await loadGroups();
-    const last = Math.floor((count() - 1) / ROUTES_PAGE),
-      another = revision !== meta().revision;
-    revision = meta().revision;
-    for (const [number, page] of pages)
-      if (another || (number !== last && page.stop - page.start < ROUTES_PAGE))
-        pages.delete(number);
-    await loadRoutes(last);
-    await loadStrip();
+  // ---- changes ---------------------------------------------------------------------------------
+
+  #selected(selection) {
+    const { scene } = this;
+    const { moved, changed } = scene.follow(selection);
+    if (changed) this.#expertChanged();
+    if (moved) this.#layerChanged();
+    const { token } = selection;
+    const other = Number.isInteger(token) && token !== scene.now.token;
+    if (other && token < scene.length) this.#tokenChanged(token);
+    this.maps.drawOver();
+  }
+
+  #expertChanged() {
+    this.expert.load();
+    if (this.scene.now.text === "expert") this.text.repaint();
+    this.list.mark();
+    this.what?.draw();
+  }
+
+  #layerChanged() {
+    const { scene } = this;
+    this.controls.showLayer();
+    this.routes.loadStrip();
+    this.text.repaint();
+    this.maps.drawTitle();
+    this.maps.drawOver();
+    this.what?.draw();
+    scene.view.announce(`Layer ${scene.now.layer}`);
+  }
+
+  #tokenChanged(token) {
+    this.scene.now.token = token;
+    this.text.select(token).then(() => {
+      this.maps.drawOver();
+      this.what?.draw();
+    });
+    this.maps.drawOver();
+    this.maps.drawTitle();
+  }
+
+  /** A, B, or how they differ. */
+  async #showTrace(which) {
+    const { scene, text, comparison } = this;
+    Object.assign(scene.now, { which, hover: null, token: null });
+    this.routes.forgetPages();
     text.reset();
-    await text.show(last);
-    text.toEnd();
-    if (!Number.isInteger(link.get().token)) {
-      now.token = count() - 1;
-      drawOverlays();
+    comparison.node.hidden = which !== "b-a";
+    this.controls.showTraces();
+    await this.#loadGroups();
+    this.routes.loadStrip();
+    await text.show(0);
+    if (which === "b-a") comparison.load();
+  }
+
+  #routesCame() {
+    this.text.repaint();
+    this.maps.drawOver();
+    this.what?.draw();
+  }
+
+  #stripsCame() {
+    this.text.paintStrip();
+    if (!this.scene.model.isStatic) return;
+    this.text.repaint(); // stretches may stand for tokens
+    this.maps.drawOver();
+  }
+
+  // ---- the table -------------------------------------------------------------------------------
+
+  async #loadGroups() {
+    const { scene } = this;
+    const { now } = scene;
+    const asked = { by: now.by, which: scene.side };
+    const still = () => asked.by === now.by && asked.which === scene.side;
+    try {
+      const answer = await scene.ask("groups", asked, { slot: "groups" });
+      if (!answer || !still() || !answer.content.groups.length) return;
+      scene.table = expertTable(scene.meta, answer);
+      const last = scene.table.groups.length - 1;
+      now.group = Math.min(now.group, last);
+      now.filter.group = Math.min(now.filter.group, last);
+      this.controls.fillGroups();
+      scene.difference = now.view === "difference" ? await this.#difference() : null;
+      this.#showTable();
+      await this.expert.loadScales(asked.which);
+      this.expert.load();
+    } catch (error) {
+      scene.onError(error);
     }
   }
-  const growing = perFrame(() => {
-    if (growing.busy) return;
-    growing.busy = true;
-    const begun = performance.now(); // an update takes at most half of the time
-    grow().finally(() =>
-      setTimeout(
-        () => {
-          growing.busy = false;
-          if (state() !== upTo && count() > 0) growing();
-        },
-        Math.max(200, performance.now() - begun),
-      ),
-    );
-  });
-  const start = link.get();
-  if (Number.isInteger(start.layer) && layers.includes(start.layer)) {
-    now.layer = start.layer;
-    now.expert =
-      Number.isInteger(start.expert) && start.expert < E
-        ? start.expert
-        : start.layer === m.start.layer
-          ? m.start.expert
-          : null;
+
+  /** Load of every expert in B minus that in A. */
+  async #difference() {
+    const { scene } = this;
+    const answer = await scene.ask("groups", { by: scene.now.by, which: "b" });
+    const other = expertTable(scene.meta, answer);
+    return other.load.map((load, cell) => load - scene.table.load[cell]);
   }
-  layerPicker.select.value = String(now.layer);
-  if (m.live) watch(model, ["n", "meta"], growing, signal);
-  else {
-    caption();
-    const token = Number.isInteger(start.token) && start.token < count() ? start.token : null;
-    loadGroups();
-    loadStrip();
-    if (token === null) text.show(0);
-    else tokenChanged(token);
+
+  /** After other numbers, or another view of them. */
+  #showTable() {
+    if (!this.scene.table) return;
+    this.scene.reorder();
+    this.#recolour();
+    this.maps.drawTitle();
+    this.list.draw();
+    this.what?.draw();
   }
-  signal.addEventListener("abort", () => text.destroy());
-  return view.cleanup;
+
+  #recolour() {
+    if (!this.scene.table) return;
+    this.maps.recolour();
+    this.text.repaint();
+    this.maps.drawOver();
+  }
+
+  #sayCount() {
+    this.status.textContent = `${formatCount(this.scene.count)} tokens`;
+  }
 }
 
 export default { render };

@@ -33,9 +33,9 @@ export class TileMap {
    * @param {object} o
    * @param {string} o.label
    * @param {() => { name: string, lut: Uint32Array, zero: number }} o.palette
-   * @param {() => import("./shared.js").Ink} o.ink
+   * @param {() => Ink} o.ink
    * @param {(tiles: Array<[level: number, row: number, column: number]>, signal: AbortSignal) =>
-   *   Promise<import("./map_store.js").Tile[]>} o.fetchTiles as TileStore's `fetch`
+   *   Promise<Tile[]>} o.loadTiles as TileStore's `load`
    * @param {(cell: Cell | null) => void} o.onCell the cell under the pointer or the cursor
    * @param {(cell: Cell) => void} o.onPick a click, or Enter
    * @param {(state: ReturnType<TileMap["state"]>) => void} o.onView after each drawing
@@ -43,7 +43,7 @@ export class TileMap {
    * @param {(error: Error) => void} o.onError
    * @param {(start: number, stop: number) => (string[] | null)} o.words null while they are loading
    */
-  constructor({ label, palette, ink, fetchTiles, onCell, onPick, onView, onSize, onError, words }) {
+  constructor({ label, palette, ink, loadTiles, onCell, onPick, onView, onSize, onError, words }) {
     Object.assign(this, { palette, ink, onCell, onPick, onView, onSize, words });
     this.canvas = h("canvas", {
       class: "g4-map",
@@ -54,7 +54,7 @@ export class TileMap {
     });
     this.context = this.canvas.getContext("2d");
     this.tiles = new TileStore({
-      fetch: fetchTiles,
+      load: loadTiles,
       missing: () => this.#missing(),
       onTiles: () => this.draw(),
       onError,

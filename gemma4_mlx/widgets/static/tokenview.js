@@ -8,7 +8,7 @@
 
 import { h, NotRecorded, visibleToken } from "./shared.js";
 
-const PAGE = 512;
+export const PAGE = 512; // tokens
 
 /**
  * @param {object} o

@@ -1,0 +1,67 @@
+/* The chosen expert's card, asked for whenever another is chosen. */
+
+import { expertCard } from "./expertcard.js";
+import { floats } from "./pieces.js";
+import { h } from "./shared.js";
+
+export class ChosenExpert {
+  node = h("div", {});
+  #scales = null; // what the model multiplies every expert's share with; [] where it has none
+
+  /**
+   * @param {RoutingScene} scene
+   * @param {{ onToken: (token: number) => void, onPick: (cell: number) => void }} o
+   */
+  constructor(scene, { onToken, onPick }) {
+    Object.assign(this, { scene, onToken, onPick });
+  }
+
+  /** Ask for the learned scales, once. */
+  async loadScales(which) {
+    if (this.#scales) return;
+    const { buffer } = await this.scene.ask("scale", { which });
+    this.#scales = buffer?.byteLength ? floats(buffer) : [];
+  }
+
+  async load() {
+    const { scene } = this;
+    const { layer, expert } = scene.now;
+    if (!scene.table || expert === null) {
+      const where = "choose one of its experts in the map, or in the row below it.";
+      this.#say(scene.table ? `Layer ${layer}: ${where}` : "");
+      return;
+    }
+    try {
+      const answer = await this.#ask(layer, expert);
+      if (!answer || layer !== scene.now.layer || expert !== scene.now.expert) return;
+      this.node.replaceChildren(this.#card(answer.content, layer));
+    } catch (error) {
+      this.#say(error.message.replace(/^\w+Error: /, ""), "status");
+    }
+  }
+
+  /** What Python says of it; null as content where a page without a kernel lacks it. */
+  #ask(layer, expert) {
+    const { scene } = this;
+    const args = { layer, expert, which: scene.side };
+    if (!scene.holds({ type: "expert", ...args })) return { content: null };
+    return scene.ask("expert", args, { slot: "expert" });
+  }
+
+  #card(about, layer) {
+    const { scene } = this;
+    const { cell, table, ink, length } = scene;
+    return expertCard(table, cell, about, {
+      layer,
+      ink,
+      scale: this.#scales?.length ? this.#scales[cell] : null,
+      count: length,
+      onToken: this.onToken,
+      onExpert: (other) => this.onPick(scene.cellOf(scene.rowOf(layer), other)),
+    });
+  }
+
+  #say(words, role) {
+    this.node.replaceChildren(h("p", { class: "g4-note", role }, words));
+  }
+}
