@@ -1,16 +1,19 @@
 """What every widget stands on: joined front-end code, requests with answers, a 30 Hz flusher.
 
-**Front end.** ``static/<name>.js`` is an ES module that imports its helpers with
-``import { ... } from "./shared.js"`` (one statement per file, at the top). :func:`join_esm` puts
-``shared.js`` (and whatever else is imported by a relative path) in front of it, without the
-``export`` and ``import`` words, so that the result is one module without imports: nothing is
-fetched, and ``node --check`` still reads each file alone. The joined files share one scope, so
-their top-level names must differ. ``static/theme.css`` goes in front of ``static/<name>.css``;
-every rule is scoped by ``.g4``. The module ends in ``export default { render };`` and ``render``
-starts with ``const view = mount(model, el, "<name>")`` from ``shared.js``, which makes the root
-``<div class="g4 g4-<name>">``, follows the host's theme (``data-theme="light"|"dark"``), shows the
-``error`` trait, says when the kernel is gone, and hands out ``view.signal`` (pass it to every
-``addEventListener``), ``view.announce``, ``view.tip`` and ``view.cleanup`` (return it).
+**Front end.** ``static/<name>.js`` is an ES module that imports its parts with
+``import { ... } from "./part.js"`` (one statement per file, at the top). :func:`join_esm` puts
+what is imported by a relative path in front of it, without the ``export`` and ``import`` words, so
+that the result is one module without imports: nothing is fetched, and ``node`` still reads and
+tests each file alone. The joined files share one scope, so their top-level names must differ.
+``static/theme.css`` goes in front of ``static/<name>.css``; every rule is scoped by ``.g4``. The
+module ends in ``export default { render };`` and ``render`` starts with ``const view = mount(model,
+el, "<name>")`` from ``frame.js``, which makes the root ``<div class="g4 g4-<name>">``, follows the
+host's theme (``data-theme="light"|"dark"``), shows the ``error`` trait, says when the kernel is
+gone, and hands out ``view.signal`` (pass it to every ``addEventListener``), ``view.announce``,
+``view.tip`` and ``view.cleanup`` (return it). Every widget stands on ``dom.js``, ``kernel.js``,
+``frame.js``, ``theme.js``, ``canvas.js``, ``colours.js`` and ``words.js``. What the parts of a view
+share is an object that they are given (``AttentionScene``, ``RoutingScene``), never a variable of a
+module.
 
 **Small state in traits, bulk by request.** ``await request(model, "tile", {layer: 3})`` in
 JavaScript calls ``self.answer_tile(layer=3)`` here, which returns ``content``, ``(content, bytes)``

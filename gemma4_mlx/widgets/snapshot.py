@@ -7,7 +7,7 @@ module, its style, its traits and the answers to its requests (no network, no ke
 offer downloads, and can reach neither the notebook around it nor any server (its content security
 policy allows inline code, ``data:`` and ``blob:`` only; links in a frame lead nowhere).
 
-What was not recorded is refused calmly (``NotRecorded`` in ``static/shared.js``); a text search
+What was not recorded is refused calmly (``NotRecorded`` in ``static/kernel.js``); a text search
 works on every recorded page of tokens, for any text (``static/shim.js``).
 """
 

@@ -6,8 +6,11 @@ import { SpanRanking } from "./attention_spans.js";
 import { HeadSummary } from "./attention_summary.js";
 import { WeightColours } from "./attention_text.js";
 import { decoded, pictureTile, pictureWeights } from "./attention_values.js";
-import { headPanel } from "./heads.js";
-import { counted, oneToken } from "./onetoken.js";
+import { h } from "./dom.js";
+import { mount } from "./frame.js";
+import { HeadPanel } from "./heads.js";
+import { linkSelection, watch } from "./kernel.js";
+import { counted, OneToken } from "./onetoken.js";
 import {
   chip,
   exportPicker,
@@ -17,9 +20,8 @@ import {
   pixelTable,
   problemNote,
 } from "./pieces.js";
-import { h, linkSelection, mount, watch } from "./shared.js";
 import { keepInView } from "./sticky.js";
-import { PAGE, tokenView } from "./tokenview.js";
+import { PAGE, TokenView } from "./tokenview.js";
 
 function render({ model, el }) {
   const view = mount(model, el, "attention");
@@ -98,7 +100,7 @@ class AttentionView {
 
   #makePanel() {
     const { scene } = this;
-    return headPanel({
+    return new HeadPanel({
       view: scene.view,
       heads: scene.heads,
       store: scene.pictures,
@@ -113,7 +115,7 @@ class AttentionView {
     const { scene } = this;
     const colours = new WeightColours(scene, () => this.weights);
     const chosen = Math.floor((this.link.get().token ?? scene.meta.start.token ?? -1) / PAGE);
-    return tokenView({
+    return new TokenView({
       label: "Text of the trace. Arrow keys move the selected token, Shift extends a span.",
       keeps: scene.isStatic ? (page) => page < scene.meta.pages || page === chosen : undefined,
       ask: (type, args) => scene.ask(type, args),
@@ -131,7 +133,7 @@ class AttentionView {
 
   #makeWeights() {
     const { scene } = this;
-    return oneToken({
+    return new OneToken({
       meta: () => scene.meta,
       now: scene.now,
       nameOf: (token, whenThere) => this.text.nameOf(token, whenThere),

@@ -5,9 +5,9 @@ import { MapLegend } from "./attention_legend.js";
 import { HeadTiles } from "./attention_tiles.js";
 import { cellLength, cellSentence, offsetSentence, quotedToken } from "./attention_words.js";
 import { shorten } from "./axes.js";
-import { offsetMap } from "./offsetmap.js";
+import { h } from "./dom.js";
+import { OffsetMap } from "./offsetmap.js";
 import { floats, partColor, picker, segmented } from "./pieces.js";
-import { h } from "./shared.js";
 import { TileMap } from "./tilemap.js";
 
 const HINT = "Point at the map, or focus it and use the arrow keys.";
@@ -273,7 +273,7 @@ export class HeadCloseup {
 
   #makeOffsets() {
     const { scene } = this;
-    return offsetMap({
+    return new OffsetMap({
       ink: () => scene.ink,
       palette: () => scene.pixels,
       onCell: (cell) => {

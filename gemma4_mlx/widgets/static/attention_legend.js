@@ -1,7 +1,9 @@
 /* The colour scale below the map of one head, with the tone of what no query may see. */
 
 import { scaleEnds, shortNumber } from "./attention_words.js";
-import { colorAt, h, sizeCanvas } from "./shared.js";
+import { sizeCanvas } from "./canvas.js";
+import { colorAt } from "./colours.js";
+import { h } from "./dom.js";
 
 const WIDTH = 224; // css pixels
 const BAR = 150;

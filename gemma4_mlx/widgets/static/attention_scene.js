@@ -1,9 +1,9 @@
 /* What the parts of the Attention view share: the trace, what is chosen, the colours. */
 
 import { pictureStore } from "./headpictures.js";
-import { headTable } from "./headscale.js";
+import { HeadTable } from "./headscale.js";
+import { request } from "./kernel.js";
 import { pixelTable } from "./pieces.js";
-import { request } from "./shared.js";
 
 /** Whether `value` was given and is another. */
 const isNew = (value, old) => value !== undefined && value !== null && value !== old;
@@ -32,7 +32,7 @@ export class AttentionScene {
     };
     this.ink = view.ink();
     this.pixels = pixelTable("viridis");
-    this.heads = headTable(this.meta.layers);
+    this.heads = new HeadTable(this.meta.layers);
     this.pictures = pictureStore({
       n: this.meta.n,
       ink: () => this.ink,

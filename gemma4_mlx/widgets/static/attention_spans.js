@@ -2,8 +2,10 @@
  * goes from one to the other. */
 
 import { spanWords } from "./attention_words.js";
+import { h } from "./dom.js";
+import { patient } from "./kernel.js";
 import { barCell, floats, table } from "./pieces.js";
-import { formatPercent, h, patient } from "./shared.js";
+import { formatPercent } from "./words.js";
 
 const BEST = 12; // heads that are listed
 

@@ -2,9 +2,10 @@
  * where single weights are not at hand, with a way to them where the model is. */
 
 import { cellLength } from "./attention_words.js";
-import { linkList } from "./links.js";
+import { h } from "./dom.js";
+import { LinkList } from "./links.js";
 import { counted } from "./onetoken.js";
-import { formatCount, h } from "./shared.js";
+import { formatCount } from "./words.js";
 
 export class HeadSummary {
   title = h("h4", { class: "g4-subtitle" });
@@ -19,7 +20,7 @@ export class HeadSummary {
    */
   constructor(scene, { nameOf, onPair }) {
     this.scene = scene;
-    this.links = linkList({
+    this.links = new LinkList({
       load: (layer) => scene.ask("links", { layer }),
       nameOf,
       onError: scene.onError,

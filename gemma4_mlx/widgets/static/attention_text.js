@@ -1,9 +1,10 @@
 /* The chosen token's weights as colours over the text. */
 
 import { shadeOf } from "./attention_words.js";
+import { colorAt, colorMaps } from "./colours.js";
 import { weightText } from "./onetoken.js";
 import { markColour } from "./pieces.js";
-import { colorAt, colorMaps, formatCount } from "./shared.js";
+import { formatCount } from "./words.js";
 
 const FAINTEST = 0.01; // shade below which nothing is drawn
 

@@ -1,7 +1,7 @@
 /* What the Attention view says in numbers and words, and how dark a weight colours the text. */
 
 import { weightText } from "./onetoken.js";
-import { formatCount } from "./shared.js";
+import { formatCount } from "./words.js";
 
 /** Tokens of a cell: below ten a part of one matters. */
 export const cellLength = (cell) =>

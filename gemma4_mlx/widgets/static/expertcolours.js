@@ -5,8 +5,11 @@
  * the mean of its experts, weighted by their shares of the gate.
  */
 
-import { categoryColors, h, sizeCanvas } from "./shared.js";
+import { sizeCanvas } from "./canvas.js";
+import { categoryColors } from "./colours.js";
+import { h } from "./dom.js";
 import { times } from "./experts.js";
+import { formatCount } from "./words.js";
 
 const rgbOf = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const mixed = (a, b, t) => [0, 1, 2].map((c) => a[c] + (b[c] - a[c]) * t);
@@ -36,9 +39,9 @@ const luminance = ([r, g, b]) =>
 export const inkFor = (rgb) => (luminance(rgb) > 0.179 ? "#000" : "#fff");
 
 function diverging(v, dark) {
-  const stops = dark ? DIVERGING.dark : DIVERGING.light,
-    at = (Math.max(-1, Math.min(1, v)) + 1) * 2,
-    low = Math.min(3, Math.floor(at));
+  const stops = dark ? DIVERGING.dark : DIVERGING.light;
+  const at = (Math.max(-1, Math.min(1, v)) + 1) * 2;
+  const low = Math.min(3, Math.floor(at));
   return mixed(stops[low], stops[low + 1], at - low);
 }
 
@@ -52,12 +55,12 @@ export const hueOf = (group, dark) =>
  * @param {Float32Array|null} difference load in B minus load in A, for "difference"
  */
 export function expertScheme(t, how, ink, difference = null) {
-  const zero = rgbOf(ink.zero),
-    dark = ink.dark,
-    cells = t.rows * t.E;
+  const zero = rgbOf(ink.zero);
+  const dark = ink.dark;
+  const cells = t.rows * t.E;
   if (how.view === "purpose") {
-    const hues = t.groups.map((_, g) => hueOf(g, dark)),
-      strengths = new Float32Array(cells);
+    const hues = t.groups.map((_, g) => hueOf(g, dark));
+    const strengths = new Float32Array(cells);
     for (let i = 0; i < cells; i++) {
       const g = t.purpose(i);
       if (g >= 0) strengths[i] = Math.max(0.35, Math.min(1, Math.log2(t.lift(g, i)) / 2));
@@ -100,8 +103,8 @@ export function expertScheme(t, how, ink, difference = null) {
       return Number.isNaN(v) ? (t.unused(i) ? null : zero) : diverging(v, dark);
     },
     token(chosen) {
-      let sum = 0,
-        total = 0;
+      let sum = 0;
+      let total = 0;
       for (const [i, share] of chosen)
         if (!Number.isNaN(values[i])) {
           sum += share * values[i];
@@ -115,10 +118,14 @@ export function expertScheme(t, how, ink, difference = null) {
   };
 }
 
-/** Diagonal lines for what was never used. @param {CanvasRenderingContext2D} context @param {any} ink */
+/**
+ * Diagonal lines for what was never used.
+ * @param {CanvasRenderingContext2D} context
+ * @param {any} ink
+ */
 export function hatch(context, ink) {
-  const tile = document.createElement("canvas"),
-    pen = sizeCanvas(tile, 6, 6);
+  const tile = document.createElement("canvas");
+  const pen = sizeCanvas(tile, 6, 6);
   pen.fillStyle = ink.panel;
   pen.fillRect(0, 0, 6, 6);
   pen.strokeStyle = ink.line;
@@ -129,19 +136,20 @@ export function hatch(context, ink) {
     pen.lineTo(x + 6, 0);
   }
   pen.stroke();
-  const pattern = context.createPattern(tile, "repeat"),
-    ratio = devicePixelRatio || 1;
+  const pattern = context.createPattern(tile, "repeat");
+  const ratio = devicePixelRatio || 1;
   pattern.setTransform(new DOMMatrix().scale(1 / ratio));
   return pattern;
 }
 
-/** The scale of the colours with its numbers, and what hatching and, for lifts, plain grey mean; "purpose" has its scale in the keys.
+/** The scale of the colours with its numbers, and what hatching and, for lifts, plain grey mean;
+ * "purpose" has its scale in the keys.
  * @param {HTMLCanvasElement} canvas @param {any} scheme @param {any} ink @param {string} words */
 export function drawScale(canvas, scheme, ink, words) {
-  const bar = scheme.view === "purpose" ? 0 : 260,
-    width = bar ? 760 : 104,
-    height = bar ? 34 : 18,
-    context = sizeCanvas(canvas, width, height);
+  const bar = scheme.view === "purpose" ? 0 : 260;
+  const width = bar ? 760 : 104;
+  const height = bar ? 34 : 18;
+  const context = sizeCanvas(canvas, width, height);
   context.clearRect(0, 0, width, height);
   context.font = `12px ${ink.font}`;
   context.textBaseline = "top";
@@ -192,8 +200,11 @@ export function groupKeys(t, ink, onPick, more) {
     else if (!t.unused(i)) none++;
   }
   const swatch = (g) =>
-      h("i", { class: "g4-swatch", style: { background: cssOf(hueOf(g, ink.dark)) } }),
-    count = (n) => h("span", { class: "g4-count" }, String(n));
+    h("i", { class: "g4-swatch", style: { background: cssOf(hueOf(g, ink.dark)) } });
+  const count = (n) => h("span", { class: "g4-count" }, String(n));
+  const titleOf = (group, g) =>
+    `${formatCount(group.tokens)} tokens; ${formatCount(experts[g])} experts are for them. ` +
+    `Click: how much each expert is for “${group.name}”.`;
   const buttons = t.groups.map((group, g) =>
     h(
       "button",
@@ -202,7 +213,7 @@ export function groupKeys(t, ink, onPick, more) {
         class: "g4-groupkey",
         dataset: { group: g },
         hidden: g >= HUES.length && !more.shown,
-        title: `${group.tokens.toLocaleString("en")} tokens; ${experts[g].toLocaleString("en")} experts are for them. Click: how much each expert is for “${group.name}”.`,
+        title: titleOf(group, g),
         onclick: () => onPick(g),
       },
       swatch(g),
@@ -210,8 +221,8 @@ export function groupKeys(t, ink, onPick, more) {
       count(experts[g]),
     ),
   );
-  const small = buttons.slice(HUES.length),
-    rest = experts.slice(HUES.length).reduce((sum, n) => sum + n, 0);
+  const small = buttons.slice(HUES.length);
+  const rest = experts.slice(HUES.length).reduce((sum, n) => sum + n, 0);
   const fold = h(
     "button",
     {

@@ -1,15 +1,15 @@
 /* The chosen layer close up: its experts with their numbers, in as many lines as they need. */
 
+import { onResize, sizeCanvas } from "./canvas.js";
+import { h, perFrame } from "./dom.js";
 import { cssOf, hatch, LIMIT } from "./expertcolours.js";
-import { h, onResize, perFrame, sizeCanvas } from "./shared.js";
 
-const CELL = 23,
-  BAR = 22,
-  LINE = BAR + 18; // css pixels: least width, height of the bars, of a line
+const CELL = 23;
+const BAR = 22;
+const LINE = BAR + 18; // css pixels: least width, height of the bars, of a line
 
-/** @param {any} o as expertMap's, for the chosen layer */
-export function expertRow(o) {
-  const canvas = h("canvas", {
+export class ExpertRow {
+  canvas = h("canvas", {
     class: "g4-focusrow",
     tabindex: 0,
     role: "application",
@@ -17,44 +17,35 @@ export function expertRow(o) {
     "aria-label":
       "Load of the chosen layer's experts over the even load. Arrow keys move, Enter chooses.",
   });
-  const holder = h("div", { class: "g4-maphold" }, canvas);
-  let width = 0;
-
-  const grid = (t) => {
-    const most = Math.max(1, Math.floor(width / CELL)),
-      lines = Math.ceil(t.E / most),
-      across = Math.ceil(t.E / lines);
-    return { lines, across, cell: Math.min(60, width / across) };
-  };
-
-  const draw = perFrame(() => {
-    const t = o.table();
-    if (!t || !width) return;
-    const { lines, across, cell } = grid(t),
-      ink = o.ink(),
-      scheme = o.scheme(),
-      chosen = o.chosen(),
-      order = o.order(chosen.row);
-    const context = sizeCanvas(canvas, width, lines * LINE),
-      pattern = hatch(context, ink),
-      route = new Map(o.route(chosen.row) ?? []);
-    context.clearRect(0, 0, width, lines * LINE);
+  #width = 0;
+  draw = perFrame(() => {
+    const t = this.table();
+    if (!t || !this.#width) return;
+    const { lines, across, cell } = this.#grid(t);
+    const ink = this.ink();
+    const scheme = this.scheme();
+    const chosen = this.chosen();
+    const order = this.order(chosen.row);
+    const context = sizeCanvas(this.canvas, this.#width, lines * LINE);
+    const pattern = hatch(context, ink);
+    const route = new Map(this.route(chosen.row) ?? []);
+    context.clearRect(0, 0, this.#width, lines * LINE);
     context.textAlign = "center";
     context.textBaseline = "alphabetic";
     order.forEach((e, place) => {
-      const i = chosen.row * t.E + e,
-        left = Math.round((place % across) * cell),
-        wide = Math.round(((place % across) + 1) * cell) - left - 2,
-        top = Math.floor(place / across) * LINE;
-      const rgb = scheme.rgb(i),
-        mine = e === chosen.expert || i === chosen.hover;
-      context.globalAlpha = o.shown(i) ? 1 : 0.2;
+      const i = chosen.row * t.E + e;
+      const left = Math.round((place % across) * cell);
+      const wide = Math.round(((place % across) + 1) * cell) - left - 2;
+      const top = Math.floor(place / across) * LINE;
+      const rgb = scheme.rgb(i);
+      const mine = e === chosen.expert || i === chosen.hover;
+      context.globalAlpha = this.shown(i) ? 1 : 0.2;
       context.fillStyle = ink.masked;
       context.fillRect(left, top, wide, BAR);
       if (rgb) {
         // from the even load up or down, in powers of two
-        const v = Math.max(-1, Math.min(1, Math.log2(t.ratio(i)) / LIMIT)),
-          high = Math.max(1.5, (Math.abs(v) * BAR) / 2);
+        const v = Math.max(-1, Math.min(1, Math.log2(t.ratio(i)) / LIMIT));
+        const high = Math.max(1.5, (Math.abs(v) * BAR) / 2);
         context.fillStyle = cssOf(rgb);
         context.fillRect(left, v >= 0 ? top + BAR / 2 - high : top + BAR / 2, wide, high);
       } else {
@@ -63,7 +54,7 @@ export function expertRow(o) {
       }
       context.fillStyle = ink.line;
       context.fillRect(left, top + BAR / 2, wide, 1);
-      context.globalAlpha = o.shown(i) ? 1 : 0.45;
+      context.globalAlpha = this.shown(i) ? 1 : 0.45;
       context.font = `${mine || route.has(e) ? "700 " : ""}12px ${ink.font}`;
       context.fillStyle = mine ? ink.accent : route.has(e) ? ink.text : ink.faint;
       context.fillText(String(e), left + wide / 2, top + BAR + 13);
@@ -80,38 +71,74 @@ export function expertRow(o) {
     });
   });
 
-  function cellAt(event) {
-    const t = o.table();
-    if (!t || !width) return null;
-    const { lines, across, cell } = grid(t),
-      column = Math.floor(event.offsetX / cell),
-      line = Math.floor(event.offsetY / LINE),
-      place = line * across + column;
-    return column >= across || line >= lines || place >= t.E
-      ? null
-      : o.chosen().row * t.E + o.order(o.chosen().row)[place];
+  /** @param {any} o as expertMap's, for the chosen layer */
+  constructor({
+    table,
+    ink,
+    scheme,
+    chosen,
+    order,
+    route,
+    shown,
+    onHover,
+    onPick,
+    say,
+    name,
+    signal,
+  }) {
+    Object.assign(this, {
+      table,
+      ink,
+      scheme,
+      chosen,
+      order,
+      route,
+      shown,
+      onHover,
+      onPick,
+      say,
+      name,
+      signal,
+    });
+    this.node = h("div", { class: "g4-maphold" }, this.canvas);
+    this.canvas.addEventListener("pointermove", (event) => this.onHover(this.#cellAt(event)));
+    this.canvas.addEventListener("pointerleave", () => this.onHover(null));
+    this.canvas.addEventListener("blur", () => this.onHover(null));
+    this.canvas.addEventListener("click", (event) => this.#click(event));
+    this.canvas.addEventListener("keydown", (event) => this.#pressKey(event));
+    onResize(
+      this.node,
+      (w) => {
+        w = Math.floor(w);
+        if (w > 100 && w !== this.#width) {
+          this.#width = w;
+          this.draw();
+        }
+      },
+      this.signal,
+    );
   }
-  canvas.addEventListener("pointermove", (event) => o.onHover(cellAt(event)));
-  canvas.addEventListener("pointerleave", () => o.onHover(null));
-  canvas.addEventListener("blur", () => o.onHover(null));
-  canvas.addEventListener("click", (event) => {
-    const i = cellAt(event);
-    if (i !== null) o.onPick(i);
-  });
-  canvas.addEventListener("keydown", (event) => {
-    const t = o.table();
+
+  #click(event) {
+    const i = this.#cellAt(event);
+    if (i !== null) this.onPick(i);
+  }
+
+  #pressKey(event) {
+    const t = this.table();
     if (!t) return;
-    const { row, expert, hover } = o.chosen(),
-      order = o.order(row),
-      { across } = grid(t),
-      from = hover !== null && Math.floor(hover / t.E) === row ? hover % t.E : (expert ?? order[0]);
+    const { row, expert, hover } = this.chosen();
+    const order = this.order(row);
+    const { across } = this.#grid(t);
+    const from =
+      hover !== null && Math.floor(hover / t.E) === row ? hover % t.E : (expert ?? order[0]);
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      o.onPick(row * t.E + from);
+      this.onPick(row * t.E + from);
       return;
     }
     if (event.key === "Escape") {
-      o.onHover(null);
+      this.onHover(null);
       return;
     }
     const step = {
@@ -126,19 +153,26 @@ export function expertRow(o) {
     event.preventDefault();
     event.stopPropagation();
     const next = row * t.E + order[Math.max(0, Math.min(t.E - 1, order.indexOf(from) + step))];
-    o.onHover(next);
-    o.say(o.name(next));
-  });
-  onResize(
-    holder,
-    (w) => {
-      w = Math.floor(w);
-      if (w > 100 && w !== width) {
-        width = w;
-        draw();
-      }
-    },
-    o.signal,
-  );
-  return { node: holder, canvas, draw };
+    this.onHover(next);
+    this.say(this.name(next));
+  }
+
+  #grid(t) {
+    const most = Math.max(1, Math.floor(this.#width / CELL));
+    const lines = Math.ceil(t.E / most);
+    const across = Math.ceil(t.E / lines);
+    return { lines, across, cell: Math.min(60, this.#width / across) };
+  }
+
+  #cellAt(event) {
+    const t = this.table();
+    if (!t || !this.#width) return null;
+    const { lines, across, cell } = this.#grid(t);
+    const column = Math.floor(event.offsetX / cell);
+    const line = Math.floor(event.offsetY / LINE);
+    const place = line * across + column;
+    return column >= across || line >= lines || place >= t.E
+      ? null
+      : this.chosen().row * t.E + this.order(this.chosen().row)[place];
+  }
 }

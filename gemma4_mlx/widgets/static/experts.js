@@ -12,19 +12,19 @@ const NO_PURPOSE = 255;
 
 /** The answer to "groups", with what follows from it. @param {any} meta @param {any} answer */
 export function expertTable(meta, answer) {
-  const rows = meta.layers.length,
-    E = meta.experts,
-    { groups, n, by } = answer.content,
-    cells = rows * E;
-  const bytes = bytesOf(answer.buffer).slice(),
-    size = answer.content.bytes;
+  const rows = meta.layers.length;
+  const E = meta.experts;
+  const { groups, n, by } = answer.content;
+  const cells = rows * E;
+  const bytes = bytesOf(answer.buffer).slice();
+  const size = answer.content.bytes;
   const counts =
     size === 4
       ? new Uint32Array(bytes.buffer, 0, cells * groups.length)
       : new Uint16Array(bytes.buffer, 0, cells * groups.length);
-  const purpose = bytes.subarray(size * counts.length),
-    load = new Float32Array(cells),
-    even = meta.k / E;
+  const purpose = bytes.subarray(size * counts.length);
+  const load = new Float32Array(cells);
+  const even = meta.k / E;
   const count = (g, i) => counts[(Math.floor(i / E) * groups.length + g) * E + (i % E)];
   for (let i = 0; i < cells; i++) {
     let sum = 0;
@@ -58,8 +58,8 @@ export function expertTable(meta, answer) {
 /** Experts of a row from left to right. @param {any} t @param {number} row
  * @param {{order: string, group: number}} how order: "purpose", "load", "lift" or "number" */
 export function orderOf(t, row, { order, group }) {
-  const list = Array.from({ length: t.E }, (_, e) => e),
-    at = (e) => row * t.E + e;
+  const list = Array.from({ length: t.E }, (_, e) => e);
+  const at = (e) => row * t.E + e;
   if (order === "number") return list;
   const key = {
     load: (e) => -t.load[at(e)],
@@ -87,10 +87,10 @@ export const times = (v) =>
 
 /** Routes of a page: experts and shares of the gate, [layer row][token of the page][k]. */
 export function readRoutes(meta, { content, buffer }) {
-  const bytes = bytesOf(buffer).slice(),
-    n = content.stop - content.start,
-    k = meta.k,
-    cells = meta.layers.length * n * k;
+  const bytes = bytesOf(buffer).slice();
+  const n = content.stop - content.start;
+  const k = meta.k;
+  const cells = meta.layers.length * n * k;
   const experts =
     content.bytes === 1 ? bytes.subarray(0, cells) : new Uint16Array(bytes.buffer, 0, cells);
   const shares = bytes.subarray(content.bytes * cells);

@@ -1,7 +1,9 @@
-/* One token's experts: a row for each layer beside the map, strongest first, in the map's colours. */
+/* One token's experts: a row for each layer beside the map, strongest first, in the map's
+ * colours. */
 
+import { sizeCanvas } from "./canvas.js";
+import { h, perFrame } from "./dom.js";
 import { cssOf, inkFor } from "./expertcolours.js";
-import { h, perFrame, sizeCanvas } from "./shared.js";
 
 /**
  * @param {object} o as expertMap's: table, scheme, route, ink, chosen, onHover, onPick
@@ -13,42 +15,43 @@ export function expertStrip(o) {
     role: "img",
     "aria-label": "Experts of the selected token in every layer, strongest first",
   });
-  const rows = o.layers.length,
-    cell = o.k > 4 ? 26 : 44,
-    width = o.k * cell;
+  const rows = o.layers.length;
+  const cell = o.k > 4 ? 26 : 44;
+  const width = o.k * cell;
 
   const draw = perFrame(() => {
-    const t = o.table(),
-      ink = o.ink(),
-      context = sizeCanvas(canvas, width, o.top + rows * o.rowHeight + 1);
+    const t = o.table();
+    const ink = o.ink();
+    const context = sizeCanvas(canvas, width, o.top + rows * o.rowHeight + 1);
     context.clearRect(0, 0, width, rows * o.rowHeight + 2);
     if (!t) return;
-    const scheme = o.scheme(),
-      chosen = o.chosen();
+    const scheme = o.scheme();
+    const chosen = o.chosen();
     context.textBaseline = "middle";
     context.textAlign = "center";
     for (let row = 0; row < rows; row++) {
-      const route = o.route(row),
-        y = o.top + row * o.rowHeight;
+      const route = o.route(row);
+      const y = o.top + row * o.rowHeight;
       if (!route) {
         context.fillStyle = ink.masked;
         context.fillRect(0, y, width - 1, o.rowHeight - 1);
         continue;
       }
       route.forEach(([e, share], j) => {
-        const i = row * t.E + e,
-          rgb = scheme.rgb(i) ?? [128, 128, 128],
-          wide = cell - 1;
+        const i = row * t.E + e;
+        const rgb = scheme.rgb(i) ?? [128, 128, 128];
+        const wide = cell - 1;
         context.fillStyle = ink.masked;
         context.fillRect(j * cell, y, wide, o.rowHeight - 1);
         // the number on its colour, and under it a bar as long as its share of the gate
         context.fillStyle = cssOf(rgb);
         context.fillRect(j * cell, y, wide, o.rowHeight - 1);
-        context.font = `${i === chosen.hover || (row === chosen.row && e === chosen.expert) ? "700 " : ""}12px ${ink.font}`;
+        const mine = i === chosen.hover || (row === chosen.row && e === chosen.expert);
+        context.font = `${mine ? "700 " : ""}12px ${ink.font}`;
         context.fillStyle = inkFor(rgb);
         context.fillText(String(e), j * cell + wide / 2, y + (o.rowHeight - 2) / 2);
         context.fillRect(j * cell, y + o.rowHeight - 3, Math.max(1, wide * share), 2);
-        if (i === chosen.hover || (row === chosen.row && e === chosen.expert)) {
+        if (mine) {
           context.strokeStyle = ink.text;
           context.lineWidth = 2;
           context.strokeRect(j * cell + 1, y + 1, wide - 2, o.rowHeight - 3);
@@ -58,9 +61,9 @@ export function expertStrip(o) {
   });
 
   function cellAt(event) {
-    const t = o.table(),
-      row = Math.floor((event.offsetY - o.top) / o.rowHeight),
-      j = Math.floor(event.offsetX / cell);
+    const t = o.table();
+    const row = Math.floor((event.offsetY - o.top) / o.rowHeight);
+    const j = Math.floor(event.offsetX / cell);
     const route = t && row >= 0 && row < rows ? o.route(row) : null;
     return route?.[j] ? row * t.E + route[j][0] : null;
   }

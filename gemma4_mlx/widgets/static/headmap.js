@@ -1,122 +1,271 @@
 /* All heads on one canvas: a row for each layer, a cell for each head, coloured by one number.
  *
- * Where the layers do not fit, runs of sliding layers between full ones are folded: every head stays
- * visible, in rows of a few pixels, and a click on the run's name unfolds it. Dragging a rectangle
- * marks the heads in it.
+ * Where the layers do not fit, runs of sliding layers between full ones are folded: every head
+ * stays visible, in rows of a few pixels, and a click on the run's name unfolds it. Dragging a
+ * rectangle marks the heads in it.
  */
 
-import { h, sizeCanvas } from "./shared.js";
+import { sizeCanvas } from "./canvas.js";
+import { h } from "./dom.js";
 
-const ROOM = 412,
-  WIDE = 384; // css pixels that the rows and the columns may take
-const LEFT = 58,
-  TOP = 22;
+const ROOM = 412;
+const WIDE = 384; // css pixels that the rows and the columns may take
+const LEFT = 58;
+const TOP = 22;
 
-/**
- * @param {object} o
- * @param {any} o.table  every head: headTable of headscale.js
- * @param {() => any} o.ink
- * @param {(index: number) => string | null} o.colour  css colour of a head, null without a value
- * @param {(index: number) => [string, string] | null} o.number  text and css colour for a large cell
- * @param {() => Float32Array | null} o.order  values to sort each layer's heads by, null for their numbers
- * @param {() => Set<number> | null} o.marked   heads that are not faded, null for all
- * @param {(index: number | null, x: number, y: number) => void} o.onHover  client coordinates
- * @param {(index: number) => void} o.onPick
- * @param {(heads: Set<number>) => void} o.onMark
- * @param {(index: number) => string} o.describe
- * @param {(text: string) => void} o.announce
- */
-export function headMap(o) {
-  const { layers, first, list } = o.table;
-  const most = Math.max(...layers.map((layer) => layer.heads.length));
-  const canvas = h("canvas", {
+export class HeadMap {
+  #layers;
+  #first;
+  #list;
+  #most;
+  canvas = h("canvas", {
     class: "g4-headmap",
     tabindex: 0,
     role: "application",
     "aria-roledescription": "map of heads",
     "aria-label":
-      "All heads, a row for each layer. Arrow keys move between heads, Enter shows one large, F folds or unfolds the sliding layers here, Escape marks all.",
+      "All heads, a row for each layer. Arrow keys move between heads, Enter shows one large, " +
+      "F folds or unfolds the sliding layers here, Escape marks all.",
   });
-  const runs = slidingRuns(layers),
-    foldable = runs.length > 0 && layers.length * 11 > ROOM;
-  let open = new Set(foldable ? [] : runs),
-    rows = [],
-    height = 0,
-    cell = 12;
-  let chosen = -1,
-    cursor = -1,
-    drag = null,
-    orders = [];
+  #runs;
+  #open;
+  #rows = [];
+  #height = 0;
+  #cell = 12;
+  #chosen = -1;
+  #cursor = -1;
+  #drag = null;
+  #orders = [];
+  #abort = new AbortController();
+  #on;
 
-  function place() {
-    const folded = runs.filter((run) => !open.has(run));
-    const thin = folded.reduce((sum, run) => sum + run.stop - run.start, 0),
-      tall = layers.length - thin;
+  /**
+   * @param {object} o
+   * @param {any} o.table  every head: HeadTable of headscale.js
+   * @param {() => any} o.ink
+   * @param {(index: number) => string | null} o.colour  css colour of a head, null without a value
+   * @param {(index: number) => [string, string] | null} o.number text and css colour for a large
+   *   cell
+   * @param {() => Float32Array | null} o.order values to sort each layer's heads by, null for
+   *   their numbers
+   * @param {() => Set<number> | null} o.marked   heads that are not faded, null for all
+   * @param {(index: number | null, x: number, y: number) => void} o.onHover  client coordinates
+   * @param {(index: number) => void} o.onPick
+   * @param {(heads: Set<number>) => void} o.onMark
+   * @param {(index: number) => string} o.describe
+   * @param {(text: string) => void} o.announce
+   */
+  constructor({
+    table,
+    order,
+    ink,
+    marked,
+    colour,
+    number,
+    announce,
+    onHover,
+    onMark,
+    onPick,
+    describe,
+  }) {
+    Object.assign(this, {
+      table,
+      order,
+      ink,
+      marked,
+      colour,
+      number,
+      announce,
+      onHover,
+      onMark,
+      onPick,
+      describe,
+    });
+    this.#layers = this.table.layers;
+    this.#first = this.table.first;
+    this.#list = this.table.list;
+    this.#most = Math.max(...this.#layers.map((layer) => layer.heads.length));
+    this.#runs = slidingRuns(this.#layers);
+    this.foldable = this.#runs.length > 0 && this.#layers.length * 11 > ROOM;
+    this.#open = new Set(this.foldable ? [] : this.#runs);
+    this.#on = { signal: this.#abort.signal };
+    this.canvas.addEventListener(
+      "pointerdown",
+      (event) => {
+        this.#drag = { x: event.offsetX, y: event.offsetY, box: null };
+      },
+      this.#on,
+    );
+    this.canvas.addEventListener("pointermove", (event) => this.#pointerMove(event), this.#on);
+    this.canvas.addEventListener("pointerup", (event) => this.#pointerUp(event), this.#on);
+    this.canvas.addEventListener(
+      "pointerleave",
+      () => {
+        if (!this.#drag) this.#point(-1, 0, 0);
+      },
+      this.#on,
+    );
+    this.canvas.addEventListener("keydown", (event) => this.#pressKey(event), this.#on);
+    this.canvas.addEventListener("blur", () => this.#point(-1, 0, 0), this.#on);
+  }
+
+  #pointerMove(event) {
+    if (this.#drag && event.buttons) {
+      const x = Math.min(this.#drag.x, event.offsetX);
+      const y = Math.min(this.#drag.y, event.offsetY);
+      const w = Math.abs(this.#drag.x - event.offsetX);
+      const hh = Math.abs(this.#drag.y - event.offsetY);
+      if (this.#drag.box || Math.hypot(w, hh) > 6) {
+        this.#drag.box = { x, y, w, hh };
+        this.draw();
+        this.onHover(null, 0, 0);
+      }
+      return;
+    }
+    this.canvas.style.cursor =
+      this.foldable && this.#runAt(event.offsetX, event.offsetY) ? "pointer" : "crosshair";
+    this.#point(this.#at(event.offsetX, event.offsetY), event.clientX, event.clientY);
+  }
+
+  #pointerUp(event) {
+    const box = this.#drag?.box;
+    const run = this.#runAt(event.offsetX, event.offsetY);
+    const index = this.#at(event.offsetX, event.offsetY);
+    this.#drag = null;
+    if (box) {
+      const inside = new Set(
+        this.#list
+          .map((_, i) => i)
+          .filter((i) => {
+            const b = this.boxOf(i);
+            return (
+              b.x < box.x + box.w && b.x + b.w > box.x && b.y < box.y + box.hh && b.y + b.h > box.y
+            );
+          }),
+      );
+      if (inside.size) this.onMark(inside);
+      this.draw();
+    } else if (run) this.#fold(run);
+    else if (index >= 0) this.onPick(index);
+  }
+
+  #pressKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const from = [this.#cursor, this.#chosen, 0].find((index) => index >= 0);
+    const { row } = this.#list[from];
+    const column = this.#orders[row].indexOf(from);
+    const to = (r, c) => {
+      const order = this.#orders[Math.max(0, Math.min(this.#rows.length - 1, r))];
+      return order[Math.max(0, Math.min(order.length - 1, c))];
+    };
+    const next = {
+      ArrowLeft: () => to(row, column - 1),
+      ArrowRight: () => to(row, column + 1),
+      ArrowUp: () => to(row - 1, column),
+      ArrowDown: () => to(row + 1, column),
+      Home: () => to(row, 0),
+      End: () => to(row, 1e9),
+      PageUp: () => to(row - 6, column),
+      PageDown: () => to(row + 6, column),
+    }[event.key];
+    const run = this.#runs.find((each) => row >= each.start && row < each.stop);
+    if (next) {
+      const index = next();
+      const box = this.canvas.getBoundingClientRect();
+      this.#cursor = index;
+      this.draw();
+      const there = this.boxOf(index);
+      this.onHover(index, box.x + there.x + there.w, box.y + there.y + there.h);
+      this.announce(this.describe(index));
+    } else if (event.key === "Enter" || event.key === " ") this.onPick(from);
+    else if (event.key.toLowerCase() === "f" && run) this.#fold(run);
+    else if (event.key === "Escape") {
+      this.#cursor = -1;
+      this.onHover(null, 0, 0);
+      this.onMark(new Set());
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  choose(index) {
+    this.#chosen = index;
+    this.draw();
+  }
+
+  get unfolded() {
+    return this.#open.size === this.#runs.length;
+  }
+
+  foldAll(folded) {
+    this.#open = new Set(folded ? [] : this.#runs);
+    this.draw();
+  }
+
+  destroy() {
+    this.#abort.abort();
+  }
+
+  #place() {
+    const folded = this.#runs.filter((run) => !this.#open.has(run));
+    const thin = folded.reduce((sum, run) => sum + run.stop - run.start, 0);
+    const tall = this.#layers.length - thin;
     const tallRow = folded.length
       ? 14
-      : Math.max(11, Math.min(40, Math.floor(ROOM / layers.length)));
+      : Math.max(11, Math.min(40, Math.floor(ROOM / this.#layers.length)));
     const thinRow = Math.max(
       3,
       Math.min(8, Math.floor((ROOM - tall * 14 - 4 * folded.length) / Math.max(1, thin))),
     );
-    cell = Math.max(8, Math.min(84, Math.floor(WIDE / most)));
-    rows = [];
-    height = TOP;
-    layers.forEach((_, k) => {
+    this.#cell = Math.max(8, Math.min(84, Math.floor(WIDE / this.#most)));
+    this.#rows = [];
+    this.#height = TOP;
+    this.#layers.forEach((_, k) => {
       const run = folded.find((each) => k >= each.start && k < each.stop);
-      if (run && k === run.start) height += 2;
+      if (run && k === run.start) this.#height += 2;
       const size = run ? thinRow : tallRow;
-      rows.push({ y: height, size, run });
-      height += size;
-      if (run && k === run.stop - 1) height += 2;
+      this.#rows.push({ y: this.#height, size, run });
+      this.#height += size;
+      if (run && k === run.stop - 1) this.#height += 2;
     });
-    orders = layers.map((layer, k) => {
-      const values = o.order(),
-        numbers = layer.heads.map((_, c) => first[k] + c);
+    this.#orders = this.#layers.map((layer, k) => {
+      const values = this.order();
+      const numbers = layer.heads.map((_, c) => this.#first[k] + c);
       return values
         ? numbers.sort((a, b) => (values[b] || 0) - (values[a] || 0) || a - b)
         : numbers;
     });
   }
 
-  function boxOf(index) {
-    const { row } = list[index],
-      column = orders[row].indexOf(index);
-    return { x: LEFT + column * cell, y: rows[row].y, w: cell, h: rows[row].size };
+  boxOf(index) {
+    const { row } = this.#list[index];
+    const column = this.#orders[row].indexOf(index);
+    return {
+      x: LEFT + column * this.#cell,
+      y: this.#rows[row].y,
+      w: this.#cell,
+      h: this.#rows[row].size,
+    };
   }
 
-  function draw() {
-    const ink = o.ink();
-    place();
-    const context = sizeCanvas(canvas, LEFT + most * cell + 6, height + 2);
-    context.clearRect(0, 0, LEFT + most * cell + 6, height + 2);
-    const marked = o.marked();
-    orders.forEach((order, k) =>
-      order.forEach((index, column) => {
-        const gap = rows[k].size > 8 ? 1 : 0.5,
-          colour = o.colour(index);
+  draw() {
+    const ink = this.ink();
+    this.#place();
+    const context = sizeCanvas(this.canvas, LEFT + this.#most * this.#cell + 6, this.#height + 2);
+    context.clearRect(0, 0, LEFT + this.#most * this.#cell + 6, this.#height + 2);
+    const marked = this.marked();
+    for (const [row, order] of this.#orders.entries())
+      for (const [column, index] of order.entries()) {
         context.globalAlpha = marked && !marked.has(index) ? 0.16 : 1;
-        context.fillStyle = colour ?? ink.masked;
-        context.fillRect(LEFT + column * cell, rows[k].y, cell - 1, rows[k].size - gap);
-        const number = cell >= 44 && rows[k].size >= 18 && o.number(index);
-        if (!number) return;
-        context.font = `12px ${ink.font}`;
-        context.textAlign = "center";
-        context.textBaseline = "middle";
-        context.fillStyle = number[1];
-        context.fillText(
-          number[0],
-          LEFT + (column + 0.5) * cell,
-          rows[k].y + rows[k].size / 2 + 0.5,
-        );
-      }),
-    );
+        this.#drawCell(context, index, this.#rows[row], column, ink);
+      }
     context.globalAlpha = 1;
-    labels(context, ink);
-    if (cursor >= 0 && cursor !== chosen) frame(context, cursor, ink.text, ink.halo);
-    if (chosen >= 0) frame(context, chosen, ink.accent, ink.halo);
-    if (drag?.box) {
-      const { x, y, w, hh } = drag.box;
+    this.#labels(context, ink);
+    if (this.#cursor >= 0 && this.#cursor !== this.#chosen)
+      this.#frame(context, this.#cursor, ink.text, ink.halo);
+    if (this.#chosen >= 0) this.#frame(context, this.#chosen, ink.accent, ink.halo);
+    if (this.#drag?.box) {
+      const { x, y, w, hh } = this.#drag.box;
       context.strokeStyle = ink.accent;
       context.lineWidth = 1;
       context.setLineDash([4, 3]);
@@ -125,11 +274,25 @@ export function headMap(o) {
     }
   }
 
-  function labels(context, ink) {
+  #drawCell(context, index, { y, size }, column, ink) {
+    const cell = this.#cell;
+    context.fillStyle = this.colour(index) ?? ink.masked;
+    context.fillRect(LEFT + column * cell, y, cell - 1, size - (size > 8 ? 1 : 0.5));
+    const number = cell >= 44 && size >= 18 && this.number(index);
+    if (!number) return;
+    const [text, colour] = number;
+    context.font = `12px ${ink.font}`;
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.fillStyle = colour;
+    context.fillText(text, LEFT + (column + 0.5) * cell, y + size / 2 + 0.5);
+  }
+
+  #labels(context, ink) {
     context.textBaseline = "middle";
     context.textAlign = "right";
-    layers.forEach((layer, k) => {
-      const { y, size, run } = rows[k];
+    this.#layers.forEach((layer, k) => {
+      const { y, size, run } = this.#rows[k];
       if (run && k !== run.start) return;
       const middle = run ? y + (size * (run.stop - run.start)) / 2 : y + size / 2;
       const full = layer.kind === "full";
@@ -140,7 +303,7 @@ export function headMap(o) {
       if (!full && !run && size < 14) return; // the full layers' names need the room
       const between =
         run && run.stop - run.start > 1
-          ? `${layer.index}–${layers[run.stop - 1].index}`
+          ? `${layer.index}–${this.#layers[run.stop - 1].index}`
           : layer.index;
       context.font = `${full ? "600 " : ""}12px ${ink.font}`;
       context.fillStyle = full ? ink.text : ink.faint;
@@ -150,24 +313,28 @@ export function headMap(o) {
     context.font = `12px ${ink.font}`;
     context.textBaseline = "alphabetic";
     context.textAlign = "left";
-    if (o.order()) {
-      context.fillText(most * cell > 150 ? "highest → lowest" : "high → low", LEFT, TOP - 7);
+    if (this.order()) {
+      context.fillText(
+        this.#most * this.#cell > 150 ? "highest → lowest" : "high → low",
+        LEFT,
+        TOP - 7,
+      );
       return;
     }
     context.textAlign = "right";
     context.fillText("head", LEFT - 9, TOP - 7);
     context.textAlign = "center";
-    const step = [1, 2, 4, 8].find((each) => each * cell >= 22) ?? 8;
-    for (let column = 0; column < most; column += step)
+    const step = [1, 2, 4, 8].find((each) => each * this.#cell >= 22) ?? 8;
+    for (let column = 0; column < this.#most; column += step)
       context.fillText(
-        String(layers[0].heads[column] ?? column),
-        LEFT + (column + 0.5) * cell,
+        String(this.#layers[0].heads[column] ?? column),
+        LEFT + (column + 0.5) * this.#cell,
         TOP - 7,
       );
   }
 
-  function frame(context, index, colour, halo) {
-    const { x, y, w, h: hh } = boxOf(index);
+  #frame(context, index, colour, halo) {
+    const { x, y, w, h: hh } = this.boxOf(index);
     context.lineWidth = 4;
     context.strokeStyle = halo;
     context.strokeRect(x - 1.5, y - 1.5, w + 2, hh + 2);
@@ -177,165 +344,41 @@ export function headMap(o) {
   }
 
   /** The head at a point of the canvas, or -1. */
-  function at(x, y) {
-    const row = rows.findIndex((each) => y >= each.y && y < each.y + each.size),
-      column = Math.floor((x - LEFT) / cell);
-    return row < 0 || column < 0 || column >= orders[row].length ? -1 : orders[row][column];
+  #at(x, y) {
+    const row = this.#rows.findIndex((each) => y >= each.y && y < each.y + each.size);
+    const column = Math.floor((x - LEFT) / this.#cell);
+    return row < 0 || column < 0 || column >= this.#orders[row].length
+      ? -1
+      : this.#orders[row][column];
   }
-  const runAt = (x, y) =>
-    x < LEFT - 2
-      ? runs.find(
-          (run) => y >= rows[run.start].y && y < rows[run.stop - 1].y + rows[run.stop - 1].size,
+
+  #runAt(x, y) {
+    return x < LEFT - 2
+      ? this.#runs.find(
+          (run) =>
+            y >= this.#rows[run.start].y &&
+            y < this.#rows[run.stop - 1].y + this.#rows[run.stop - 1].size,
         )
       : undefined;
-
-  function fold(run) {
-    if (!foldable) return;
-    if (open.has(run)) open.delete(run);
-    else open.add(run);
-    draw();
-    o.announce(
-      `Layers ${layers[run.start].index} to ${layers[run.stop - 1].index} ${open.has(run) ? "unfolded" : "folded"}`,
-    );
   }
 
-  function point(index, x, y) {
-    if (index !== cursor) {
-      cursor = index;
-      draw();
+  #fold(run) {
+    if (!this.foldable) return;
+    if (this.#open.has(run)) this.#open.delete(run);
+    else this.#open.add(run);
+    this.draw();
+    const [first, last] = [run.start, run.stop - 1].map((at) => this.#layers[at].index);
+    const state = this.#open.has(run) ? "unfolded" : "folded";
+    this.announce(`Layers ${first} to ${last} ${state}`);
+  }
+
+  #point(index, x, y) {
+    if (index !== this.#cursor) {
+      this.#cursor = index;
+      this.draw();
     }
-    o.onHover(index < 0 ? null : index, x, y);
+    this.onHover(index < 0 ? null : index, x, y);
   }
-
-  const abort = new AbortController(),
-    on = { signal: abort.signal };
-  canvas.addEventListener(
-    "pointerdown",
-    (event) => {
-      drag = { x: event.offsetX, y: event.offsetY, box: null };
-    },
-    on,
-  );
-  canvas.addEventListener(
-    "pointermove",
-    (event) => {
-      if (drag && event.buttons) {
-        const x = Math.min(drag.x, event.offsetX),
-          y = Math.min(drag.y, event.offsetY),
-          w = Math.abs(drag.x - event.offsetX),
-          hh = Math.abs(drag.y - event.offsetY);
-        if (drag.box || Math.hypot(w, hh) > 6) {
-          drag.box = { x, y, w, hh };
-          draw();
-          o.onHover(null, 0, 0);
-        }
-        return;
-      }
-      canvas.style.cursor =
-        foldable && runAt(event.offsetX, event.offsetY) ? "pointer" : "crosshair";
-      point(at(event.offsetX, event.offsetY), event.clientX, event.clientY);
-    },
-    on,
-  );
-  canvas.addEventListener(
-    "pointerup",
-    (event) => {
-      const box = drag?.box,
-        run = runAt(event.offsetX, event.offsetY),
-        index = at(event.offsetX, event.offsetY);
-      drag = null;
-      if (box) {
-        const inside = new Set(
-          list
-            .map((_, i) => i)
-            .filter((i) => {
-              const b = boxOf(i);
-              return (
-                b.x < box.x + box.w &&
-                b.x + b.w > box.x &&
-                b.y < box.y + box.hh &&
-                b.y + b.h > box.y
-              );
-            }),
-        );
-        if (inside.size) o.onMark(inside);
-        draw();
-      } else if (run) fold(run);
-      else if (index >= 0) o.onPick(index);
-    },
-    on,
-  );
-  canvas.addEventListener(
-    "pointerleave",
-    () => {
-      if (!drag) point(-1, 0, 0);
-    },
-    on,
-  );
-  canvas.addEventListener(
-    "keydown",
-    (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const from = cursor >= 0 ? cursor : chosen >= 0 ? chosen : 0,
-        { row } = list[from],
-        column = orders[row].indexOf(from);
-      const to = (r, c) => {
-        const order = orders[Math.max(0, Math.min(rows.length - 1, r))];
-        return order[Math.max(0, Math.min(order.length - 1, c))];
-      };
-      const next = {
-        ArrowLeft: () => to(row, column - 1),
-        ArrowRight: () => to(row, column + 1),
-        ArrowUp: () => to(row - 1, column),
-        ArrowDown: () => to(row + 1, column),
-        Home: () => to(row, 0),
-        End: () => to(row, 1e9),
-        PageUp: () => to(row - 6, column),
-        PageDown: () => to(row + 6, column),
-      }[event.key];
-      const run = runs.find((each) => row >= each.start && row < each.stop);
-      if (next) {
-        const index = next(),
-          box = canvas.getBoundingClientRect();
-        cursor = index;
-        draw();
-        const there = boxOf(index);
-        o.onHover(index, box.x + there.x + there.w, box.y + there.y + there.h);
-        o.announce(o.describe(index));
-      } else if (event.key === "Enter" || event.key === " ") o.onPick(from);
-      else if (event.key.toLowerCase() === "f" && run) fold(run);
-      else if (event.key === "Escape") {
-        cursor = -1;
-        o.onHover(null, 0, 0);
-        o.onMark(new Set());
-      } else return;
-      event.preventDefault();
-      event.stopPropagation();
-    },
-    on,
-  );
-  canvas.addEventListener("blur", () => point(-1, 0, 0), on);
-
-  return {
-    canvas,
-    draw,
-    foldable,
-    boxOf,
-    choose(index) {
-      chosen = index;
-      draw();
-    },
-    get unfolded() {
-      return open.size === runs.length;
-    },
-    foldAll(folded) {
-      open = new Set(folded ? [] : runs);
-      draw();
-    },
-    destroy() {
-      abort.abort();
-    },
-  };
 }
 
 /** Runs [start, stop) of sliding layers, by position. */

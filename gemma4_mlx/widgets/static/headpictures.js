@@ -1,4 +1,5 @@
-/* Small pictures of heads, sent a layer at a time and kept: for previews and for two dozen heads. */
+/* Small pictures of heads, sent a layer at a time and kept: for previews and for two dozen
+ * heads. */
 
 import { bytesOf } from "./pieces.js";
 
@@ -28,19 +29,19 @@ export function pictureStore(o) {
   async function paint(canvas, { layer, head }) {
     const found = await of(layer);
     if (!found) return;
-    const { rows, columns, axis, reach, heads, pixels } = found,
-      from = heads.indexOf(head) * rows * columns;
-    const image = new ImageData(columns, rows),
-      data = new Uint32Array(image.data.buffer);
-    const { lut } = o.palette(),
-      blank = pixelOf(o.ink().masked),
-      row = o.n / rows,
-      column = (axis === "keys" ? o.n : reach) / columns;
+    const { rows, columns, axis, reach, heads, pixels } = found;
+    const from = heads.indexOf(head) * rows * columns;
+    const image = new ImageData(columns, rows);
+    const data = new Uint32Array(image.data.buffer);
+    const { lut } = o.palette();
+    const blank = pixelOf(o.ink().masked);
+    const row = o.n / rows;
+    const column = (axis === "keys" ? o.n : reach) / columns;
     for (let r = 0; r < rows; r++)
       for (let c = 0; c < columns; c++) {
         const v = pixels[from + r * columns + c];
-        const hidden =
-          v === 0 && (axis === "keys" ? c * column >= (r + 1) * row : c * column > (r + 1) * row); // later than the query, or before the text
+        const stop = (r + 1) * row; // later than the query, or before the text
+        const hidden = v === 0 && (axis === "keys" ? c * column >= stop : c * column > stop);
         data[r * columns + c] = hidden ? blank : lut[v];
       }
     canvas.width = columns;
@@ -52,9 +53,9 @@ export function pictureStore(o) {
   async function values({ layer, head }) {
     const found = await of(layer);
     if (!found) return null;
-    const { rows, columns, axis, reach, heads, peak, pixels } = found,
-      k = heads.indexOf(head),
-      size = rows * columns;
+    const { rows, columns, axis, reach, heads, peak, pixels } = found;
+    const k = heads.indexOf(head);
+    const size = rows * columns;
     return {
       values: Float32Array.from(
         pixels.subarray(k * size, (k + 1) * size),

@@ -2,14 +2,19 @@
  * Whatever shows them, a head that is pointed at is described with its small picture, a click
  * chooses it, and a dragged rectangle marks the heads in it. */
 
-import { headMap } from "./headmap.js";
+import { sizeCanvas } from "./canvas.js";
+import { categoryColors, colorAt, inkOn } from "./colours.js";
+import { h, perFrame } from "./dom.js";
+import { HeadMap } from "./headmap.js";
 import { sayValue } from "./headscale.js";
 import { barCell, picker, segmented, table } from "./pieces.js";
-import { scatter } from "./scatter.js";
-import { categoryColors, colorAt, h, inkOn, perFrame, sizeCanvas } from "./shared.js";
+import { HeadScatter } from "./scatter.js";
 
-const DOZENS = 24,
-  UNUSUAL = 4;
+const DOZENS = 24;
+const UNUSUAL = 4;
+const AXES =
+  "Full heads: keys to the right; sliding heads: offset to the right, 0 to the window. Queries " +
+  "down.";
 const VIEWS = [
   ["map", "Map", "A cell for each head"],
   ["scatter", "Scatter", "Two numbers of every head"],
@@ -17,70 +22,225 @@ const VIEWS = [
   ["pictures", "Pictures", "Small pictures of two dozen heads"],
 ];
 
-/**
- * @param {object} o
- * @param {any} o.view  from mount()
- * @param {any} o.heads  headTable of headscale.js
- * @param {any} o.store  pictureStore of headpictures.js
- * @param {() => any} o.ink @param {() => {table: Uint8Array}} o.palette
- * @param {(head: {layer: number, head: number}) => void} o.onPick @param {(error: Error) => void} o.onError
- */
-export function headPanel(o) {
-  const { heads, view } = o;
-  const now = { view: "map", by: "unlike", across: "distance", up: "first", sorted: false };
-  let marked = null,
-    markedWhy = "",
-    chosen = -1,
-    hovered = null,
-    filled = false;
-
-  const colour = (index) => {
-    const value = heads.value(now.by, index);
-    if (Number.isNaN(value)) return null;
-    return now.by === "group"
-      ? categoryColors[value % categoryColors.length]
-      : colorAt(o.palette().table, heads.scale(now.by).place(value));
-  };
-  const number = (index) => {
-    const value = heads.value(now.by, index);
-    if (Number.isNaN(value) || now.by === "group") return null;
-    const text =
-      now.by === "unlike"
-        ? value.toFixed(1)
-        : sayValue(now.by, value).replace(/ (nats|tokens)$/, "");
-    return [text, inkOn(o.palette().table, heads.scale(now.by).place(value))];
-  };
-  const nameOf = (index) => `Layer ${heads.list[index].layer}, head ${heads.list[index].head}`;
-  const shortName = (index) => `L${heads.list[index].layer}·H${heads.list[index].head}`;
-  const why = (index) => {
-    // in which summary a head is unlike the others
-    const name = heads.names[heads.value("reason", index)];
-    return name === undefined ? "" : `${heads.words.get(name)} ${heads.say(name, index)}`;
-  };
-  const describe = (index) =>
-    `${nameOf(index)}, ${heads.list[index].kind} attention: ${heads.words.get(now.by)} ${heads.say(now.by, index)}${now.by === "unlike" ? `; ${why(index)}` : ""}`;
-
+export class HeadPanel {
+  #now = { view: "map", by: "unlike", across: "distance", up: "first", sorted: false };
+  #marked = null;
+  #markedWhy = "";
+  #chosen = -1;
+  #hovered = null;
+  #filled = false;
   // ---- pointing -------------------------------------------------------------------------------
-  const readout = h("output", { class: "g4-readout g4-headreadout", "aria-live": "off" });
-  const hint = "Point at a head, or use the arrow keys. Drag to mark several.";
-  readout.textContent = hint;
-  function hover(index, x, y) {
+  #readout = h("output", { class: "g4-readout g4-headreadout", "aria-live": "off" });
+  #hint = "Point at a head, or use the arrow keys. Drag to mark several.";
+  #map;
+  #plot;
+  // ---- controls -------------------------------------------------------------------------------
+  #by = picker("Colour by", [["unlike", "unlike the other heads"]], "unlike", (value) => {
+    this.#now.by = value;
+    this.#update();
+  });
+  #sorted = h("input", { type: "checkbox" });
+  #unfold = h("button", {
+    type: "button",
+    class: "g4-quiet",
+    title: "Sliding layers between the full ones",
+    onclick: () => {
+      this.#map.foldAll(this.#map.unfolded);
+      this.#update();
+    },
+  });
+  #views = segmented("How to show the heads", VIEWS, "map", (value) => {
+    this.#now.view = value;
+    this.view.tip.hide();
+    this.#update();
+  });
+  #across = picker("Across", [], "distance", (value) => {
+    this.#now.across = value;
+    this.#plot.draw();
+  });
+  #up = picker("Up", [], "first", (value) => {
+    this.#now.up = value;
+    this.#plot.draw();
+  });
+  #sortLabel;
+  #axes;
+  #unmark = h(
+    "button",
+    { type: "button", class: "g4-quiet", onclick: () => this.#mark(null) },
+    "Show all",
+  );
+  #markNote;
+  #tools;
+  #legend = h("canvas", { class: "g4-headlegend", role: "img" });
+  #stage = h("div", { class: "g4-stage" });
+  #list = h("div", { class: "g4-stage-list" });
+  #unusual = h("div", { class: "g4-unusual" });
+
+  /**
+   * @param {object} o
+   * @param {any} o.view  from mount()
+   * @param {any} o.heads  HeadTable of headscale.js
+   * @param {any} o.store  pictureStore of headpictures.js
+   * @param {() => any} o.ink @param {() => {table: Uint8Array}} o.palette
+   * @param {(head: {layer: number, head: number}) => void} o.onPick
+   * @param {(error: Error) => void} o.onError
+   */
+  constructor({ palette, store, onError, onPick, ink, heads, view }) {
+    Object.assign(this, { palette, store, onError, onPick, ink, heads, view });
+    this.#readout.textContent = this.#hint;
+    const shared = {
+      table: this.heads,
+      ink: this.ink,
+      colour: (index) => this.#colour(index),
+      marked: () => this.#marked,
+      onHover: (index, x, y) => this.#hover(index, x, y),
+      onPick: (index) => this.#pick(index),
+      onMark: (heads) => this.#mark(heads),
+      describe: (index) => this.describe(index),
+      announce: this.view.announce,
+    };
+    this.#map = new HeadMap({
+      ...shared,
+      number: (index) => this.#number(index),
+      order: () => (this.#now.sorted ? this.heads.columns.get(this.#now.by) : null),
+    });
+    this.#plot = new HeadScatter({ ...shared, axes: () => [this.#now.across, this.#now.up] });
+    this.#sorted.addEventListener("change", () => this.#sortedChange(), {
+      signal: this.view.signal,
+    });
+    this.#sortLabel = h(
+      "label",
+      { title: "Highest first in each layer" },
+      this.#sorted,
+      "Sort in layers",
+    );
+    this.#axes = h("div", { class: "g4-toolbar g4-axes" }, this.#across.node, this.#up.node);
+    this.#markNote = h(
+      "div",
+      { class: "g4-marknote", role: "status" },
+      h("span", { class: "g4-note" }),
+      this.#unmark,
+    );
+    this.#tools = h(
+      "div",
+      { class: "g4-toolbar g4-headtools" },
+      this.#by.node,
+      this.#sortLabel,
+      this.#unfold,
+    );
+    this.node = h(
+      "section",
+      { class: "g4-panel g4-section g4-headpanel", "aria-label": "All heads" },
+      h("div", { class: "g4-toolbar" }, this.#views.node),
+      this.#tools,
+      this.#axes,
+      this.#markNote,
+      this.#stage,
+      this.#legend,
+      this.#readout,
+      this.#unusual,
+    );
+    this.view.signal.addEventListener("abort", () => this.#signalAbort());
+    this.redraw = perFrame(() => {
+      if (this.#filled) {
+        this.#draw();
+        this.#build();
+      }
+    });
+  }
+
+  #sortedChange() {
+    this.#now.sorted = this.#sorted.checked;
+    this.#map.draw();
+  }
+
+  #signalAbort() {
+    this.#map.destroy();
+    this.#plot.destroy();
+  }
+
+  /** The table has been filled. */
+  start() {
+    this.#filled = true;
+    this.#now.by = this.heads.by;
+    this.#choices();
+    this.#update();
+  }
+
+  choose(layer, head) {
+    this.#chosen = this.heads.indexOf(layer, head);
+    this.#map.choose(this.#chosen);
+    this.#plot.choose(this.#chosen);
+    if (this.#filled && this.#now.view === "pictures") this.#build();
+  }
+
+  /** Colour by the mass between the marked spans. */
+  showSpan() {
+    this.#now.by = "span";
+    this.#now.view = "map";
+    this.#views.set("map");
+    this.#choices();
+    this.#update();
+  }
+
+  #colour(index) {
+    const value = this.heads.value(this.#now.by, index);
+    if (Number.isNaN(value)) return null;
+    return this.#now.by === "group"
+      ? categoryColors[value % categoryColors.length]
+      : colorAt(this.palette().table, this.heads.scale(this.#now.by).place(value));
+  }
+
+  #number(index) {
+    const value = this.heads.value(this.#now.by, index);
+    if (Number.isNaN(value) || this.#now.by === "group") return null;
+    const text =
+      this.#now.by === "unlike"
+        ? value.toFixed(1)
+        : sayValue(this.#now.by, value).replace(/ (nats|tokens)$/, "");
+    return [text, inkOn(this.palette().table, this.heads.scale(this.#now.by).place(value))];
+  }
+
+  #nameOf(index) {
+    return `Layer ${this.heads.list[index].layer}, head ${this.heads.list[index].head}`;
+  }
+
+  #shortName(index) {
+    return `L${this.heads.list[index].layer}·H${this.heads.list[index].head}`;
+  }
+
+  /** In which summary a head is unlike the others. */
+  #why(index) {
+    const name = this.heads.names[this.heads.value("reason", index)];
+    return name === undefined ? "" : `${this.heads.words.get(name)} ${this.heads.say(name, index)}`;
+  }
+
+  describe(index) {
+    const { heads } = this;
+    const { by } = this.#now;
+    const value = `${heads.words.get(by)} ${heads.say(by, index)}`;
+    const why = by === "unlike" ? `; ${this.#why(index)}` : "";
+    return `${this.#nameOf(index)}, ${heads.list[index].kind} attention: ${value}${why}`;
+  }
+
+  #hover(index, x, y) {
     if (index === null) {
-      hovered = null;
-      readout.textContent = hint;
-      view.tip.hide();
+      this.#hovered = null;
+      this.#readout.textContent = this.#hint;
+      this.view.tip.hide();
       return;
     }
-    if (index === hovered) return;
-    hovered = index;
-    readout.textContent = describe(index);
+    if (index === this.#hovered) return;
+    this.#hovered = index;
+    this.#readout.textContent = this.describe(index);
     const canvas = h("canvas", { class: "g4-preview", width: 1, height: 1, "aria-hidden": "true" });
-    const lines = [...new Set([now.by, "unlike", ...heads.names])]
-      .filter((name) => name !== "group" && heads.columns.has(name))
+    const lines = [...new Set([this.#now.by, "unlike", ...this.heads.names])]
+      .filter((name) => name !== "group" && this.heads.columns.has(name))
       .slice(0, 7);
-    const item = heads.list[index];
-    const right = node.getBoundingClientRect().right - 8; // beside the panel, so that no head is hidden
-    view.tip.show(
+    const item = this.heads.list[index];
+    // Beside the panel, so that no head is hidden.
+    const right = this.node.getBoundingClientRect().right - 8;
+    this.view.tip.show(
       right < innerWidth - 300 ? right : x,
       y,
       h(
@@ -90,7 +250,7 @@ export function headPanel(o) {
         h(
           "div",
           {},
-          h("strong", {}, nameOf(index)),
+          h("strong", {}, this.#nameOf(index)),
           h(
             "span",
             { class: "g4-note" },
@@ -100,168 +260,90 @@ export function headPanel(o) {
             "dl",
             {},
             ...lines.flatMap((name) => [
-              h("dt", {}, heads.words.get(name)),
-              h("dd", {}, heads.say(name, index)),
+              h("dt", {}, this.heads.words.get(name)),
+              h("dd", {}, this.heads.say(name, index)),
             ]),
           ),
         ),
       ),
     );
-    o.store
+    this.store
       .paint(canvas, item)
       .then(() => {
         canvas.dataset.ready = "true";
       })
-      .catch(o.onError);
-  }
-  const pick = (index) => {
-    view.tip.hide();
-    o.onPick(heads.list[index]);
-  };
-  function mark(set, reason = "") {
-    marked = set?.size ? set : null;
-    markedWhy = reason;
-    draw();
-    build();
+      .catch(this.onError);
   }
 
-  const shared = {
-    table: heads,
-    ink: o.ink,
-    colour,
-    marked: () => marked,
-    onHover: hover,
-    onPick: pick,
-    onMark: mark,
-    describe,
-    announce: view.announce,
-  };
-  const map = headMap({
-    ...shared,
-    number,
-    order: () => (now.sorted ? heads.columns.get(now.by) : null),
-  });
-  const plot = scatter({ ...shared, axes: () => [now.across, now.up] });
+  #pick(index) {
+    this.view.tip.hide();
+    this.onPick(this.heads.list[index]);
+  }
 
-  // ---- controls -------------------------------------------------------------------------------
-  const by = picker("Colour by", [["unlike", "unlike the other heads"]], "unlike", (value) => {
-    now.by = value;
-    update();
-  });
-  const sorted = h("input", { type: "checkbox" });
-  sorted.addEventListener(
-    "change",
-    () => {
-      now.sorted = sorted.checked;
-      map.draw();
-    },
-    { signal: view.signal },
-  );
-  const unfold = h("button", {
-    type: "button",
-    class: "g4-quiet",
-    title: "Sliding layers between the full ones",
-    onclick: () => {
-      map.foldAll(map.unfolded);
-      update();
-    },
-  });
-  const views = segmented("How to show the heads", VIEWS, "map", (value) => {
-    now.view = value;
-    view.tip.hide();
-    update();
-  });
-  const across = picker("Across", [], "distance", (value) => {
-    now.across = value;
-    plot.draw();
-  });
-  const up = picker("Up", [], "first", (value) => {
-    now.up = value;
-    plot.draw();
-  });
-  const sortLabel = h("label", { title: "Highest first in each layer" }, sorted, "Sort in layers");
-  const axes = h("div", { class: "g4-toolbar g4-axes" }, across.node, up.node);
-  const unmark = h(
-    "button",
-    { type: "button", class: "g4-quiet", onclick: () => mark(null) },
-    "Show all",
-  );
-  const markNote = h(
-    "div",
-    { class: "g4-marknote", role: "status" },
-    h("span", { class: "g4-note" }),
-    unmark,
-  );
-  const tools = h("div", { class: "g4-toolbar g4-headtools" }, by.node, sortLabel, unfold);
-  const legend = h("canvas", { class: "g4-headlegend", role: "img" });
-  const stage = h("div", { class: "g4-stage" });
-  const list = h("div", { class: "g4-stage-list" });
-  const unusual = h("div", { class: "g4-unusual" });
-  const node = h(
-    "section",
-    { class: "g4-panel g4-section g4-headpanel", "aria-label": "All heads" },
-    h("div", { class: "g4-toolbar" }, views.node),
-    tools,
-    axes,
-    markNote,
-    stage,
-    legend,
-    readout,
-    unusual,
-  );
+  #mark(set, reason = "") {
+    this.#marked = set?.size ? set : null;
+    this.#markedWhy = reason;
+    this.#draw();
+    this.#build();
+  }
 
-  function choices() {
-    const all = ["unlike", ...heads.names, "group", "span"].filter((name) =>
-      heads.columns.has(name),
+  #choices() {
+    const all = ["unlike", ...this.heads.names, "group", "span"].filter((name) =>
+      this.heads.columns.has(name),
     );
-    by.select.replaceChildren(
-      ...all.map((name) => h("option", { value: name }, heads.words.get(name))),
+    this.#by.select.replaceChildren(
+      ...all.map((name) => h("option", { value: name }, this.heads.words.get(name))),
     );
-    by.select.value = now.by;
+    this.#by.select.value = this.#now.by;
     for (const [one, key] of [
-      [across, "across"],
-      [up, "up"],
+      [this.#across, "across"],
+      [this.#up, "up"],
     ]) {
       one.select.replaceChildren(
         ...all
           .filter((name) => name !== "group")
-          .map((name) => h("option", { value: name }, heads.words.get(name))),
+          .map((name) => h("option", { value: name }, this.heads.words.get(name))),
       );
-      if (!all.includes(now[key])) now[key] = all[0];
-      one.select.value = now[key];
+      if (!all.includes(this.#now[key])) this.#now[key] = all[0];
+      one.select.value = this.#now[key];
     }
   }
 
   // ---- drawing --------------------------------------------------------------------------------
-  function draw() {
-    map.draw();
-    if (now.view === "scatter") plot.draw();
-    drawLegend();
+  #draw() {
+    this.#map.draw();
+    if (this.#now.view === "scatter") this.#plot.draw();
+    this.#drawLegend();
   }
 
-  function update() {
-    if (!filled) return;
-    const onMap = now.view === "map";
-    sortLabel.hidden = !onMap || now.by === "group";
-    unfold.hidden = !onMap || !map.foldable;
-    unfold.textContent = map.unfolded ? "Fold" : "Unfold";
-    axes.hidden = now.view !== "scatter";
-    tools.hidden = now.view === "groups";
-    stage.replaceChildren(onMap ? map.canvas : now.view === "scatter" ? plot.canvas : list);
-    if (now.view === "scatter") plot.resize(Math.min(448, stage.clientWidth || 448));
-    node.dataset.by = now.by;
-    draw();
-    build();
+  #update() {
+    if (!this.#filled) return;
+    const onMap = this.#now.view === "map";
+    this.#sortLabel.hidden = !onMap || this.#now.by === "group";
+    this.#unfold.hidden = !onMap || !this.#map.foldable;
+    this.#unfold.textContent = this.#map.unfolded ? "Fold" : "Unfold";
+    this.#axes.hidden = this.#now.view !== "scatter";
+    this.#tools.hidden = this.#now.view === "groups";
+    this.#stage.replaceChildren(
+      onMap ? this.#map.canvas : this.#now.view === "scatter" ? this.#plot.canvas : this.#list,
+    );
+    if (this.#now.view === "scatter")
+      this.#plot.resize(Math.min(448, this.#stage.clientWidth || 448));
+    this.node.dataset.by = this.#now.by;
+    this.#draw();
+    this.#build();
   }
 
-  function build() {
-    markNote.hidden = !marked;
-    if (marked) markNote.firstChild.textContent = markedWhy || `${marked.size} heads marked.`;
-    if (now.view === "groups") list.replaceChildren(...groupList());
-    else if (now.view === "pictures") list.replaceChildren(pictures());
-    unusual.replaceChildren(
+  #build() {
+    this.#markNote.hidden = !this.#marked;
+    if (this.#marked)
+      this.#markNote.firstChild.textContent =
+        this.#markedWhy || `${this.#marked.size} heads marked.`;
+    if (this.#now.view === "groups") this.#list.replaceChildren(...this.#groupList());
+    else if (this.#now.view === "pictures") this.#list.replaceChildren(this.#pictures());
+    this.#unusual.replaceChildren(
       h("span", { class: "g4-note" }, "Unusual:"),
-      ...heads
+      ...this.heads
         .ranked("unlike")
         .slice(0, UNUSUAL)
         .map((index) =>
@@ -270,34 +352,38 @@ export function headPanel(o) {
             {
               type: "button",
               class: "g4-quiet",
-              title: describe(index),
-              onclick: () => pick(index),
+              title: this.describe(index),
+              onclick: () => this.#pick(index),
             },
-            shortName(index),
-            h("span", { class: "g4-note" }, reasonWord(index)),
+            this.#shortName(index),
+            h("span", { class: "g4-note" }, this.#reasonWord(index)),
           ),
         ),
     );
-    unusual.hidden = heads.list.length < 12;
+    this.#unusual.hidden = this.heads.list.length < 12;
   }
-  const reasonWord = (index) => {
-    const name = heads.names[heads.value("reason", index)];
-    return name === "first" ? "sink" : (name ?? "");
-  };
 
-  function drawLegend() {
-    const ink = o.ink(),
-      width = 448;
-    legend.hidden = now.by === "group" || now.view === "groups" || !heads.columns.has(now.by);
-    if (legend.hidden) return;
-    const context = sizeCanvas(legend, width, 32),
-      scale = heads.scale(now.by),
-      left = 58,
-      right = width - 8,
-      length = right - left;
+  #reasonWord(index) {
+    const name = this.heads.names[this.heads.value("reason", index)];
+    return name === "first" ? "sink" : (name ?? "");
+  }
+
+  #drawLegend() {
+    const ink = this.ink();
+    const width = 448;
+    this.#legend.hidden =
+      this.#now.by === "group" ||
+      this.#now.view === "groups" ||
+      !this.heads.columns.has(this.#now.by);
+    if (this.#legend.hidden) return;
+    const context = sizeCanvas(this.#legend, width, 32);
+    const scale = this.heads.scale(this.#now.by);
+    const left = 58;
+    const right = width - 8;
+    const length = right - left;
     context.clearRect(0, 0, width, 32);
     for (let x = 0; x < length; x++) {
-      context.fillStyle = colorAt(o.palette().table, x / (length - 1));
+      context.fillStyle = colorAt(this.palette().table, x / (length - 1));
       context.fillRect(left + x, 2, length - x, 10);
     }
     context.fillStyle = ink.text;
@@ -307,68 +393,66 @@ export function headPanel(o) {
       context.textAlign = k === 0 ? "left" : k === 4 ? "right" : "center";
       const value = scale.at(k / 4);
       context.fillText(
-        now.by === "unlike"
+        this.#now.by === "unlike"
           ? value.toFixed(1)
-          : sayValue(now.by, value).replace(k === 4 ? /$^/ : / (nats|tokens)$/, ""),
+          : sayValue(this.#now.by, value).replace(k === 4 ? /$^/ : / (nats|tokens)$/, ""),
         left + (k / 4) * length,
         16,
       );
     }
-    legend.setAttribute(
-      "aria-label",
-      `Colours: ${heads.words.get(now.by)}, from ${sayValue(now.by, scale.low)} to ${sayValue(now.by, scale.high)}`,
-    );
+    const { by } = this.#now;
+    const ends = `from ${sayValue(by, scale.low)} to ${sayValue(by, scale.high)}`;
+    this.#legend.setAttribute("aria-label", `Colours: ${this.heads.words.get(by)}, ${ends}`);
   }
 
-  function headButton(index, ranked) {
+  #headButton(index, ranked) {
     const canvas = h("canvas", { width: 1, height: 1, "aria-hidden": "true" });
-    o.store.paint(canvas, heads.list[index]).catch(o.onError);
+    this.store.paint(canvas, this.heads.list[index]).catch(this.onError);
     return h(
       "button",
       {
         type: "button",
         class: "g4-thumb",
-        "aria-pressed": String(index === chosen),
-        "aria-label": describe(index),
-        title: describe(index),
-        onclick: () => pick(index),
+        "aria-pressed": String(index === this.#chosen),
+        "aria-label": this.describe(index),
+        title: this.describe(index),
+        onclick: () => this.#pick(index),
       },
       canvas,
-      ranked ? h("span", {}, shortName(index)) : null,
+      ranked ? h("span", {}, this.#shortName(index)) : null,
       ranked
         ? h(
             "em",
             {},
-            now.by === "group"
-              ? reasonWord(index)
-              : heads.say(now.by, index).replace(" spreads", ""),
+            this.#now.by === "group"
+              ? this.#reasonWord(index)
+              : this.heads.say(this.#now.by, index).replace(" spreads", ""),
           )
         : null,
     );
   }
 
-  function pictures() {
-    const order = heads
-      .ranked(now.by === "group" ? "unlike" : now.by)
-      .filter((index) => !marked || marked.has(index))
+  #pictures() {
+    const order = this.heads
+      .ranked(this.#now.by === "group" ? "unlike" : this.#now.by)
+      .filter((index) => !this.#marked || this.#marked.has(index))
       .slice(0, DOZENS);
+    const of = this.#marked ? "Of the marked heads" : "Of all heads";
+    const highest = `those with the highest value: ${this.heads.words.get(this.#now.by)}`;
+    const which = this.#now.by === "group" ? "those most unlike the others" : highest;
     return h(
       "div",
       {},
-      h("div", { class: "g4-dozens" }, ...order.map((index) => headButton(index, true))),
-      h(
-        "p",
-        { class: "g4-note" },
-        `${marked ? "Of the marked heads" : "Of all heads"}, ${now.by === "group" ? "those most unlike the others" : `those with the highest value: ${heads.words.get(now.by)}`}. Full heads: keys to the right; sliding heads: offset to the right, 0 to the window. Queries down.`,
-      ),
+      h("div", { class: "g4-dozens" }, ...order.map((index) => this.#headButton(index, true))),
+      h("p", { class: "g4-note" }, `${of}, ${which}. ${AXES}`),
     );
   }
 
-  function groupList() {
-    const rows = heads.groups.map(({ name, central }, group) => {
-      const members = heads.list
+  #groupList() {
+    const rows = this.heads.groups.map(({ name, central }, group) => {
+      const members = this.heads.list
         .map((_, index) => index)
-        .filter((index) => heads.value("group", index) === group);
+        .filter((index) => this.heads.value("group", index) === group);
       const show = h(
         "button",
         {
@@ -376,7 +460,7 @@ export function headPanel(o) {
           class: "g4-quiet g4-groupname",
           title: "Mark these heads",
           onclick: () => {
-            mark(
+            this.#mark(
               new Set(members),
               `${members.length} heads of group ${group + 1} marked: ${name}.`,
             );
@@ -395,10 +479,14 @@ export function headPanel(o) {
           "th",
           { scope: "row" },
           show,
-          h("div", { class: "g4-central" }, ...central.map((index) => headButton(index, false))),
+          h(
+            "div",
+            { class: "g4-central" },
+            ...central.map((index) => this.#headButton(index, false)),
+          ),
         ),
         barCell(
-          members.length / heads.list.length,
+          members.length / this.heads.list.length,
           String(members.length),
           categoryColors[group % categoryColors.length],
         ),
@@ -406,43 +494,7 @@ export function headPanel(o) {
     });
     return [
       table("Groups of alike heads", ["Group, and the heads nearest its middle", "#Heads"], rows),
-      h("p", { class: "g4-note" }, `Method: ${heads.method}.`),
+      h("p", { class: "g4-note" }, `Method: ${this.heads.method}.`),
     ];
   }
-
-  view.signal.addEventListener("abort", () => {
-    map.destroy();
-    plot.destroy();
-  });
-  return {
-    node,
-    redraw: perFrame(() => {
-      if (filled) {
-        draw();
-        build();
-      }
-    }),
-    /** The table has been filled. */
-    start() {
-      filled = true;
-      now.by = heads.by;
-      choices();
-      update();
-    },
-    choose(layer, head) {
-      chosen = heads.indexOf(layer, head);
-      map.choose(chosen);
-      plot.choose(chosen);
-      if (filled && now.view === "pictures") build();
-    },
-    /** Colour by the mass between the marked spans. */
-    showSpan() {
-      now.by = "span";
-      now.view = "map";
-      views.set("map");
-      choices();
-      update();
-    },
-    describe,
-  };
 }

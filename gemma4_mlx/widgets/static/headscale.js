@@ -1,80 +1,77 @@
 /* Numbers of heads on scales: where a value stands between the lowest and the highest, in words. */
 
 import { floats } from "./pieces.js";
-import { formatCount, formatPercent } from "./shared.js";
+import { formatCount, formatPercent } from "./words.js";
 
-/** Every head in the order of `layers`, and what Python's `heads` answer says of them.
- * @param {Array<{index: number, kind: string, heads: number[]}>} layers */
-export function headTable(layers) {
-  const list = layers.flatMap((layer, row) =>
-    layer.heads.map((head, column) => ({
-      layer: layer.index,
-      head,
-      kind: layer.kind,
-      row,
-      column,
-    })),
-  );
-  const first = [];
-  let at = 0;
-  for (const layer of layers) {
-    first.push(at);
-    at += layer.heads.length;
+/** Every head in the order of the layers, and what Python's `heads` answer says of them. */
+export class HeadTable {
+  columns = new Map(); // summary -> a value for each head
+  words = new Map(); // summary -> what it is called
+  groups = [];
+  method = "";
+  by = "unlike";
+  names = []; // of the summaries, without those that compare heads
+  #scales = new Map();
+
+  /** @param {Array<{index: number, kind: string, heads: number[]}>} layers */
+  constructor(layers) {
+    this.layers = layers;
+    this.first = []; // place in the list of each layer's first head
+    this.list = [];
+    layers.forEach(({ index, kind, heads }, row) => {
+      this.first.push(this.list.length);
+      const item = (head, column) => ({ layer: index, head, kind, row, column });
+      this.list.push(...heads.map(item));
+    });
   }
-  const columns = new Map(),
-    words = new Map(),
-    scales = new Map();
-  const table = {
-    list,
-    layers,
-    first,
-    columns,
-    words,
-    groups: [],
-    method: "",
-    by: "unlike",
-    names: [],
-    /** @param {number} layer @param {number} head */
-    indexOf: (layer, head) => list.findIndex((item) => item.layer === layer && item.head === head),
-    /** Take in an answer. @param {{content: any, buffer: DataView}} answer */
-    fill({ content, buffer }) {
-      const values = floats(buffer),
-        size = list.length;
-      const names = content.names.map(([name]) => name);
-      [...names, "unlike", "reason", "group"].forEach((name, k) =>
-        columns.set(name, values.subarray(k * size, (k + 1) * size)),
-      );
-      for (const [name, text] of content.names) words.set(name, text);
-      words.set("unlike", "unlike the other heads");
-      words.set("group", "group of alike heads");
-      Object.assign(table, {
-        names,
-        groups: content.groups,
-        method: content.method,
-        by: content.by,
-      });
-    },
-    /** The mass from one marked span to another, as one more column. @param {Float32Array} values */
-    setSpan(values) {
-      columns.set("span", values);
-      words.set("span", "mass from the marked span");
-      scales.delete("span");
-    },
-    scale(name) {
-      if (!scales.has(name)) scales.set(name, scaleOf(name, columns.get(name)));
-      return scales.get(name);
-    },
-    value: (name, index) => columns.get(name)?.[index] ?? NaN,
-    say: (name, index) => sayValue(name, columns.get(name)?.[index]),
-    /** Heads with the highest values first. @param {string} name */
-    ranked(name) {
-      const values = columns.get(name);
-      return list
-        .map((_, index) => index)
-        .sort((a, b) => (values[b] || 0) - (values[a] || 0) || a - b);
-    },
-  };
-  return table;
+
+  /** @param {number} layer @param {number} head */
+  indexOf(layer, head) {
+    return this.list.findIndex((item) => item.layer === layer && item.head === head);
+  }
+
+  /** Take in an answer. @param {{content: any, buffer: DataView}} answer */
+  fill({ content, buffer }) {
+    const values = floats(buffer);
+    const size = this.list.length;
+    const names = content.names.map(([name]) => name);
+    [...names, "unlike", "reason", "group"].forEach((name, k) => {
+      this.columns.set(name, values.subarray(k * size, (k + 1) * size));
+    });
+    for (const [name, text] of content.names) this.words.set(name, text);
+    this.words.set("unlike", "unlike the other heads");
+    this.words.set("group", "group of alike heads");
+    const { groups, method, by } = content;
+    Object.assign(this, { names, groups, method, by });
+  }
+
+  /** The mass from one marked span to another, as one more column. @param {Float32Array} values */
+  setSpan(values) {
+    this.columns.set("span", values);
+    this.words.set("span", "mass from the marked span");
+    this.#scales.delete("span");
+  }
+
+  scale(name) {
+    if (!this.#scales.has(name)) this.#scales.set(name, scaleOf(name, this.columns.get(name)));
+    return this.#scales.get(name);
+  }
+
+  value(name, index) {
+    return this.columns.get(name)?.[index] ?? NaN;
+  }
+
+  say(name, index) {
+    return sayValue(name, this.columns.get(name)?.[index]);
+  }
+
+  /** Heads with the highest values first. @param {string} name */
+  ranked(name) {
+    const values = this.columns.get(name);
+    return this.list
+      .map((_, index) => index)
+      .sort((a, b) => (values[b] || 0) - (values[a] || 0) || a - b);
+  }
 }
 
 /** A summary's value for people. @param {string} name @param {number | undefined} value */
@@ -102,8 +99,8 @@ function scaleOf(name, values) {
       : name === "entropy" || name === "unlike"
         ? (/** @type {number} */ v) => v
         : (/** @type {number} */ v) => v * v;
-  let low = Infinity,
-    high = -Infinity;
+  let low = Infinity;
+  let high = -Infinity;
   for (const v of values)
     if (!Number.isNaN(v)) {
       low = Math.min(low, v);
@@ -111,9 +108,9 @@ function scaleOf(name, values) {
     }
   if (!(high >= low)) [low, high] = [0, 1];
   if (name === "unlike") low = 0;
-  const from = bend(Math.max(0, low)),
-    to = bend(Math.max(0, high)),
-    length = to - from || 1;
+  const from = bend(Math.max(0, low));
+  const to = bend(Math.max(0, high));
+  const length = to - from || 1;
   return {
     low,
     high,

@@ -16,7 +16,10 @@ export function lifelineOf(model) {
 }
 
 function lifeline(/** @type {any} */ model) {
-  /** @type {Map<string, { since: number, heard: number, alive: boolean, progress: any, onProgress?: Function }>} */
+  /**
+   * @type {Map<string, { since: number, heard: number, alive: boolean, progress: any, onProgress?:
+   *   Function }>}
+   */
   const pending = new Map();
   let gone = false;
   // While a request waits in Python, or is computed, Python says so every two seconds.
@@ -55,8 +58,8 @@ function lifeline(/** @type {any} */ model) {
       const host = hostKernel(model);
       gone ||= host === "gone";
       if (gone) return { gone, text: GONE };
-      const now = Date.now(),
-        quietest = [...pending.values()].sort((a, b) => a.heard - b.heard)[0];
+      const now = Date.now();
+      const quietest = [...pending.values()].sort((a, b) => a.heard - b.heard)[0];
       if (!quietest) return { gone, text: "" };
       if (now - quietest.heard > (quietest.alive ? 2 : 1) * SILENCE) {
         return { gone, text: { busy: BUSY, idle: LOST }[host] ?? UNSURE };

@@ -1,35 +1,48 @@
 /* The strongest weights of one head, as the traced pass found them: a list to unfold. */
 
+import { h, perFrame } from "./dom.js";
 import { barCell, bytesOf, floats, fold, table } from "./pieces.js";
-import { formatCount, h, perFrame } from "./shared.js";
+import { formatCount } from "./words.js";
 
-/**
- * @param {object} o
- * @param {(layer: number) => Promise<{content: any, buffer: DataView}>} o.load
- * @param {(i: number, whenThere: () => void) => string | null} o.nameOf
- * @param {(query: number, key: number) => void} o.onPair @param {(error: Error) => void} o.onError
- */
-export function linkList(o) {
-  const body = h("div", {}),
-    node = fold("Strongest links of this head", body),
-    held = new Map();
-  let chosen = null;
-  node.addEventListener("toggle", () => {
-    if (node.open) build().catch(o.onError);
-  });
+export class LinkList {
+  #body = h("div", {});
+  #held = new Map();
+  #chosen = null;
+  #later = perFrame(() => this.#build().catch(this.onError));
+
+  /**
+   * @param {object} o
+   * @param {(layer: number) => Promise<{content: any, buffer: DataView}>} o.load
+   * @param {(i: number, whenThere: () => void) => string | null} o.nameOf
+   * @param {(query: number, key: number) => void} o.onPair
+   * @param {(error: Error) => void} o.onError
+   */
+  constructor({ onError, load, nameOf, onPair }) {
+    Object.assign(this, { onError, load, nameOf, onPair });
+    this.node = fold("Strongest links of this head", this.#body);
+    this.node.addEventListener("toggle", () => {
+      if (this.node.open) this.#build().catch(this.onError);
+    });
+  }
+
+  /** @param {boolean} there  whether links of this layer can be asked for */
+  choose(layer, head, there) {
+    this.#chosen = there ? { layer, head } : null;
+    this.node.hidden = !there;
+    if (there) this.#build().catch(this.onError);
+  }
 
   /** Links of every head of a layer: head -> [query, key, weight], strongest first. */
-  function of(layer) {
-    if (!held.has(layer))
-      held.set(
+  #of(layer) {
+    if (!this.#held.has(layer))
+      this.#held.set(
         layer,
-        o
-          .load(layer)
+        this.load(layer)
           .then(({ content: { heads, count }, buffer }) => {
-            const bytes = bytesOf(buffer).slice(),
-              size = heads.length * count;
-            const places = new Int32Array(bytes.buffer, 0, 2 * size),
-              weights = floats(buffer).subarray(2 * size);
+            const bytes = bytesOf(buffer).slice();
+            const size = heads.length * count;
+            const places = new Int32Array(bytes.buffer, 0, 2 * size);
+            const weights = floats(buffer).subarray(2 * size);
             return new Map(
               heads.map((head, k) => [
                 head,
@@ -42,28 +55,27 @@ export function linkList(o) {
             );
           })
           .catch((error) => {
-            held.delete(layer);
+            this.#held.delete(layer);
             throw error;
           }),
       );
-    return held.get(layer);
+    return this.#held.get(layer);
   }
 
-  const later = perFrame(() => build().catch(o.onError));
-  async function build() {
-    if (!node.open || !chosen) return;
-    const { layer, head } = chosen,
-      found = (await of(layer)).get(head) ?? [];
-    if (layer !== chosen?.layer || head !== chosen.head) return;
+  async #build() {
+    if (!this.node.open || !this.#chosen) return;
+    const { layer, head } = this.#chosen;
+    const found = (await this.#of(layer)).get(head) ?? [];
+    if (layer !== this.#chosen?.layer || head !== this.#chosen.head) return;
     const name = (i) =>
       h(
         "span",
         {},
-        h("bdi", {}, o.nameOf(i, later) ?? "…"),
+        h("bdi", {}, this.nameOf(i, this.#later) ?? "…"),
         " ",
         h("span", { class: "g4-note" }, formatCount(i)),
       );
-    body.replaceChildren(
+    this.#body.replaceChildren(
       table(
         "Strongest links of this head",
         ["From", "To", "#Weight"],
@@ -74,7 +86,7 @@ export function linkList(o) {
               type: "button",
               class: "g4-quiet g4-wordlink",
               title: "Show this pair on the map",
-              onclick: () => o.onPair(query, key),
+              onclick: () => this.onPair(query, key),
             },
             name(query),
           );
@@ -96,14 +108,4 @@ export function linkList(o) {
       ),
     );
   }
-
-  return {
-    node,
-    /** @param {boolean} there  whether links of this layer can be asked for */
-    choose(layer, head, there) {
-      chosen = there ? { layer, head } : null;
-      node.hidden = !there;
-      if (there) build().catch(o.onError);
-    },
-  };
 }

@@ -4,7 +4,7 @@
 
 import { shorten, ticks } from "./axes.js";
 import { WORDS } from "./map_view.js";
-import { formatCount } from "./shared.js";
+import { formatCount } from "./words.js";
 
 const INSET = { side: 58, x: 22, y: 4 }; // css pixels
 

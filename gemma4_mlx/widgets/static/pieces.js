@@ -1,8 +1,12 @@
 /* Small pieces the trace and model views share: colours of a canvas, controls, tables, export. */
 
-import { categoryColors, colorMaps, download, h, NotRecorded, request } from "./shared.js";
+import { categoryColors, colorMaps } from "./colours.js";
+import { download, h } from "./dom.js";
+import { NotRecorded, request } from "./kernel.js";
 
-/** A line for what went wrong, and what fills it. What a snapshot lacks is said calmly, and goes. */
+/**
+ * A line for what went wrong, and what fills it. What a snapshot lacks is said calmly, and goes.
+ */
 export function problemNote() {
   const problem = h("div", { class: "g4-note g4-problem", role: "status", hidden: true });
   let timer = 0;
@@ -22,8 +26,8 @@ export function problemNote() {
 
 /** A table of 256 pixels (Uint32, canvas byte order) of a sequential map. @param {string} name */
 export function pixelTable(name) {
-  const table = colorMaps[name],
-    lut = new Uint32Array(256);
+  const table = colorMaps[name];
+  const lut = new Uint32Array(256);
   for (let i = 0; i < 256; i++)
     lut[i] = (255 << 24) | (table[3 * i + 2] << 16) | (table[3 * i + 1] << 8) | table[3 * i];
   return { name, lut, zero: lut[0], table };
@@ -51,7 +55,8 @@ export const partColor = (name) => partColors[name] ?? categoryColors[4];
 export const markColour = (ink) => (ink.dark ? [255, 176, 80] : [230, 120, 0]);
 
 /** A row of buttons of which one is pressed.
- * @param {string} label @param {Array<[string, string] | [string, string, string]>} choices value, text, title
+ * @param {string} label
+ * @param {Array<[string, string] | [string, string, string]>} choices value, text, title
  * @param {string} value @param {(value: string) => void} onChange */
 export function segmented(label, choices, value, onChange) {
   const buttons = choices.map(([key, text, title]) =>
@@ -90,7 +95,12 @@ export function picker(label, choices, value, onChange) {
   return { node: h("label", {}, label, select), select };
 }
 
-/** A horizontal bar with a number, for table cells. @param {number} share 0 to 1 @param {string} text @param {string} [colour] */
+/**
+ * A horizontal bar with a number, for table cells.
+ * @param {number} share 0 to 1
+ * @param {string} text
+ * @param {string} [colour]
+ */
 export function barCell(share, text, colour) {
   const fill = h("span", {
     class: "g4-bar-fill",
@@ -109,7 +119,12 @@ export function barCell(share, text, colour) {
   );
 }
 
-/** A real table. @param {string} caption @param {string[]} heads @param {Array<HTMLElement>} rows */
+/**
+ * A real table.
+ * @param {string} caption
+ * @param {string[]} heads
+ * @param {Array<HTMLElement>} rows
+ */
 export function table(caption, heads, rows) {
   return h(
     "table",
@@ -193,7 +208,12 @@ async function pngOf(svg) {
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 
-/** The `k` largest of `values` as [index, value], largest first, zero left out. @param {Float32Array} values @param {number} k @param {(i: number) => boolean} [skip] */
+/**
+ * The `k` largest of `values` as [index, value], largest first, zero left out.
+ * @param {Float32Array} values
+ * @param {number} k
+ * @param {(i: number) => boolean} [skip]
+ */
 export function largest(values, k, skip) {
   const top = [];
   for (let i = 0; i < values.length; i++) {
@@ -207,13 +227,17 @@ export function largest(values, k, skip) {
   return top;
 }
 
-/** How many of the largest values hold `share` of their sum. @param {Float32Array} values @param {number} share */
+/**
+ * How many of the largest values hold `share` of their sum.
+ * @param {Float32Array} values
+ * @param {number} share
+ */
 export function tokensHolding(values, share) {
   const sorted = Float32Array.from(values).sort();
   let total = 0;
   for (const v of sorted) total += v;
-  let sum = 0,
-    count = 0;
+  let sum = 0;
+  let count = 0;
   for (let i = sorted.length - 1; i >= 0 && sum < share * total; i--) {
     sum += sorted[i];
     count++;

@@ -3,107 +3,181 @@
 // `turns` (trait) is the truth, written when a turn starts and ends. In between Python pushes
 // deltas that carry the offset they start at; when one does not fit (a message was lost, or the
 // view opened in the middle) the view asks for the whole once.
-import {
-  formatBytes,
-  formatCount,
-  formatSeconds,
-  h,
-  mount,
-  perFrame,
-  request,
-  watch,
-} from "./shared.js";
+import { h, perFrame } from "./dom.js";
+import { mount } from "./frame.js";
+import { request, watch } from "./kernel.js";
 import { exportPicker } from "./pieces.js";
-import { makeComposer, withoutType } from "./prompt_composer.js";
+import { Composer, withoutType } from "./prompt_composer.js";
 import { icons } from "./prompt_icons.js";
-import { makeMessage } from "./prompt_message.js";
-import { makeOptions } from "./prompt_options.js";
+import { Message, textOf } from "./prompt_message.js";
+import { OptionsPanel } from "./prompt_options.js";
+import { formatBytes, formatCount, formatSeconds } from "./words.js";
 
-/**
- * @typedef {{ kind: string, text?: string, [key: string]: any }} Part
- * @typedef {{ id: string, role: string, parts: Part[], status: string, branch: number,
- *   branches: number, tokens: number, [key: string]: any }} Turn
- */
-
-function render({ model, el }) {
-  const view = mount(model, el, "prompt");
-  const { root, signal } = view;
-  const ask = (type, args = {}, options = {}) => request(model, type, args, { signal, ...options });
-
-  /** Ask for something the reader did; show what went wrong, and say when the kernel is silent. */
-  async function act(type, args = {}, options = {}) {
-    const slow = setTimeout(() => {
-      hint.textContent = "The kernel has not answered yet: another cell is running, or it is gone.";
-      hint.hidden = false;
-    }, 3000);
-    try {
-      const answer = await ask(type, args, options);
-      hint.hidden = true;
-      return answer;
-    } catch (error) {
-      problem(error.message);
-      return null;
-    } finally {
-      clearTimeout(slow);
-    }
-  }
-  function problem(text) {
-    hint.textContent = text = withoutType(text);
-    hint.hidden = false;
-    view.announce(text);
-  }
-
+class PromptView {
+  #view;
+  #root;
+  #signal;
   // ---- the parts of the page
-  const log = h("div", {
+  #log = h("div", {
     role: "log",
     "aria-live": "off",
     "aria-label": "Conversation",
     tabIndex: 0,
   });
-  log.className = "g4-log";
-  const latest = h("button", {
-    type: "button",
-    className: "g4-latest",
-    hidden: true,
-    textContent: "Jump to the newest",
-    signal,
-    onclick: () => scrollDown(true),
-  });
-  const hint = h("div", { className: "g4-hint", role: "status", hidden: true });
-  const progress = h("progress", { "aria-label": "Reading the prompt" });
-  const progressText = h("span", {});
-  const reading = h("div", { className: "g4-reading", hidden: true }, progress, progressText);
-  const status = h("div", { className: "g4-status" });
-  const context = {
-    model,
-    view,
-    act,
-    ask,
-    icons,
-    problem,
-    isBusy: () => Boolean(model.get("busy")),
-    openTokens: new Set(),
-    focusComposer: () => composer.focus(),
-    focusAction: (index, name) => messages.get(turnIds[index])?.focusAction(name),
-  };
-  const options = makeOptions(context);
-  const composer = makeComposer(context, { send, stop });
-  const empty = h("div", { className: "g4-empty" });
-  root.append(
-    h(
-      "div",
-      { className: "g4-panel g4-frame" },
-      header(),
-      options.node,
-      h("div", { className: "g4-log-box" }, log, latest),
-      reading,
-      hint,
-      composer.node,
-      status,
-    ),
-  );
+  #latest;
+  #hint = h("div", { className: "g4-hint", role: "status", hidden: true });
+  #progress = h("progress", { "aria-label": "Reading the prompt" });
+  #progressText = h("span", {});
+  #reading;
+  #status = h("div", { className: "g4-status" });
+  #context;
+  #options;
+  #composer;
+  #empty = h("div", { className: "g4-empty" });
+  // ---- what Python says
+  /** @type {Map<string, Message>} */
+  #messages = new Map();
+  #turnIds = [];
+  #healing = false;
+  #begun = false; // the answer that is being written has a word
+  #drawEnd = perFrame(() => this.#scrollDown());
 
-  function header() {
+  /**
+   * @typedef {{ kind: string, text?: string, [key: string]: any }} Part
+   * @typedef {{ id: string, role: string, parts: Part[], status: string, branch: number,
+   *   branches: number, tokens: number, [key: string]: any }} Turn
+   */
+  constructor(model, el) {
+    this.model = model;
+    this.#view = mount(model, el, "prompt");
+    this.#root = this.#view.root;
+    this.#signal = this.#view.signal;
+    this.#context = this.#makeContext();
+    this.#options = new OptionsPanel(this.#context);
+    this.#composer = new Composer(this.#context, {
+      send: (text, attachments) => this.#send(text, attachments),
+      stop: () => this.#stop(),
+    });
+    this.#assemble();
+    this.#followModel();
+    if (model.get("busy")) this.#heal();
+  }
+
+  get cleanup() {
+    return this.#view.cleanup;
+  }
+
+  /** What the parts share. */
+  #makeContext() {
+    return {
+      model: this.model,
+      view: this.#view,
+      act: (...request) => this.#act(...request),
+      ask: (...request) => this.#ask(...request),
+      icons,
+      problem: (text) => this.#problem(text),
+      isBusy: () => Boolean(this.model.get("busy")),
+      openTokens: new Set(),
+      focusComposer: () => this.#composer.focus(),
+      focusAction: (index, name) => this.#messages.get(this.#turnIds[index])?.focusAction(name),
+    };
+  }
+
+  #assemble() {
+    const signal = this.#signal;
+    this.#log.className = "g4-log";
+    this.#latest = h("button", {
+      type: "button",
+      className: "g4-latest",
+      hidden: true,
+      textContent: "Jump to the newest",
+      signal,
+      onclick: () => this.#scrollDown(true),
+    });
+    this.#reading = h(
+      "div",
+      { className: "g4-reading", hidden: true },
+      this.#progress,
+      this.#progressText,
+    );
+    this.#root.append(
+      h(
+        "div",
+        { className: "g4-panel g4-frame" },
+        this.#header(),
+        this.#options.node,
+        h("div", { className: "g4-log-box" }, this.#log, this.#latest),
+        this.#reading,
+        this.#hint,
+        this.#composer.node,
+        this.#status,
+      ),
+    );
+    const scrolled = perFrame(() => {
+      this.#latest.hidden = this.#isAtEnd();
+    });
+    const pressed = (event) => {
+      if (event.key === "Escape" && this.#context.isBusy()) this.#stop();
+    };
+    this.#log.addEventListener("scroll", scrolled, { signal });
+    this.#root.addEventListener("keydown", pressed, { signal });
+  }
+
+  #followModel() {
+    const { model } = this;
+    const signal = this.#signal;
+    const receive = (content) => this.#receive(content);
+    model.on("msg:custom", receive);
+    signal.addEventListener("abort", () => model.off("msg:custom", receive));
+    watch(model, ["about"], () => this.#showEmpty(), signal);
+    watch(model, ["conversation"], () => this.#context.openTokens.clear(), signal);
+    watch(model, ["turns"], () => this.#showTurns(model.get("turns") ?? []), signal);
+    watch(model, ["stats"], () => this.#showStats(model.get("stats")), signal);
+    watch(model, ["busy"], () => this.#showBusy(Boolean(model.get("busy"))), signal);
+  }
+
+  #showBusy(busy) {
+    this.#root.dataset.busy = String(busy);
+    delete this.#root.dataset.stopping;
+    this.#begun = false;
+    this.#showProgress();
+    this.#composer.setBusy(busy);
+    const last = (this.model.get("turns") ?? []).at(-1);
+    if (busy) this.#view.announce("The model is answering.");
+    else if (last?.role === "assistant") this.#view.announce(textOf(last, " ").slice(0, 600));
+  }
+
+  #ask(type, args = {}, options = {}) {
+    return request(this.model, type, args, { signal: this.#signal, ...options });
+  }
+
+  /** Ask for something the reader did; show what went wrong, and say when the kernel is silent. */
+  async #act(type, args = {}, options = {}) {
+    const slow = setTimeout(() => {
+      this.#hint.textContent =
+        "The kernel has not answered yet: another cell is running, or it is gone.";
+      this.#hint.hidden = false;
+    }, 3000);
+    try {
+      const answer = await this.#ask(type, args, options);
+      this.#hint.hidden = true;
+      return answer;
+    } catch (error) {
+      this.#problem(error.message);
+      return null;
+    } finally {
+      clearTimeout(slow);
+    }
+  }
+
+  #problem(text) {
+    const words = withoutType(text);
+    this.#hint.textContent = words;
+    this.#hint.hidden = false;
+    this.#view.announce(words);
+  }
+
+  #header() {
     const button = (name, label, onclick) =>
       h(
         "button",
@@ -112,7 +186,7 @@ function render({ model, el }) {
           className: "g4-quiet",
           title: label,
           "aria-label": label,
-          signal,
+          signal: this.#signal,
           onclick,
         },
         icons[name](),
@@ -121,24 +195,24 @@ function render({ model, el }) {
       type: "file",
       accept: ".json,application/json",
       hidden: true,
-      signal,
+      signal: this.#signal,
       onchange: async () => {
         const [file] = picker.files;
         picker.value = "";
-        if (file) await act("load", { text: await file.text(), name: file.name });
+        if (file) await this.#act("load", { text: await file.text(), name: file.name });
       },
     });
     const name = h("h3", { className: "g4-title" });
     const detail = h("span", { className: "g4-note" });
     watch(
-      model,
+      this.model,
       ["about"],
       () => {
-        const about = model.get("about") ?? {};
+        const about = this.model.get("about") ?? {};
         name.textContent = about.name ?? "";
         detail.textContent = about.detail ?? "";
       },
-      signal,
+      this.#signal,
     );
     const bar = h(
       "div",
@@ -148,96 +222,95 @@ function render({ model, el }) {
       detail,
       h("span", { className: "g4-grow" }),
     );
-    const saving = exportPicker(model, "conversation", (error) => problem(error.message));
+    const saving = exportPicker(this.model, "conversation", (error) =>
+      this.#problem(error.message),
+    );
     bar.append(saving);
-    if (!view.isStatic) {
+    if (!this.#view.isStatic) {
       saving.insertBefore(h("option", { value: "json" }, "Conversation"), saving.children[1]);
       bar.append(
         button("plus", "New conversation", async () => {
-          await act("new");
-          composer.focus();
+          await this.#act("new");
+          this.#composer.focus();
         }),
         button("open", "Open a saved conversation", () => picker.click()),
         picker,
-        options.toggle,
+        this.#options.toggle,
       );
     }
     return bar;
   }
+
   // ---- what the reader does
-  async function send(text, attachments) {
-    const answer = await act("send", { text, attachments });
+  async #send(text, attachments) {
+    const answer = await this.#act("send", { text, attachments });
     return Boolean(answer);
   }
-  function stop() {
-    root.dataset.stopping = "true";
-    model.send({ type: "stop" });
+
+  #stop() {
+    this.#root.dataset.stopping = "true";
+    this.model.send({ type: "stop" });
   }
 
-  // ---- what Python says
-  /** @type {Map<string, ReturnType<typeof makeMessage>>} */
-  const messages = new Map();
-  let turnIds = [];
-  let healing = false;
-  let begun = false; // the answer that is being written has a word
-
-  function showTurns(turns) {
-    const follow = isAtEnd();
-    turnIds = turns.map((turn) => turn.id);
-    const wanted = new Set(turnIds);
-    for (const [id, message] of messages) {
+  #showTurns(turns) {
+    const follow = this.#isAtEnd();
+    this.#turnIds = turns.map((turn) => turn.id);
+    const wanted = new Set(this.#turnIds);
+    for (const [id, message] of this.#messages) {
       if (!wanted.has(id)) {
         message.remove();
-        messages.delete(id);
+        this.#messages.delete(id);
       }
     }
     let before = null;
     turns.forEach((turn, index) => {
-      let message = messages.get(turn.id);
-      if (message) message.update(turn, index);
-      else messages.set(turn.id, (message = makeMessage(context, turn, index)));
-      const place = before ? before.nextSibling : log.firstChild;
-      if (message.node !== place) log.insertBefore(message.node, place);
+      const known = this.#messages.get(turn.id);
+      const message = known ?? new Message(this.#context, turn, index);
+      if (known) known.update(turn, index);
+      else this.#messages.set(turn.id, message);
+      const place = before ? before.nextSibling : this.#log.firstChild;
+      if (message.node !== place) this.#log.insertBefore(message.node, place);
       before = message.node;
     });
-    if (turns.length) empty.remove();
-    else log.replaceChildren(empty);
-    if (follow) scrollDown();
+    if (turns.length) this.#empty.remove();
+    else this.#log.replaceChildren(this.#empty);
+    if (follow) this.#scrollDown();
   }
 
-  async function heal() {
-    if (healing || view.isStatic) return;
-    healing = true;
+  async #heal() {
+    if (this.#healing || this.#view.isStatic) return;
+    this.#healing = true;
     try {
-      const answer = await ask("whole");
+      const answer = await this.#ask("whole");
       if (answer) {
-        showTurns(answer.content.turns);
-        begun = Boolean(answer.content.turns.at(-1)?.parts.length);
-        showProgress(answer.content.progress);
+        this.#showTurns(answer.content.turns);
+        this.#begun = Boolean(answer.content.turns.at(-1)?.parts.length);
+        this.#showProgress(answer.content.progress);
       }
     } catch (error) {
-      problem(error.message);
+      this.#problem(error.message);
     } finally {
-      healing = false;
+      this.#healing = false;
     }
   }
 
   /** From the moment of sending until the first word; how far, as soon as that is known. */
-  function showProgress(p = null) {
-    reading.hidden = begun || !model.get("busy");
-    if (reading.hidden) return;
+  #showProgress(p = null) {
+    this.#reading.hidden = this.#begun || !this.model.get("busy");
+    if (this.#reading.hidden) return;
     if (!p) {
-      progress.removeAttribute("value");
-      progressText.textContent = "Reading the prompt…";
+      this.#progress.removeAttribute("value");
+      this.#progressText.textContent = "Reading the prompt…";
       return;
     }
-    progress.max = Math.max(1, p.total);
-    progress.value = p.done;
-    progressText.textContent = `Reading the prompt: ${formatCount(p.done)} of ${formatCount(p.total)} tokens`;
+    this.#progress.max = Math.max(1, p.total);
+    this.#progress.value = p.done;
+    const tokens = `${formatCount(p.done)} of ${formatCount(p.total)} tokens`;
+    this.#progressText.textContent = `Reading the prompt: ${tokens}`;
   }
 
-  function showStats(s) {
-    if (!s || !Object.keys(s).length) return status.replaceChildren();
+  #showStats(s) {
+    if (!s || !Object.keys(s).length) return this.#status.replaceChildren();
     const item = (label, value, title) =>
       h(
         "span",
@@ -263,7 +336,7 @@ function render({ model, el }) {
           `${formatCount(s.used)} of ${formatCount(s.context)}`,
           "Tokens in the model's context",
         ),
-        gauge(s.used / s.context),
+        this.#gauge(s.used / s.context),
       );
     if (s.reused || s.reuse_note) {
       items.push(
@@ -277,112 +350,70 @@ function render({ model, el }) {
     if (s.reuse_note)
       items.push(h("span", { className: "g4-stat", textContent: `read again: ${s.reuse_note}` }));
     if (s.memory) items.push(item("memory", formatBytes(s.memory), "Memory that MLX holds now"));
-    status.replaceChildren(...items);
+    this.#status.replaceChildren(...items);
   }
-  function gauge(share) {
+
+  #gauge(share) {
     const fill = h("span", { style: { width: `${Math.min(100, Math.max(1, 100 * share))}%` } });
     return h("span", { className: "g4-gauge", "aria-hidden": "true" }, fill);
   }
 
-  function receive(content) {
+  #receive(content) {
     if (!content?.push) return;
-    const follow = isAtEnd();
+    const follow = this.#isAtEnd();
     for (const item of content.push) {
       if (item.kind === "progress") {
-        begun = false;
-        showProgress(item);
-      } else if (item.kind === "stats") showStats(item.stats);
-      else if (item.kind === "draft") composer.suggest(item.text);
+        this.#begun = false;
+        this.#showProgress(item);
+      } else if (item.kind === "stats") this.#showStats(item.stats);
+      else if (item.kind === "draft") this.#composer.suggest(item.text);
       else if (item.kind === "turn") {
-        const message = messages.get(item.turn.id);
-        begun = true;
-        showProgress();
+        const message = this.#messages.get(item.turn.id);
+        this.#begun = true;
+        this.#showProgress();
         if (message) message.update(item.turn);
-        else heal();
+        else this.#heal();
       } else if (item.kind === "delta") {
-        begun = true;
-        showProgress();
-        const message = messages.get(item.turn);
-        if (!message || !message.delta(item)) heal();
+        this.#begun = true;
+        this.#showProgress();
+        const message = this.#messages.get(item.turn);
+        if (!message?.delta(item)) this.#heal();
       }
     }
-    if (follow) drawEnd();
+    if (follow) this.#drawEnd();
   }
 
   // ---- scrolling: follow the answer unless the reader has scrolled up
-  const isAtEnd = () => log.scrollHeight - log.scrollTop - log.clientHeight < 48;
-  const drawEnd = perFrame(() => scrollDown());
-  function scrollDown(smooth = false) {
-    log.scrollTo({ top: log.scrollHeight, behavior: smooth ? "smooth" : "instant" });
+  #isAtEnd() {
+    return this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < 48;
   }
-  log.addEventListener(
-    "scroll",
-    perFrame(() => {
-      latest.hidden = isAtEnd();
-    }),
-    { signal },
-  );
 
-  function showEmpty() {
-    const about = model.get("about") ?? {};
+  #scrollDown(smooth = false) {
+    this.#log.scrollTo({ top: this.#log.scrollHeight, behavior: smooth ? "smooth" : "instant" });
+  }
+
+  #showEmpty() {
+    const about = this.model.get("about") ?? {};
     const suggestions = (about.suggestions ?? []).map((text) =>
       h("button", {
         type: "button",
         className: "g4-suggestion",
         dir: "auto",
         textContent: text,
-        signal,
-        disabled: view.isStatic,
-        onclick: () => composer.submit(text),
+        signal: this.#signal,
+        disabled: this.#view.isStatic,
+        onclick: () => this.#composer.submit(text),
       }),
     );
-    empty.replaceChildren(
+    this.#empty.replaceChildren(
       h("p", {
         textContent: about.greeting || "Write something below, or start with one of these.",
       }),
       h("div", { className: "g4-suggestions" }, ...suggestions),
     );
   }
-
-  model.on("msg:custom", receive);
-  signal.addEventListener("abort", () => model.off("msg:custom", receive));
-  watch(model, ["about"], showEmpty, signal);
-  watch(model, ["conversation"], () => context.openTokens.clear(), signal);
-  watch(model, ["turns"], () => showTurns(model.get("turns") ?? []), signal);
-  watch(model, ["stats"], () => showStats(model.get("stats")), signal);
-  watch(
-    model,
-    ["busy"],
-    () => {
-      const busy = Boolean(model.get("busy"));
-      root.dataset.busy = String(busy);
-      delete root.dataset.stopping;
-      begun = false;
-      showProgress();
-      composer.setBusy(busy);
-      const last = (model.get("turns") ?? []).at(-1);
-      if (busy) view.announce("The model is answering.");
-      else if (last?.role === "assistant") {
-        view.announce(
-          last.parts
-            .filter((p) => p.kind === "text")
-            .map((p) => p.text)
-            .join(" ")
-            .slice(0, 600),
-        );
-      }
-    },
-    signal,
-  );
-  root.addEventListener(
-    "keydown",
-    (event) => {
-      if (event.key === "Escape" && context.isBusy()) stop();
-    },
-    { signal },
-  );
-  if (model.get("busy")) heal();
-  return view.cleanup;
 }
+
+const render = ({ model, el }) => new PromptView(model, el).cleanup;
 
 export default { render };

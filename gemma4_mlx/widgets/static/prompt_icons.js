@@ -1,5 +1,5 @@
 // The Prompt widget's icons: one path each, drawn with the text's colour.
-import { icon } from "./shared.js";
+import { icon } from "./dom.js";
 
 /** @type {Record<string, () => SVGElement>} */
 export const icons = Object.fromEntries(
@@ -10,9 +10,11 @@ export const icons = Object.fromEntries(
     send: "M12 19V5m0 0-6 6m6-6 6 6",
     stop: "M7 7h10v10H7z",
     attach:
-      "m20 11-8.5 8.5a5 5 0 0 1-7-7L13 4a3.3 3.3 0 0 1 4.7 4.7l-8.5 8.4a1.7 1.7 0 0 1-2.4-2.3L14.5 7",
+      "m20 11-8.5 8.5a5 5 0 0 1-7-7L13 4a3.3 3.3 0 0 1 4.7 4.7l-8.5 8.4a1.7 1.7 0 0 1-2.4-2.3" +
+      "L14.5 7",
     microphone:
-      "M12 4a2.5 2.5 0 0 1 2.5 2.5v5a2.5 2.5 0 0 1-5 0v-5A2.5 2.5 0 0 1 12 4zM6 11a6 6 0 0 0 12 0M12 17v3",
+      "M12 4a2.5 2.5 0 0 1 2.5 2.5v5a2.5 2.5 0 0 1-5 0v-5A2.5 2.5 0 0 1 12 4zM6 11a6 6 0 0 0 12 0" +
+      "M12 17v3",
     copy: "M9 9h10v10H9zM5 15V5h10",
     edit: "m5 19 1-4L16.5 4.5l3 3L9 18z",
     again: "M19 12a7 7 0 1 1-2.2-5.1M19 4v4h-4",

@@ -1,5 +1,6 @@
 // The Prompt widget's sampling controls: a panel that unfolds under the header.
-import { h, setTraits, watch } from "./shared.js";
+import { h } from "./dom.js";
+import { setTraits, watch } from "./kernel.js";
 
 const CONTROLS = [
   {
@@ -44,14 +45,67 @@ const CONTROLS = [
   },
 ];
 
-/** @returns {{ node: HTMLElement, toggle: HTMLElement }} */
-export function makeOptions({ model, view, icons }) {
-  const { signal } = view;
-  const set = (name, value) =>
-    setTraits(model, { options: { ...model.get("options"), [name]: value } });
-  const update = [];
+export class OptionsPanel {
+  #signal;
+  #update = [];
+  #thinking;
 
-  const sliders = CONTROLS.map(({ name, label, min, max, step, help }) => {
+  /** @returns {{ node: HTMLElement, toggle: HTMLElement }} */
+  constructor({ model, view, icons }) {
+    Object.assign(this, { model, view, icons });
+    this.#signal = this.view.signal;
+    this.#thinking = h("input", {
+      type: "checkbox",
+      signal: this.#signal,
+      onchange: () => this.#set("thinking", this.#thinking.checked),
+    });
+    this.#update.push((options) => {
+      this.#thinking.checked = Boolean(options.thinking);
+    });
+    this.node = h(
+      "div",
+      { className: "g4-options", hidden: true, role: "group", "aria-label": "Sampling" },
+      ...CONTROLS.map((control) => this.#slider(control)),
+      this.#number("max_tokens", "Longest answer", "no limit", 1),
+      this.#number("seed", "Seed", "random", 0),
+      h(
+        "label",
+        { className: "g4-check" },
+        this.#thinking,
+        h("span", { textContent: "Think before answering" }),
+      ),
+    );
+    this.toggle = h(
+      "button",
+      {
+        type: "button",
+        className: "g4-quiet",
+        "aria-label": "Sampling controls",
+        title: "Sampling controls",
+        "aria-expanded": false,
+        signal: this.#signal,
+        onclick: () => {
+          this.node.hidden = !this.node.hidden;
+          this.toggle.setAttribute("aria-expanded", String(!this.node.hidden));
+        },
+      },
+      this.icons.sliders(),
+    );
+    watch(
+      this.model,
+      ["options"],
+      () => {
+        for (const show of this.#update) show(this.model.get("options") ?? {});
+      },
+      this.#signal,
+    );
+  }
+
+  #set(name, value) {
+    return setTraits(this.model, { options: { ...this.model.get("options"), [name]: value } });
+  }
+
+  #slider({ name, label, min, max, step, help }) {
     const value = h("output", {});
     const input = h("input", {
       type: "range",
@@ -59,71 +113,32 @@ export function makeOptions({ model, view, icons }) {
       max,
       step,
       title: help,
-      signal,
+      signal: this.#signal,
       oninput: () => {
         value.textContent = input.value;
       },
-      onchange: () => set(name, Number(input.value)),
+      onchange: () => this.#set(name, Number(input.value)),
     });
-    update.push((options) => {
+    this.#update.push((options) => {
       input.value = options[name] ?? 0;
       value.textContent = input.value;
     });
     return h("label", { className: "g4-slider" }, h("span", { textContent: label }), input, value);
-  });
-  const number = (name, label, placeholder, min) => {
+  }
+
+  #number(name, label, placeholder, min) {
     const input = h("input", {
       type: "number",
       min,
       step: 1,
       placeholder,
-      signal,
+      signal: this.#signal,
       onchange: () =>
-        set(name, input.value === "" ? null : Math.max(min, Math.round(Number(input.value)))),
+        this.#set(name, input.value === "" ? null : Math.max(min, Math.round(Number(input.value)))),
     });
-    update.push((options) => {
+    this.#update.push((options) => {
       input.value = options[name] ?? "";
     });
     return h("label", { className: "g4-number-field" }, h("span", { textContent: label }), input);
-  };
-  const thinking = h("input", {
-    type: "checkbox",
-    signal,
-    onchange: () => set("thinking", thinking.checked),
-  });
-  update.push((options) => {
-    thinking.checked = Boolean(options.thinking);
-  });
-
-  const node = h(
-    "div",
-    { className: "g4-options", hidden: true, role: "group", "aria-label": "Sampling" },
-    ...sliders,
-    number("max_tokens", "Longest answer", "no limit", 1),
-    number("seed", "Seed", "random", 0),
-    h(
-      "label",
-      { className: "g4-check" },
-      thinking,
-      h("span", { textContent: "Think before answering" }),
-    ),
-  );
-  const toggle = h(
-    "button",
-    {
-      type: "button",
-      className: "g4-quiet",
-      "aria-label": "Sampling controls",
-      title: "Sampling controls",
-      "aria-expanded": false,
-      signal,
-      onclick: () => {
-        node.hidden = !node.hidden;
-        toggle.setAttribute("aria-expanded", String(!node.hidden));
-      },
-    },
-    icons.sliders(),
-  );
-  watch(model, ["options"], () => update.forEach((f) => f(model.get("options") ?? {})), signal);
-  return { node, toggle };
+  }
 }

@@ -1,151 +1,198 @@
 // The token view: every token of an answer with its probability, and what could have come instead.
-import { formatPercent, h, visibleToken } from "./shared.js";
+import { h } from "./dom.js";
+import { formatPercent, visibleToken } from "./words.js";
 
 const PAGE = 400; // tokens drawn at once; the rest on request
 
 /** Five steps from expected to surprising; the colour is in prompt.css. @param {number} p */
 const surprise = (p) => (p >= 0.9 ? 0 : p >= 0.6 ? 1 : p >= 0.3 ? 2 : p >= 0.1 ? 3 : 4);
 
-/**
- * Tokens arrive as [text, probability, [[id, text, probability], ...]].
- * Arrow keys move through them, Enter opens the alternatives, Enter on one goes on from it.
- */
-export function makeTokens(context, turn, index) {
-  const { view, ask, act, isBusy } = context;
+export class TokenList {
+  #view;
+  #ask;
+  #act;
+  #isBusy;
   /** @type {[string, number, [number, string, number][]][]} */
-  let tokens = [];
-  let asking = false;
-  let drawn = 0;
-  let limit = PAGE;
-  let hideSoon = 0;
-  const flow = h("div", {
+  #tokens = [];
+  #asking = false;
+  #drawn = 0;
+  #limit = PAGE;
+  #hideSoon = 0;
+  #flow = h("div", {
     className: "g4-flow",
     role: "group",
     dir: "auto",
     "aria-label": "Tokens of the answer; arrow keys move, Enter shows alternatives",
   });
-  const more = h("button", {
+  #more = h("button", {
     type: "button",
     hidden: true,
     textContent: "Show more tokens",
     onclick: () => {
-      limit += 4 * PAGE;
-      draw();
+      this.#limit += 4 * PAGE;
+      this.#draw();
     },
   });
-  // In the page's top layer, where no box cuts it off (older browsers: in its place, fixed).
-  const choices = h("div", {
-    className: "g4-choices",
-    role: "dialog",
-    "aria-label": "Alternatives",
-    hidden: true,
-    popover: "manual",
-    onmouseenter: () => clearTimeout(hideSoon),
-    onmouseleave: closeSoon,
-  });
-  const legend = h(
+  #choices;
+  #legend = h(
     "div",
     { className: "g4-legend g4-note" },
     h("span", { textContent: "expected" }),
     ...[0, 1, 2, 3, 4].map((level) => h("i", { className: `g4-s${level}` })),
     h("span", { textContent: "surprising" }),
   );
-  const node = h("div", { className: "g4-tokens" }, legend, flow, more, choices);
+  // When the page scrolls under a resting pointer, that is not the reader pointing elsewhere.
+  #pointer = "";
 
-  async function refresh(next) {
-    turn = next;
-    if (asking || tokens.length >= turn.tokens) return;
-    asking = true;
+  /**
+   * Tokens arrive as [text, probability, [[id, text, probability], ...]].
+   * Arrow keys move through them, Enter opens the alternatives, Enter on one goes on from it.
+   */
+  constructor(context, turn, index) {
+    Object.assign(this, { context, turn, index });
+    this.#view = context.view;
+    this.#ask = context.ask;
+    this.#act = context.act;
+    this.#isBusy = context.isBusy;
+    // In the page's top layer, where no box cuts it off (older browsers: in its place, fixed).
+    this.#choices = h("div", {
+      className: "g4-choices",
+      role: "dialog",
+      "aria-label": "Alternatives",
+      hidden: true,
+      popover: "manual",
+      onmouseenter: () => clearTimeout(this.#hideSoon),
+      onmouseleave: (event) => this.#closeSoon(event),
+    });
+    this.node = h(
+      "div",
+      { className: "g4-tokens" },
+      this.#legend,
+      this.#flow,
+      this.#more,
+      this.#choices,
+    );
+    this.#listenToPage();
+    this.#listen();
+    this.ready = this.refresh(turn);
+  }
+
+  #listenToPage() {
+    const { signal } = this.#view;
+    const moved = (event) => {
+      this.#pointer = this.#whereOf(event);
+    };
+    const place = () => this.#place();
+    document.addEventListener("mousemove", moved, { signal });
+    document.addEventListener("scroll", place, { signal, capture: true, passive: true });
+    window.addEventListener("resize", place, { signal });
+  }
+
+  #listen() {
+    const flow = this.#flow;
+    const openAt = (event) => {
+      const at = this.#at(event.target);
+      if (at >= 0) this.#open(at);
+      return at >= 0;
+    };
+    flow.addEventListener("mouseover", (event) => {
+      if (this.#hasMoved(event)) openAt(event);
+    });
+    flow.addEventListener("mouseleave", (event) => this.#closeSoon(event));
+    flow.addEventListener("focusin", openAt);
+    flow.addEventListener("click", (event) => {
+      if (openAt(event)) this.#choices.querySelector("button")?.focus();
+    });
+    this.node.addEventListener("focusout", (event) => {
+      if (!this.node.contains(event.relatedTarget)) this.#close();
+    });
+    this.node.addEventListener("keydown", (event) => this.#pressKey(event));
+  }
+
+  #pressKey(event) {
+    const inChoices = this.#choices.contains(event.target);
+    if (event.key === "Escape" && !this.#choices.hidden) {
+      event.stopPropagation();
+      event.preventDefault();
+      const token = this.#flow.querySelector(`[data-at="${this.#choices.dataset.at}"]`);
+      if (inChoices) token?.focus();
+      this.#close();
+      return;
+    }
+    const items = inChoices
+      ? [...this.#choices.querySelectorAll("button")]
+      : [...this.#flow.querySelectorAll(".g4-tok")];
+    const here = items.indexOf(event.target);
+    const places = {
+      ArrowUp: here - 1,
+      ArrowDown: here + 1,
+      ...(inChoices ? {} : { ArrowLeft: here - 1, ArrowRight: here + 1 }),
+      Home: 0,
+      End: items.length - 1,
+    };
+    if (!Object.hasOwn(places, event.key)) return;
+    event.preventDefault();
+    const next = items[places[event.key]];
+    if (!next) return;
+    if (!inChoices) {
+      if (items[here]) items[here].tabIndex = -1;
+      next.tabIndex = 0;
+    }
+    next.focus();
+  }
+
+  async refresh(next) {
+    this.turn = next;
+    if (this.#asking || this.#tokens.length >= this.turn.tokens) return;
+    this.#asking = true;
     try {
-      const answer = await ask("tokens", { turn: index, start: tokens.length });
-      if (answer) tokens = tokens.concat(answer.content);
-      draw();
+      const answer = await this.#ask("tokens", { turn: this.index, start: this.#tokens.length });
+      if (answer) this.#tokens = this.#tokens.concat(answer.content);
+      this.#draw();
     } catch (error) {
-      flow.textContent = error.message;
+      this.#flow.textContent = error.message;
     } finally {
-      asking = false;
+      this.#asking = false;
     }
   }
 
-  function draw() {
-    const end = Math.min(limit, tokens.length);
-    for (; drawn < end; drawn++) {
-      const [text, p] = tokens[drawn];
-      flow.append(
+  #draw() {
+    const end = Math.min(this.#limit, this.#tokens.length);
+    for (; this.#drawn < end; this.#drawn++) {
+      const [text, p] = this.#tokens[this.#drawn];
+      this.#flow.append(
         h("button", {
           type: "button",
           className: `g4-tok g4-s${surprise(p)}`,
-          tabIndex: drawn ? -1 : 0,
-          dataset: { at: drawn },
+          tabIndex: this.#drawn ? -1 : 0,
+          dataset: { at: this.#drawn },
           "aria-label": `${visibleToken(text)}, ${formatPercent(p)}`,
           textContent: visibleToken(text),
         }),
       );
-      if (text.includes("\n")) flow.append(h("br"));
+      if (text.includes("\n")) this.#flow.append(h("br"));
     }
-    more.hidden = drawn >= tokens.length;
+    this.#more.hidden = this.#drawn >= this.#tokens.length;
   }
 
-  const at = (target) => Number(target.closest?.(".g4-tok")?.dataset.at ?? -1);
-  // When the page scrolls under a resting pointer, that is not the reader pointing elsewhere.
-  let pointer = "";
-  const whereOf = (event) => `${event.clientX} ${event.clientY}`;
-  const hasMoved = (event) => whereOf(event) !== pointer;
-  document.addEventListener(
-    "mousemove",
-    (event) => {
-      pointer = whereOf(event);
-    },
-    { signal: view.signal },
-  );
-  flow.addEventListener(
-    "mouseover",
-    (event) => hasMoved(event) && at(event.target) >= 0 && open(at(event.target)),
-  );
-  flow.addEventListener("mouseleave", closeSoon);
-  document.addEventListener("scroll", place, { signal: view.signal, capture: true, passive: true });
-  window.addEventListener("resize", place, { signal: view.signal });
-  flow.addEventListener("focusin", (event) => at(event.target) >= 0 && open(at(event.target)));
-  flow.addEventListener(
-    "click",
-    (event) =>
-      at(event.target) >= 0 && (open(at(event.target)), choices.querySelector("button")?.focus()),
-  );
-  node.addEventListener("focusout", (event) => node.contains(event.relatedTarget) || close());
-  node.addEventListener("keydown", (event) => {
-    const inChoices = choices.contains(event.target);
-    const items = [
-      ...(inChoices ? choices.querySelectorAll("button") : flow.querySelectorAll(".g4-tok")),
-    ];
-    const here = items.indexOf(event.target);
-    const back = inChoices ? ["ArrowUp"] : ["ArrowLeft", "ArrowUp"];
-    const forth = inChoices ? ["ArrowDown"] : ["ArrowRight", "ArrowDown"];
-    let next = null;
-    if (forth.includes(event.key)) next = items[here + 1];
-    else if (back.includes(event.key)) next = items[here - 1];
-    else if (event.key === "Home") next = items[0];
-    else if (event.key === "End") next = items.at(-1);
-    else if (event.key === "Escape" && !choices.hidden) {
-      event.stopPropagation();
-      const token = flow.querySelector(`[data-at="${choices.dataset.at}"]`);
-      if (inChoices) token?.focus();
-      close();
-    } else return;
-    event.preventDefault();
-    if (!next) return;
-    if (!inChoices) {
-      items[here] && (items[here].tabIndex = -1);
-      next.tabIndex = 0;
-    }
-    next.focus();
-  });
+  #at(target) {
+    return Number(target.closest?.(".g4-tok")?.dataset.at ?? -1);
+  }
 
-  function open(i) {
-    clearTimeout(hideSoon);
-    const token = flow.querySelector(`[data-at="${i}"]`);
-    if (!token || (!choices.hidden && choices.dataset.at === String(i))) return;
-    const [text, p, others] = tokens[i];
-    choices.dataset.at = String(i);
+  #whereOf(event) {
+    return `${event.clientX} ${event.clientY}`;
+  }
+
+  #hasMoved(event) {
+    return this.#whereOf(event) !== this.#pointer;
+  }
+
+  #open(i) {
+    clearTimeout(this.#hideSoon);
+    const token = this.#flow.querySelector(`[data-at="${i}"]`);
+    if (!token || (!this.#choices.hidden && this.#choices.dataset.at === String(i))) return;
+    const [text, p, others] = this.#tokens[i];
+    this.#choices.dataset.at = String(i);
     const rows = others.map(([id, word, q]) => {
       const bar = h("span", {
         className: "g4-bar",
@@ -157,13 +204,13 @@ export function makeTokens(context, turn, index) {
         {
           type: "button",
           className: "g4-choice",
-          disabled: view.isStatic,
-          title: view.isStatic ? "" : "Go on from this token",
+          disabled: this.#view.isStatic,
+          title: this.#view.isStatic ? "" : "Go on from this token",
           onclick: () => {
-            if (isBusy()) return;
-            close();
-            context.focusComposer();
-            act("continue_from", { turn: index, token: i, alternative: id });
+            if (this.#isBusy()) return;
+            this.#close();
+            this.context.focusComposer();
+            this.#act("continue_from", { turn: this.index, token: i, alternative: id });
           },
         },
         h("span", { className: "g4-token", textContent: visibleToken(word) }),
@@ -173,7 +220,7 @@ export function makeTokens(context, turn, index) {
       if (word === text) row.classList.add("g4-chosen");
       return row;
     });
-    choices.replaceChildren(
+    this.#choices.replaceChildren(
       h(
         "div",
         { className: "g4-choice-head" },
@@ -182,32 +229,36 @@ export function makeTokens(context, turn, index) {
       ),
       ...rows,
     );
-    choices.hidden = false;
-    choices.showPopover?.();
-    place();
+    this.#choices.hidden = false;
+    this.#choices.showPopover?.();
+    this.#place();
   }
 
   /** Below its token, above it where the window ends; it follows when the page scrolls. */
-  function place() {
-    const token = !choices.hidden && flow.querySelector(`[data-at="${choices.dataset.at}"]`);
+  #place() {
+    const token =
+      !this.#choices.hidden && this.#flow.querySelector(`[data-at="${this.#choices.dataset.at}"]`);
     if (!token) return;
     const at = token.getBoundingClientRect();
-    const [wide, high] = [choices.offsetWidth, choices.offsetHeight];
+    const [wide, high] = [this.#choices.offsetWidth, this.#choices.offsetHeight];
     const below = at.bottom + 3 + high <= window.innerHeight;
     const top = below ? at.bottom + 3 : at.top - high - 3;
-    choices.style.left = `${Math.max(4, Math.min(at.left, window.innerWidth - wide - 4))}px`;
-    choices.style.top = `${Math.max(4, Math.min(top, window.innerHeight - high - 4))}px`;
-  }
-  function closeSoon(event) {
-    clearTimeout(hideSoon);
-    if (!hasMoved(event)) return;
-    hideSoon = setTimeout(() => choices.contains(document.activeElement) || close(), 250);
-  }
-  function close() {
-    if (choices.hidden) return;
-    choices.hidePopover?.();
-    choices.hidden = true;
+    this.#choices.style.left = `${Math.max(4, Math.min(at.left, window.innerWidth - wide - 4))}px`;
+    this.#choices.style.top = `${Math.max(4, Math.min(top, window.innerHeight - high - 4))}px`;
   }
 
-  return { node, refresh, ready: refresh(turn) };
+  #closeSoon(event) {
+    clearTimeout(this.#hideSoon);
+    if (!this.#hasMoved(event)) return;
+    this.#hideSoon = setTimeout(
+      () => this.#choices.contains(document.activeElement) || this.#close(),
+      250,
+    );
+  }
+
+  #close() {
+    if (this.#choices.hidden) return;
+    this.#choices.hidePopover?.();
+    this.#choices.hidden = true;
+  }
 }

@@ -1,7 +1,10 @@
 /* Expert routing: what every expert is for, where a token went, comparison, what-if. */
 
-import { expertList } from "./expertcard.js";
+import { h, perFrame } from "./dom.js";
+import { ExpertList } from "./expertcard.js";
 import { expertTable } from "./experts.js";
+import { mount } from "./frame.js";
+import { linkSelection, patient } from "./kernel.js";
 import { chip, exportPicker, headline, problemNote, segmented } from "./pieces.js";
 import { TraceComparison } from "./routing_compare.js";
 import { RoutingControls } from "./routing_controls.js";
@@ -11,9 +14,9 @@ import { ExpertMaps } from "./routing_maps.js";
 import { TokenRoutes } from "./routing_routes.js";
 import { RoutingScene } from "./routing_scene.js";
 import { RouteColours } from "./routing_text.js";
-import { formatCount, h, linkSelection, mount, patient, perFrame } from "./shared.js";
-import { PAGE, tokenView } from "./tokenview.js";
-import { triedChanges, whatIf } from "./whatif.js";
+import { PAGE, TokenView } from "./tokenview.js";
+import { triedChanges, WhatIf } from "./whatif.js";
+import { formatCount } from "./words.js";
 
 const OF_ONE_TRACE = ["tokens", "ids", "search", "media"]; // requests that say of which
 const TRACES = [
@@ -58,7 +61,7 @@ class RoutingView {
       onPick: pick,
     });
     this.comparison = new TraceComparison(scene);
-    this.list = expertList({
+    this.list = new ExpertList({
       table: () => scene.table,
       layers: scene.layers,
       filter: () => scene.now.filter,
@@ -106,7 +109,7 @@ class RoutingView {
       stop: Math.min(scene.length, (page + 1) * PAGE),
       which: scene.side,
     });
-    return tokenView({
+    return new TokenView({
       label: "Text of the trace. Arrow keys move the selected token.",
       ask: (type, args) =>
         scene.ask(type, OF_ONE_TRACE.includes(type) ? { ...args, which: scene.side } : args),
@@ -150,7 +153,7 @@ class RoutingView {
       if (token === null || scene.side !== "a") return null;
       return this.text.nameOf(token, () => this.what.draw());
     };
-    return whatIf({
+    return new WhatIf({
       patiently: patient((type, args) => scene.ask(type, args)),
       meta: () => scene.meta,
       view: scene.view,
@@ -169,7 +172,8 @@ class RoutingView {
     const ask = (type, args) => this.scene.ask(type, args);
     if (tried.length) return triedChanges({ tried, ask, view });
     const sentence =
-      "What if experts were missing? The notebook runs the model for that; this page is a snapshot.";
+      "What if experts were missing? The notebook runs the model for that; this page is a " +
+      "snapshot.";
     return h("p", { class: "g4-note" }, meta.whatif || sentence);
   }
 

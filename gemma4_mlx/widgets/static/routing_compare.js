@@ -1,7 +1,8 @@
 /* Two traces, layer by layer: how far apart their routing is, and whether chance explains it. */
 
+import { h } from "./dom.js";
+import { patient } from "./kernel.js";
 import { barCell, table } from "./pieces.js";
-import { h, patient } from "./shared.js";
 
 const TITLE = "A against B, layer by layer";
 

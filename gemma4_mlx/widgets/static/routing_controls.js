@@ -1,7 +1,7 @@
 /* The bar above the Routing view's map: grouping, colours, order, filter, layer. */
 
+import { h } from "./dom.js";
 import { picker, segmented } from "./pieces.js";
-import { h } from "./shared.js";
 
 const VIEWS = [
   ["purpose", "What for", "The group of tokens that each expert is most clearly for"],

@@ -1,8 +1,8 @@
 /* The chosen expert's card, asked for whenever another is chosen. */
 
+import { h } from "./dom.js";
 import { expertCard } from "./expertcard.js";
 import { floats } from "./pieces.js";
-import { h } from "./shared.js";
 
 export class ChosenExpert {
   node = h("div", {});

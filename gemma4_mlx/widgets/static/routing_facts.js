@@ -1,7 +1,7 @@
 /* What is said of one expert while it is pointed at. */
 
 import { times } from "./experts.js";
-import { formatPercent } from "./shared.js";
+import { formatPercent } from "./words.js";
 
 const TOLD = 3; // lifts
 

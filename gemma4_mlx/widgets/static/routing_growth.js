@@ -1,7 +1,8 @@
 /* A trace that grows while a model runs: the view follows it, at most half of the time. */
 
+import { perFrame } from "./dom.js";
+import { watch } from "./kernel.js";
 import { ROUTES_PAGE } from "./routing_routes.js";
-import { perFrame, watch } from "./shared.js";
 
 const PAUSE = 200; // ms at least between two updates
 

@@ -1,12 +1,13 @@
-/* The map of all experts with what stands around it: the path of the selected token, the chosen layer
- * close up, the line that says what is pointed at, and what the colours mean. */
+/* The map of all experts with what stands around it: the path of the selected token, the chosen
+ * layer close up, the line that says what is pointed at, and what the colours mean. */
 
+import { h } from "./dom.js";
 import { drawScale, groupKeys } from "./expertcolours.js";
-import { expertMap } from "./expertmap.js";
-import { expertRow } from "./expertrow.js";
+import { ExpertMap } from "./expertmap.js";
+import { ExpertRow } from "./expertrow.js";
 import { expertStrip } from "./expertstrip.js";
 import { expertFacts } from "./routing_facts.js";
-import { formatCount, formatPercent, h } from "./shared.js";
+import { formatCount, formatPercent } from "./words.js";
 
 /** What the colours of a view mean; "purpose" says it with its keys. */
 const MEANING = {
@@ -40,8 +41,8 @@ export class ExpertMaps {
   constructor(scene, routes, { nameOf, onPick, onGroup }) {
     Object.assign(this, { scene, routes, nameOf, onGroup });
     const shared = this.#sharedWith(onPick);
-    this.map = expertMap(shared);
-    this.row = expertRow(shared);
+    this.map = new ExpertMap(shared);
+    this.row = new ExpertRow(shared);
     const { rowHeight, top } = this.map;
     this.strip = expertStrip({ ...shared, rowHeight, top });
     this.drawOver = () => this.#drawOver();

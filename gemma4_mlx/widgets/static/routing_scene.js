@@ -1,13 +1,13 @@
 /* What the parts of the Routing view share: the trace, what is chosen, the table and its colours.
  *
- * Experts are addressed by one number, row * experts + expert, where row is the layer's place in the
- * map (experts.js).
+ * Experts are addressed by one number, row * experts + expert, where row is the layer's place in
+ * the map (experts.js).
  */
 
 import { expertScheme } from "./expertcolours.js";
 import { orderOf, passes } from "./experts.js";
+import { request } from "./kernel.js";
 import { partColor } from "./pieces.js";
-import { request } from "./shared.js";
 
 export class RoutingScene {
   /** @type {any} experts.js table; null until it is there */
@@ -110,8 +110,8 @@ export class RoutingScene {
     return !this.model.isStatic || this.model.recorded(wanted);
   }
 
-  /** Take over another layer or expert: whether the one, the other changed. An expert's number means
-   * nothing in another layer: only one that came with its layer is taken. */
+  /** Take over another layer or expert: whether the layer `moved`, the expert `changed`. An
+   * expert's number means nothing in another layer: only one that came with its layer is taken. */
   follow({ layer, expert }) {
     const { now } = this;
     const moved = Number.isInteger(layer) && layer !== now.layer && this.layers.includes(layer);

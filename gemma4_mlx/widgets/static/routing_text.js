@@ -2,7 +2,7 @@
 
 import { cssOf } from "./expertcolours.js";
 import { markColour } from "./pieces.js";
-import { formatCount, formatPercent } from "./shared.js";
+import { formatCount, formatPercent } from "./words.js";
 
 export class RouteColours {
   /** @param {RoutingScene} scene @param {TokenRoutes} routes */

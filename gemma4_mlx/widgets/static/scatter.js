@@ -1,116 +1,228 @@
 /* Two numbers of every head against each other: what lies apart is unusual. */
 
-import { h, sizeCanvas } from "./shared.js";
+import { sizeCanvas } from "./canvas.js";
+import { h } from "./dom.js";
 import { sayValue } from "./headscale.js";
 
-const MARGIN = { left: 66, right: 12, top: 10, bottom: 40 },
-  RADIUS = 3.5;
+const MARGIN = { left: 66, right: 12, top: 10, bottom: 40 };
+const RADIUS = 3.5;
 
-/**
- * @param {object} o  as for headMap: table, ink, colour, marked, onHover, onPick, onMark
- * @param {() => [string, string]} o.axes  the summaries across and up
- */
-export function scatter(o) {
-  const canvas = h("canvas", {
+export class HeadScatter {
+  canvas = h("canvas", {
     class: "g4-scatter",
     role: "img",
     "aria-label": "Every head as a point",
   });
-  let size = { width: 440, height: 400 },
-    points = [],
-    chosen = -1,
-    cursor = -1,
-    drag = null;
-  const plot = () => ({
-    w: size.width - MARGIN.left - MARGIN.right,
-    h: size.height - MARGIN.top - MARGIN.bottom,
-  });
+  #size = { width: 440, height: 400 };
+  #points = [];
+  #chosen = -1;
+  #cursor = -1;
+  #drag = null;
+  #abort = new AbortController();
+  #on;
 
-  function draw() {
-    const ink = o.ink(),
-      context = sizeCanvas(canvas, size.width, size.height),
-      { w, h: hh } = plot(),
-      [across, up] = o.axes();
-    if (!o.table.columns.has(across) || !o.table.columns.has(up)) return;
-    const sx = o.table.scale(across),
-      sy = o.table.scale(up),
-      marked = o.marked();
-    context.clearRect(0, 0, size.width, size.height);
+  /**
+   * @param {object} o  as for HeadMap: table, ink, colour, marked, onHover, onPick, onMark
+   * @param {() => [string, string]} o.axes  the summaries across and up
+   */
+  constructor({ ink, axes, table, marked, colour, onHover, onMark, onPick }) {
+    Object.assign(this, { ink, axes, table, marked, colour, onHover, onMark, onPick });
+    this.#on = { signal: this.#abort.signal };
+    this.canvas.addEventListener(
+      "pointerdown",
+      (event) => {
+        this.#drag = { x: event.offsetX, y: event.offsetY, box: null };
+      },
+      this.#on,
+    );
+    this.canvas.addEventListener("pointermove", (event) => this.#pointerMove(event), this.#on);
+    this.canvas.addEventListener("pointerup", (event) => this.#pointerUp(event), this.#on);
+    this.canvas.addEventListener("pointerleave", () => this.#pointerLeave(), this.#on);
+  }
+
+  #pointerMove(event) {
+    if (this.#drag && event.buttons) {
+      const box = [
+        Math.min(this.#drag.x, event.offsetX),
+        Math.min(this.#drag.y, event.offsetY),
+        Math.abs(this.#drag.x - event.offsetX),
+        Math.abs(this.#drag.y - event.offsetY),
+      ];
+      if (this.#drag.box || Math.hypot(box[2], box[3]) > 6) {
+        this.#drag.box = box;
+        this.draw();
+        this.onHover(null, 0, 0);
+      }
+      return;
+    }
+    const index = this.#at(event.offsetX, event.offsetY);
+    if (index !== this.#cursor) {
+      this.#cursor = index;
+      this.draw();
+    }
+    this.onHover(index < 0 ? null : index, event.clientX, event.clientY);
+  }
+
+  #pointerUp(event) {
+    const box = this.#drag?.box;
+    const index = this.#at(event.offsetX, event.offsetY);
+    this.#drag = null;
+    if (box) {
+      this.onMark(
+        new Set(
+          this.#points
+            .map((_, i) => i)
+            .filter(
+              (i) =>
+                this.#points[i].x >= box[0] &&
+                this.#points[i].x <= box[0] + box[2] &&
+                this.#points[i].y >= box[1] &&
+                this.#points[i].y <= box[1] + box[3],
+            ),
+        ),
+      );
+      this.draw();
+    } else if (index >= 0) this.onPick(index);
+  }
+
+  #pointerLeave() {
+    if (!this.#drag) {
+      this.#cursor = -1;
+      this.draw();
+      this.onHover(null, 0, 0);
+    }
+  }
+
+  resize(width) {
+    this.#size = { width, height: Math.min(420, width) };
+    this.draw();
+  }
+
+  choose(index) {
+    this.#chosen = index;
+    this.draw();
+  }
+
+  pointOf(index) {
+    return this.#points[index];
+  }
+
+  destroy() {
+    this.#abort.abort();
+  }
+
+  #plot() {
+    return {
+      w: this.#size.width - MARGIN.left - MARGIN.right,
+      h: this.#size.height - MARGIN.top - MARGIN.bottom,
+    };
+  }
+
+  draw() {
+    const ink = this.ink();
+    const context = sizeCanvas(this.canvas, this.#size.width, this.#size.height);
+    const [across, up] = this.axes();
+    if (!this.table.columns.has(across) || !this.table.columns.has(up)) return;
+    context.clearRect(0, 0, this.#size.width, this.#size.height);
+    this.#drawAxes(context, across, up, ink);
+    this.#place(across, up);
+    this.#drawPoints(context, ink);
+    this.#drawRing(context, this.#cursor, ink.text, ink.halo);
+    this.#drawRing(context, this.#chosen, ink.accent, ink.halo);
+    if (!this.#drag?.box) return;
+    context.strokeStyle = ink.accent;
+    context.lineWidth = 1;
+    context.setLineDash([4, 3]);
+    context.strokeRect(...this.#drag.box);
+    context.setLineDash([]);
+  }
+
+  #place(across, up) {
+    const { w, h: high } = this.#plot();
+    const { table } = this;
+    const x = table.scale(across);
+    const y = table.scale(up);
+    this.#points = table.list.map((_, index) => ({
+      x: MARGIN.left + x.place(table.value(across, index)) * w,
+      y: MARGIN.top + high - y.place(table.value(up, index)) * high,
+    }));
+  }
+
+  #drawAxes(context, across, up, ink) {
+    const { w, h: high } = this.#plot();
+    const { table } = this;
+    const x = table.scale(across);
+    const y = table.scale(up);
+    const bottom = MARGIN.top + high;
     context.strokeStyle = ink.line;
     context.lineWidth = 1;
-    context.strokeRect(MARGIN.left - 0.5, MARGIN.top - 0.5, w + 1, hh + 1);
+    context.strokeRect(MARGIN.left - 0.5, MARGIN.top - 0.5, w + 1, high + 1);
     context.font = `12px ${ink.font}`;
     context.fillStyle = ink.faint;
-    context.textBaseline = "top";
     for (let k = 0; k <= 4; k++) {
+      const at = k / 4;
       context.textAlign = k === 0 ? "left" : k === 4 ? "right" : "center";
-      context.fillText(short(across, sx.at(k / 4)), MARGIN.left + (k / 4) * w, MARGIN.top + hh + 5);
+      context.textBaseline = "top";
+      context.fillText(this.#short(across, x.at(at)), MARGIN.left + at * w, bottom + 5);
       context.textAlign = "right";
       context.textBaseline = k === 4 ? "top" : k === 0 ? "bottom" : "middle";
-      context.fillText(short(up, sy.at(k / 4)), MARGIN.left - 6, MARGIN.top + hh - (k / 4) * hh);
-      context.textBaseline = "top";
+      context.fillText(this.#short(up, y.at(at)), MARGIN.left - 6, bottom - at * high);
     }
     context.fillStyle = ink.text;
     context.textAlign = "center";
-    context.fillText(`${o.table.words.get(across)} →`, MARGIN.left + w / 2, MARGIN.top + hh + 22);
+    context.textBaseline = "top";
+    context.fillText(`${table.words.get(across)} →`, MARGIN.left + w / 2, bottom + 22);
     context.save();
-    context.translate(4, MARGIN.top + hh / 2);
+    context.translate(4, MARGIN.top + high / 2);
     context.rotate(-Math.PI / 2);
-    context.fillText(`${o.table.words.get(up)} →`, 0, 0);
+    context.fillText(`${table.words.get(up)} →`, 0, 0);
     context.restore();
-    points = o.table.list.map((_, index) => ({
-      x: MARGIN.left + sx.place(o.table.value(across, index)) * w,
-      y: MARGIN.top + hh - sy.place(o.table.value(up, index)) * hh,
-    }));
+  }
+
+  /** Squares are full heads, circles sliding ones. */
+  #drawPoints(context, ink) {
+    const marked = this.marked();
     context.lineWidth = 1;
-    points.forEach(({ x, y }, index) => {
+    this.#points.forEach(({ x, y }, index) => {
       context.globalAlpha = marked && !marked.has(index) ? 0.12 : 0.85;
-      context.fillStyle = o.colour(index) ?? ink.masked;
+      context.fillStyle = this.colour(index) ?? ink.masked;
       context.strokeStyle = ink.line;
       context.beginPath();
-      if (o.table.list[index].kind === "full")
+      if (this.table.list[index].kind === "full")
         context.rect(x - RADIUS, y - RADIUS, 2 * RADIUS, 2 * RADIUS);
       else context.arc(x, y, RADIUS, 0, 7);
       context.fill();
       context.stroke();
     });
     context.globalAlpha = 1;
-    for (const [index, colour] of [
-      [cursor, ink.text],
-      [chosen, ink.accent],
+  }
+
+  #drawRing(context, index, colour, halo) {
+    if (index < 0) return;
+    const { x, y } = this.#points[index];
+    for (const [style, width] of [
+      [halo, 4],
+      [colour, 2],
     ]) {
-      if (index < 0) continue;
-      const { x, y } = points[index];
-      context.strokeStyle = ink.halo;
-      context.lineWidth = 4;
+      context.strokeStyle = style;
+      context.lineWidth = width;
       context.beginPath();
       context.arc(x, y, RADIUS + 3, 0, 7);
       context.stroke();
-      context.strokeStyle = colour;
-      context.lineWidth = 2;
-      context.beginPath();
-      context.arc(x, y, RADIUS + 3, 0, 7);
-      context.stroke();
-    }
-    if (drag?.box) {
-      context.strokeStyle = ink.accent;
-      context.lineWidth = 1;
-      context.setLineDash([4, 3]);
-      context.strokeRect(...drag.box);
-      context.setLineDash([]);
     }
   }
 
-  const short = (name, value) =>
-    sayValue(name, value)
+  #short(name, value) {
+    return sayValue(name, value)
       .replace(/ (nats|tokens|spreads)$/, "")
       .replace(" %", "%");
+  }
 
   /** The nearest head within 9 pixels, or -1. */
-  function at(x, y) {
-    let best = -1,
-      near = 81;
-    points.forEach((p, index) => {
+  #at(x, y) {
+    let best = -1;
+    let near = 81;
+    this.#points.forEach((p, index) => {
       const d = (p.x - x) ** 2 + (p.y - y) ** 2;
       if (d < near) {
         near = d;
@@ -119,93 +231,4 @@ export function scatter(o) {
     });
     return best;
   }
-
-  const abort = new AbortController(),
-    on = { signal: abort.signal };
-  canvas.addEventListener(
-    "pointerdown",
-    (event) => {
-      drag = { x: event.offsetX, y: event.offsetY, box: null };
-    },
-    on,
-  );
-  canvas.addEventListener(
-    "pointermove",
-    (event) => {
-      if (drag && event.buttons) {
-        const box = [
-          Math.min(drag.x, event.offsetX),
-          Math.min(drag.y, event.offsetY),
-          Math.abs(drag.x - event.offsetX),
-          Math.abs(drag.y - event.offsetY),
-        ];
-        if (drag.box || Math.hypot(box[2], box[3]) > 6) {
-          drag.box = box;
-          draw();
-          o.onHover(null, 0, 0);
-        }
-        return;
-      }
-      const index = at(event.offsetX, event.offsetY);
-      if (index !== cursor) {
-        cursor = index;
-        draw();
-      }
-      o.onHover(index < 0 ? null : index, event.clientX, event.clientY);
-    },
-    on,
-  );
-  canvas.addEventListener(
-    "pointerup",
-    (event) => {
-      const box = drag?.box,
-        index = at(event.offsetX, event.offsetY);
-      drag = null;
-      if (box) {
-        o.onMark(
-          new Set(
-            points
-              .map((_, i) => i)
-              .filter(
-                (i) =>
-                  points[i].x >= box[0] &&
-                  points[i].x <= box[0] + box[2] &&
-                  points[i].y >= box[1] &&
-                  points[i].y <= box[1] + box[3],
-              ),
-          ),
-        );
-        draw();
-      } else if (index >= 0) o.onPick(index);
-    },
-    on,
-  );
-  canvas.addEventListener(
-    "pointerleave",
-    () => {
-      if (!drag) {
-        cursor = -1;
-        draw();
-        o.onHover(null, 0, 0);
-      }
-    },
-    on,
-  );
-
-  return {
-    canvas,
-    draw,
-    resize(width) {
-      size = { width, height: Math.min(420, width) };
-      draw();
-    },
-    choose(index) {
-      chosen = index;
-      draw();
-    },
-    pointOf: (index) => points[index],
-    destroy() {
-      abort.abort();
-    },
-  };
 }

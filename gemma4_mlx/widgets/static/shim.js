@@ -6,9 +6,10 @@
     [...document.querySelectorAll("script.g4-data")].map((piece) => piece.textContent).join(""),
   );
   const bytes = (text) => {
-    const raw = atob(text),
-      out = new Uint8Array(raw.length);
-    for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i); // 20 times as fast as Uint8Array.from
+    const raw = atob(text);
+    const out = new Uint8Array(raw.length);
+    // 20 times as fast as Uint8Array.from
+    for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
     return new DataView(out.buffer);
   };
   const revive = (value) => {
@@ -17,7 +18,8 @@
     if (typeof value.$bytes === "string") return bytes(value.$bytes);
     return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, revive(v)]));
   };
-  // The same canonical text as widgets/snapshot.py: keys sorted at every depth, "which" only if not "a".
+  // The same canonical text as widgets/snapshot.py: keys sorted at every depth, "which" only if not
+  // "a".
   const key = (request) => {
     const { which, ...rest } = request;
     return canonical(which === "a" ? rest : request);
@@ -33,10 +35,11 @@
         : JSON.stringify(value);
 
   function modelOf(view) {
-    const state = revive(view.state),
-      listeners = new Map();
-    const emit = (event, ...values) =>
-      [...(listeners.get(event) ?? [])].forEach((f) => f(...values));
+    const state = revive(view.state);
+    const listeners = new Map();
+    const emit = (event, ...values) => {
+      for (const listener of [...(listeners.get(event) ?? [])]) listener(...values);
+    };
     const answerTo = (request) => {
       const name = key(request);
       return view.answers[name] ?? data.shared[name];
@@ -90,11 +93,11 @@
     }
     const look = (fold) =>
       runs.flatMap(({ start, texts }) => {
-        const hits = [],
-          whole = fold(texts.join("")),
-          wanted = fold(text);
-        let token = 0,
-          end = texts[0]?.length ?? 0;
+        const hits = [];
+        const whole = fold(texts.join(""));
+        const wanted = fold(text);
+        let token = 0;
+        let end = texts[0]?.length ?? 0;
         for (
           let at = whole.indexOf(wanted);
           wanted && at >= 0;
@@ -105,8 +108,8 @@
         }
         return hits;
       });
-    const exact = look((t) => t),
-      hits = exact.length ? exact : look((t) => t.toLowerCase());
+    const exact = look((t) => t);
+    const hits = exact.length ? exact : look((t) => t.toLowerCase());
     const searched = runs.reduce((sum, run) => sum + run.texts.length, 0);
     return { hits, total: hits.length, searched };
   }

@@ -6,13 +6,13 @@
  */
 
 import { cellIndex, edge } from "./axes.js";
+import { h, perFrame } from "./dom.js";
 import { drawAxes, drawInset, drawMarks } from "./map_axes.js";
 import { ColourScale, tilePicture } from "./map_colours.js";
 import { listenToMap } from "./map_input.js";
 import { TILE, TilePyramid, tileKey } from "./map_pyramid.js";
 import { TileStore } from "./map_store.js";
 import { MapView } from "./map_view.js";
-import { h, perFrame } from "./shared.js";
 
 /** @typedef {{ query: number, queryStop: number, key: number, keyStop: number,
  *   value: number | null, masked: boolean }} Cell  `value`: null while its tile is on its way */
@@ -160,7 +160,9 @@ export class TileMap {
     this.#setCursor(query, key);
   }
 
-  /** Put the cursor on the cell of (query, key), or the nearest there is, and bring it into view. */
+  /**
+   * Put the cursor on the cell of (query, key), or the nearest there is, and bring it into view.
+   */
   moveCursor(query, key) {
     const spare = 2 ** this.#level();
     this.#setCursor(query, key);

@@ -1,9 +1,12 @@
 /* Switches beside each expert: change some, generate again from the same cached prompt, compare. */
 
+import { h } from "./dom.js";
 import { barCell, fold, table } from "./pieces.js";
-import { formatCount, formatPercent, h, visibleToken } from "./shared.js";
+import { formatCount, formatPercent, visibleToken } from "./words.js";
 
-/** Changes of one expert: key, the switch's word, what it does, and how a list of changes names it. */
+/**
+ * Changes of one expert: key, the switch's word, what it does, and how a list of changes names it.
+ */
 const ACTIONS = [
   ["drop", "Drop", (e) => `Drop expert ${e}: its output becomes zero`, "dropped"],
   ["around", "Around", (e) => `Route around expert ${e}: the others renormalise`, "routed around"],
@@ -12,66 +15,138 @@ const ACTIONS = [
 ];
 
 /** A change in a few words: "L6 · 40 dropped". */
-const nameOf = (c) =>
-  `L${c.layer} · ${c.expert} ${ACTIONS.find(([a]) => a === c.action)[3]}${c.action === "swap" ? ` with ${c.other}` : c.action === "boost" ? ` by ${c.factor}` : ""}`;
+function nameOf({ layer, expert, action, other, factor }) {
+  const [, , , done] = ACTIONS.find(([name]) => name === action);
+  const how = { swap: ` with ${other}`, boost: ` by ${factor}` }[action] ?? "";
+  return `L${layer} · ${expert} ${done}${how}`;
+}
 
 const nats = (v) => (v >= 0.001 || v === 0 ? v.toFixed(3) : v.toExponential(1));
 
-/**
- * @param {{patiently: Function, meta: () => any, chosen: () => any, view: any, table: () => any,
- *   row: () => number, route: () => Array<[number, number]>|null, tokenName: () => string|null}} o
- *   route: the selected token's experts in the chosen layer with their shares of the gate, or null
- */
-export function whatIf(o) {
-  const number = (props) => h("input", { type: "number", ...props });
-  const other = number({
-    min: 0,
-    max: o.meta().experts - 1,
-    value: 0,
-    "aria-label": "Expert to swap with",
-  });
-  const factor = number({
-    min: -20,
-    max: 20,
-    step: 0.5,
-    value: 3,
-    "aria-label": "Amount that a boost adds to the router's score",
-  });
-  const tokens = number({ min: 1, max: 400, value: 40 }),
-    everywhere = h("input", { type: "checkbox" });
-  const search = h("input", {
+export class WhatIf {
+  #other;
+  #factor;
+  #tokens;
+  #everywhere = h("input", { type: "checkbox" });
+  #search = h("input", {
     type: "search",
     class: "g4-search",
     placeholder: "number or group",
     "aria-label": "Find experts of the layer by number or by what they are for",
   });
-  const title = h("h4", { class: "g4-subtitle" }),
-    list = h("div", { class: "g4-switches" }),
-    result = h("div", { class: "g4-result" }),
-    changed = h("div", { class: "g4-changes" });
-  const changes = new Map(); // "layer expert" -> {layer, expert, action, other?, factor?}
-  let run = 0,
-    focus = "",
-    drawn = "",
-    sort = { key: "share", down: true };
-  const heads = [
+  #title = h("h4", { class: "g4-subtitle" });
+  #list = h("div", { class: "g4-switches" });
+  #result = h("div", { class: "g4-result" });
+  #changed = h("div", { class: "g4-changes" });
+  #changes = new Map(); // "layer expert" -> {layer, expert, action, other?, factor?}
+  #run = 0;
+  #focus = "";
+  #drawn = "";
+  #sort = { key: "share", down: true };
+  #heads = [
     ["expert", "Expert", ""],
     ["share", "Share of the gate", "#"],
     ["load", "Load", "#"],
     ["for", "For", ""],
   ];
 
-  const settings = () => ({ other: Number(other.value), factor: Number(factor.value) });
+  /**
+   * @param {{patiently: Function, meta: () => any, chosen: () => any, view: any, table: () => any,
+   * row: () => number, route: () => Array<[number, number]>|null, tokenName: () => string|null}} o
+   * route: the selected token's experts in the chosen layer with their shares of the gate, or null
+   */
+  constructor({ meta, table, row, route, chosen, tokenName, patiently, view }) {
+    Object.assign(this, { meta, table, row, route, chosen, tokenName, patiently, view });
+    this.#other = this.#number({
+      min: 0,
+      max: this.meta().experts - 1,
+      value: 0,
+      "aria-label": "Expert to swap with",
+    });
+    this.#factor = this.#number({
+      min: -20,
+      max: 20,
+      step: 0.5,
+      value: 3,
+      "aria-label": "Amount that a boost adds to the router's score",
+    });
+    this.#tokens = this.#number({ min: 1, max: 400, value: 40 });
+    this.#list.addEventListener("keydown", (event) => this.#listPressKey(event));
+    this.#list.addEventListener("focusin", (event) => this.#listFocusin(event));
+    for (const input of [this.#other, this.#factor])
+      input.addEventListener("change", () => this.draw());
+    this.#search.addEventListener("input", () => this.draw());
+    this.node = h(
+      "section",
+      { class: "g4-panel g4-section g4-whatif", "aria-label": "What if" },
+      this.#title,
+      h(
+        "div",
+        { class: "g4-toolbar" },
+        this.#search,
+        h("label", {}, "swap with expert", this.#other),
+        h("label", {}, "boost by", this.#factor),
+        h("label", {}, "up to", this.#tokens, "tokens"),
+        h(
+          "label",
+          {
+            title:
+              "Otherwise the prompt is read as it is and only the answer is generated with the " +
+              "changes, from one shared cache",
+          },
+          this.#everywhere,
+          "also while reading the prompt",
+        ),
+      ),
+      this.#list,
+      this.#changed,
+      this.#result,
+    );
+  }
+
+  #listPressKey(event) {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[
+      event.key
+    ];
+    if (!step || !event.target.matches("button[role=switch]")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const rows = [...this.#list.querySelectorAll("tbody tr")].map((row) => [
+      ...row.querySelectorAll("button"),
+    ]);
+    let row = rows.findIndex((r) => r.includes(event.target));
+    let column = rows[row].indexOf(event.target);
+    do {
+      row += step[0];
+      column += step[1];
+    } while (rows[row]?.[column]?.disabled);
+    rows[row]?.[column]?.focus();
+  }
+
+  #listFocusin(event) {
+    if (!event.target.matches("button[role=switch]")) return;
+    for (const button of this.#list.querySelectorAll("button[role=switch]")) button.tabIndex = -1;
+    event.target.tabIndex = 0;
+    this.#focus = event.target.dataset.key;
+  }
+
+  #number(props) {
+    return h("input", { type: "number", ...props });
+  }
+
+  #settings() {
+    return { other: Number(this.#other.value), factor: Number(this.#factor.value) };
+  }
 
   /** Experts of the chosen layer that the search finds, sorted. */
-  function experts() {
-    const t = o.table(),
-      row = o.row(),
-      route = new Map(o.route() ?? []),
-      wanted = search.value.trim().toLowerCase();
+  #experts() {
+    const t = this.table();
+    const row = this.row();
+    const route = new Map(this.route() ?? []);
+    const wanted = this.#search.value.trim().toLowerCase();
     const all = Array.from({ length: t.E }, (_, expert) => {
-      const i = row * t.E + expert,
-        g = t.purpose(i);
+      const i = row * t.E + expert;
+      const g = t.purpose(i);
       return {
         expert,
         share: route.get(expert) ?? -1,
@@ -82,31 +157,33 @@ export function whatIf(o) {
     const found = wanted
       ? all.filter((e) => String(e.expert) === wanted || e.for.toLowerCase().includes(wanted))
       : all;
-    const by = (a, b) => (a[sort.key] < b[sort.key] ? -1 : a[sort.key] > b[sort.key] ? 1 : 0);
+    const by = (a, b) =>
+      a[this.#sort.key] < b[this.#sort.key] ? -1 : a[this.#sort.key] > b[this.#sort.key] ? 1 : 0;
     return found.sort(
-      (a, b) => (sort.down ? by(b, a) : by(a, b)) || b.load - a.load || a.expert - b.expert,
+      (a, b) => (this.#sort.down ? by(b, a) : by(a, b)) || b.load - a.load || a.expert - b.expert,
     );
   }
 
-  function draw() {
-    if (!o.table()) return;
-    const { layer, expert } = o.chosen(),
-      shown = experts(),
-      now = settings(),
-      word = o.tokenName();
-    const stamp = JSON.stringify([layer, shown, now, [...changes], word, expert, sort]);
-    if (stamp === drawn) return; // keeps the focus where it is
-    drawn = stamp;
-    title.textContent = `What if experts of layer ${layer} changed?`;
-    const hadFocus = list.contains(document.activeElement),
-      at = list.scrollTop;
-    const head = heads.map(([key, name, right]) =>
+  draw() {
+    if (!this.table()) return;
+    const { layer, expert } = this.chosen();
+    const shown = this.#experts();
+    const now = this.#settings();
+    const word = this.tokenName();
+    const stamp = JSON.stringify([layer, shown, now, [...this.#changes], word, expert, this.#sort]);
+    if (stamp === this.#drawn) return; // keeps the focus where it is
+    this.#drawn = stamp;
+    this.#title.textContent = `What if experts of layer ${layer} changed?`;
+    const hadFocus = this.#list.contains(document.activeElement);
+    const at = this.#list.scrollTop;
+    const head = this.#heads.map(([key, name, right]) =>
       h(
         "th",
         {
           scope: "col",
           class: right ? "g4-number" : null,
-          "aria-sort": sort.key === key ? (sort.down ? "descending" : "ascending") : "none",
+          "aria-sort":
+            this.#sort.key === key ? (this.#sort.down ? "descending" : "ascending") : "none",
         },
         h(
           "button",
@@ -114,16 +191,16 @@ export function whatIf(o) {
             type: "button",
             class: "g4-quiet g4-sort",
             onclick: () => {
-              sort = { key, down: sort.key === key ? !sort.down : right === "#" };
-              draw();
+              this.#sort = { key, down: this.#sort.key === key ? !this.#sort.down : right === "#" };
+              this.draw();
             },
           },
           key === "share" && word !== null ? `Share of the gate for “${word}”` : name,
-          sort.key === key ? (sort.down ? " ↓" : " ↑") : "",
+          this.#sort.key === key ? (this.#sort.down ? " ↓" : " ↑") : "",
         ),
       ),
     );
-    list.replaceChildren(
+    this.#list.replaceChildren(
       h(
         "table",
         { class: "g4-table" },
@@ -142,25 +219,25 @@ export function whatIf(o) {
                 : barCell(e.share, formatPercent(e.share)),
               h("td", { class: "g4-number" }, formatPercent(e.load)),
               h("td", {}, e.for),
-              h("td", {}, switches(layer, e.expert, now)),
+              h("td", {}, this.#switches(layer, e.expert, now)),
             ),
           ),
         ),
       ),
     );
-    list.scrollTop = at;
-    const buttons = [...list.querySelectorAll("button[role=switch]")],
-      stop = buttons.find((b) => b.dataset.key === focus) ?? buttons[0];
+    this.#list.scrollTop = at;
+    const buttons = [...this.#list.querySelectorAll("button[role=switch]")];
+    const stop = buttons.find((b) => b.dataset.key === this.#focus) ?? buttons[0];
     if (stop) {
       stop.tabIndex = 0;
       if (hadFocus) stop.focus({ preventScroll: true });
     }
-    drawChanges();
+    this.#drawChanges();
   }
 
   /** One tab stop for all the switches of the layer; arrow keys move among them. */
-  function switches(layer, expert, now) {
-    const on = changes.get(`${layer} ${expert}`)?.action;
+  #switches(layer, expert, now) {
+    const on = this.#changes.get(`${layer} ${expert}`)?.action;
     return h(
       "span",
       { class: "g4-segmented", role: "group", "aria-label": `Change expert ${expert}` },
@@ -176,7 +253,7 @@ export function whatIf(o) {
             title: says(expert, now),
             "aria-label": says(expert, now),
             dataset: { key: `${expert} ${action}` },
-            onclick: () => turn(layer, expert, action),
+            onclick: () => this.#turn(layer, expert, action),
           },
           word,
         ),
@@ -184,16 +261,16 @@ export function whatIf(o) {
     );
   }
 
-  function drawChanges() {
-    const made = [...changes].map(([key, c]) =>
+  #drawChanges() {
+    const made = [...this.#changes].map(([key, c]) =>
       h(
         "button",
         {
           type: "button",
           title: "Take this change away",
           onclick: () => {
-            changes.delete(key);
-            draw();
+            this.#changes.delete(key);
+            this.draw();
           },
         },
         `${nameOf(c)} ✕`,
@@ -201,10 +278,15 @@ export function whatIf(o) {
     );
     const go = h(
       "button",
-      { type: "button", class: "g4-primary", disabled: !changes.size, onclick: generate },
+      {
+        type: "button",
+        class: "g4-primary",
+        disabled: !this.#changes.size,
+        onclick: () => this.#generate(),
+      },
       "Generate again",
     );
-    changed.replaceChildren(
+    this.#changed.replaceChildren(
       ...(made.length
         ? made
         : [
@@ -218,39 +300,12 @@ export function whatIf(o) {
     );
   }
 
-  list.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[
-      event.key
-    ];
-    if (!step || !event.target.matches("button[role=switch]")) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const rows = [...list.querySelectorAll("tbody tr")].map((row) => [
-      ...row.querySelectorAll("button"),
-    ]);
-    let row = rows.findIndex((r) => r.includes(event.target)),
-      column = rows[row].indexOf(event.target);
-    do {
-      row += step[0];
-      column += step[1];
-    } while (rows[row]?.[column]?.disabled);
-    rows[row]?.[column]?.focus();
-  });
-  list.addEventListener("focusin", (event) => {
-    if (!event.target.matches("button[role=switch]")) return;
-    for (const button of list.querySelectorAll("button[role=switch]")) button.tabIndex = -1;
-    event.target.tabIndex = 0;
-    focus = event.target.dataset.key;
-  });
-  for (const input of [other, factor]) input.addEventListener("change", () => draw());
-  search.addEventListener("input", () => draw());
-
-  function turn(layer, expert, action) {
-    const key = `${layer} ${expert}`,
-      now = settings();
-    if (changes.get(key)?.action === action) changes.delete(key);
+  #turn(layer, expert, action) {
+    const key = `${layer} ${expert}`;
+    const now = this.#settings();
+    if (this.#changes.get(key)?.action === action) this.#changes.delete(key);
     else
-      changes.set(key, {
+      this.#changes.set(key, {
         layer,
         expert,
         action,
@@ -260,69 +315,43 @@ export function whatIf(o) {
             ? { factor: now.factor }
             : {}),
       });
-    draw();
+    this.draw();
   }
 
-  async function generate() {
-    const mine = ++run,
-      asked = {
-        changes: [...changes.values()],
-        tokens: Number(tokens.value),
-        everywhere: everywhere.checked,
-      };
+  async #generate() {
+    const mine = ++this.#run;
+    const asked = {
+      changes: [...this.#changes.values()],
+      tokens: Number(this.#tokens.value),
+      everywhere: this.#everywhere.checked,
+    };
     const bar = h("progress", { max: 1, value: 0, "aria-label": "Generating" });
-    result.replaceChildren(
+    this.#result.replaceChildren(
       h(
         "p",
         { class: "g4-note", role: "status" },
-        "Generating three answers: as it is, with the changes, and with random experts of the same load changed… ",
+        "Generating three answers: as it is, with the changes, and with random experts of the " +
+          "same load changed… ",
         bar,
       ),
     );
     try {
-      const answer = await o.patiently(
+      const answer = await this.patiently(
         "whatif",
         asked,
         (share) => {
           bar.value = share;
         },
-        () => mine === run,
+        () => mine === this.#run,
       );
-      if (mine === run) result.replaceChildren(...resultOf(answer.content, o.view));
+      if (mine === this.#run) this.#result.replaceChildren(...resultOf(answer.content, this.view));
     } catch (error) {
-      if (mine === run)
-        result.replaceChildren(
+      if (mine === this.#run)
+        this.#result.replaceChildren(
           h("p", { class: "g4-problem", role: "alert" }, error.message.replace(/^\w+Error: /, "")),
         );
     }
   }
-
-  const node = h(
-    "section",
-    { class: "g4-panel g4-section g4-whatif", "aria-label": "What if" },
-    title,
-    h(
-      "div",
-      { class: "g4-toolbar" },
-      search,
-      h("label", {}, "swap with expert", other),
-      h("label", {}, "boost by", factor),
-      h("label", {}, "up to", tokens, "tokens"),
-      h(
-        "label",
-        {
-          title:
-            "Otherwise the prompt is read as it is and only the answer is generated with the changes, from one shared cache",
-        },
-        everywhere,
-        "also while reading the prompt",
-      ),
-    ),
-    list,
-    changed,
-    result,
-  );
-  return { node, draw };
 }
 
 /**
@@ -330,12 +359,11 @@ export function whatIf(o) {
  * @param {{tried: any[], ask: Function, view: any}} o tried: the recorded requests
  */
 export function triedChanges({ tried, ask, view }) {
-  const result = h("div", { class: "g4-result" }),
-    buttons = h("div", { class: "g4-changes" });
+  const result = h("div", { class: "g4-result" });
+  const buttons = h("div", { class: "g4-changes" });
   async function show(index) {
-    [...buttons.children].forEach((button, i) =>
-      button.setAttribute("aria-pressed", String(i === index)),
-    );
+    for (const [i, button] of [...buttons.children].entries())
+      button.setAttribute("aria-pressed", String(i === index));
     result.replaceChildren(...resultOf((await ask("whatif", tried[index])).content, view));
   }
   buttons.append(
@@ -360,8 +388,8 @@ export function triedChanges({ tried, ask, view }) {
 
 /** Three answers side by side, and how far they part; spoken as well. */
 function resultOf(r, view) {
-  const high = Math.max(0.05, ...r.answers.flatMap((a) => a.divergence)),
-    most = Math.max(1e-9, ...r.answers.map((a) => a.mean));
+  const high = Math.max(0.05, ...r.answers.flatMap((a) => a.divergence));
+  const most = Math.max(1e-9, ...r.answers.map((a) => a.mean));
   const column = (a) => {
     const box = h("div", { class: "g4-answer", dir: "auto" });
     a.tokens.forEach((word, i) => {
@@ -388,11 +416,13 @@ function resultOf(r, view) {
       box,
     );
   };
-  const others = r.answers.slice(1),
-    parted = (a) =>
-      a.parts === null
-        ? "none"
-        : `${formatCount(a.parts)} ${a.tokens[a.parts] === undefined ? "(stops)" : `“${visibleToken(a.tokens[a.parts])}”`}`;
+  const others = r.answers.slice(1);
+  const parted = (a) => {
+    if (a.parts === null) return "none";
+    const token = a.tokens[a.parts];
+    const word = token === undefined ? "(stops)" : `“${visibleToken(token)}”`;
+    return `${formatCount(a.parts)} ${word}`;
+  };
   view.announce(
     others
       .map(
@@ -433,8 +463,8 @@ function perToken(answers, high) {
         {},
         h("th", { scope: "row", class: "g4-number" }, formatCount(i)),
         ...answers.flatMap((a) => {
-          const kl = a.divergence[i],
-            word = a.tokens[i];
+          const kl = a.divergence[i];
+          const word = a.tokens[i];
           return [
             h(
               "td",
