@@ -21,7 +21,8 @@ import {
   problemNote,
 } from "./pieces.js";
 import { keepInView } from "./sticky.js";
-import { PAGE, TokenView } from "./tokenview.js";
+import { PAGE } from "./tokenpages.js";
+import { TokenView } from "./tokenview.js";
 
 function render({ model, el }) {
   const view = mount(model, el, "attention");

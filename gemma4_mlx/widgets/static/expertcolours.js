@@ -155,8 +155,8 @@ export function drawScale(canvas, scheme, ink, words) {
   context.textBaseline = "top";
   for (let x = 0; x < bar; x++) {
     context.fillStyle = cssOf(diverging((2 * x) / (bar - 1) - 1, ink.dark));
-    context.fillRect(x, 2, bar - x, 12);
-  } // the rest is drawn over: no seams
+    context.fillRect(x, 2, bar - x, 12); // the rest is drawn over: no seams
+  }
   const left = bar ? bar + 14 : 0;
   context.fillStyle = hatch(context, ink);
   context.fillRect(left, 2, 24, 12);

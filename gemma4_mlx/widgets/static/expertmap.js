@@ -74,36 +74,8 @@ export class ExpertMap {
    * @param {(text: string) => void} o.say
    * @param {{layers: number[], signal: AbortSignal}} o
    */
-  constructor({
-    layers,
-    ink,
-    scheme,
-    order,
-    shown,
-    table,
-    chosen,
-    route,
-    onHover,
-    onPick,
-    say,
-    name,
-    signal,
-  }) {
-    Object.assign(this, {
-      layers,
-      ink,
-      scheme,
-      order,
-      shown,
-      table,
-      chosen,
-      route,
-      onHover,
-      onPick,
-      say,
-      name,
-      signal,
-    });
+  constructor(o) {
+    Object.assign(this, o);
     this.node = h("div", { class: "g4-maphold" }, this.canvas);
     this.#rows = this.layers.length;
     this.rowHeight = Math.max(13, Math.min(24, Math.floor(364 / this.#rows)));
@@ -229,9 +201,9 @@ export class ExpertMap {
   #tick(context, [cx, cy, w, hh], share, ink) {
     if (w >= 24) {
       context.fillStyle = ink.text;
-      context.fillRect(cx, cy + hh - 4, Math.max(3, (w - 1) * share), 3);
+      context.fillRect(cx, cy + hh - 4, Math.max(3, (w - 1) * share), 3); // under the number
       return;
-    } // under the number
+    }
     const high = Math.max(3, Math.round((hh - 2) * (0.25 + 0.75 * share)));
     const wide = Math.max(2, Math.min(4, w - 2));
     const at = Math.round(cx + (w - wide) / 2);

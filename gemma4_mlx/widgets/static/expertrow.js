@@ -4,9 +4,9 @@ import { onResize, sizeCanvas } from "./canvas.js";
 import { h, perFrame } from "./dom.js";
 import { cssOf, hatch, LIMIT } from "./expertcolours.js";
 
-const CELL = 23;
-const BAR = 22;
-const LINE = BAR + 18; // css pixels: least width, height of the bars, of a line
+const CELL = 23; // css pixels: least width of a cell
+const BAR = 22; // height of the bars
+const LINE = BAR + 18; // height of a line: its bars and numbers
 
 export class ExpertRow {
   canvas = h("canvas", {
@@ -72,34 +72,8 @@ export class ExpertRow {
   });
 
   /** @param {any} o as expertMap's, for the chosen layer */
-  constructor({
-    table,
-    ink,
-    scheme,
-    chosen,
-    order,
-    route,
-    shown,
-    onHover,
-    onPick,
-    say,
-    name,
-    signal,
-  }) {
-    Object.assign(this, {
-      table,
-      ink,
-      scheme,
-      chosen,
-      order,
-      route,
-      shown,
-      onHover,
-      onPick,
-      say,
-      name,
-      signal,
-    });
+  constructor(o) {
+    Object.assign(this, o);
     this.node = h("div", { class: "g4-maphold" }, this.canvas);
     this.canvas.addEventListener("pointermove", (event) => this.onHover(this.#cellAt(event)));
     this.canvas.addEventListener("pointerleave", () => this.onHover(null));

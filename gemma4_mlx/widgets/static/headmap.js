@@ -8,10 +8,10 @@
 import { sizeCanvas } from "./canvas.js";
 import { h } from "./dom.js";
 
-const ROOM = 412;
-const WIDE = 384; // css pixels that the rows and the columns may take
-const LEFT = 58;
-const TOP = 22;
+const ROOM = 412; // css pixels that the rows may take
+const WIDE = 384; // css pixels that the columns may take
+const LEFT = 58; // room for names of layers
+const TOP = 22; // room for numbers of heads
 
 export class HeadMap {
   #layers;
@@ -55,32 +55,8 @@ export class HeadMap {
    * @param {(index: number) => string} o.describe
    * @param {(text: string) => void} o.announce
    */
-  constructor({
-    table,
-    order,
-    ink,
-    marked,
-    colour,
-    number,
-    announce,
-    onHover,
-    onMark,
-    onPick,
-    describe,
-  }) {
-    Object.assign(this, {
-      table,
-      order,
-      ink,
-      marked,
-      colour,
-      number,
-      announce,
-      onHover,
-      onMark,
-      onPick,
-      describe,
-    });
+  constructor(o) {
+    Object.assign(this, o);
     this.#layers = this.table.layers;
     this.#first = this.table.first;
     this.#list = this.table.list;
@@ -137,7 +113,7 @@ export class HeadMap {
         this.#list
           .map((_, i) => i)
           .filter((i) => {
-            const b = this.boxOf(i);
+            const b = this.#boxOf(i);
             return (
               b.x < box.x + box.w && b.x + b.w > box.x && b.y < box.y + box.hh && b.y + b.h > box.y
             );
@@ -174,7 +150,7 @@ export class HeadMap {
       const box = this.canvas.getBoundingClientRect();
       this.#cursor = index;
       this.draw();
-      const there = this.boxOf(index);
+      const there = this.#boxOf(index);
       this.onHover(index, box.x + there.x + there.w, box.y + there.y + there.h);
       this.announce(this.describe(index));
     } else if (event.key === "Enter" || event.key === " ") this.onPick(from);
@@ -237,7 +213,7 @@ export class HeadMap {
     });
   }
 
-  boxOf(index) {
+  #boxOf(index) {
     const { row } = this.#list[index];
     const column = this.#orders[row].indexOf(index);
     return {
@@ -334,7 +310,7 @@ export class HeadMap {
   }
 
   #frame(context, index, colour, halo) {
-    const { x, y, w, h: hh } = this.boxOf(index);
+    const { x, y, w, h: hh } = this.#boxOf(index);
     context.lineWidth = 4;
     context.strokeStyle = halo;
     context.strokeRect(x - 1.5, y - 1.5, w + 2, hh + 2);

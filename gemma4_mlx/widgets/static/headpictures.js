@@ -68,7 +68,7 @@ export function pictureStore(o) {
     };
   }
 
-  return { paint, values, forget: () => held.clear() };
+  return { paint, values };
 }
 
 /** A css colour as one canvas pixel. @param {string} css */

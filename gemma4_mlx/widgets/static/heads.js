@@ -85,8 +85,8 @@ export class HeadPanel {
    * @param {(head: {layer: number, head: number}) => void} o.onPick
    * @param {(error: Error) => void} o.onError
    */
-  constructor({ palette, store, onError, onPick, ink, heads, view }) {
-    Object.assign(this, { palette, store, onError, onPick, ink, heads, view });
+  constructor(o) {
+    Object.assign(this, o);
     this.#readout.textContent = this.#hint;
     const shared = {
       table: this.heads,
@@ -105,9 +105,11 @@ export class HeadPanel {
       order: () => (this.#now.sorted ? this.heads.columns.get(this.#now.by) : null),
     });
     this.#plot = new HeadScatter({ ...shared, axes: () => [this.#now.across, this.#now.up] });
-    this.#sorted.addEventListener("change", () => this.#sortedChange(), {
-      signal: this.view.signal,
-    });
+    const sort = () => {
+      this.#now.sorted = this.#sorted.checked;
+      this.#map.draw();
+    };
+    this.#sorted.addEventListener("change", sort, { signal: this.view.signal });
     this.#sortLabel = h(
       "label",
       { title: "Highest first in each layer" },
@@ -140,23 +142,16 @@ export class HeadPanel {
       this.#readout,
       this.#unusual,
     );
-    this.view.signal.addEventListener("abort", () => this.#signalAbort());
+    this.view.signal.addEventListener("abort", () => {
+      this.#map.destroy();
+      this.#plot.destroy();
+    });
     this.redraw = perFrame(() => {
       if (this.#filled) {
         this.#draw();
         this.#build();
       }
     });
-  }
-
-  #sortedChange() {
-    this.#now.sorted = this.#sorted.checked;
-    this.#map.draw();
-  }
-
-  #signalAbort() {
-    this.#map.destroy();
-    this.#plot.destroy();
   }
 
   /** The table has been filled. */

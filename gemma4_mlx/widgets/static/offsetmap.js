@@ -36,7 +36,7 @@ export class OffsetMap {
     this.#on = { signal: this.#abort.signal };
     this.canvas.addEventListener(
       "pointermove",
-      (event) => this.onCell(this.cellAt(event.offsetX, event.offsetY)),
+      (event) => this.onCell(this.#cellAt(event.offsetX, event.offsetY)),
       this.#on,
     );
     this.canvas.addEventListener("pointerleave", () => this.onCell(null), this.#on);
@@ -44,7 +44,7 @@ export class OffsetMap {
   }
 
   #click(event) {
-    const cell = this.cellAt(event.offsetX, event.offsetY);
+    const cell = this.#cellAt(event.offsetX, event.offsetY);
     if (cell && !cell.masked) this.onPick(cell);
   }
 
@@ -195,7 +195,7 @@ export class OffsetMap {
     context.restore();
   }
 
-  cellAt(px, py) {
+  #cellAt(px, py) {
     const { w, h: hh } = this.#plot();
     const u = (px - EDGE.left) / w;
     const v = (py - EDGE.top) / hh;

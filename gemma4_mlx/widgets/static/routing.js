@@ -14,7 +14,8 @@ import { ExpertMaps } from "./routing_maps.js";
 import { TokenRoutes } from "./routing_routes.js";
 import { RoutingScene } from "./routing_scene.js";
 import { RouteColours } from "./routing_text.js";
-import { PAGE, TokenView } from "./tokenview.js";
+import { PAGE } from "./tokenpages.js";
+import { TokenView } from "./tokenview.js";
 import { triedChanges, WhatIf } from "./whatif.js";
 import { formatCount } from "./words.js";
 

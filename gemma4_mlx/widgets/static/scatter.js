@@ -25,8 +25,8 @@ export class HeadScatter {
    * @param {object} o  as for HeadMap: table, ink, colour, marked, onHover, onPick, onMark
    * @param {() => [string, string]} o.axes  the summaries across and up
    */
-  constructor({ ink, axes, table, marked, colour, onHover, onMark, onPick }) {
-    Object.assign(this, { ink, axes, table, marked, colour, onHover, onMark, onPick });
+  constructor(o) {
+    Object.assign(this, o);
     this.#on = { signal: this.#abort.signal };
     this.canvas.addEventListener(
       "pointerdown",
@@ -101,10 +101,6 @@ export class HeadScatter {
   choose(index) {
     this.#chosen = index;
     this.draw();
-  }
-
-  pointOf(index) {
-    return this.#points[index];
   }
 
   destroy() {

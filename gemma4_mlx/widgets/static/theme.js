@@ -34,9 +34,9 @@ export function followInk(root, signal) {
     if (!root.isConnected) return;
     ink = readInk(root);
     if (!ink.text) {
-      requestAnimationFrame(look);
+      requestAnimationFrame(look); // our style sheet is still on its way
       return;
-    } // our style sheet is still on its way
+    }
     const now = JSON.stringify(ink);
     if (now === known) return;
     // A hidden page has no sizes to draw by; JupyterLab hides its own while themes change.

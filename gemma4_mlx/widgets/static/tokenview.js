@@ -9,13 +9,11 @@
 import { h } from "./dom.js";
 import { NotRecorded } from "./kernel.js";
 import { MediaBlock } from "./tokenmedia.js";
-import { formatCount, visibleToken } from "./words.js";
-
-export const PAGE = 512; // tokens
+import { PAGE, TokenPages } from "./tokenpages.js";
+import { formatCount } from "./words.js";
 
 export class TokenView {
-  #pages = new Map();
-  #waiting = new Map();
+  #pages;
   #page = -1;
   #selected = -1;
   #span = null;
@@ -35,7 +33,7 @@ export class TokenView {
     { type: "button", title: "Next page", "aria-label": "Next page of tokens" },
     "›",
   );
-  search = h("input", {
+  #search = h("input", {
     type: "search",
     class: "g4-search",
     placeholder: "Find text",
@@ -59,34 +57,9 @@ export class TokenView {
    * @param {(from:number, to:number) => number|string|null} o.strip  colour of a range on the strip
    * @param {(page:number) => boolean} [o.keeps]  in a snapshot: whether it holds that page
    */
-  constructor({
-    label,
-    ask,
-    n,
-    keeps,
-    onError,
-    media,
-    parts,
-    paint,
-    onSelect,
-    ink,
-    strip,
-    onSpan,
-  }) {
-    Object.assign(this, {
-      label,
-      ask,
-      n,
-      keeps,
-      onError,
-      media,
-      parts,
-      paint,
-      onSelect,
-      ink,
-      strip,
-      onSpan,
-    });
+  constructor(o) {
+    Object.assign(this, o);
+    this.#pages = new TokenPages(o);
     this.#text = h("div", {
       class: "g4-tokens",
       tabindex: 0,
@@ -97,7 +70,7 @@ export class TokenView {
     this.#bar = h(
       "div",
       { class: "g4-toolbar" },
-      this.search,
+      this.#search,
       this.#found,
       h("span", { class: "g4-grow" }),
       this.#where,
@@ -108,12 +81,12 @@ export class TokenView {
     this.#text.addEventListener("click", (event) => this.#click(event));
     this.#text.addEventListener("pointerover", (event) => this.#pointAt(event));
     this.#text.addEventListener("keydown", (event) => this.#pressKey(event));
-    this.#strip.addEventListener("click", (event) => this.#stripClick(event));
-    this.#back.addEventListener("click", () => this.show(this.#pageFrom(this.#page - 1, -1)));
-    this.#next.addEventListener("click", () => this.show(this.#pageFrom(this.#page + 1, 1)));
-    this.search.addEventListener("keydown", (event) => this.#find(event).catch(this.onError));
-    this.search.addEventListener("search", (event) => {
-      if (!this.search.value) this.#find(event).catch(this.onError);
+    this.#strip.addEventListener("click", (event) => this.#jump(event));
+    this.#back.addEventListener("click", () => this.show(this.#pages.from(this.#page - 1, -1)));
+    this.#next.addEventListener("click", () => this.show(this.#pages.from(this.#page + 1, 1)));
+    this.#search.addEventListener("keydown", (event) => this.#find(event).catch(this.onError));
+    this.#search.addEventListener("search", (event) => {
+      if (!this.#search.value) this.#find(event).catch(this.onError);
     });
     this.#resized.observe(this.#strip);
   }
@@ -154,7 +127,7 @@ export class TokenView {
     event.preventDefault();
     event.stopPropagation();
     const to = Math.max(0, Math.min(this.n() - 1, Math.max(0, this.#selected) + step));
-    if (!this.#held(to)) {
+    if (!this.#pages.has(Math.floor(to / PAGE))) {
       this.onError(new NotRecorded());
       return;
     }
@@ -177,21 +150,17 @@ export class TokenView {
     this.onSpan?.(this.#span);
   }
 
-  #stripClick(event) {
+  #jump(event) {
     const i = Math.max(
       0,
       Math.min(this.n() - 1, Math.floor((event.offsetX / this.#strip.clientWidth) * this.n())),
     );
-    if (!this.#held(i)) {
+    if (!this.#pages.has(Math.floor(i / PAGE))) {
       this.onError(new NotRecorded());
       return;
     }
     this.select(i);
     this.onSelect(i, event);
-  }
-
-  get selected() {
-    return this.#selected;
   }
 
   get span() {
@@ -204,10 +173,6 @@ export class TokenView {
     this.#page = -1;
   }
 
-  page() {
-    return this.#page;
-  }
-
   toEnd() {
     this.#text.scrollTop = this.#text.scrollHeight;
   }
@@ -216,121 +181,34 @@ export class TokenView {
     this.#resized.disconnect();
   }
 
-  /** Tokens of a page: {start, text: string[], special: number[]}. */
-  #load(number) {
-    if (this.#pages.has(number)) return Promise.resolve(this.#pages.get(number));
-    if (!this.#waiting.has(number))
-      this.#waiting.set(
-        number,
-        this.ask("tokens", { start: number * PAGE, stop: Math.min(this.n(), (number + 1) * PAGE) })
-          .then(({ content }) => {
-            this.#pages.set(number, content);
-            return content;
-          })
-          .finally(() => this.#waiting.delete(number)),
-      );
-    return this.#waiting.get(number);
-  }
-
-  #token(i) {
-    const content = this.#pages.get(Math.floor(i / PAGE));
-    return content ? { text: content.text[i % PAGE] } : null;
-  }
-
-  /** Texts of tokens [start, stop), or null while they are on their way. */
+  /** As TokenPages'. */
   words(start, stop, whenThere) {
-    start = Math.max(0, start);
-    stop = Math.min(this.n(), stop);
-    const missing = [];
-    for (let p = Math.floor(start / PAGE); p * PAGE < stop; p++)
-      if (!this.#pages.has(p) && (!this.keeps || this.keeps(p))) missing.push(this.#load(p));
-    if (missing.length) {
-      Promise.all(missing).then(whenThere).catch(this.onError);
-      return null;
-    }
-    return Array.from(
-      { length: Math.max(0, stop - start) },
-      (_, k) => this.#token(start + k)?.text ?? "",
-    );
+    return this.#pages.words(start, stop, whenThere);
   }
 
-  /** What to call token i: its text, or its place in a picture or sound; null while loading. */
   nameOf(i, whenThere) {
-    const media = this.media().find((m) => i >= m.start && i < m.stop);
-    if (media)
-      return `${media.label} ${media.kind === "audio" ? "frame" : "patch"} ${i - media.start}`;
-    if (!this.#held(i)) return `token ${i.toLocaleString("en")}`;
-    const found = this.words(i, i + 1, whenThere);
-    return found?.length ? visibleToken(found[0]) : null;
+    return this.#pages.nameOf(i, whenThere);
   }
 
-  /** Whether token i can be shown: a snapshot may lack its page. */
-  #held(i) {
-    return !this.keeps || this.keeps(Math.floor(i / PAGE));
-  }
-
-  #lastPage() {
-    return Math.ceil(this.n() / PAGE) - 1;
-  }
-
-  /** The nearest page from `number` on in the direction of `step` that can be shown, or -1. */
-  #pageFrom(number, step) {
-    while (number >= 0 && number <= this.#lastPage() && this.keeps && !this.keeps(number))
-      number += step;
-    return number < 0 || number > this.#lastPage() ? -1 : number;
-  }
-
-  async show(number) {
-    number = Math.max(0, Math.min(this.#lastPage(), number));
-    if (this.keeps && !this.keeps(number)) number = Math.max(this.#pageFrom(number, -1), 0);
+  async show(wanted) {
+    const pages = this.#pages;
+    const inside = Math.max(0, Math.min(pages.last, wanted));
+    const number = pages.has(inside) ? inside : Math.max(pages.from(inside, -1), 0);
     const before = this.#page;
     this.#page = number;
-    let content;
-    try {
-      content = await this.#load(number);
-    } catch (error) {
+    const content = await pages.load(number).catch((error) => {
       if (this.#page === number) this.#page = before; // not recorded in a snapshot: not entered
       this.onError(error);
-      return;
-    }
-    if (this.#page === number) {
-      this.#build(content);
-      this.repaint();
-    }
+    });
+    if (!content || this.#page !== number) return;
+    this.#build(content);
+    this.repaint();
   }
 
-  /** What token i is, below what the view says of it: its id, kind and part. A page's ids come when
-   * one of its tokens is first pointed at; then `whenThere` is called. A snapshot may lack them. */
-  #about(i, whenThere) {
-    const content = this.#pages.get(Math.floor(i / PAGE));
-    const k = i % PAGE;
-    const id = content?.ids?.[k];
-    if (content && !content.ids) {
-      content.ids = [];
-      this.ask("ids", { start: content.start, stop: content.start + content.text.length })
-        .then(({ buffer }) => {
-          content.ids = new Int32Array(
-            buffer.buffer.slice(buffer.byteOffset, buffer.byteOffset + buffer.byteLength),
-          );
-          whenThere();
-        })
-        .catch((error) => {
-          if (!(error instanceof NotRecorded)) this.onError(error);
-        });
-    }
-    const media = this.media().find((m) => i >= m.start && i < m.stop);
-    const part = this.parts().find((p) => i >= p.start && i < p.stop);
-    return [
-      id === undefined ? "" : `id ${id}`,
-      media ? media.kind : content?.special.includes(k) ? "control token" : "text",
-      media ? "" : (part?.name ?? ""),
-    ]
-      .filter(Boolean)
-      .join(" · ");
-  }
-
+  /** What the view says of token i, and below it what it is. */
   #setTitle(node, i) {
-    node.title = `${this.paint().title(i)}\n${this.#about(i, () => this.#setTitle(node, i))}`;
+    const about = this.#pages.about(i, () => this.#setTitle(node, i));
+    node.title = `${this.paint().title(i)}\n${about}`;
   }
 
   #build(content) {
@@ -363,8 +241,8 @@ export class TokenView {
     const last = content.start + content.text.length - 1;
     const span = `${formatCount(content.start)} to ${formatCount(last)}`;
     this.#where.textContent = `tokens ${span} of ${formatCount(this.n())}`;
-    this.#back.disabled = this.#pageFrom(this.#page - 1, -1) < 0;
-    this.#next.disabled = this.#pageFrom(this.#page + 1, 1) < 0;
+    this.#back.disabled = this.#pages.from(this.#page - 1, -1) < 0;
+    this.#next.disabled = this.#pages.from(this.#page + 1, 1) < 0;
     this.#back.hidden = this.#next.hidden = this.n() <= PAGE;
     this.#text.classList.remove("g4-short"); // a short text takes no more room than it needs
     this.#text.classList.toggle("g4-short", this.#text.scrollHeight <= this.#text.clientHeight);
@@ -517,7 +395,7 @@ export class TokenView {
   async #find(event) {
     if (event.type === "keydown" && event.key !== "Enter") return;
     event.stopPropagation();
-    const wanted = this.search.value;
+    const wanted = this.#search.value;
     if (!wanted) {
       this.#hits = [];
       this.#hit = -1;
@@ -526,11 +404,11 @@ export class TokenView {
       this.paintStrip();
       return;
     }
-    if (this.search.dataset.found !== wanted) {
+    if (this.#search.dataset.found !== wanted) {
       const { content } = await this.ask("search", { text: wanted });
       this.#hits = content.hits;
       this.#hit = -1;
-      this.search.dataset.found = wanted;
+      this.#search.dataset.found = wanted;
       // A snapshot's search says how many tokens it could read.
       this.#found.title =
         content.searched < this.n()

@@ -55,8 +55,8 @@ export class WhatIf {
    * row: () => number, route: () => Array<[number, number]>|null, tokenName: () => string|null}} o
    * route: the selected token's experts in the chosen layer with their shares of the gate, or null
    */
-  constructor({ meta, table, row, route, chosen, tokenName, patiently, view }) {
-    Object.assign(this, { meta, table, row, route, chosen, tokenName, patiently, view });
+  constructor(o) {
+    Object.assign(this, o);
     this.#other = this.#number({
       min: 0,
       max: this.meta().experts - 1,
@@ -71,7 +71,7 @@ export class WhatIf {
       "aria-label": "Amount that a boost adds to the router's score",
     });
     this.#tokens = this.#number({ min: 1, max: 400, value: 40 });
-    this.#list.addEventListener("keydown", (event) => this.#listPressKey(event));
+    this.#list.addEventListener("keydown", (event) => this.#moveInList(event));
     this.#list.addEventListener("focusin", (event) => this.#listFocusin(event));
     for (const input of [this.#other, this.#factor])
       input.addEventListener("change", () => this.draw());
@@ -104,7 +104,7 @@ export class WhatIf {
     );
   }
 
-  #listPressKey(event) {
+  #moveInList(event) {
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[
       event.key
     ];
