@@ -142,8 +142,8 @@ def expand(
         encode: text to ids, for a video's times; only needed where there is one.
 
     Raises:
-        MediaError: another number or kind of placeholders than of media, or media that the model
-            cannot take.
+        MediaError: another number or kind of placeholders than of media, media that the model
+            cannot take, or a placeholder or marker behind the end of its vocabulary.
     """
     config = config_of(config)
     kinds = {
@@ -167,6 +167,13 @@ def expand(
         types.extend([TEXT] * len(ids))
 
     def soft(data, kind, token, number, around, label, seconds=None):
+        for needed in (token, *around):
+            if not 0 <= needed < config.text.vocab_size:
+                raise MediaError(
+                    f"{kind} needs token {needed}, and this model has "
+                    f"{config.text.vocab_size}: config.json's {kind}_token_id and its markers "
+                    "(boi_token_id, eoi_token_id, ...) are missing or another vocabulary's"
+                )
         text([around[0]])
         start = len(out)
         out.extend([token] * data.n_soft)

@@ -1,5 +1,6 @@
 """Placeholders become soft tokens; chunks, prefixes and caches respect media."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import mlx.core as mx
@@ -68,6 +69,16 @@ def test_a_split_recording_stands_in_one_place():
     assert inputs.tokens == [2, BOA, *[AUDIO] * a, EOA, BOA, *[AUDIO] * b, EOA, 8]
     assert [span.medium for span in inputs.media] == [0, 0]
     assert inputs.media[1].times[0, 0] == pytest.approx(clips[0].seconds)
+
+
+@pytest.mark.parametrize("key", ["image_token_id", "boi_token_id", "eoi_token_id"])
+def test_tokens_behind_the_end_of_the_vocabulary(key):
+    """MLX would read whatever lies behind the table of embeddings, or end the process."""
+    size = CONFIG.text.vocab_size
+    last, behind = (replace(CONFIG, **{key: number}) for number in (size - 1, size))
+    expand([2, last.image_token_id, 8], [image()], last)
+    with pytest.raises(MediaError, match=rf"image needs token {size}, .* {size}: config.json"):
+        expand([2, behind.image_token_id, 8], [image()], behind)
 
 
 def test_places_and_media_must_match():

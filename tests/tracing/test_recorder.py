@@ -227,7 +227,12 @@ def test_sixteen_bit_models_keep_their_own_bits(checkpoint):
     with model.observe(recorder):
         model(mx.array(checkpoint("e2b").ids))
     attention = recorder.trace().attention
-    assert attention.layer(0).queries.dtype == np.uint16
+    stored = attention.layer(0).queries  # (heads, n, D) as bits: NumPy has no bfloat16
+    assert stored.dtype == np.uint16
+    for head in range(2):
+        values = attention.queries(0, head)
+        assert values.dtype == np.float32
+        assert np.array_equal(values, (stored[head].astype(np.uint32) << 16).view(np.float32))
     for layer in (0, 4, 14):
         tile = attention.tile(layer, 1, shape=(10, 10))
         assert np.abs(tile.values - attention.overview(layer, 1)).max() < 1e-5
