@@ -1,11 +1,13 @@
 """What a plan keeps by default: by the room there is, full layers and telling heads first."""
 
 import errno
+import gc
 import os
 import tempfile
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 import gemma4_mlx as g4
@@ -87,12 +89,14 @@ def test_small_runs_keep_everything_in_memory(model, there):
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
 @pytest.mark.parametrize("known", [True, False])
-def test_the_most_telling_heads_stay(model, there, share, known):
+@pytest.mark.parametrize("storage", ["memory", "disk"])
+def test_the_most_telling_heads_stay(model, there, share, known, storage, tmp_path):
     """Within the budget, exact, and those that the summaries of the first chunks name."""
     there(GIB, GIB)
     whole = AttentionPlan(retain="full")
     budget = int(whole.cost(model, len(IDS)).parts["queries and keys"] * share)
-    plan = TracePlan(attention=AttentionPlan(budget=budget))
+    how = {} if storage == "memory" else {"storage": storage, "folder": str(tmp_path)}
+    plan = TracePlan(attention=AttentionPlan(budget=budget, **how))
     if known:
         attention = g4.trace(model, IDS, plan=plan, chunk=50).attention
     else:
@@ -106,6 +110,7 @@ def test_the_most_telling_heads_stay(model, there, share, known):
         a.nbytes for part in attention.parts for a in (part.queries, part.keys) if a is not None
     ]
     assert 0 < sum(sizes) <= budget
+    assert all(isinstance(p.queries, np.memmap) == bool(how) for p in attention.parts if p.kept)
     kept = {(part.layer, head) for part in attention.parts for head in part.kept}
     full = {i for i in range(8) if model.config.text.is_full(i)}
     assert 0 < len(kept) < 4 * len(full) and {layer for layer, _ in kept} <= full
@@ -224,6 +229,27 @@ def test_mapped_files_leave_nothing_behind(model, there, tmp_path, monkeypatch):
     os.utime(other, (time.time() - 7200,) * 2)
     g4.trace(model, IDS, routing=None)
     assert sorted(folder.iterdir()) == [fresh, other]
+
+
+def test_a_trace_on_disk_holds_two_descriptors(model, tmp_path):
+    """The file and its mapping, however many layers there are: a process has few."""
+    this = psutil.Process()
+    plan = AttentionPlan(retain="all", storage="disk", folder=str(tmp_path))
+    recorder, cache = Recorder(model, TracePlan(attention=plan)), model.make_cache()
+    before = this.num_fds()
+    with model.observe(recorder):
+        for start in range(0, 200, 25):  # beyond the room that there is at first
+            model(g4_array(IDS[start : start + 25]), cache=cache)
+            assert this.num_fds() <= before + 2
+    attention = recorder.trace().attention
+    assert len(attention.retained) == 8 and this.num_fds() == before + 2
+    exact = g4.trace(model, IDS, attention=AttentionPlan(retain="all", storage="memory")).attention
+    for layer in range(8):
+        got, wanted = attention.layer(layer), exact.layer(layer)
+        np.testing.assert_allclose(got.queries, wanted.queries, atol=1e-5)
+    del attention, recorder, got
+    gc.collect()
+    assert this.num_fds() == before
 
 
 def test_the_room_of_this_machine(tmp_path):

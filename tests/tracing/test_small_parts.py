@@ -23,7 +23,7 @@ from gemma4_mlx.tracing.data.maps import PooledMap, bin_sizes, square
 from gemma4_mlx.tracing.data.ranges import ranges
 from gemma4_mlx.tracing.data.tokens import roles_of
 from gemma4_mlx.tracing.data.visibility import key_range, longest_block, visible
-from gemma4_mlx.tracing.recording.buffers import TokenBuffer
+from gemma4_mlx.tracing.recording.buffers import MappedFile, TokenBuffer
 
 
 def test_selection_tells_of_real_changes_once():
@@ -153,12 +153,19 @@ def test_a_map_that_doubles_its_bins_holds_what_a_coarse_one_holds(window):
 
 @pytest.mark.parametrize("folder", [None, "disk"])
 def test_buffers_grow_and_keep(folder, tmp_path):
-    buffer = TokenBuffer((3, 2), np.float32, 10, str(tmp_path) if folder else None)
+    file = MappedFile(str(tmp_path)) if folder else None
+    other = TokenBuffer((2, 3), np.uint16, 5, file)  # in the same file
+    other.put(0, np.full((2, 5, 3), 7, np.uint16))
+    buffer = TokenBuffer((3, 2), np.float32, 10, file)
     values = np.random.default_rng(0).random((3, 300, 2), dtype=np.float32)
     for start in range(0, 300, 7):
         buffer.put(start, values[:, start : start + 7])
     assert buffer.n == 300 and np.array_equal(buffer.values, values)
     assert isinstance(buffer.values, np.memmap) == (folder == "disk")
+    fewer = buffer.pick([2, 0], file and MappedFile(str(tmp_path)))
+    assert np.array_equal(fewer.values, values[[2, 0]]) and (other.values == 7).all()
+    fewer.put(300, values[:2, :1])
+    assert fewer.n == 301 and np.array_equal(fewer.values[:, 300], values[:2, 0])
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from ..data.maps import PooledMap
 from ..data.offsets import offset_edges, records_offsets
 from ..data.visibility import key_range
 from . import strips_cpu, strips_gpu
-from .buffers import TokenBuffer
+from .buffers import MappedFile, TokenBuffer
 from .plans import AttentionPlan
 from .room import full_disk, ready_folder, room
 from .strips import score_strip
@@ -61,9 +61,15 @@ class AttentionRecorder:
         self.bins = min(plan.bins, expected) if expected else plan.bins
         self.width = -(-expected // self.bins) if expected else 1
         self.device = strips_cpu if on_cpu() else strips_gpu
+        self.file = self._new_file() if self.retained else None
         self.parts = {layer: _Part(self, layer) for layer in self.layers}
         self.blocks = np.zeros(0, np.int32)  # of every position so far
         self._queries = None
+
+    def _new_file(self) -> MappedFile | None:
+        """For the queries and keys of all layers; None if they stay in memory."""
+        on_disk = self.retention.storage == "disk"
+        return MappedFile(ready_folder(self.plan.folder)) if on_disk else None
 
     def observe(self, name, layer, value, geometry, tokens, marks) -> None:
         """Taps ``queries`` and then ``keys`` of one layer. ``tokens`` (n,): all ids so far.
@@ -99,7 +105,7 @@ class AttentionRecorder:
         except OSError as error:
             for part in self.parts.values():
                 part.vectors = None
-            self.retained = ()
+            self.retained, self.file = (), None
             warnings.warn(
                 f"queries and keys are not kept: {full_disk(self.plan.folder, error)}. Attention "
                 "is drawn from bins, and single weights by running the model again",
@@ -124,8 +130,9 @@ class AttentionRecorder:
                 left -= size + more
                 keys.add(owner)
                 kept[layer].append(head)
+        self.file = self._new_file()  # the old one's room is free when all have left it
         for layer, store in stores.items():
-            store.keep(tuple(sorted(kept[layer])), layer in keys)
+            store.keep(tuple(sorted(kept[layer])), layer in keys, self.file)
 
     def _note_blocks(self, geometry, stop: int) -> None:
         """Number the picture blocks of the whole context; a call numbers them from 0."""
@@ -218,11 +225,9 @@ class _Part:
         self.links = [np.zeros((H, 0), dtype) for dtype in (np.float32, np.int32, np.int32)]
         self.vectors = None
         if layer in recorder.retained:
-            on_disk = recorder.retention.storage == "disk"
-            folder = ready_folder(plan.folder) if on_disk else None
             shared = self.donor != layer and self.donor in recorder.retained
             keys = {"keys": None} if shared else {}
-            self.vectors = VectorStore(self.heads, self.all_heads, expected, folder, **keys)
+            self.vectors = VectorStore(self.heads, self.all_heads, expected, recorder.file, **keys)
 
     def interest(self, head: int, n: int) -> tuple[bool, float]:
         """Order in which heads are worth keeping, by the summaries of the first ``n`` tokens: full

@@ -1,65 +1,113 @@
 """Arrays that grow with the tokens of a run, in memory or in a mapped temporary file."""
 
+import math
 import tempfile
 
 import numpy as np
 
 from .room import PREFIX
 
+PAGE = 4096  # bytes; where the next array of a file begins is a multiple
+
+
+class MappedFile:
+    """A temporary file for the arrays of a run, and one mapping of all of it: a file or a mapping
+    for each array would hold a descriptor, of which a process has few (256 on macOS).
+
+    The file has no name any more once it is open (on systems that allow it) and is gone with the
+    last of its arrays. Room that is taken stays taken until then.
+    """
+
+    def __init__(self, folder: str):
+        self._folder, self._file, self._whole, self._size = folder, None, None, 0
+
+    def take(self, nbytes: int) -> int:
+        """Where room for so many bytes, all 0, begins. Raises OSError if there cannot be a file."""
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._folder, prefix=PREFIX, buffering=0)  # noqa: SIM115
+        at = self._size
+        self._size += -(-max(nbytes, 1) // PAGE) * PAGE
+        self._file.truncate(self._size)
+        return at
+
+    def write(self, at: int, data: bytes) -> None:
+        """Store bytes: they are there, or an OSError is raised, where writing to the mapping would
+        end the process on a full disk."""
+        self._file.seek(at)
+        while data:  # a write may store a part
+            data = data[self._file.write(data) :]
+
+    def array(self, at: int, shape: tuple, dtype: np.dtype) -> np.ndarray:
+        """What lies there; a view of the mapping."""
+        stop = at + math.prod(shape) * dtype.itemsize
+        if self._whole is None or len(self._whole) < stop:
+            self._whole = np.memmap(self._file, np.uint8, "r+", shape=(self._size,))
+        return self._whole[at:stop].view(dtype).reshape(shape)
+
 
 class TokenBuffer:
     """An array with one axis of tokens, axis 1: (rows, n, ...).
 
-    ``expected`` tokens are allocated at once; beyond that the room doubles. With ``folder`` the
-    numbers live in a file there which has no name any more once it is mapped (on systems that
-    allow it) and is gone with the array.
-
-    What :meth:`put` stores in a file is written to it, not copied into its mapping: on a full disk
-    that is an OSError, where the mapping would end the process.
+    ``expected`` tokens are allocated at once; beyond that the room doubles. With ``file`` the
+    numbers live there.
     """
 
-    def __init__(self, shape: tuple, dtype, expected: int = 0, folder: str | None = None):
-        self._shape, self._dtype, self._folder = shape, np.dtype(dtype), folder
-        self._data, self._file = self._allocate(max(expected, 64))
-        self.n = 0
+    def __init__(self, shape: tuple, dtype, expected: int = 0, file: MappedFile | None = None):
+        self._dtype, self._file, self.n = np.dtype(dtype), file, 0
+        self._allocate((shape[0], max(expected, 64), *shape[1:]))
 
-    def _allocate(self, tokens: int):
-        """The array, and the file that it maps."""
-        shape = (self._shape[0], tokens, *self._shape[1:])
-        if self._folder is None:
-            return np.zeros(shape, self._dtype), None
-        file = tempfile.TemporaryFile(dir=self._folder, prefix=PREFIX, buffering=0)  # noqa: SIM115
-        return np.memmap(file, self._dtype, "w+", shape=shape), file
+    def _allocate(self, shape: tuple) -> None:
+        self._shape = shape  # with all the room
+        if self._file is None:
+            self._array = np.zeros(shape, self._dtype)
+        else:
+            self._at = self._file.take(math.prod(shape) * self._dtype.itemsize)
 
     def room(self, n: int) -> np.ndarray:
         """The array with room for ``n`` tokens, which count as used from now on."""
-        if n > self._data.shape[1]:
+        self._make_room(n)
+        return self._data
+
+    def _make_room(self, n: int) -> None:
+        if n > self._shape[1]:
             smaller = self.values
-            self._data, self._file = self._allocate(max(n, 2 * self._data.shape[1]))
+            self._allocate((self._shape[0], max(n, 2 * self._shape[1]), *self._shape[2:]))
             for row in range(len(smaller)):
                 self._store(row, 0, smaller[row])
         self.n = max(self.n, n)
-        return self._data
 
     def put(self, start: int, values: np.ndarray, row: int = 0) -> None:
         """Store values (rows, r, ...) of tokens ``start ..`` in the rows from ``row`` on.
 
         Raises OSError if they go into a file and its disk is full.
         """
-        self.room(start + values.shape[1])
+        self._make_room(start + values.shape[1])
         for i, each in enumerate(values, row):
             self._store(i, start, each)
 
+    def pick(self, rows: list[int], file: MappedFile | None) -> "TokenBuffer":
+        """The same of some rows, in another file. Raises OSError as :meth:`put`."""
+        shape, values = self._shape, self.values
+        found = TokenBuffer((len(rows), *shape[2:]), self._dtype, shape[1], file)
+        found.n = self.n
+        for new, row in enumerate(rows):
+            found._store(new, 0, values[row])
+        return found
+
     def _store(self, row: int, start: int, values: np.ndarray) -> None:
-        """Values (r, ...) of one row; they are there, or an OSError is raised."""
+        """Values (r, ...) of one row."""
         if self._file is None:
-            self._data[row, start : start + len(values)] = values
+            self._array[row, start : start + len(values)] = values
             return
-        strides = self._data.strides
-        self._file.seek(row * strides[0] + start * strides[1])
-        left = np.ascontiguousarray(values, self._dtype).tobytes()
-        while left:  # a write may store a part
-            left = left[self._file.write(left) :]
+        token = math.prod(self._shape[2:]) * self._dtype.itemsize
+        at = self._at + (row * self._shape[1] + start) * token
+        self._file.write(at, np.ascontiguousarray(values, self._dtype).tobytes())
+
+    @property
+    def _data(self) -> np.ndarray:
+        if self._file is None:
+            return self._array
+        return self._file.array(self._at, self._shape, self._dtype)
 
     @property
     def values(self) -> np.ndarray:

@@ -15,6 +15,7 @@ from ...errors import TraceError
 from ...generation import Progress, engine
 from ...generation.prefill import Prompt, SoftTokens
 from ..data.layer_attention import Vectors
+from .buffers import MappedFile
 from .plans import itemsize, text_config
 from .room import full_disk
 from .vectors import VectorStore
@@ -113,10 +114,11 @@ class _UpTo:
     def __init__(self, model, wanted: dict, folder: str | None):
         self._wanted, self._last, self._folder = wanted, max(wanted), folder
         heads = model.config.text.num_attention_heads
-        self._stores = {
-            layer: VectorStore(own, heads, queries.stop - queries.start, folder, queries, keys)
-            for layer, (own, queries, keys) in wanted.items()
-        }
+        self._stores = {}
+        for layer, (own, queries, keys) in wanted.items():
+            file = None if folder is None else MappedFile(folder)  # its own, to be given up alone
+            expected = queries.stop - queries.start
+            self._stores[layer] = VectorStore(own, heads, expected, file, queries, keys)
         self._queries = None
 
     def __call__(self, name, layer, value, geometry) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 
 from ...errors import TraceError
 from ..data.layer_attention import Vectors
-from .buffers import TokenBuffer
+from .buffers import MappedFile, TokenBuffer
 
 #: How retained 16- and 32-bit values are stored.
 _STORED = {mx.float32: np.float32, mx.float16: np.float16, mx.bfloat16: np.uint16}
@@ -18,7 +18,7 @@ class VectorStore:
     Args:
         heads: which heads' queries; ``all_heads`` is how many the layer has
         expected: tokens to make room for, 0 if unknown
-        folder: where the mapped file goes; None: in memory
+        file: where they go; None: in memory
         queries, keys: spans of tokens whose queries and keys are kept; ``keys`` None: no keys
     """
 
@@ -27,11 +27,11 @@ class VectorStore:
         heads: tuple[int, ...],
         all_heads: int,
         expected: int,
-        folder: str | None = None,
+        file: MappedFile | None = None,
         queries: slice = _EVERYTHING,
         keys: slice | None = _EVERYTHING,
     ):
-        self.heads, self._all, self._expected, self._folder = heads, all_heads, expected, folder
+        self.heads, self._all, self._expected, self._file = heads, all_heads, expected, file
         self._query_span, self._key_span = queries, keys
         self._queries = self._keys = None
         self.dtype = "float32"
@@ -63,12 +63,12 @@ class VectorStore:
             raise TraceError(f"queries of type {q.dtype} cannot be retained")
         self.dtype = str(q.dtype).removeprefix("mlx.core.")
         stored = _STORED[q.dtype]
-        room = (stored, self._expected, self._folder)
+        room = (stored, self._expected, self._file)
         self._queries = TokenBuffer((len(self.heads), q.shape[2]), *room)
         if self._key_span is not None:
             length = self._key_span.stop - self._key_span.start
             expected = self._expected if self._key_span is _EVERYTHING else length
-            self._keys = TokenBuffer((k.shape[0], k.shape[2]), stored, expected, self._folder)
+            self._keys = TokenBuffer((k.shape[0], k.shape[2]), stored, expected, self._file)
 
     @property
     def queries(self) -> np.ndarray | None:
@@ -84,20 +84,18 @@ class VectorStore:
     def nbytes(self) -> int:
         return sum(array.nbytes for array in (self.queries, self.keys) if array is not None)
 
-    def keep(self, heads: tuple[int, ...], keys: bool) -> None:
-        """Go on with the queries of these heads only, and with the keys or without.
+    def keep(self, heads: tuple[int, ...], keys: bool, file: MappedFile | None = None) -> None:
+        """Go on with the queries of these heads only, and with the keys or without, in another
+        file.
 
         Raises OSError where the disk is full.
         """
-        rows = [self.heads.index(head) for head in heads]
-        old, self.heads = self.queries, heads
-        self._queries = TokenBuffer(
-            (len(heads), old.shape[2]), old.dtype, self._expected, self._folder
-        )
-        for new, row in enumerate(rows):
-            self._queries.put(0, old[row : row + 1], new)
+        self._queries = self._queries.pick([self.heads.index(head) for head in heads], file)
+        self.heads, self._file = heads, file
         if not keys:
             self._keys = self._key_span = None
+        elif self._keys is not None and file is not None:
+            self._keys = self._keys.pick(list(range(len(self._keys.values))), file)
 
     def vectors(self) -> Vectors:
         return Vectors(
