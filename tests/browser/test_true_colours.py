@@ -33,6 +33,18 @@ THEME = """(root) => {
   }));
 }"""
 
+#: Scroll to a cell, as JupyterLab does, which puts it into the page.
+GO_TO = """async (index) => {
+  const { content } = window.jupyterapp.shell.currentWidget;
+  await content.scrollToItem(index, "start");
+}"""
+
+#: Cells that are out of sight are hidden, or out of the page.
+AWAY = """[...document.querySelectorAll(".g4-routing, .g4-attention")].every((root) => {
+  const { top, bottom, height } = root.getBoundingClientRect();
+  return !height || bottom < 0 || top > innerHeight;
+})"""
+
 
 def settled(root):
     """The widget's canvases once every request is answered and they no longer change."""
@@ -70,3 +82,35 @@ def test_first_drawing(course, stem, theme):
     assert [c["sum"] for c in other] != [c["sum"] for c in first]
     notebook.theme(theme)
     assert settled(root) == first
+
+
+@pytest.mark.slow
+def test_a_cell_that_was_scrolled_away(lab, notebook, page):
+    """Where JupyterLab hides such cells or takes them out of the page; the theme changes there."""
+    folder = lab.private / "config/lab/user-settings/@jupyterlab/notebook-extension"
+    folder.mkdir(parents=True, exist_ok=True)
+    setting = folder / "tracker.jupyterlab-settings"
+    setting.write_text('{"windowingMode": "full"}')
+    setup = "import gemma4_mlx as g4\ntrace = g4.trace(g4.load(), 'one two three four five')"
+    cells = [setup, "g4.widgets.Routing(trace)", "g4.widgets.Attention(trace)", *["1 + 1"] * 60]
+    try:
+        opened = notebook(*cells)
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+        seen = {}
+        for theme in ("light", "dark", "light"):
+            for index, widget in enumerate(("routing", "attention"), 1):
+                page.evaluate(GO_TO, index)
+                root = page.locator(f".g4-{widget}")
+                root.wait_for()
+                root.scroll_into_view_if_needed()
+                now, colours = settled(root), root.evaluate(THEME)
+                assert (sum(colours["bg"]) > 600) == (theme == "light")
+                flat = [colour for canvas in now for colour in canvas["flat"]]
+                assert near(colours["sunken"], flat) or near(colours["bg"], flat)
+                key = (theme, widget)
+                assert seen.setdefault(key, now) == now, "as it was before it was scrolled away"
+            page.evaluate(GO_TO, len(cells) - 1)
+            page.wait_for_function(AWAY)
+            opened.theme("dark" if theme == "light" else "light")
+    finally:
+        setting.unlink()
