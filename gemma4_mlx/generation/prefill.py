@@ -1,8 +1,8 @@
 """Reading the prompt, in chunks.
 
 A chunk is only read into the cache (:meth:`Model.read`): the layers above the last one that owns
-keys and values (20 of E2B's 35) and the 262,144-wide output head are computed for the prompt's
-last token alone.
+keys and values (20 of E2B's 35) are computed for the prompt's last few tokens alone, and the
+262,144-wide output head for the last one.
 """
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -16,6 +16,9 @@ from ..processing.inputs import ModelInputs, encode_media
 from .caches import CachedMedia, PromptCache, cached_media
 
 CHUNK = 2048
+#: So few tokens at a prompt's end are read in the pass that predicts the first one: a short new
+#: turn then reads the weights once.
+AT_ONCE = 32
 #: Freed memory that MLX may keep for its next arrays between two chunks. A short new turn then
 #: asks the system for nothing; what a long prompt's chunks leave behind is given back.
 KEPT_BYTES = 64 * 2**20
@@ -139,7 +142,7 @@ def prefill(
     """Compute the prompt from where the cache ends up to its last step; yields the position after
     every chunk. Stops early, with the cache holding what was computed, once ``cancelled()``."""
     start = len(cache)
-    while start < prompt.tail and not cancelled():
+    while len(prompt) - start > min(AT_ONCE, chunk) and start < prompt.tail and not cancelled():
         stop = prompt.chunk_end(start, chunk)
         tokens = mx.array(prompt.tokens[start:stop])[None]
         model.read(tokens, cache.entries, soft.between(start, stop))

@@ -41,7 +41,7 @@ def parts(events):
 def test_events_come_in_order(tiny):
     progress, tokens, finish = parts(events := run(tiny(), prefill_chunk=16))
     assert events == progress + tokens + finish and len(finish) == 1
-    assert [(p.done, p.total) for p in progress] == [(n, 41) for n in (0, 16, 32, 40)]
+    assert [(p.done, p.total) for p in progress] == [(n, 41) for n in (0, 16, 32)]
     assert [t.index for t in tokens] == list(range(12))
     times = [e.seconds for e in progress + tokens]
     assert times == sorted(times)
@@ -49,6 +49,21 @@ def test_events_come_in_order(tiny):
     assert (done.reason, done.prompt_tokens, done.generated_tokens) == ("length", 41, 12)
     assert done.peak_memory > 0 and done.tokens_per_second > 0 and done.seed is None
     assert not parts(run(tiny(), progress=False))[0]
+
+
+def test_a_short_new_turn_is_one_pass(tiny, monkeypatch):
+    """The pass that predicts its answer's first token; a longer one is read before."""
+    model, passes = tiny(), []
+
+    def counted(*arguments, decode=model._decode, **named):
+        passes.append(arguments[0].shape[1])
+        return decode(*arguments, **named)
+
+    monkeypatch.setattr(model, "_decode", counted)
+    cache = PromptCache(model)
+    run(model, PROMPT, cache=cache, options={"max_tokens": 1})
+    run(model, [*PROMPT, *range(500, 532)], cache=cache, options={"max_tokens": 1})
+    assert passes == [40, 1, 32]
 
 
 @pytest.mark.parametrize("top_k", [3, 20, 0])
