@@ -251,19 +251,25 @@ class Engine:
     def _work(self) -> None:
         import mlx.core as mx
 
+        from .wired import kept_in_place
+
         closing = []
         with mx.stream(mx.new_thread_local_stream(mx.default_device())):
             while True:
-                while not self._jobs or not self._arriving.empty():
-                    self._arrive(self._arriving.get(), closing)
-                job = self._next()
-                job._turn()
-                if job.done:
-                    self._jobs = tuple(other for other in self._jobs if other is not job)
-                del job  # while the thread waits, it keeps nothing alive
-                if not self._jobs:
-                    for idle in closing:
-                        idle.set()
+                self._arrive(self._arriving.get(), closing)
+                with kept_in_place():
+                    while self._jobs:
+                        self._one_turn()
+                        while not self._arriving.empty():
+                            self._arrive(self._arriving.get(), closing)
+                for idle in closing:
+                    idle.set()
+
+    def _one_turn(self) -> None:
+        job = self._next()
+        job._turn()
+        if job.done:
+            self._jobs = tuple(other for other in self._jobs if other is not job)
 
     def _arrive(self, job: Job | threading.Event, closing: list) -> None:
         if isinstance(job, threading.Event):  # from close(): to be set when nothing runs

@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 from ..checkpoints.planner import activation_bytes, cache_bytes
 from ..errors import ContextError
 from ..model.ops import on_cpu
+from .wired import kept_in_place
 
 #: Left to the rest of the machine.
 RESERVE = 512 * 2**20
@@ -144,28 +145,21 @@ class _Claim:
 
 _claims: list[_Claim] = []
 _claiming = threading.Lock()
-_wired_before: int | None = None
 
 
 @contextmanager
 def under_way(model, cache, tokens: int, chunk: int):
     """A generation of ``tokens`` tokens, perhaps beside others: others leave it the memory that it
-    has asked for. While there is any, the model's pages are kept in place where the device supports
-    it (Metal; as mlx-lm does, up to the recommended working set), and the peak of memory is counted
-    from the first one's begin."""
-    global _wired_before
+    has asked for, the model's pages stay in place, and the peak of memory is counted from the first
+    one's begin."""
     claim = _Claim(model, cache, tokens, chunk)
     with _claiming:
         if not _claims:
             mx.reset_peak_memory()
-            size = mx.device_info().get("max_recommended_working_set_size")
-            _wired_before = mx.set_wired_limit(size) if size is not None else None
         _claims.append(claim)
     try:
-        yield
+        with kept_in_place():
+            yield
     finally:
         with _claiming:
             _claims.remove(claim)
-            if not _claims and _wired_before is not None:
-                mx.synchronize()
-                mx.set_wired_limit(_wired_before)

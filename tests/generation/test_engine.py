@@ -18,7 +18,7 @@ from waiting import PATIENCE, interrupt, until
 
 import gemma4_mlx as g4
 from gemma4_mlx.generation import Finish, PromptCache, Token, engine, run_on_engine, stream
-from gemma4_mlx.generation.engine import current_job
+from gemma4_mlx.generation.engine import Engine, current_job
 
 PROMPT = [2, *range(400, 440)]
 LONG = {"max_tokens": 3000, "ignore_eos": True}
@@ -347,3 +347,27 @@ def test_processes_end_cleanly(ending):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == (["0", "end"] if ending == "fork" else ["end"])
+
+
+def test_a_models_pages_stay_in_place_while_anything_runs(monkeypatch):
+    """Traces as well as answers: jobs in a row set the limit once, and it is given back."""
+    limits, begun, go_on = [7], threading.Event(), threading.Event()
+
+    def set_limit(size):
+        limits.append(size)
+        return limits[-2]
+
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 1000})
+    monkeypatch.setattr(mx, "set_wired_limit", set_limit)
+
+    def wait():
+        begun.set()
+        assert go_on.wait(PATIENCE)
+
+    first = Engine()
+    jobs = [first.submit(wait)]
+    assert begun.wait(PATIENCE)
+    jobs.append(first.submit(lambda: list(limits)))
+    go_on.set()
+    assert jobs[1].result() == [7, 1000]
+    until(lambda: limits == [7, 1000, 7])
