@@ -54,6 +54,8 @@ test("a picture by offset becomes one by key with the same mass", () => {
   assert.equal(row[0] + row[1] + row[2], 0.75);
   assert.equal(row[2], 0.5, "tokens 50 to 75 less 12.5 are in the same cell");
   assert.equal(row[3], 0, "no query sees what comes later");
+  picture.values.fill(0).set([0.5, 0.25], 0); // the first row cannot look back so far
+  assert.deepEqual([...pictureTile(picture, 100).values.slice(0, 4)], [0.5, 0, 0, 0]);
   const byKey = { rows: 2, columns: 2, axis: "keys", reach: 0, values: new Float32Array(4) };
   assert.deepEqual(pictureTile(byKey, 10).columnCell, 5);
 });
@@ -104,7 +106,8 @@ test("words for spans, lengths and ends of the scale", () => {
   assert.equal(spanWords([3, 3]), "3");
   assert.equal(spanWords([3, 1200]), "3 to 1,200");
   assert.equal(cellLength(2.5), "2.5");
-  assert.equal(cellLength(20.4), "20");
+  assert.equal(cellLength(10.4), "10");
+  assert.equal(cellLength(1024), "1,024");
   assert.equal(quotedToken(null, 1234), "1,234");
   assert.ok(quotedToken("שלום", 5).includes("\u2068שלום\u2069"), "isolated");
   assert.deepEqual(scaleEnds("log", { low: 1e-5, high: 0.5 }), ["1e-5", "0.50"]);

@@ -293,3 +293,44 @@ test("a weight's pixel is that of its place on the scale", () => {
   assert.equal(table[0], zero);
   assert.equal(scale.pixels({ name: "steps", lut, zero: 999 }).table, table, "made once");
 });
+
+test("a tile inside the window is looked up cell by cell only where it has an edge", () => {
+  const values = new Float32Array(4).fill(0.5);
+  const place = { rows: 2, columns: 2, query: 10, key: 6 };
+  const tile = { ...tileAt(0, 0, 0, values), ...place };
+  const colours = { table: new Uint32Array(0x7f80).fill(7), zero: 1 };
+  const pixels = (window) => [
+    ...tilePixels(tile, new TilePyramid({ n: 20, window }), colours, false),
+  ];
+  assert.deepEqual(pixels(null), [7, 7, 7, 7]);
+  assert.deepEqual(pixels(6), [7, 7, 7, 7], "query 11 sees keys 6 to 11");
+  assert.deepEqual(pixels(5), [7, 7, 0, 7]);
+  assert.deepEqual(pixels(4), [0, 7, 0, 0]);
+});
+
+test("a mark that is out of view on one axis is no pivot", () => {
+  const view = new MapView();
+  Object.assign(view, { n: 1000, size: { width: 600, height: 500 } });
+  view.centre(100, 800, 14);
+  const { px, py } = view.pivot({ query: 100, key: 100 });
+  assert.equal(px, view.margin.left + view.shown.width / 2);
+  assert.equal(py, view.margin.top + view.shown.height / 2);
+});
+
+test("the last tile of a row is as wide as the context", () => {
+  const pyramid = new TilePyramid({ n: 300, window: 16 });
+  const right = { x: 256, y: 0, width: 44, height: 300 };
+  assert.deepEqual(pyramid.tilesIn(right, 0), [[0, 2, 2]]);
+  assert.equal(pyramid.masked(0, 128, 256, 300), true);
+});
+
+test("a range has the weights of every column, and the sink's alone where it is left out", () => {
+  const values = new Float32Array(4096).fill(0.001);
+  for (let at = 0; at < values.length; at += 64) values[at] = 0.9; // the first column
+  const tile = { ...tileAt(0, 0, 0, values), rows: 64, columns: 64 };
+  const scale = new ColourScale();
+  scale.follow("a", () => [{ tile, sink: false }]);
+  assert.ok(Math.abs(scale.high - 0.9) < 1e-6);
+  scale.follow("b", () => [{ tile, sink: true }]);
+  assert.ok(Math.abs(scale.high - 0.001) < 1e-6);
+});

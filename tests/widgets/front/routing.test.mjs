@@ -2,7 +2,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { expertTable, orderOf, readRoutes } from "../../../gemma4_mlx/widgets/static/experts.js";
+import {
+  expertTable,
+  orderOf,
+  passes,
+  readRoutes,
+} from "../../../gemma4_mlx/widgets/static/experts.js";
 import { expertFacts } from "../../../gemma4_mlx/widgets/static/routing_facts.js";
 import { stretchAt, TokenRoutes } from "../../../gemma4_mlx/widgets/static/routing_routes.js";
 import { RoutingScene } from "../../../gemma4_mlx/widgets/static/routing_scene.js";
@@ -159,4 +164,45 @@ test("a page of routes is read by row and token", () => {
     [5, 0],
     [6, 1],
   ]);
+});
+
+test("the filter asks for enough tokens and enough lift", () => {
+  const table = tableOf();
+  assert.equal(passes(table, 1, { group: 0, above: 1.6 }), true);
+  assert.equal(passes(table, 1, { group: 0, above: 1.7 }), false);
+  assert.equal(passes(table, 2, { group: 0, above: 0 }), false, "never used");
+  assert.equal(passes(table, 1, { group: 1, above: 0 }), true);
+});
+
+test("experts are numbered through the rows", () => {
+  const { scene } = sceneOf();
+  assert.equal(scene.cellOf(1, 2), 5);
+  assert.deepEqual(scene.placeOf(5), { row: 1, layer: 3, expert: 2 });
+  assert.equal(scene.cell, 1);
+  scene.now.expert = null;
+  assert.equal(scene.cell, null);
+});
+
+test("every token has the stretch of its place in the text", async () => {
+  const { scene } = sceneOf({ isStatic: true });
+  const bytes = Uint8Array.from([255, 0, 0, 0, 255, 0, 0, 0, 255]);
+  scene.ask = async () => ({
+    content: { columns: 3, high: 1 },
+    buffer: new DataView(bytes.buffer),
+  });
+  const routes = new TokenRoutes(scene, { onPage: () => {}, onStrip: () => {} });
+  await routes.loadStrip(0);
+  const expertAt = (token) => routes.stretch(token, 0).list[0][0];
+  assert.deepEqual([0, 199, 200, 399, 400, 599].map(expertAt), [0, 0, 1, 1, 2, 2]);
+  assert.deepEqual([routes.stretch(250, 0).start, routes.stretch(250, 0).stop], [200, 400]);
+});
+
+test("24 pages of routes are kept", async () => {
+  const { scene, asked, traits } = sceneOf();
+  traits.n = 26 * 512;
+  const routes = new TokenRoutes(scene, { onPage: () => {}, onStrip: () => {} });
+  for (let page = 0; page < 25; page++) await routes.load(page);
+  assert.equal(asked.length, 25);
+  assert.ok(routes.of(512, 0), "the second is there");
+  assert.equal(routes.of(0, 0), null, "the first is not");
 });

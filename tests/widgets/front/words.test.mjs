@@ -105,8 +105,13 @@ test("heads by their numbers", () => {
   ]);
   assert.equal(table.indexOf(5, 2), 2);
   assert.deepEqual(table.first, [0, 2]);
-  const values = Float32Array.from([1, 4, NaN, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
-  const content = { names: [["distance", "mean distance"]], groups: [], method: "", by: "unlike" };
+  const columns = [1, 4, NaN, 0.5, 0.25, 1, 3, 2, 1, 0, 1, 0, 0, 1, 0]; // 3 heads, 5 columns
+  const values = Float32Array.from(columns);
+  const names = [
+    ["distance", "mean distance"],
+    ["first", "on the first token"],
+  ];
+  const content = { names, groups: [], method: "", by: "unlike" };
   table.fill({ content, buffer: new DataView(values.buffer) });
   assert.deepEqual(table.ranked("distance"), [1, 0, 2]);
   assert.equal(table.say("distance", 1), "4 tokens");
@@ -114,7 +119,21 @@ test("heads by their numbers", () => {
   const scale = table.scale("distance");
   assert.deepEqual([scale.place(1), scale.place(4)], [0, 1]);
   assert.ok(Math.abs(scale.at(scale.place(2)) - 2) < 1e-6);
+  assert.deepEqual(table.ranked("first"), [2, 0, 1]);
+  assert.deepEqual(
+    [0, 1, 2].map((i) => table.value("unlike", i)),
+    [3, 2, 1],
+  );
+  assert.equal(table.scale("unlike").place(1.5), 0.5, "as it is, from 0");
+  assert.equal(table.scale("first").place(0.5625), 0.5, "square roots");
   table.setSpan(Float32Array.from([0.5, 0, 0]));
   assert.equal(table.say("span", 0), "50 %");
   assert.equal(sayValue("group", 1), "group 2");
+});
+
+test("ends of the ways to say a number", () => {
+  assert.deepEqual([1000, 9999].map(formatBytes), ["1.0 kB", "10 kB"]);
+  assert.equal(formatPercent(0.001), "0.1 %");
+  assert.equal(shortCount(10_000), "10.0 K");
+  assert.deepEqual(ticks(0, 3, 0), [0]);
 });
