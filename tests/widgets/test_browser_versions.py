@@ -36,6 +36,7 @@ USED = {
     "dialog": (r"showModal\(", (15.4, 98, 37)),
     "OffscreenCanvas": (r"OffscreenCanvas\(", (16.4, 105, 69)),
     "CompressionStream": (r"(De)?[cC]ompressionStream\(", (16.4, 113, 80)),
+    "private members": (r"^\s+(async |get )?#\w+\(", (15.0, 90, 84)),
     "AbortSignal.timeout": (r"AbortSignal\.timeout", (16.0, 100, 103)),
 }
 #: Newer than the oldest browsers: not to be used without raising OLDEST, or something beside it.
