@@ -72,7 +72,7 @@ export class WhatIf {
     });
     this.#tokens = this.#number({ min: 1, max: 400, value: 40 });
     this.#list.addEventListener("keydown", (event) => this.#moveInList(event));
-    this.#list.addEventListener("focusin", (event) => this.#listFocusin(event));
+    this.#list.addEventListener("focusin", (event) => this.#rememberFocus(event));
     for (const input of [this.#other, this.#factor])
       input.addEventListener("change", () => this.draw());
     this.#search.addEventListener("input", () => this.draw());
@@ -123,7 +123,7 @@ export class WhatIf {
     rows[row]?.[column]?.focus();
   }
 
-  #listFocusin(event) {
+  #rememberFocus(event) {
     if (!event.target.matches("button[role=switch]")) return;
     for (const button of this.#list.querySelectorAll("button[role=switch]")) button.tabIndex = -1;
     event.target.tabIndex = 0;
