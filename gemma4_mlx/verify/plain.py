@@ -74,9 +74,12 @@ def rotary(x: np.ndarray, positions: np.ndarray, rope: Rope, r: Round) -> np.nda
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, seen: np.ndarray, r: Round):
     """softmax(q k^T) v over the keys that are ``seen`` (n, m), head by head.
 
-    q (heads, n, D); k, v (kv heads, m, D)
+    q (heads, n, D); k, v (kv heads, m, D). A score is summed in float32 before it is rounded: terms
+    that cancel leave more than its own last digit, which its exponential then multiplies.
     """
-    out, group = np.empty(q.shape, q.dtype), len(q) // len(k)
+    if r is not exactly:
+        q, k = q.astype(np.float32), k.astype(np.float32)
+    out, group = np.empty(q.shape, v.dtype), len(q) // len(k)
     for h in range(len(q)):
         scores = np.where(seen, r(q[h] @ k[h // group].T), -np.inf)
         weights = np.exp(scores - scores.max(-1, keepdims=True))

@@ -258,7 +258,7 @@ def test_markers_of_another_vocabulary(tmp_path):
 LOADED = ({}, {"dtype": "bfloat16"}, {"bits": 4, "group_size": 32}, {"bits": 8, "group_size": 32})
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 6])
 def test_no_false_alarm_by_chance(seed, tmp_path):
     config = drawn(seed)
     sound = tiny.save(tmp_path, config, tiny.weights(config))
