@@ -147,6 +147,11 @@ class PromptCache:
 
     # Growing
 
+    def make_room(self, tokens: int) -> None:
+        """The sequence will have so many tokens."""
+        for entry in self.entries:
+            entry.expected = tokens
+
     def commit(self, tokens: Sequence[int], media: Sequence[CachedMedia] = ()) -> None:
         """Record that the entries now hold these tokens, too, and are evaluated."""
         self.tokens.extend(tokens)

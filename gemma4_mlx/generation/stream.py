@@ -85,6 +85,7 @@ def stream(
         with run.cache.in_use():
             try:
                 run.reused = run.cache.reuse(run.prompt.inputs)
+                run.cache.make_room(len(run.prompt))
                 if progress:
                     yield Progress(run.reused, len(run.prompt), run.seconds())
                 soft = SoftTokens(model, run.prompt, run.reused, media_features)

@@ -22,12 +22,14 @@ class _KVCache:
     Attributes:
         offset: absolute position of the next token.
         left_padding: (B,) int32 padding tokens in front of each row, or None.
+        expected: tokens that the sequence will have, as far as that is known. A buffer that keeps
+            all of them gets room for so many at once; it would else be copied as it grows.
     """
 
     def __init__(self, left_padding: Sequence[int] | None = None):
         self.keys = self.values = None
         self.offset = 0
-        self._end = 0
+        self._end = self.expected = 0
         self.left_padding = None
         if left_padding is not None and any(left_padding):
             self.left_padding = mx.array(left_padding, dtype=mx.int32)
@@ -44,7 +46,7 @@ class _KVCache:
 
     def _make_room(self, keys: mx.array, values: mx.array) -> None:
         keep = self._keep_on_growth()
-        room = max(keys.shape[2], STEP if keys.shape[2] == 1 else 0)
+        room = max(keys.shape[2], STEP if keys.shape[2] == 1 else 0, self._expected_room())
 
         def grow(buffer, new):
             empty = mx.zeros((*new.shape[:2], room, new.shape[3]), dtype=new.dtype)
@@ -57,6 +59,9 @@ class _KVCache:
 
     def _keep_on_growth(self) -> int:
         return self._end
+
+    def _expected_room(self) -> int:
+        return self.expected - self._end
 
     def _last(self, count: int) -> tuple[mx.array, mx.array]:
         first = self._end - count
@@ -132,6 +137,9 @@ class SlidingKVCache(_KVCache):
 
     def _keep_on_growth(self) -> int:
         return min(self._end, self.window - 1 + SLACK)
+
+    def _expected_room(self) -> int:
+        return 0
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append (B, kv heads, n, D); return the keys that some new token sees, new ones last."""

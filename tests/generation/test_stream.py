@@ -23,6 +23,7 @@ from gemma4_mlx.generation import (
 from gemma4_mlx.generation.constrained import Constraint
 from gemma4_mlx.generation.prefill import Prompt
 from gemma4_mlx.generation.stopping import AnswerText, TextGate, stop_token_ids
+from gemma4_mlx.model.cache import FullKVCache
 from gemma4_mlx.processing.inputs import MediaSpan, ModelInputs
 
 PROMPT = [2, *range(400, 440)]
@@ -64,6 +65,21 @@ def test_a_short_new_turn_is_one_pass(tiny, monkeypatch):
     run(model, PROMPT, cache=cache, options={"max_tokens": 1})
     run(model, [*PROMPT, *range(500, 532)], cache=cache, options={"max_tokens": 1})
     assert passes == [40, 1, 32]
+
+
+def test_a_prompt_is_given_room_once(tiny, monkeypatch):
+    """A full layer's keys are not copied chunk by chunk; a sliding one's are few."""
+    made, make_room = [], FullKVCache._make_room
+    monkeypatch.setattr(
+        FullKVCache, "_make_room", lambda self, *new: (made.append(self), make_room(self, *new))
+    )
+    cache = PromptCache(tiny())
+    for prompt in (PROMPT, [*PROMPT, *range(500, 540)]):
+        made.clear()
+        run(cache.model, prompt, cache=cache, prefill_chunk=8, options={"max_tokens": 1})
+        full = [entry for entry in cache.entries if isinstance(entry, FullKVCache)]
+        assert made == full and full
+        assert all(entry.keys.shape[2] == len(prompt) for entry in full)
 
 
 @pytest.mark.parametrize("top_k", [3, 20, 0])

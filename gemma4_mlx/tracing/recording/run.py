@@ -139,6 +139,8 @@ def _run(model, prompt: Prompt, plan: TracePlan, chunk: int, media_features):
     """Generator for the engine: yields Progress, returns the trace."""
     recorder = Recorder(model, plan, len(prompt), prompt.inputs)
     cache = model.make_cache()
+    for entry in cache:
+        entry.expected = len(prompt)
     soft = SoftTokens(model, prompt, 0, media_features)
     with model.observe(recorder):
         for start, stop in prompt.inputs.chunks(chunk):
