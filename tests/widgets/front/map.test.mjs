@@ -263,6 +263,9 @@ test("colours stay steady while the range is nearly the same", () => {
   scale.reset();
   scale.follow("d", () => scaled(0.95));
   assert.ok(scale.high < 0.96, "after a reset the next range is taken as it is");
+  scale.reset();
+  scale.follow("e", () => scaled(5));
+  assert.equal(scale.high, 1, "no weight is above 1");
 });
 
 test("pixels: nothing where no query sees, and the sink as if it were zero", () => {
