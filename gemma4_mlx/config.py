@@ -163,23 +163,26 @@ class AudioConfig:
 
 @dataclass(frozen=True)
 class UnifiedVisionConfig:
-    """The encoder-free image embedder of the 12B (``gemma4_unified_vision``)."""
+    """The encoder-free image embedder of the 12B (``gemma4_unified_vision``).
+
+    The projection to the text's width takes what the embedder gives, ``mm_embed_dim`` numbers.
+    Files have the same number as ``output_proj_dims``, which is not read.
+    """
 
     patch_size: int = 16
     pooling_kernel_size: int = 3
     mm_embed_dim: int = 3840
     mm_posemb_size: int = 1120
     num_soft_tokens: int = 280
-    output_proj_dims: int = 3840
     rms_norm_eps: float = 1e-6
 
 
 @dataclass(frozen=True)
 class UnifiedAudioConfig:
-    """The encoder-free audio embedder of the 12B (``gemma4_unified_audio``)."""
+    """The encoder-free audio embedder of the 12B (``gemma4_unified_audio``): a soft token is
+    ``audio_embed_dim`` samples as they are."""
 
     audio_embed_dim: int = 640
-    audio_samples_per_token: int = 640
     rms_norm_eps: float = 1e-6
 
 
@@ -368,9 +371,22 @@ def _optional(cls: type, data: dict, key: str, source: str):
     if cls is VisionConfig:
         theta = (section.get("rope_parameters") or {}).get("rope_theta")
         values["rope_theta"] = float(theta or section.get("rope_theta") or 100.0)
-    if cls is UnifiedAudioConfig and "audio_embed_dim" not in values:
-        values["audio_embed_dim"] = section.get("hidden_size", 640)
+    if cls is UnifiedAudioConfig:
+        values |= _samples_per_token(section, f"{source}, {key}")
     return cls(**values)
+
+
+def _samples_per_token(section: dict, source: str) -> dict[str, int]:
+    """The width of raw sound, which files name four times."""
+    names = ("audio_embed_dim", "hidden_size", "output_proj_dims", "audio_samples_per_token")
+    given = {n: _integer(section, n, source) for n in names if section.get(n) is not None}
+    widths = set(given.values())
+    if len(widths) > 1:
+        raise ConfigError(
+            f"{source}: {', '.join(f'{n} {v}' for n, v in given.items())}: a soft token is so many "
+            "samples, and these must be equal"
+        )
+    return {"audio_embed_dim": widths.pop()} if widths else {}
 
 
 def _text_config(data: dict, source: str) -> TextConfig:

@@ -117,6 +117,24 @@ def test_impossible_values_are_named(change, words):
     assert "folder/config.json" in str(caught.value)
 
 
+UNIFIED = {"model_type": "gemma4_unified", "text_config": TEXT}
+
+
+@pytest.mark.parametrize(
+    "name", ["audio_embed_dim", "hidden_size", "output_proj_dims", "audio_samples_per_token"]
+)
+def test_samples_of_a_soft_token_under_any_name(name):
+    read = Gemma4Config.from_dict(UNIFIED | {"audio_config": {name: 320}})
+    assert read.audio.audio_embed_dim == 320
+    assert Gemma4Config.from_dict(UNIFIED | {"audio_config": {}}).audio.audio_embed_dim == 640
+
+
+def test_samples_of_a_soft_token_that_disagree():
+    both = {"audio_embed_dim": 40, "audio_samples_per_token": 640}
+    with pytest.raises(ConfigError, match="audio_embed_dim 40, audio_samples_per_token 640: a"):
+        Gemma4Config.from_dict(UNIFIED | {"audio_config": both})
+
+
 def test_files_that_are_no_config(tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         Gemma4Config.from_file(tmp_path)

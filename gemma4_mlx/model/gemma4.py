@@ -68,7 +68,7 @@ class Model(nn.Module):
             from .unified import VisionEmbedder
 
             self.vision_embedder = VisionEmbedder(vision)
-            self.embed_vision = MultimodalEmbedder(vision.output_proj_dims, H, vision.rms_norm_eps)
+            self.embed_vision = MultimodalEmbedder(vision.mm_embed_dim, H, vision.rms_norm_eps)
             if audio is not None:
                 self.embed_audio = MultimodalEmbedder(audio.audio_embed_dim, H, audio.rms_norm_eps)
             return

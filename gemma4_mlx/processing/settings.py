@@ -186,8 +186,7 @@ def _audio(config: Gemma4Config, processor: dict) -> AudioSettings | None:
     }
     given = _part(processor, "feature_extractor")
     if isinstance(audio, UnifiedAudioConfig):
-        size = audio.audio_samples_per_token
-        return AudioSettings(feature_size=size, raw=True, **common)
+        return AudioSettings(feature_size=audio.audio_embed_dim, raw=True, **common)
     for name, usual in (("dither", 0), ("preemphasis", 0), ("input_scale_factor", 1)):
         if given.get(name, usual) != usual:
             raise ConfigError(f"processor_config.json: {name} {given[name]!r} is unknown here")

@@ -99,22 +99,81 @@ class Weights:
                 yield Finding("weights", layer, mechanism, note=f"{path} {note}")
 
     def _lost(self, path: str, source) -> str | None:
-        """What is wrong with a matrix that was quantized while it was loaded: it should be about
-        as far from the file's as quantizing leaves it."""
+        """What is wrong with a matrix that was quantized while it was loaded: no group should be
+        further from the file's than quantizing can leave it, and the whole not much further than
+        it does."""
         module, name = self._packed[path], path + ".weight"
         how = dict(group_size=module.group_size, bits=module.bits, mode=module.mode)
+        kept = module.scales.dtype
         with mx.stream(mx.cpu):
-            ((_, stored),) = read_as_stored({name: source}, lambda *_: mx.float32)
+            ((_, stored),) = read_as_stored({name: source}, _as_quantized)
+            moved = mx.array(self(name).astype(np.float32)) - stored
+            if module.mode == "affine" and (note := _too_far(moved, stored, module)):
+                return note
+            # In the file's own type, which is the first that scales are rounded to.
             packed, *scales = mx.quantize(stored, **how)
-            kept = module.scales.dtype  # 16-bit scales are themselves rounded
             scales = [s if s.dtype in _WHOLE else s.astype(kept).astype(mx.float32) for s in scales]
             again = mx.dequantize(packed, *scales, dtype=mx.float32, **how)
             explained = mx.sqrt(((again - stored) ** 2).mean()).item()
-            again = mx.array(self(name).astype(np.float32))
-            error = mx.sqrt(((again - stored) ** 2).mean()).item()
+            error = mx.sqrt((moved**2).mean()).item()
         if error <= 1.5 * explained:
             return None
         return f"is {error:.2g} from the file's weights, {module.bits} bits explain {explained:.2g}"
+
+
+def _too_far(moved: mx.array, stored: mx.array, module) -> str | None:
+    """The groups of a matrix that ``moved`` further than quantizing can move them."""
+    groups = stored.reshape(*stored.shape[:-1], -1, module.group_size)
+    moved = mx.abs(moved).reshape(groups.shape).max(-1)
+    most = farthest(groups, module.bits, module.scales.dtype)
+    wrong = ~(moved <= most)  # nor what is no number
+    if not (number := wrong.sum().item()):
+        return None
+    first = mx.argmax(wrong).item()
+    *row, group = map(int, np.unravel_index(first, wrong.shape))
+    return (
+        f"is too far from the file's weights in {number:,} of {wrong.size:,} groups: in group "
+        f"{group} of row {', '.join(map(str, row))} {moved.reshape(-1)[first].item():.2g}, where "
+        f"{module.bits} bits explain at most {most.reshape(-1)[first].item():.2g}"
+    )
+
+
+def _as_quantized(_: str, source) -> mx.Dtype | None:
+    """The type in which loading quantizes a matrix: the file's, if that holds every value."""
+    return mx.float32 if getattr(source.stored, "rounded", False) else None
+
+
+def farthest(groups: mx.array, bits: int, kept: mx.Dtype) -> mx.array:
+    """How far affine quantization can move a weight: groups (..., g) in the type that they are
+    quantized in -> (...) float32.
+
+    A group from a to b has n = 2**bits - 1 steps of (b - a) / n, at least 1e-7. Its bias is the
+    edge e, a or b, that is further from 0, and its scale e / q, with q the steps from 0 to e,
+    rounded. e is at least n / 2 steps away, so q is at least (n + 1) / 2, or (n - 1) / 2 where
+    float32 misses the half: a scale is at most n / (n - 1) steps. Codes are whole scales from e,
+    half of one off at most. But n scales that q made smaller than steps end up to n / (n + 1) of
+    a step before the group's other end does, and what lies beyond gets code n: that is more.
+
+    A weight is then code * scale + bias, in float32. The scale was rounded to the groups' type and
+    to the type it is ``kept`` in, and its error counts up to n times; the bias is one of the
+    group, and rounded only to the latter.
+    """
+    low, high = (end.astype(mx.float32) for end in (groups.min(-1), groups.max(-1)))
+    n = 2**bits - 1
+    step = mx.maximum((high - low) / n, 1e-7)
+    scale, edge = step * (n / (n - 1)), mx.maximum(mx.abs(low), mx.abs(high))
+    far = step * (n / (n + 1))
+    for dtype in {groups.dtype, kept, mx.float32}:
+        far = far + n * _rounding(scale, dtype)
+    for dtype in {kept, mx.float32}:
+        far = far + _rounding(edge, dtype)
+    return far
+
+
+def _rounding(values: mx.array, dtype: mx.Dtype) -> mx.array:
+    """The most that rounding to ``dtype`` changes ``values``."""
+    about = mx.finfo(dtype)
+    return about.eps / 2 * mx.maximum(mx.abs(values), about.smallest_normal)
 
 
 _WHOLE = (mx.uint32, mx.uint8)

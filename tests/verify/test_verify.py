@@ -17,6 +17,7 @@ from gemma4_mlx.model import attention, moe
 from gemma4_mlx.model.layers import RotaryEmbedding
 from gemma4_mlx.verify import Report, verify
 from gemma4_mlx.verify.questions import text_ids
+from gemma4_mlx.verify.weights import farthest
 
 CONFIG = {**tiny.CONFIG, "vision_config": None, "audio_config": None}
 LAYER = 3
@@ -82,6 +83,65 @@ def test_a_stale_scale_of_a_quantized_layer(folder):
     assert verify(model, folder=folder, parts=("layers", "weights")).sound
     q_proj.scales = mx.roll(q_proj.scales, 1, 0)
     assert (2, "q_proj") in faults(model, folder, ("weights",))
+
+
+@pytest.fixture(scope="module", params=[8, 4])
+def packed(request, folder):
+    """A quantized model, and how to check its weights with one matrix changed."""
+    model = g4.load(folder, bits=request.param, group_size=32)
+
+    def found(weight=None, scales=None):
+        q_proj = model.layers[2].self_attn.q_proj
+        held = q_proj.weight, q_proj.scales
+        q_proj.weight = held[0] if weight is None else weight
+        q_proj.scales = held[1] if scales is None else scales
+        report = verify(model, folder=folder, parts=("weights",))
+        q_proj.weight, q_proj.scales = held
+        return [(f.layer, f.mechanism, f.note) for f in report.faults]
+
+    return model.layers[2].self_attn.q_proj, found
+
+
+def test_one_swapped_group_of_a_quantized_layer(packed):
+    """Two of a thousand groups: in four bits they do not show in the matrix' mean."""
+    q_proj, found = packed
+    assert found() == [] and q_proj.scales.size == 1024
+    words = q_proj.bits  # 32-bit words of a group of 32
+    weight = np.array(q_proj.weight)
+    first = weight[5, :words].copy()
+    weight[5, :words], weight[5, words : 2 * words] = weight[5, words : 2 * words], first
+    ((layer, mechanism, note),) = found(weight=mx.array(weight))
+    assert (layer, mechanism) == (2, "q_proj")
+    assert "in 2 of 1,024 groups: in group 0 of row 5 " in note
+
+
+def test_one_stale_scale_of_a_quantized_layer(packed):
+    q_proj, found = packed
+    scales = np.array(q_proj.scales)
+    scales[7, 1] *= 1.2
+    ((layer, mechanism, note),) = found(scales=mx.array(scales))
+    assert (layer, mechanism) == (2, "q_proj")
+    assert "in 1 of 1,024 groups: in group 1 of row 7 " in note
+
+
+@pytest.mark.parametrize("bits", [8, 6, 4, 3, 2])
+@pytest.mark.parametrize("made", [mx.float32, mx.bfloat16, mx.float16])
+@pytest.mark.parametrize("kept", [mx.float32, mx.bfloat16, mx.float16])
+def test_how_far_quantization_can_move_a_weight(bits, made, kept):
+    """Groups of every kind: around zero, on one side of it, constant, nearly so, tiny."""
+    rng = np.random.default_rng(bits)
+    size = 10.0 ** rng.uniform(-8, 1, (4096, 1))
+    offset = rng.choice([0, 0, 0.3, 1, 30, -3], (4096, 1))
+    spread = rng.choice([1, 1, 1, 1e-3, 0], (4096, 1))
+    values = size * (offset + spread * rng.uniform(-1, 1, (4096, 32)))
+    stored = mx.array(values.astype(np.float32)).astype(made)
+    packed, *scales = mx.quantize(stored, group_size=32, bits=bits)
+    scales = [s.astype(kept).astype(mx.float32) for s in scales]
+    again = mx.dequantize(packed, *scales, group_size=32, bits=bits, dtype=mx.float32)
+    moved = mx.abs(again - stored).max(-1)
+    share = np.array(moved / farthest(stored, bits, kept))
+    # Where all roundings add up it is nearly reached; bfloat16's of a scale seldom do.
+    assert (0.55 if made == mx.bfloat16 else 0.9) < share.max() <= 1
 
 
 def test_heads_that_no_cache_packs(tmp_path):
@@ -239,7 +299,14 @@ def drawn(seed):
     if draw.random() < 0.3:
         unified = text | {"model_type": "gemma4_unified_text", "hidden_size_per_layer_input": 0}
         media = {name: tiny.CONFIG[name] for name in tiny.CONFIG if name.endswith("_token_id")}
-        return tiny.UNIFIED | {"text_config": unified} | media | markers
+        widths = {name: draw.choice([64, 96, 128]) for name in ("mm_embed_dim", "output_proj_dims")}
+        parts = {
+            "text_config": unified,
+            "vision_config": tiny.UNIFIED["vision_config"] | widths,
+            "audio_config": tiny.UNIFIED["audio_config"]
+            | {"audio_embed_dim": draw.choice([40, 640])},
+        }
+        return tiny.UNIFIED | parts | media | markers
     towers = [None, tiny.CONFIG["vision_config"]], [None, tiny.CONFIG["audio_config"]]
     vision, audio = map(draw.choice, towers)
     parts = {"text_config": text, "vision_config": vision, "audio_config": audio}
