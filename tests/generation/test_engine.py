@@ -17,6 +17,7 @@ import pytest
 from waiting import PATIENCE, interrupt, until
 
 import gemma4_mlx as g4
+from gemma4_mlx.errors import GenerationError
 from gemma4_mlx.generation import Finish, PromptCache, Token, engine, run_on_engine, stream
 from gemma4_mlx.generation.engine import Engine, current_job
 
@@ -300,9 +301,11 @@ def test_jobs_inside_jobs_run_inline(tiny):
         inner = engine().submit(lambda: "inner").result()
         counted = engine().submit(count, 3)
         seen = [next(iter(counted.events()))]
+        unforeseen = engine().submit(lambda: count(2))  # a function whose value is a generator
+        seen.append(list(unforeseen.events()))
         yield (inner, seen, list(run_on_engine(count, 2)), engine().submit(count, 2).result())
 
-    assert list(run_on_engine(outer)) == [("inner", [0], [0, 1], "counted")]
+    assert list(run_on_engine(outer)) == [("inner", [0, [0, 1]], [0, 1], "counted")]
 
 
 def test_partial_functions_and_given_cancel_events(tiny):
@@ -347,6 +350,27 @@ def test_processes_end_cleanly(ending):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == (["0", "end"] if ending == "fork" else ["end"])
+
+
+def test_closing_cancels_what_runs_and_what_has_not_arrived():
+    closing, begun = Engine(), threading.Event()
+
+    def wait(cancel):
+        begun.set()
+        assert cancel.wait(PATIENCE)
+        return "stopped"
+
+    runs = closing.submit(wait)
+    assert begun.wait(PATIENCE)
+    waits = closing.submit(count, 3)  # the thread is in the other's turn and has not seen it
+    closing.close(PATIENCE)
+    assert runs.result() == "stopped" and not closing.busy
+    with pytest.raises(CancelledError, match="before it began"):
+        waits.result()
+    with pytest.raises(GenerationError, match="shutting down"):
+        closing.submit(count, 3)
+    closing.close(PATIENCE)  # once more: there is nothing left to wait for
+    Engine().close()  # and nothing ever ran
 
 
 def test_a_models_pages_stay_in_place_while_anything_runs(monkeypatch):
