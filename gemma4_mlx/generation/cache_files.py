@@ -1,7 +1,8 @@
-"""A prompt cache on disk: one safetensors file that can be trusted or is refused.
+"""A prompt cache on disk: one safetensors file with a checksum.
 
-The file holds each layer's keys and values, the tokens, and as metadata which model they belong
-to.
+The file holds each layer's keys and values, the tokens, and as metadata the fingerprint of the
+model that computed them. A damaged file, or one of another model, is refused: its keys and values
+would lead to wrong answers without any error.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from .caches import PromptCache
 
 _FORMAT = "gemma4-mlx prompt cache 2"
-#: Stands in the metadata for the SHA-256 of the whole file, which is computed with this in place.
+#: Placeholder for the SHA-256 of the whole file, which is computed with this in its place: the
+#: checksum stands in the metadata and so cannot include itself.
 _NO_SUM = "0" * 64
 
 
@@ -74,7 +76,7 @@ def save(cache: "PromptCache", path: str | Path, *, snapshots: bool = True) -> N
 
 
 class _Summed:
-    """A file that is written through, and the checksum of what went in."""
+    """Passes everything on to a file and keeps the SHA-256 of it."""
 
     def __init__(self, file) -> None:
         self._file, self.sum = file, hashlib.sha256()
@@ -96,10 +98,10 @@ def _check_sum(path: Path, length: int, written: str) -> None:
 
 
 def load(path: str | Path, model, make: "type[PromptCache]") -> "PromptCache":
-    """Read a cache for this model into one that ``make`` makes.
+    """Read a cache for this model into a new one, made by ``make`` (the class).
 
-    A file that somebody made with a right checksum is read as well, if its arrays have the shapes
-    and types that this model would have written, and finite values.
+    Anybody can write a file with a valid checksum, so the arrays are checked as well: they must
+    have the shapes and types that this model would have written, and finite values.
 
     Raises:
         CheckpointError: the file is missing, damaged, altered, cut short, or of another model.
@@ -177,8 +179,8 @@ def _checked_medium(entry, n: int) -> CachedMedia:
 
 
 class _Shapes:
-    """What one layer's arrays must be: (1, kv heads, tokens, head dim) in the model's type, or
-    packed as mlx-lm's quantized cache packs them."""
+    """Checks one layer's arrays: (1, kv heads, tokens, head dim) in the model's dtype, or packed as
+    in mlx-lm's quantized cache."""
 
     def __init__(self, model, layer: int, cache: "PromptCache") -> None:
         text = model.config.text
@@ -200,8 +202,8 @@ class _Shapes:
         return arrays
 
     def checked_window(self, arrays: list[mx.array], position: int) -> dict | None:
-        """What a snapshot at ``position`` holds of this layer; None of a full one, which needs
-        none. Raises ValueError."""
+        """A snapshot's state of this layer at ``position``; None for a full-attention layer, which
+        keeps all keys and needs no snapshot. Raises ValueError."""
         if not isinstance(position, int) or not 0 < position <= self.n:
             raise ValueError(f"a snapshot at {position!r} of {self.n} tokens")
         if self.window is None:
@@ -230,7 +232,7 @@ class _Shapes:
 
 
 def _read_header(path: Path) -> dict:
-    """The metadata, once the file is known to be whole."""
+    """The metadata; its length and checksum are verified first. Raises CheckpointError."""
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:

@@ -5,18 +5,18 @@ shares a beginning with what is cached. :meth:`PromptCache.reuse` finds that beg
 to it; only the rest is computed.
 
 What stepping back costs. Full-attention layers keep every key, so for them it is free. A sliding
-layer keeps its window and a little slack; further back it needs a *snapshot*, a copy of the last
-``window - 1`` keys and values of each sliding layer before a position, or before a stretch of
-positions: those share all but one key and value each. Together with what the layers hold, a
-snapshot serves every position from its beginning on for as long as the layers go back to its end.
+layer only holds its window and a little slack. To go further back it needs a *snapshot*: a copy of
+the ``window - 1`` keys and values before a position, of each sliding layer. One snapshot can serve
+a stretch of positions, at the price of one more key and value for each; and where a layer still
+holds the keys from a snapshot's end on, the two together serve every position after it as well.
 
-What the next turn will need is kept first (:meth:`PromptCache.keep_turn`): where the last turn
-began, for an edit, and where its answer begins, for another answer and for all turns after a
-thought, which later prompts leave out. Then, as far as ``snapshot_bytes`` go, the end of the
-answer and every ``snapshot_every``-th token, thinned out, the oldest regions first. One costs, in
-bfloat16, 6 MiB on E2B, 20 on E4B, 200 on 26B-A4B, 320 on the 12B and 800 on 31B. Rewinding goes to
-the last position that can be had, at or before the wanted one, and the tokens between are
-computed again, so the result is always that of a fresh run.
+The snapshots of the last turn have priority (:meth:`PromptCache.keep_turn`): where it began, for an
+edit, and where its answer begins, for another answer, and for any turn after a thought, because
+later prompts leave the thought out. What ``snapshot_bytes`` has left goes to the end of the answer
+and to every ``snapshot_every``-th token; the further back, the fewer of these are kept. In bfloat16
+a snapshot takes 6 MiB on E2B, 20 on E4B, 200 on 26B-A4B, 320 on the 12B and 800 on 31B. If the
+wanted position cannot be restored, the last one before it is, and the tokens between are computed
+again, so the result is always that of a fresh run.
 """
 
 import weakref
@@ -38,9 +38,11 @@ from .entries import CachedMedia, Snapshot, cached_media, fill, held_by, until
 SNAPSHOT_EVERY = 2048
 #: Memory for snapshots on a small model; larger ones take more, see :func:`snapshot_budget`.
 SNAPSHOT_BYTES = 256 * 2**20
-#: Positions before an answer that its snapshot serves, too: the template may have begun it.
+#: Positions before an answer that its snapshot also serves: the next prompt may differ from the
+#: last a few tokens earlier, where the template opened the answer (an empty thought, for example).
 REACH = 8
-#: Shorter common beginnings are computed again rather than copied from another cache.
+#: A common beginning of at least so many tokens is copied from another cache; a shorter one is
+#: computed again.
 WORTH_SHARING = 32
 
 _in_use: "ContextVar[PromptCache | None]" = ContextVar("cache_in_use", default=None)
@@ -48,7 +50,7 @@ _living: "weakref.WeakSet[PromptCache]" = weakref.WeakSet()
 
 
 def cache_in_use() -> "PromptCache | None":
-    """The cache of the generation that the caller is part of; None outside of one."""
+    """The cache of the generation that is running in this context; None if there is none."""
     return _in_use.get()
 
 
@@ -60,12 +62,13 @@ class PromptCache:
             ``model(tokens, cache=cache.entries)`` only together with :meth:`commit`.
         tokens: ids whose keys and values are cached, in order.
         media: the pictures and sounds among them.
-        busy: a generation is under way on it.
+        busy: whether a generation is using this cache.
         reuse_note: why the last prompt could reuse little of what was cached, else "".
 
     Args:
         snapshot_bytes: memory for snapshots; None: :func:`snapshot_budget`; 0: none are taken. The
-            last turn's is kept even where it alone takes more, up to half as much again.
+            last turn's snapshot is kept even if it alone is larger; at most it is half as large
+            again as an ordinary one.
 
     Raises:
         GenerationError: ``kv_bits`` other than 8, 4 and None, ``snapshot_every`` below 1, or
@@ -96,9 +99,11 @@ class PromptCache:
 
     @classmethod
     def sharing(cls, model, inputs, **how) -> "PromptCache":
-        """A new cache that begins with what some other cache of this model, alive in this process
-        and kept the same way, has in common with a prompt: a second conversation with the same
-        system text and tools reads them only once. Arguments as of the class."""
+        """A new cache that starts with a copy of what another cache has in common with a prompt.
+
+        So a second conversation with the same system text and tools need not read them again. All
+        caches of this model in this process are considered that have the same settings and are
+        not in use. Arguments as of the class."""
         cache = cls(model, **how)
         tokens, media = getattr(inputs, "tokens", inputs), cached_media(inputs)
 
@@ -127,7 +132,7 @@ class PromptCache:
 
     @property
     def changes(self) -> tuple:
-        """What the tokens were computed under: interventions, and the model's fingerprint."""
+        """The interventions and the model's fingerprint when the tokens were computed."""
         return self.interventions, self.fingerprint
 
     def __len__(self) -> int:
@@ -148,31 +153,33 @@ class PromptCache:
     # Growing
 
     def make_room(self, tokens: int) -> None:
-        """The sequence will have so many tokens."""
+        """Tell the layers how many tokens are coming, so that they allocate once."""
         for entry in self.entries:
             entry.expected = tokens
 
     def commit(self, tokens: Sequence[int], media: Sequence[CachedMedia] = ()) -> None:
-        """Record that the entries now hold these tokens, too, and are evaluated."""
+        """Record that the entries now hold these tokens as well. Their arrays must be evaluated."""
         self.tokens.extend(tokens)
         known = {(m.start, m.key) for m in self.media}
         self.media.extend(m for m in media if (m.start, m.key) not in known)
 
     def expect(self, token: mx.array) -> None:
-        """Note that a token (1,) still being computed was fed to the model already."""
+        """A token (1,), itself still being computed, was fed to the model: its keys are in the
+        entries, its id is not known yet."""
         self._pending = token
 
     def arrived(self, token: int) -> None:
-        """The expected token is known."""
+        """The id of the token given to :meth:`expect` is known."""
         self._pending = None
         self.tokens.append(token)
         self.snapshot_if_due()
 
     def settle(self) -> None:
-        """Finish what is under way, so that the entries hold exactly :attr:`tokens`.
+        """Make the entries hold exactly :attr:`tokens`, evaluated.
 
-        Called when a generation ends, however it ends; afterwards another thread may go on with
-        this cache. Entries that an exception left half updated are stepped back.
+        Called when a generation ends, also by an exception or a cancellation; entries that were
+        updated while others were not are stepped back. Afterwards another thread may use the cache,
+        since only evaluated arrays cross threads.
         """
         if self._pending is not None:
             token, self._pending = self._pending, None
@@ -183,7 +190,8 @@ class PromptCache:
         mx.eval([entry.state for entry in self.entries if not entry.empty()])
 
     def snapshot_if_due(self) -> None:
-        """Take a snapshot if the last is ``snapshot_every`` tokens behind and two find room."""
+        """Take a snapshot if the last is ``snapshot_every`` tokens behind and there is room for
+        two."""
         last = self.snapshots[-1].position if self.snapshots else 0
         if len(self.tokens) - last < self.snapshot_every:
             return
@@ -191,14 +199,19 @@ class PromptCache:
             self.snapshot()
 
     def snapshot(self) -> None:
-        """Remember the present position as one to come back to, if the last turn's leaves room."""
+        """Take a snapshot here, if the last turn's snapshot leaves room for it."""
         self._keep(len(self.tokens), len(self.tokens))
 
     def keep_turn(self, begin: int, answer: int) -> None:
-        """Before an answer: remember where the turn began (``begin``) and where the model's part
-        of it (``answer``), and the places between, as far as they are near one another.
+        """Before an answer, take the snapshots that the next turn will need.
 
-        Of an agent's turn, what it has called and heard since then is kept, too.
+        Args:
+            begin: position where the user's turn begins.
+            answer: position where the model's part begins.
+
+        One snapshot serves all positions from ``begin`` to ``answer`` (in an agent's turn, where
+        calls and results may follow ``answer``, to the present one) if they are within half a
+        window; else ``begin`` gets one of its own.
         """
         here, near = len(self.tokens), self.model.config.text.sliding_window // 2
         begin, answer = min(begin, here), min(answer, here)
@@ -210,8 +223,10 @@ class PromptCache:
         self.snapshot()
 
     def _keep(self, first: int, last: int, *, turn: bool = False) -> None:
-        """Add a snapshot that serves ``first`` to ``last``. Others make room for it; where the last
-        turn's alone would have to, it is not taken."""
+        """Add a snapshot that serves ``first`` to ``last``, and drop others to make room for it.
+
+        ``turn`` marks it as the last turn's. Those are only dropped for a newer one: any other
+        snapshot is not taken if there is no room beside them."""
         position = len(self.tokens)
         size = self._snapshot_size(first, last)
         # A model without sliding layers steps back anywhere: its snapshots have no size.
@@ -249,8 +264,8 @@ class PromptCache:
             each.turn = each is snapshot
 
     def _stretch(self, first: int, last: int) -> list | None:
-        """What the layers need for positions ``first`` to ``last``, from what they hold and one
-        snapshot before it; None if it cannot be had."""
+        """The sliding layers' states for positions ``first`` to ``last``, from what the layers hold
+        and at most one earlier snapshot; None if these do not suffice."""
         for before in (None, *reversed(self.snapshots)):
             found = []
             for i, entry in enumerate(self.entries):
@@ -266,7 +281,7 @@ class PromptCache:
         return None
 
     def _snapshot_size(self, first: int | None = None, last: int | None = None) -> int:
-        """Bytes of a snapshot of positions ``first`` to ``last``, by default of the present one."""
+        """Bytes of a snapshot for positions ``first`` to ``last``, by default the present one."""
         last = len(self.tokens) if last is None else last
         first = last if first is None else first
         count = last - max(0, first - (self.model.config.text.sliding_window - 1))
@@ -274,7 +289,7 @@ class PromptCache:
         return sum(e.nbytes // e.keys.shape[2] * count for e in sliding)
 
     def snapshot_bytes_at(self, tokens: int) -> int:
-        """At most what the snapshots of a sequence of this length will take."""
+        """Upper bound of the bytes of all snapshots of a sequence of this length."""
         if self.snapshot_bytes <= 0:
             return 0
         one = snapshot_bytes(self.model.config.text, tokens, self.model.dtype.size)
@@ -283,8 +298,8 @@ class PromptCache:
         )
 
     def _thin_out(self, snapshots: list[Snapshot], end: int) -> None:
-        """Drop the snapshot whose removal opens the smallest gap, relative to its distance from
-        the end. Distances then grow about geometrically."""
+        """Drop the snapshot whose removal opens the smallest gap relative to its distance from the
+        end. What is left is dense near the end and about geometrically sparser before."""
         positions = [0, *(s.position for s in snapshots), end]
 
         def loss(i):  # of dropping snapshot i, whose neighbours are positions i and i + 2
@@ -296,7 +311,7 @@ class PromptCache:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """A generation computes on it: it is ``busy``, and :func:`cache_in_use` there."""
+        """Mark the cache as ``busy``, and as :func:`cache_in_use` in this context."""
         before = _in_use.get()
         try:
             self.busy = True
@@ -309,9 +324,9 @@ class PromptCache:
     def reuse(self, inputs) -> int:
         """Rewind to what this prompt has in common with the cache; return its length in tokens.
 
-        At least the prompt's last token is left to compute. Pictures and sounds count as equal
-        if their content is (``MediaSpan.key``). Nothing is reused across different interventions
-        or adapters (or scales of one), or from a model whose weights were changed by them.
+        At least the prompt's last token is left to compute, since its logits are needed. Pictures
+        and sounds are equal if their content is (``MediaSpan.key``). The cache is cleared if the
+        interventions or the adapter (or its scale) have changed since it was filled.
 
         Args:
             inputs: a ``ModelInputs``, or a plain list of token ids.
@@ -339,7 +354,7 @@ class PromptCache:
         return reused
 
     def common_prefix(self, tokens: Sequence[int], media: Sequence[CachedMedia] = ()) -> int:
-        """How many leading tokens of a prompt are cached, at most all but its last."""
+        """How many leading tokens of a prompt are cached; its last token does not count."""
         n = min(len(self.tokens), len(tokens) - 1)
         if n <= 0:
             return 0
@@ -354,10 +369,10 @@ class PromptCache:
         return n
 
     def rewind(self, position: int) -> int:
-        """Go back to at most ``position`` tokens; returns where it got to.
+        """Go back to at most ``position`` tokens; returns the position reached.
 
-        That is ``position`` itself where the sliding layers still hold what is needed, else the
-        nearest snapshot before it (0 at worst).
+        That is ``position`` itself where the sliding layers or a snapshot hold what is needed, else
+        the nearest position before it that a snapshot serves (0 if there is none).
         """
         self.settle()
         return self._go_back(max(0, min(position, len(self))))
@@ -383,7 +398,7 @@ class PromptCache:
         return position
 
     def _nearest(self, position: int) -> tuple[int, list | None]:
-        """The last position at or before this one that can be had, and the layers for it."""
+        """The last position at or before this one that can be restored, and the layers' states."""
         if position and (layers := self._stretch(position, position)) is not None:
             return position, layers
         ends = [min(s.position, position) for s in self.snapshots if s.first <= position]
@@ -440,8 +455,8 @@ def checked_snapshot_bytes(snapshot_bytes: int | None) -> int | None:
 
 
 def snapshot_budget(model) -> int:
-    """Bytes for the snapshots of one conversation: four of this model's, but no more than a
-    twentieth of the machine's memory; 256 MiB in any case."""
+    """Default bytes for the snapshots of one conversation: four snapshots of this model, at most a
+    twentieth of the machine's memory, but never less than 256 MiB."""
     text = model.config.text
     one = snapshot_bytes(text, text.sliding_window, model.dtype.size)
     return max(SNAPSHOT_BYTES, min(4 * one, this_machine().memory // 20))

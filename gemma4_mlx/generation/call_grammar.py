@@ -3,9 +3,9 @@
     <|tool_call>call:get_weather{city:<|"|>Paris<|"|>,days:3}<tool_call|>
 
 Keys are bare and sorted as the chat template sorts them, strings stand between ``<|"|>`` tokens
-without escapes, everything else is written as in JSON. The grammar holds a call to a declared
-name, its declared argument names, types, enumerations and numeric ranges; what it leaves open
-(patterns, formats, lengths) is for the validation of arguments afterwards.
+without escapes, everything else is written as in JSON. The grammar admits only declared tools, and
+for each its argument names, types, enumerations and numeric ranges. Patterns, formats and lengths
+are not enforced: the arguments are validated before the tool runs (:mod:`gemma4_mlx.chat.tools`).
 """
 
 import json
@@ -16,7 +16,8 @@ from typing import Any
 from ..errors import SchemaError
 
 _NUMERIC = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-#: Any text in which the string delimiter is not spelled out in characters.
+#: STRING: any text that does not spell ``<|"|>`` in plain characters, which a reader could take for
+#: the end of the string. BARE: an unquoted key.
 _TERMINALS = r"""
 STRING: /(?s:.*)/ & ~/(?s:.*)<\|"\|>(?s:.*)/
 BARE: /[^\s{}\[\]:,<>"']+/
@@ -33,7 +34,8 @@ def tool_call_grammar(tools: Mapping[str, Any], *, required: bool = False) -> st
 
     Args:
         tools: name -> JSON Schema of the arguments (an object schema; ``{}`` for none).
-        required: only calls, at least one; else any text, then any number of calls.
+        required: True: one call or more and nothing else; False: any text, then any number of
+            calls.
 
     Raises:
         SchemaError: no tools, or an argument schema that is not an object's.
@@ -57,12 +59,12 @@ def tool_call_grammar(tools: Mapping[str, Any], *, required: bool = False) -> st
 
 
 def _in_regex(name: str) -> str:
-    """The name's characters in a regular expression of Lark, every odd one by its number."""
+    """The name escaped for a Lark regular expression: all but ASCII letters and digits by code."""
     return "".join(c if c.isalnum() and c.isascii() else f"\\u{{{ord(c):x}}}" for c in name)
 
 
 class _Rules:
-    """Turns argument schemas into rules, each distinct body once."""
+    """Turns argument schemas into grammar rules; equal bodies share a rule."""
 
     def __init__(self):
         self.named: dict[str, str] = {}
@@ -83,7 +85,7 @@ class _Rules:
         return self._object(schema)
 
     def value(self, schema: Any) -> str:
-        """The rule (or an expression) for one value."""
+        """The name of a rule, or an expression, that matches one value of the schema."""
         if not isinstance(schema, Mapping) or not schema:
             return "anything"
         if "$ref" in schema:
@@ -128,14 +130,14 @@ class _Rules:
         return self._rule(f'"[" ({inner}){"" if low else "?"} "]"')
 
     def _object(self, schema: Mapping) -> str:
-        """``{a:...,b:...}`` in the template's order, optional ones left out at will."""
+        """``{a:...,b:...}`` with the keys in the template's order; optional ones may be missing."""
         properties, extra = schema.get("properties"), schema.get("additionalProperties")
         if not properties:
             return "free_map" if extra else self._rule('"{" "}"')
         names = sorted(properties, key=str.lower)
         needed = set(schema.get("required", ()))
         pairs = {n: f"{json.dumps(f'{n}:')} {self.value(properties[n])}" for n in names}
-        # rest[i]: what may follow once some pair has been written and i, i + 1, ... are left.
+        # after[i]: what may follow once a pair has been written and names[i:] are still to come.
         rest = self._rule(f'("," {self._extra(names, extra)})*') if extra else '""'
         after = {len(names): rest}
         for i in range(len(names) - 1, -1, -1):
@@ -154,7 +156,7 @@ class _Rules:
         return self._rule(f'"{{" ({" | ".join(starts)}) "}}"')
 
     def _extra(self, names: list[str], schema: Any) -> str:
-        """A pair with a name that is not among those; `schema` is for its value."""
+        """A pair whose name is none of ``names``; ``schema`` is that of its value."""
         others = "|".join(map(_in_regex, names))
         body = f"BARE & ~/{others}/"
         terminal = next((key for key, known in self.named.items() if known == body), None)
@@ -183,6 +185,6 @@ class _Rules:
         if not ref.startswith("#") or node is None:
             raise SchemaError(f"The reference {ref!r} leads nowhere in the tool's arguments.")
         name = self._refs[ref] = f"rule_{len(self.named)}"
-        self.named[name] = ""  # its place, for a schema that refers to itself
+        self.named[name] = ""  # reserved before value(), for a schema that refers to itself
         self.named[name] = self.value(node)
         return name

@@ -1,4 +1,4 @@
-"""An answer that is held to a schema, or else calls of tools."""
+"""A guide for agents with a schema: an answer that satisfies it, or calls of tools instead."""
 
 from typing import Any
 
@@ -9,18 +9,20 @@ from .guides import Allowed
 
 
 class CallsOrAnswer:
-    """A guide: where the answer begins, the model may begin to call tools instead.
+    """A guide that lets the model choose, with the first token after any thinking.
+
+    If that token is ``<|tool_call>``, the rest follows ``calls``, else ``answer``.
 
     Args:
-        answer: what an answer is held to.
-        calls: what calls are held to; None leaves them free.
+        answer: constraint of an answer.
+        calls: constraint of calls; None leaves them free.
     """
 
     def __init__(self, answer: Constraint, calls: Constraint | None = None):
         self.answer, self.calls = answer, calls
         self._opens = answer.tokenizer.id("<|channel>")
         self._call = answer.tokenizer.id("<|tool_call>")
-        self._chosen: str | None = None  # "answer", "calls"; None before the first word
+        self._chosen: str | None = None  # "answer" or "calls"; None until chosen
 
     def start(self, prompt: list[int], vocab_size: int, stops: frozenset[int]) -> None:
         self._chosen = None

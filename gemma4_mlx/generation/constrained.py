@@ -1,9 +1,9 @@
-"""Output that cannot help but be valid: JSON Schema, pydantic, regular expressions, grammars.
+"""Output constrained to a JSON Schema, pydantic class, regular expression or grammar.
 
-Before every token llguidance (https://github.com/guidance-ai/llguidance) says which tokens keep
-the output on a path of the grammar; all others get probability zero. So whatever the model's
-weights, output that is *finished* satisfies the schema. Output cut off by ``max_tokens`` does not:
-then the Finish event has reason "length" and ``complete=False``.
+Before every token llguidance (https://github.com/guidance-ai/llguidance) says which tokens can
+continue the output so that the grammar can still be satisfied; all others get probability zero. So
+*finished* output satisfies the schema whatever the model's weights. Output cut off by
+``max_tokens`` may not: its Finish event has reason "length" and ``complete=False``.
 
 A schema that llguidance cannot enforce in full is refused before generation; see
 :mod:`.enforceable`.
@@ -21,17 +21,18 @@ from ..errors import GenerationError, SchemaError
 from .enforceable import checked_schema
 from .guides import Allowed
 
-#: One spelling of JSON, the one models write most: a model cannot lose itself in white space.
+#: Only the spelling of JSON that models write most: with free white space, a model may write
+#: blanks until max_tokens.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 _compiled: "weakref.WeakKeyDictionary[Any, dict]" = weakref.WeakKeyDictionary()
 
 
 class _Vocabulary:
-    """A tokenizer as llguidance asks for it: each entry's bytes, and how a text is spelled.
+    """A tokenizer in the form llguidance takes: the bytes of each id, and an encode function.
 
-    Its own reading of a ``tokenizer.json`` would spell the *text* ``<eos>`` with the control token,
-    which no grammar then takes.
+    llguidance can also read a ``tokenizer.json`` itself, but would then encode the *text* ``<eos>``
+    as the control token, which no grammar admits.
     """
 
     def __init__(self, tokenizer, stops: frozenset[int]):
@@ -45,8 +46,7 @@ class _Vocabulary:
 
 
 def guidance_tokenizer(tokenizer, vocab_size: int, stops: frozenset[int]):
-    """The vocabulary as llguidance reads it; built once per tokenizer (a second or two for
-    262,144 entries)."""
+    """llguidance's tokenizer, built once per tokenizer (a second or two for 262,144 entries)."""
     from llguidance import LLTokenizer, TokenizerWrapper
 
     known = _compiled.setdefault(tokenizer, {})
@@ -58,7 +58,7 @@ def guidance_tokenizer(tokenizer, vocab_size: int, stops: frozenset[int]):
 
 
 class Constraint:
-    """A guide that lets only sentences of a grammar be generated.
+    """A guide that lets only text of a grammar be generated.
 
     Made by :meth:`from_schema`, :meth:`from_regex`, :meth:`from_grammar`, or :meth:`of`, which
     tells them apart. One constraint serves one generation at a time and can be used again.
@@ -66,8 +66,8 @@ class Constraint:
     Args:
         grammar: an llguidance grammar.
         tokenizer: the model's :class:`~gemma4_mlx.processing.tokenizer.Tokenizer`.
-        thinking: let the model think in its channel first. A channel that the prompt already
-            opened is left to its end in any case.
+        thinking: let the model think, unconstrained, before the constrained output. A thinking
+            channel that the prompt already opened may be finished in any case.
         schema: the JSON Schema behind the grammar, None for other grammars.
         model: the pydantic class behind the schema.
 
@@ -103,7 +103,7 @@ class Constraint:
         """From a pydantic class, a JSON Schema (dict, bool or JSON text), a compiled regular
         expression (``re.compile(...)``) or a Lark grammar (text with a ``start:`` rule).
 
-        Raises SchemaError for a text that is neither, or a schema that cannot be honoured.
+        Raises SchemaError for a text that is neither, or a schema that cannot be enforced.
         """
         if isinstance(what, Constraint):
             return what
@@ -123,8 +123,8 @@ class Constraint:
         """JSON that satisfies a JSON Schema (dict, bool or JSON text) or a pydantic class.
 
         Raises:
-            SchemaError: it is no schema, holds what JSON cannot, or uses a keyword that cannot be
-                enforced (named, with its place in the schema).
+            SchemaError: it is no schema, holds a value that JSON cannot, or uses a keyword that
+                cannot be enforced; the message names the keyword and its place in the schema.
         """
         from llguidance import LLMatcher
 
@@ -173,9 +173,9 @@ class Constraint:
         cls, tools: Mapping[str, Any], tokenizer, *, required: bool = False, thinking: bool = False
     ) -> "Constraint":
         """Text and calls of declared tools, or with ``required`` nothing but calls; see
-        :func:`.calls.tool_call_grammar`.
+        :func:`.call_grammar.tool_call_grammar`.
 
-        Raises SchemaError for no tools, and for arguments that cannot be held to their schema.
+        Raises SchemaError for no tools, and for arguments whose schema cannot be enforced.
         """
         from .call_grammar import tool_call_grammar
 
@@ -185,7 +185,7 @@ class Constraint:
     # As a guide
 
     def start(self, prompt: list[int], vocab_size: int, stops: frozenset[int]) -> None:
-        """An answer begins. Raises GenerationError for a grammar that llguidance cannot start."""
+        """Begin a new output. Raises GenerationError for a grammar that llguidance cannot start."""
         from llguidance import LLMatcher
 
         self._stops = stops or frozenset(self.tokenizer.eos_token_ids)
@@ -218,7 +218,7 @@ class Constraint:
         return mask
 
     def _thought(self) -> np.ndarray:
-        """In the thinking channel: anything but control tokens, its own end excepted."""
+        """Allowed while thinking: ordinary tokens, and the one that closes the channel."""
         if self._thought_mask is None:
             mask = np.zeros(self._vocab_size, bool)
             mask[: self.tokenizer.vocab_size] = True
@@ -229,7 +229,7 @@ class Constraint:
         return self._thought_mask
 
     def accept(self, token: int) -> None:
-        """The answer went on with this token.
+        """This token was generated.
 
         Raises GenerationError for a token that was not allowed.
         """
@@ -291,7 +291,7 @@ class Constraint:
 
 
 def _reason(message: str) -> str:
-    """llguidance's words, with what to do where they name a switch of its own."""
+    """llguidance's message, except where it names an option that users of this package lack."""
     if "oneOf constraints are not supported" in message:
         return (
             "the cases of a 'oneOf' must exclude one another by their type, or by a property that "
@@ -301,8 +301,8 @@ def _reason(message: str) -> str:
 
 
 def _closed(schema: Any) -> Any:
-    """pydantic's schema with no further properties where the class would only ignore them: they
-    would be lost, and a model may write them without end."""
+    """pydantic's schema with ``additionalProperties: false`` where it says nothing: the class would
+    ignore further properties, and a model may go on writing them until max_tokens."""
     if isinstance(schema, list):
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):

@@ -1,9 +1,9 @@
 """Which JSON Schemas can be enforced token by token, and a clear refusal of the others.
 
-llguidance refuses what it does not implement, but it ignores what it does not know, and a few
-combinations it gets wrong (found by generating at random and judging with ``jsonschema``). So the
-schema is walked first: every keyword must be one that is enforced or one that asserts nothing,
-else :class:`SchemaError` names it and its place.
+llguidance refuses keywords that it knows and does not implement, but it ignores unknown ones, and
+a few combinations it enforces wrongly (found by generating random outputs and validating them with
+``jsonschema``). So the schema is checked first: every keyword must be one that is enforced or a
+mere annotation, else :class:`SchemaError` names it and its place.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import SchemaError
 from .unions import exclusive_unions
 
-#: Keywords whose value is one schema, a list of schemas, a map of names to schemas.
+#: Keywords whose value is one schema, a list of schemas, and a map of names to schemas.
 _SCHEMA = {"additionalProperties", "items"}
 _SCHEMAS = {"anyOf", "oneOf", "allOf", "prefixItems"}
 _NAMED_SCHEMAS = {"properties", "patternProperties", "$defs", "definitions"}
@@ -54,7 +54,7 @@ _REFUSED = {
     "contentSchema": "",
 }
 _TYPES = {"null", "boolean", "integer", "number", "string", "array", "object"}
-#: Beyond this, JSON numbers are not exact in most readers.
+#: Larger integers are not exact in readers that store JSON numbers as float64, which most do.
 _EXACT = 2**53
 _YEAR = r"([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
 _LEAP = r"([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)"
@@ -66,7 +66,7 @@ _TIME = (
     r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
     r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 )
-#: Formats written out: llguidance's also admit a 61st second in any minute.
+#: Formats as patterns of our own: llguidance's admit second 60 in every minute.
 _FORMATS = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}T{_TIME}$"}
 _KNOWN = _SCHEMA | _SCHEMAS | _NAMED_SCHEMAS | _ENFORCED | _ANNOTATIONS
 
@@ -160,7 +160,8 @@ def _check_exact(value: Any, where: str) -> None:
 
 
 def _check_counts(schema: dict, where: str) -> None:
-    """A name written twice counts once, so a minimum cannot be promised for free names."""
+    """Check ``minProperties``. A model may write the same free name twice, which counts once, so a
+    minimum of them cannot be guaranteed."""
     names = _typed(schema.get("required", []), list, f"{where}/required")
     low, required = schema.get("minProperties", 0), len(set(map(str, names)))
     closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
@@ -190,7 +191,7 @@ def _check_strings(schema: dict, where: str) -> dict:
 
 
 def _check_finite(root: dict) -> None:
-    """Refuse a recursion that no finite value can end."""
+    """Raise SchemaError for a recursive schema that only infinitely nested values satisfy."""
     finite: set[int] = set()  # ids of schemas known to have a finite value
 
     def target(ref: str) -> Any:
@@ -206,7 +207,7 @@ def _check_finite(root: dict) -> None:
         parts = [ends(s) for s in schema.get("allOf", [])]
         for key in ("anyOf", "oneOf"):
             if key in schema:
-                cases = [ends(s) for s in schema[key]]  # each is visited
+                cases = [ends(s) for s in schema[key]]  # a list: every case must be visited
                 parts.append(any(cases))
         if schema.get("$ref", "").startswith("#"):
             there = target(schema["$ref"])
@@ -234,7 +235,7 @@ def _check_finite(root: dict) -> None:
             before = len(finite)
             done = ends(root)
     except (AttributeError, KeyError, IndexError, ValueError, TypeError):
-        return  # a reference to nowhere: llguidance names it
+        return  # a reference that leads nowhere, which llguidance reports
     if not done:
         raise SchemaError("The schema refers to itself without end: no finite value satisfies it.")
 

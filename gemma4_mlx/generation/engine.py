@@ -2,19 +2,19 @@
 
 MLX streams belong to threads: an array built lazily on one thread and evaluated on another raises
 ``There is no Stream``, while an evaluated array crosses freely. A widget's callback may run on
-any thread, and a notebook's cell should return at once. So whatever computes is a job for one
-daemon thread; callers queue jobs and read events, and a cancel is only a flag that the job looks
-at between tokens.
+any thread, and a notebook's cell should return at once. So everything that computes is a job for
+one daemon thread; callers queue jobs and read their events. Cancelling only sets a flag, which the
+job checks between tokens.
 
     job = engine().submit(stream, model, "Hello")     # returns at once
     for event in job.events(): ...                    # Progress, Token, ..., Finish
     job.cancel()                                      # from any thread, done within a token
 
-Several widgets share the thread fairly. Generators take turns, a turn being what they do until
-their next event (a token, a chunk of a prompt), and the one that has had the least time goes
-next: a short answer does not wait for somebody else's long prompt. A plain function runs whole,
-when everything submitted before it has ended. Each job is a context of its own (``contextvars``):
-what it observes or changes in a model concerns no other.
+Several widgets share the thread fairly. Jobs that are generators take turns; a turn lasts until the
+next event (a token, a chunk of a prompt), and the job that has run for the least time goes next, so
+a short answer does not wait for a long prompt of somebody else. A plain function cannot be
+interrupted, so it waits until everything submitted before it has ended. Each job runs in a context
+of its own (``contextvars``): the taps and interventions of one do not affect another.
 """
 
 import atexit
@@ -36,12 +36,12 @@ _current: contextvars.ContextVar["Job | None"] = contextvars.ContextVar("job", d
 
 
 class Job:
-    """Something the engine does, or will do.
+    """A function that runs on the engine's thread, or is queued for it.
 
     If the function is a generator, the values it yields are the job's events and the value it
     returns is the job's result. If it takes an argument named ``cancel``, it gets the job's
-    :class:`threading.Event` there and is expected to finish by itself soon after it is set (and
-    may still say goodbye with a last event); any other generator is closed at its next yield.
+    :class:`threading.Event` there and is expected to finish by itself soon after it is set (it may
+    still yield a last event); any other generator is closed at its next yield.
     """
 
     def __init__(self, fn: Callable, args: tuple, kwargs: dict):
@@ -74,7 +74,7 @@ class Job:
         return self._finished.is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, whatever it is; False if it did not come within ``timeout`` s."""
+        """Wait until the job has ended, successfully or not; False if ``timeout`` s pass before."""
         if self._inline is not None:
             for _ in self._inline:
                 pass
@@ -137,12 +137,12 @@ class Job:
         self._events.put(event)
 
     def _begin(self) -> None:
-        """In the context of the job, before anything else."""
+        """Called once in the job's context, before its first turn."""
         begin_job()
         _current.set(self)
 
     def _may_begin(self, earlier: list["Job"]) -> bool:
-        """Whether what was submitted before and has not ended leaves it free to run."""
+        """Whether the job may run beside those submitted before it that have not ended."""
         if not self.takes_turns:
             return not earlier
         return self._cache is None or all(self._cache is not job._cache for job in earlier)
@@ -180,7 +180,7 @@ class Job:
 
 
 class Engine:
-    """A daemon thread that runs jobs, in fair turns. Use the shared one, :func:`engine`."""
+    """A daemon thread that runs jobs in fair turns. Use the shared one, :func:`engine`."""
 
     def __init__(self):
         self._arriving: queue.SimpleQueue = queue.SimpleQueue()
@@ -190,8 +190,10 @@ class Engine:
         self._closed = False
 
     def submit(self, fn: Callable, *args, **kwargs) -> Job:
-        """Queue ``fn(*args, **kwargs)``; from the engine's own thread, run it at once instead (a
-        generator then advances as its events are read), for waiting would never end. Generators
+        """Queue ``fn(*args, **kwargs)``.
+
+        Called from the engine's own thread, it runs the function at once instead (a generator then
+        advances as its events are read), because the thread cannot wait for itself. Generators
         that are given the same ``cache=`` run one after another.
 
         Raises GenerationError while the interpreter shuts down.
@@ -277,15 +279,15 @@ class Engine:
             if not self._jobs:
                 job.set()
             return
-        # It has had as much as the one that has had the least: the next turn is its own, and it
-        # does not have all of them until it has made up for the past of others.
+        # A new job starts with the least time that any other has had: its first turn comes next,
+        # but it does not hold up the others until it has run for as long as they have.
         job._spent = min((other._spent for other in self._jobs), default=0.0)
         self._jobs = (*self._jobs, job)
         if self._closed:
             job.cancel()
 
     def _next(self) -> Job:
-        """Whose turn it is: who asked to stop, then functions, then who has had the least."""
+        """Whose turn it is: cancelled jobs first, then functions, then the one that ran least."""
         able = [job for i, job in enumerate(self._jobs) if job._may_begin(self._jobs[:i])]
         return min(
             able, key=lambda job: (not job.cancelled, job.takes_turns, job._spent, job._last)
@@ -293,7 +295,7 @@ class Engine:
 
 
 def current_job() -> Job | None:
-    """The job that the caller is part of; None outside of the engine."""
+    """The job that this code runs in; None outside of the engine."""
     return _current.get()
 
 

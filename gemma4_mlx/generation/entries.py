@@ -21,12 +21,20 @@ def cached_media(inputs) -> list[CachedMedia]:
 
 @dataclass(eq=False)
 class Snapshot:
-    """What the sliding layers need to go on from ``position``, or from ``first`` on."""
+    """Keys and values of the sliding layers from which any position from ``first`` to ``position``
+    can be restored.
+
+    Attributes:
+        position: the last position it serves.
+        layers: one state per cache entry, as its ``stretch()`` gives it; None for full layers.
+        first: the first position it serves.
+        turn: whether it is of the last turn; these are dropped last.
+    """
 
     position: int
-    layers: list  # one entry per cache entry: what its stretch() gave, None for full layers
-    first: int  # it serves the positions from here on
-    turn: bool = False  # of the last turn, the last one to go
+    layers: list
+    first: int
+    turn: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -34,7 +42,7 @@ class Snapshot:
 
 
 def until(snapshot: Snapshot, position: int) -> Snapshot:
-    """The snapshot without what stands behind a position."""
+    """The snapshot shortened to end at a position."""
     extra = snapshot.position - position
 
     def cut(layer):
@@ -46,8 +54,8 @@ def until(snapshot: Snapshot, position: int) -> Snapshot:
 
 
 def held_by(entry) -> list[mx.array]:
-    """The arrays of one cache entry: keys and values, or of mlx-lm's quantized cache their packed
-    numbers, scales and biases; none while it is empty."""
+    """The arrays of one cache entry: keys and values, or for mlx-lm's quantized cache the packed
+    values, scales and biases of each; none if it is empty."""
     if entry.empty():
         return []
     if hasattr(entry, "keys_and_values"):
@@ -57,8 +65,8 @@ def held_by(entry) -> list[mx.array]:
 
 
 def fill(entry, arrays: list[mx.array], offset: int) -> None:
-    """Put what :func:`held_by` gave into an empty entry of the same kind. Later updates write into
-    these array objects."""
+    """Put the arrays of :func:`held_by` into an empty entry of the same kind. Later updates write
+    into these array objects, so copy them first if another entry holds them."""
     if len(arrays) == 2:
         entry.state = arrays
     elif arrays:

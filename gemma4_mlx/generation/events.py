@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Alternative(NamedTuple):
-    """A token that could have come instead."""
+    """A likely token at the place of a generated one; that one may be among them."""
 
     id: int
     text: str
@@ -37,9 +37,10 @@ class Token:
 
     Attributes:
         id: token id.
-        text: text that this token releases: whole characters only, and nothing that might still
-            become a stop string, so often not the token's own spelling. The texts of all tokens
-            joined (plus :attr:`Finish.text`) are the answer.
+        text: the text that can be shown now that this token is known. Parts of characters and
+            possible beginnings of stop strings are held back, so this often differs from the
+            token's own text. The texts of all tokens joined (plus :attr:`Finish.text`) are the
+            answer.
         logprob: natural log of the model's probability of this token, before temperature,
             truncation, penalties or a constraint touched the distribution.
         alternatives: the most likely tokens at this place under the same distribution, best
@@ -64,8 +65,8 @@ class Finish:
 
     Attributes:
         reason: ``"stop"`` (a stop token, or a constraint that is complete), ``"stop_string"``,
-            ``"length"`` (max_tokens or the end of the context), ``"memory"`` (without max_tokens,
-            where the memory guard saw no more room), or ``"cancelled"``.
+            ``"length"`` (max_tokens or the end of the context), ``"memory"`` (without max_tokens:
+            the memory guard's limit), or ``"cancelled"``.
         prompt_tokens: length of the prompt.
         reused_tokens: how many of these were in the cache already.
         generated_tokens: Token events that were sent.
@@ -75,11 +76,10 @@ class Finish:
         text: text still held back when a cancellation ended generation, else "".
         stop_string: the stop string that was met, or None.
         complete: False if a constraint was not yet satisfied, so the output is unfinished.
-        thinking_cut: True if a thinking budget closed the thinking channel. The answer after it
-            is an answer like any other, so the reason does not tell.
-        seed: seed that makes this very sample again, None if nothing was sampled at random.
-        reuse_note: why little of what was cached could be reused, "" where much was or nothing was
-            there.
+        thinking_cut: True if a thinking budget closed the thinking channel. ``reason`` does not say
+            so: it is about the answer that follows.
+        seed: the seed that reproduces this sample, None if nothing was sampled at random.
+        reuse_note: why less than half of what was cached could be reused; "" otherwise.
     """
 
     reason: str

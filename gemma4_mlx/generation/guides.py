@@ -17,13 +17,13 @@ Allowed = None | int | np.ndarray
 
 
 class Guide(Protocol):
-    """What decoding asks of a guide."""
+    """The methods that decoding calls."""
 
     def start(self, prompt: list[int], vocab_size: int, stops: frozenset[int]) -> None:
         """A generation begins after this prompt; ``stops`` are the ids that end it."""
 
     def allowed(self) -> Allowed:
-        """None, one id, or bool (V,)."""
+        """Which tokens may come next: None for all, one id, or bool (V,)."""
 
     def accept(self, token: int) -> None:
         """This token was generated."""
@@ -41,11 +41,11 @@ class ThinkingBudget:
     """Ends the thinking after a number of tokens.
 
     Counts the tokens between ``<|channel>`` and ``<channel|>`` over all channels of the model's
-    turn, also those that the prompt holds already (an agent thinks before and behind a call). When
-    the budget is used up, a newline, unless one was just written, and ``<channel|>`` are forced,
-    no other channel is opened, and the model answers with what it has thought so far. Channels'
-    name lines and the two closing tokens are not counted; a budget of 0 closes the first channel
-    right after its name line.
+    turn, including those already in the prompt (an agent thinks before and after a call). When the
+    budget is used up, ``<channel|>`` is forced, with a newline before it unless one was just
+    written; the model then answers from what it has thought so far and cannot open another channel.
+    Channels' name lines and the two closing tokens are not counted; a budget of 0 closes the first
+    channel right after its name line.
 
     Raises GenerationError for a budget below 0.
     """
@@ -64,7 +64,7 @@ class ThinkingBudget:
         self._reset()
 
     def _reset(self) -> None:
-        self._inside = self._closed = False  # in a channel; one was closed
+        self._inside = self._closed = False  # now in a channel; a channel was closed
         self._spent = self._name_left = 0
         self._last: int | None = None
         #: True once the budget has closed the channel
@@ -139,7 +139,7 @@ class Guides:
 
     @property
     def thinking_cut(self) -> bool:
-        """A budget ended the thinking."""
+        """Whether a budget ended the thinking."""
         return any(getattr(guide, "exhausted", False) for guide in self._guides)
 
     def allowed(self) -> Allowed:
@@ -153,7 +153,7 @@ class Guides:
         return mask
 
     def apply(self, logits: mx.array) -> mx.array:
-        """Logits (1, V) with what is not allowed at minus infinity."""
+        """Logits (1, V) with those of tokens that are not allowed set to minus infinity."""
         allowed = self.allowed()
         if allowed is None:
             return logits

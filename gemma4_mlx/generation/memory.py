@@ -1,10 +1,10 @@
-"""Will it fit? An estimate before a generation starts, instead of a machine deep in swap.
+"""The memory guard: will a generation fit? Asked before it starts, so that the machine never swaps.
 
-The estimate is the planner's (:mod:`gemma4_mlx.checkpoints.planner`) and on the safe side: keys and
-values of the whole sequence, snapshots, and the activations of one prefill chunk, less what is in
-memory already, compared with the memory that is free now and that no generation under way has
-asked for. An answer of open length (``max_tokens=None``) may grow as long as there is room. Switch
-it off with ``memory_guard=False`` or ``GEMMA4_MLX_MEMORY_GUARD=0``.
+The estimate is the planner's (:mod:`gemma4_mlx.checkpoints.planner`), rather too high than too
+low: keys and values of the whole sequence, snapshots, and the activations of one prefill chunk,
+less what is in memory already. It is compared with the free memory, less what other running
+generations still need. An answer of open length (``max_tokens=None``) ends where the memory would.
+Switch it off with ``memory_guard=False`` or ``GEMMA4_MLX_MEMORY_GUARD=0``.
 """
 
 import os
@@ -21,7 +21,7 @@ from ..errors import ContextError
 from ..model.ops import on_cpu
 from .wired import kept_in_place
 
-#: Left to the rest of the machine.
+#: Bytes of the free memory that are left to other programs.
 RESERVE = 512 * 2**20
 
 
@@ -39,8 +39,8 @@ class Need:
 
 
 def free_memory() -> int:
-    """Bytes that can be used without swapping: what the system calls available, at most what a
-    container's limit or the GPU's working set leaves, plus what MLX holds only to use again."""
+    """Bytes that can be used without swapping: what the system reports as available (a container's
+    limit or the GPU's working set may leave less), plus freed arrays that MLX keeps for reuse."""
     import psutil
 
     free = psutil.virtual_memory().available
@@ -63,7 +63,7 @@ def free_memory() -> int:
 
 
 def needed(model, cache, tokens: int, chunk: int) -> Need:
-    """What computing up to ``tokens`` tokens on this cache will need; see the module."""
+    """What extending this cache to ``tokens`` tokens will need; see the module."""
     weights = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
     return _needed(model, cache, tokens, chunk, max(0, weights - mx.get_active_memory()))
 
@@ -87,7 +87,8 @@ def check_memory(
     Args:
         least: tokens that must fit, the prompt and what was asked for after it.
         most: tokens wanted where there is room for them.
-        enabled: False allows ``most`` unseen; None asks ``GEMMA4_MLX_MEMORY_GUARD``.
+        enabled: False skips the check and returns ``most``; None: as ``GEMMA4_MLX_MEMORY_GUARD``
+            says.
 
     Raises:
         ContextError: ``least`` tokens will not fit.
@@ -131,7 +132,7 @@ def _refuse(need: Need, free: int, tokens: int, chunk: int, kv_bits: int | None)
 
 @dataclass(frozen=True, eq=False)
 class _Claim:
-    """A generation under way, and the tokens that it may still need room for."""
+    """A running generation, and the number of tokens that its cache may grow to."""
 
     model: object
     cache: object
@@ -139,7 +140,7 @@ class _Claim:
     chunk: int
 
     def left(self) -> int:
-        """Bytes of keys and values that it has not taken yet."""
+        """Bytes of keys and values that it may still allocate."""
         return _needed(self.model, self.cache, self.tokens, self.chunk, 0).cache
 
 
@@ -149,9 +150,10 @@ _claiming = threading.Lock()
 
 @contextmanager
 def under_way(model, cache, tokens: int, chunk: int):
-    """A generation of ``tokens`` tokens, perhaps beside others: others leave it the memory that it
-    has asked for, the model's pages stay in place, and the peak of memory is counted from the first
-    one's begin."""
+    """Registers a running generation of up to ``tokens`` tokens.
+
+    Meanwhile :func:`check_memory` leaves it the memory that it may still need, and the model's
+    memory stays wired. MLX's peak memory is reset when the first of several begins."""
     claim = _Claim(model, cache, tokens, chunk)
     with _claiming:
         if not _claims:

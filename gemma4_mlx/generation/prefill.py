@@ -1,8 +1,8 @@
 """Reading the prompt, in chunks.
 
-A chunk is only read into the cache (:meth:`Model.read`): the layers above the last one that owns
-keys and values (20 of E2B's 35) are computed for the prompt's last few tokens alone, and the
-262,144-wide output head for the last one.
+A chunk only has to fill the cache (:meth:`Model.read`). So the layers above the last one that owns
+keys and values (20 of E2B's 35) are not computed for it, nor is the 262,144-wide output head: that
+happens for the prompt's last few tokens alone, in the step that predicts the first new one.
 """
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -16,11 +16,11 @@ from ..processing.inputs import ModelInputs, encode_media
 from .caches import CachedMedia, PromptCache, cached_media
 
 CHUNK = 2048
-#: So few tokens at a prompt's end are read in the pass that predicts the first one: a short new
-#: turn then reads the weights once.
+#: If no more than this many tokens of a prompt are left, they are read in the same pass that
+#: predicts the first new token: a short new turn then reads the weights once instead of twice.
 AT_ONCE = 32
-#: Freed memory that MLX may keep for its next arrays between two chunks. A short new turn then
-#: asks the system for nothing; what a long prompt's chunks leave behind is given back.
+#: Freed memory that MLX may keep for reuse between two chunks: enough for a short new turn to
+#: allocate nothing, while the large arrays of a long prompt's chunks are given back.
 KEPT_BYTES = 64 * 2**20
 
 
@@ -84,13 +84,14 @@ class Prompt:
 
     @property
     def tail(self) -> int:
-        """Where the last step begins: at the last token, or at the picture that holds it."""
+        """Where the last step begins: at the last token, or at the start of a picture that it
+        belongs to, whose tokens may see each other and must be computed together."""
         last = len(self) - 1
         return (self.picture(last) or (last,))[0]
 
     def chunk_end(self, start: int, size: int) -> int:
-        """End of the chunk of about ``size`` tokens from ``start``; never inside a picture, whose
-        tokens may see each other, so one longer than ``size`` makes a longer chunk."""
+        """End of the chunk of about ``size`` tokens from ``start``. Never inside a picture, whose
+        tokens may see each other: one of more than ``size`` tokens makes a longer chunk."""
         end = min(start + size, self.tail)
         if end < len(self) and (inside := self.picture(end)):
             first, last = inside
@@ -100,8 +101,8 @@ class Prompt:
 
 
 def turn_places(tokens: Sequence[int], tokenizer) -> tuple[int, int]:
-    """(where the last turn of the user begins, where the model's words begin) in a conversation's
-    prompt; the end of any other prompt."""
+    """Positions where the user's last turn and the model's answer begin in a conversation's prompt;
+    in a prompt without turns, the last token and the end."""
     end = len(tokens)
     mark = tokenizer.special_ids.get("<|turn>") if tokenizer is not None else None
     marks = np.flatnonzero(np.asarray(tokens) == mark) if mark is not None else ()
@@ -114,7 +115,11 @@ def turn_places(tokens: Sequence[int], tokenizer) -> tuple[int, int]:
 
 
 class SoftTokens:
-    """The soft tokens of a prompt's pictures and sounds, encoded when first needed."""
+    """The soft tokens of a prompt's pictures and sounds, encoded when first needed.
+
+    ``start``: tokens before it are cached, so media among them are not encoded. ``known``: a dict
+    that keeps encoded media for later generations.
+    """
 
     def __init__(self, model, prompt: Prompt, start: int, known: MutableMapping | None):
         self._model, self._inputs = model, prompt.inputs

@@ -20,7 +20,7 @@ import mlx.core as mx
 
 from ..errors import GenerationError
 
-#: generation_config.json keys that are read; its other keys do not concern sampling.
+#: The keys of generation_config.json that map to options of the same name.
 _FROM_FILE = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
@@ -157,7 +157,7 @@ def _check(o: SamplingOptions) -> None:
 
 Sampler = Callable[..., mx.array]
 """(logits (1, V), index of the token, :func:`likeliest` of these logits or None) -> token (1,)."""
-ROW = 128  # logits that are looked at by their largest first
+ROW = 128  # logits in a row; see likeliest()
 
 
 def make_sampler(options: SamplingOptions, vocab_size: int) -> tuple[Sampler, int | None]:
@@ -187,8 +187,9 @@ def make_sampler(options: SamplingOptions, vocab_size: int) -> tuple[Sampler, in
 def likeliest(logits: mx.array, k: int) -> mx.array:
     """Ids of the k largest logits (1, V), the largest first, of equal ones the lowest id: (1, k).
 
-    They stand in the k rows of :data:`ROW` logits whose largest are largest; so few numbers are
-    sorted: of 262,144 for k = 64, 2,048 and 8,192.
+    The logits are cut into rows of :data:`ROW`. The k largest are all in the k rows with the
+    largest maxima, so only the maxima and then these rows are sorted: for k = 64, 2,048 and 8,192
+    numbers instead of 262,144.
     """
     V = logits.shape[-1]
     if V % ROW or k >= V // ROW:
@@ -200,21 +201,21 @@ def likeliest(logits: mx.array, k: int) -> mx.array:
 
 
 def keep_top_p(logits: mx.array, top_p: float) -> mx.array:
-    """Logits (1, c) with all but the smallest set of probability ``top_p`` at minus infinity.
+    """Logits (1, c), -inf outside the smallest set of tokens with probability ``top_p``.
 
     The likeliest token always stays, and a token that reaches the threshold belongs to the set.
     """
     ordered = mx.sort(logits, axis=-1)[..., ::-1]  # likeliest first
     probabilities = mx.softmax(ordered, axis=-1, precise=True)
-    before = mx.cumsum(probabilities, axis=-1, inclusive=False)  # mass of the likelier ones
+    before = mx.cumsum(probabilities, axis=-1, inclusive=False)  # probability of likelier tokens
     kept = mx.maximum((before < top_p).sum(axis=-1, keepdims=True), 1)
     threshold = mx.take_along_axis(ordered, kept - 1, axis=-1)
     return mx.where(logits < threshold, -mx.inf, logits)
 
 
 def token_key(seed: int, index: int) -> mx.array:
-    """The random key of one token: seeds and indices are mixed (splitmix64's finaliser), so that
-    neighbouring seeds do not share shifted streams."""
+    """The random key of one token. Seed and index are mixed (splitmix64's finaliser): with their
+    sum as the key, seed 1 would repeat the random numbers of seed 0, one token earlier."""
     mask = 2**64 - 1
     z = (seed * 0x9E3779B97F4A7C15 + index * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) & mask
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
@@ -229,7 +230,7 @@ def make_processors(options: SamplingOptions, vocab_size: int) -> list[Callable]
 
     Raises GenerationError for a token outside the vocabulary.
     """
-    # MLX does not check indices: a wrong one ends the process.
+    # MLX does not check indices; one outside the array can crash the process.
     for name in ("suppress_tokens", "stop_tokens", "logit_bias"):
         for token in getattr(options, name) or ():
             if token >= vocab_size:

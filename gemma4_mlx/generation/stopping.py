@@ -1,4 +1,4 @@
-"""When the answer ends: stop tokens, stop strings, and text that must wait to be shown."""
+"""When the answer ends: stop tokens, stop strings, and text held back in case one has begun."""
 
 from collections.abc import Iterable, Sequence
 
@@ -26,7 +26,7 @@ def stop_token_ids(model, options: SamplingOptions) -> frozenset[int]:
 
 
 class TextGate:
-    """Passes text on, holding back what may yet turn out to be the start of a stop string.
+    """Passes text on, but holds back an end that may be the beginning of a stop string.
 
     >>> gate = TextGate(("STOP",))
     >>> gate.add("abc ST"), gate.add("ART"), gate.add(" STO"), gate.add("P x"), gate.met
@@ -61,7 +61,7 @@ class TextGate:
         return held
 
     def _possible_start(self, text: str) -> int:
-        """Length of the longest end of the text that begins some stop string."""
+        """Length of the longest suffix of the text that is a prefix of some stop string."""
         longest = max(len(stop) for stop in self._stops) - 1
         for keep in range(min(longest, len(text)), 0, -1):
             if any(stop.startswith(text[-keep:]) for stop in self._stops):
@@ -69,18 +69,19 @@ class TextGate:
         return 0
 
 
-#: Control tokens after which the answer is left, and what ends each of these stretches.
+#: Control tokens that begin a thinking channel or a tool call, which are not part of the answer,
+#: and the tokens that end it. The end of a call also ends a channel that was never closed.
 _LEAVES = {"<|channel>": ("<channel|>", "<tool_call|>"), "<|tool_call>": ("<tool_call|>",)}
 
 
 class AnswerText:
     """The text of generated tokens, up to a stop string in the answer.
 
-    A stop string ends the *answer*: channels (their name line too) and tool calls go by whole, and
-    no stop string is made of words before and behind one.
+    Stop strings are looked for in the *answer* alone: the text of channels (with their name line)
+    and of tool calls passes unchecked, and a stop string cannot begin before one and end after it.
 
     Args:
-        tokenizer: of the model; None: there is no text.
+        tokenizer: the model's; None: all texts are empty.
         stops: the stop strings.
         prompt: the tokens before; they may have left a channel open.
     """
@@ -103,7 +104,7 @@ class AnswerText:
         return self._gate.met
 
     def add(self, token: int) -> str:
-        """What this token releases."""
+        """The text that can be shown now that this token is known."""
         if self._text is None or self.met is not None:
             return ""
         edge = self._edges.get(token)

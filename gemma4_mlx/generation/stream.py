@@ -4,9 +4,10 @@
         if isinstance(event, Token):
             print(event.text, end="")
 
-Decoding keeps the accelerator busy: while the host looks at token n, step n + 1 is already being
-computed (``mx.async_eval``). What the host must decide itself (a :class:`~.guides.Guide`: grammar,
-thinking budget) it decides while the logits it applies to are on their way.
+Decoding keeps the accelerator busy: while the host handles token n, token n + 1 is already being
+computed (``mx.async_eval``). With a guide (:class:`~.guides.Guide`: grammar, thinking budget) the
+host must first see token n to know what may follow, so only the logits are computed ahead; the
+guide's mask is made meanwhile.
 """
 
 import threading
@@ -63,13 +64,13 @@ def stream(
         prefill_chunk: prompt tokens computed at once.
         sampler: an mlx-lm sampler, logprobs (1, V) -> token (1,), in place of the options'.
         media_features: a dict that keeps encoded pictures and sounds between calls.
-        memory_guard: False skips the estimate of memory; None asks GEMMA4_MLX_MEMORY_GUARD.
+        memory_guard: False skips the estimate of memory; None: as GEMMA4_MLX_MEMORY_GUARD says.
         beyond_context: allow more tokens than the model was made for.
 
     Raises:
         ContextError: the prompt is empty, longer than the context, or will not fit in memory.
         GenerationError: options, a prompt or token ids that make no sense, text for a model without
-            tokenizer, or a model, cache, constraint or guide that is none.
+            tokenizer, or a model, cache, constraint or guide of a wrong type.
     """
     if not hasattr(model, "config"):
         raise GenerationError(
@@ -153,7 +154,7 @@ class _Run:
             raise GenerationError(f"alternatives must be 0 to 1000, not {alternatives!r}.")
         self.alternatives = alternatives
         self.limit = self._limit(text.max_position_embeddings, beyond_context)
-        self.at_limit = "length"  # the reason of an end there
+        self.at_limit = "length"  # Finish.reason if the limit is reached
         self.stops = stop_token_ids(model, options)
         self.processors = make_processors(options, self.vocab)
         self.sample, self.seed = make_sampler(options, self.vocab)
@@ -182,8 +183,8 @@ class _Run:
         return left if asked is None else min(asked, left)
 
     def make_room(self, chunk: int, guard: bool | None) -> int:
-        """Ask for memory; returns the tokens that there must be room for. An answer of open length
-        ends where memory does."""
+        """Check that there is memory; returns the tokens that must fit. An answer of open length
+        (``max_tokens=None``) gets a limit that the free memory allows. Raises ContextError."""
         n = len(self.prompt)
         most = n + self.limit - 1  # the last token need not be read
         least = most if self.options.max_tokens is not None else n
@@ -193,7 +194,7 @@ class _Run:
         return least
 
     def keep_turn(self) -> None:
-        """Remember the turn's places in the cache, as far as they are read."""
+        """Have the cache keep the turn's positions, once the prompt is read that far."""
         if len(self.cache) >= self.turn[0]:
             self.cache.keep_turn(*self.turn)
 
@@ -201,10 +202,11 @@ class _Run:
         return time.perf_counter() - self.started
 
     def choose(self, logits: mx.array, index: int) -> tuple[mx.array, ...]:
-        """Sample from logits (1, V) and start computing: token, its logprob, alternatives."""
+        """Sample from logits (1, V) and start computing: token (1,), its logprob (1, 1), and if
+        asked for the ids and logprobs of the alternatives, (1, k) each."""
         free = logits
         best = None
-        if self.alternatives:  # the sampler takes its own from the same ones
+        if self.alternatives:  # sorted once: the sampler's top_k are the first of these
             best = likeliest(free, max(self.alternatives, min(self.options.top_k, self.vocab)))
         if self.processors:
             logits = mx.array(logits)  # processors write in place

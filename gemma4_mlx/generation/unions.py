@@ -1,4 +1,4 @@
-"""``oneOf`` whose cases exclude one another, written as ``anyOf``, which can be enforced.
+"""Rewrites ``oneOf`` as ``anyOf``, which can be enforced, where its cases exclude one another.
 
 pydantic writes a discriminated union (``Field(discriminator="kind")``) as a ``oneOf`` of
 references beside a ``discriminator``. Where no value can satisfy two cases, "one of" and "any of"
@@ -17,8 +17,8 @@ _KINDS = {"null", "boolean", "integer", "number", "string", "array", "object"}
 def exclusive_unions(schema: Any) -> Any:
     """A copy of the schema in which ``oneOf`` is ``anyOf`` where its cases exclude one another.
 
-    Each case of a union with a ``discriminator`` is made to hold that property: a reader needs it
-    to tell the cases apart, and pydantic refuses a value without it.
+    In a union with a ``discriminator``, that property becomes required in each case: a reader needs
+    it to tell the cases apart, and pydantic refuses a value without it.
     """
     root = copy.deepcopy(schema)
     for node in list(_nodes(root)):
@@ -47,7 +47,7 @@ def _nodes(value: Any) -> Iterator[dict]:
 
 
 def _resolved(schema: Any, root: Any) -> dict:
-    """What a schema refers to; nothing for a reference to nowhere."""
+    """The schema itself, or the one that its ``$ref`` leads to; {} if that does not exist."""
     for _ in range(16):
         if not isinstance(schema, Mapping):
             return {}
@@ -83,7 +83,7 @@ def _properties(schema: Mapping) -> Mapping:
 
 
 def _excluded(a: Any, b: Any, root: Any) -> bool:
-    """Whether it can be told that no value satisfies both."""
+    """Whether certainly no value satisfies both; False if that cannot be seen."""
     return all(_differ(x, y, root) for x in _cases(a, root) for y in _cases(b, root))
 
 
@@ -107,12 +107,13 @@ def _values(schema: Mapping) -> set[str] | None:
     listed = [schema["const"]] if "const" in schema else schema.get("enum")
     if not isinstance(listed, list):
         return None
-    whole = (int(v) if isinstance(v, float) and v.is_integer() else v for v in listed)  # 1.0 is 1
+    # In JSON Schema, 1.0 equals 1.
+    whole = (int(v) if isinstance(v, float) and v.is_integer() else v for v in listed)
     return {json.dumps(value, default=str, sort_keys=True) for value in whole}
 
 
 def _kinds(schema: Mapping) -> set[str]:
-    """The types that a value may have; every integer is a number, too."""
+    """The types that a value may have; "number" includes "integer"."""
     kinds = schema.get("type")
     if kinds is None:
         return set(_KINDS)

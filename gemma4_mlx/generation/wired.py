@@ -1,8 +1,8 @@
-"""The pages of a model kept in place while it is used.
+"""Wired memory: keeps a model's weights resident while it is used.
 
-On Metal, macOS may move what a program does not touch out of the GPU's reach, and a model that is
-larger than what stays would be fetched again for every token. MLX keeps its arrays where they are
-up to a limit (as mlx-lm does, the recommended working set); devices that know none are left alone.
+On Metal, macOS may evict memory that the GPU has not used for a while, and a large model would be
+paged in again for every token. So while a model runs, MLX's wired limit is the recommended working
+set, as in mlx-lm; on devices without one nothing is changed.
 """
 
 import threading
@@ -18,7 +18,7 @@ _limit_before: int | None = None
 
 @contextmanager
 def kept_in_place() -> Iterator[None]:
-    """For as long as anybody is inside; then the limit is again what it was."""
+    """Raise MLX's wired limit; the last of several users to leave restores it."""
     global _users, _limit_before
     with _lock:
         if not _users:
