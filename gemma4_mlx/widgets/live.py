@@ -143,6 +143,7 @@ class LiveRouting:
         self._calls.append(_Call(current_job(), cache_in_use(), tokens))
         if len(self._calls) > WAITING:
             self._settle(len(self._calls) - WAITING)
+        self._flusher.mark()  # of a run of few calls, too, the last ones are converted in the end
 
     def seen(self, name: str, layer: int | None, value: Any, geometry: Any) -> None:
         """A tap of the current call."""

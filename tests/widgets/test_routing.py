@@ -439,6 +439,17 @@ def test_live_routing_of_a_conversation_that_began_unwatched(model):
         view.trace.close()
 
 
+def test_live_routing_of_a_single_call(model):
+    """A prompt read in one pass, whose answer is one token: nobody calls the model after it."""
+    view = Routing(model)
+    try:
+        list(g4.stream(model, [2, 500, 501, 502], options={"max_tokens": 1}))
+        _wait(view, lambda: view.n == 4)
+        assert _ids(view) == [2, 500, 501, 502]
+    finally:
+        view.trace.close()
+
+
 def test_live_routing_ends_with_its_views(model):
     observers = len(model._taps._observers)
     view = Routing(model)
