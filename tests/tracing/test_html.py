@@ -129,7 +129,7 @@ def test_in_a_browser(page, trace):
             rows.first.filter(has_text=f"{best.weight:.3f}").wait_for()
             assert rows.count() == len(trace.attention.links(layer, head))
             tab.locator(".g4-headmap").focus()
-            tab.keyboard.press("ArrowDown")
+            tab.keyboard.press("ArrowUp" if layer else "ArrowDown")
             tab.keyboard.press("Enter")  # another head: drawn from its picture
             tab.wait_for_function(
                 "before => document.querySelector('.g4-mapbox h4').innerText !== before", arg=chosen
