@@ -1,7 +1,8 @@
 """The agent loop: answer, call tools, read their results, answer again.
 
-Every step is an event, tools run beside one another in threads of their own, and whatever a tool
-does (raise, hang, return a picture) the loop goes on and the history stays a conversation.
+Every step is an event. The calls of one turn run at the same time, each in a thread of its own.
+Whatever a tool does (raise, hang, return a picture), the loop goes on, and every call in the
+history has a result, so that the conversation can be continued.
 """
 
 import queue
@@ -17,7 +18,7 @@ from .messages import Message, ToolCall, ToolResult, pending_calls
 from .results import plain_text, words_of
 from .tools import call_tool
 
-#: Calls that run at the same time; the others of a turn wait.
+#: Calls of a turn that run at the same time; further ones wait.
 _AT_ONCE = 32
 
 
@@ -30,7 +31,7 @@ def run_steps(
     approve: Approve | None,
     how: Mapping[str, Any],
 ) -> Iterator[Any]:
-    """Generator behind ``Chat.run_stream``; see there.
+    """The generator of ``Chat.run_stream``, which explains the arguments.
 
     Raises ChatError for ``max_steps`` below 1, for a ``timeout`` that is not above 0, and for an
     ``approve`` that cannot be called.
@@ -49,7 +50,7 @@ def run_steps(
         yield from _run_calls(chat, waiting, timeout, approve, cancel)
     for number in range(1, max_steps + 1):
         yield Step(number, max_steps)
-        if how.get("schema") is not None:  # a last step has to answer
+        if how.get("schema") is not None:  # the last step must answer
             how["or_calls"] = bool(chat.tools) and number < max_steps
         reply = None
         for event in chat.stream(*(message if number == 1 else ()), **how):
@@ -78,8 +79,8 @@ def run_steps(
 def _run_calls(
     chat, calls: tuple[ToolCall, ...], timeout: float | None, approve: Approve | None, cancel
 ) -> Iterator[ToolResult]:
-    """Run the calls of one turn at the same time; yields results as they come, then adds the tool
-    message. However it ends, every call has a result."""
+    """Run the calls of one turn at the same time, yield the results as they come, then add the
+    tool message. An interrupted call gets an error as its result, so that every call has one."""
     results: dict[str, ToolResult] = {}
     at_once = threading.Semaphore(_AT_ONCE)
     finished: queue.SimpleQueue[ToolResult] = queue.SimpleQueue()
@@ -98,12 +99,12 @@ def _run_calls(
                         result = call_tool(
                             call, chat.tools, timeout=timeout, cancelled=cancel.is_set
                         )
-                    for medium in result.media:  # a broken one would end every later turn
+                    for medium in result.media:  # a broken one would fail in every later turn
                         chat._media.load(medium)
                 except MediaError as error:
                     problem = f"what the tool returned cannot be shown to the model: {error}"
                     result = ToolResult(call.id, call.name, error=plain_text(problem))
-                except BaseException as error:  # without a result the loop below waits for ever
+                except BaseException as error:  # the loop below waits for a result
                     result = ToolResult(call.id, call.name, error=words_of(error))
                 finished.put(result)
 
@@ -111,7 +112,7 @@ def _run_calls(
             running += 1
         while running:
             try:
-                result = finished.get(timeout=0.1)  # short, so that Ctrl-C is heard
+                result = finished.get(timeout=0.1)  # short, so that Ctrl-C is handled
             except queue.Empty:
                 continue
             running -= 1
@@ -127,7 +128,8 @@ def _run_calls(
 def _answer(
     chat, calls: tuple[ToolCall, ...], results: Mapping[str, ToolResult], otherwise: str
 ) -> None:
-    """Add the tool message, in the order of the calls; `otherwise` answers those without result."""
+    """Add the tool message, in the order of the calls. ``otherwise`` is the error of those that
+    have no result."""
     parts = [
         results.get(call.id) or ToolResult(call.id, call.name, error=otherwise) for call in calls
     ]

@@ -1,8 +1,8 @@
-"""Whether a call may run: who is asked, and when.
+"""Whether a call may run.
 
-Functions that the user passed in run when the model calls them. Tools of a server, and calls that
-a loaded conversation ends in, are somebody else's: without an ``approve`` function of the user's
-each of them is asked about here.
+Functions that the user passed in run when the model calls them. Tools of a server, and unanswered
+calls at the end of a loaded conversation, come from somebody else: each of them needs approval, by
+the user's ``approve`` function or, without one, by a question at the keyboard.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from .messages import ToolCall
 from .results import plain_text
 from .tools import Tool
 
-#: Asked before a call runs: True lets it, False or a reason in words does not.
+#: Called before a call runs. True lets it run; False, or a reason in words, does not.
 Approve = Callable[[ToolCall], bool | str]
 
 
@@ -34,11 +34,11 @@ def refusal(approve: Approve | None, call: ToolCall, tools: Mapping[str, Tool]) 
 
 
 def ask(call: ToolCall) -> bool | str:
-    """Ask at the keyboard, in a terminal or below a notebook's cell; no answer is a no."""
+    """Ask at the keyboard, in a terminal or below a notebook's cell. Only "y" or "yes" allows."""
     shown = ", ".join(f"{name}={value!r}" for name, value in call.arguments.items())
     shown = "".join(c if c.isprintable() else "\ufffd" for c in plain_text(shown, 2000))
     try:
         answer = input(f"Allow the call {call.name}({shown})? [y/N] ")
-    except (EOFError, OSError, RuntimeError):  # no keyboard here
+    except (EOFError, OSError, RuntimeError):  # there is no keyboard
         return "nobody could be asked whether this call may run (approve= says who decides)"
     return answer.strip().lower() in ("y", "yes")

@@ -1,13 +1,13 @@
-"""Reading a tool call as Gemma 4 writes it.
+"""Parses a tool call as Gemma 4 writes it.
 
     call:get_weather{city:<|"|>Paris<|"|>,days:[1,2],where:{lat:48.8,lon:null}}
 
 Keys are bare and sorted, strings stand between two ``<|"|>`` tokens without any escaping, so that
-a string may hold braces, commas, quotes and line breaks. What models also write is read as well:
-quoted keys, strings in ``"`` or ``'``, Python's ``True`` and ``None``.
+a string may hold braces, commas, quotes and line breaks. Other spellings that models produce are
+accepted too: quoted keys, strings in ``"`` or ``'``, Python's ``True`` and ``None``.
 
-The text comes as pieces: :data:`QUOTE` for the token ``<|"|>``, ``str`` for everything else. So a
-string may even contain the characters ``<|"|>`` spelled out.
+The input is a sequence of pieces: :data:`QUOTE` for the token ``<|"|>``, ``str`` for everything
+else. So a string may even contain the characters ``<|"|>`` spelled out as text.
 """
 
 import json
@@ -33,7 +33,7 @@ _DEEPEST = 64
 
 
 class CallSyntaxError(ValueError):
-    """A call that cannot be read; `name` is the tool's, if that much could be."""
+    """A call that cannot be read. ``name`` is the tool's, "" if even that could not be read."""
 
     def __init__(self, message: str, name: str = ""):
         super().__init__(message)
@@ -41,10 +41,11 @@ class CallSyntaxError(ValueError):
 
 
 def read_call(pieces: Iterable[str | _Quote]) -> tuple[str, dict[str, Any]]:
-    """(tool name, arguments) of what stood between ``<|tool_call>`` and ``<tool_call|>``.
+    """(tool name, arguments) of the text between ``<|tool_call>`` and ``<tool_call|>``.
 
     Raises:
-        CallSyntaxError: with words that tell a model what to mend.
+        CallSyntaxError: the text is no call. The message is for the model, so that it can correct
+            the call.
     """
     items: list[str | _Quote] = []
     for piece in pieces:
@@ -74,7 +75,7 @@ def spelled(items: Sequence[str | _Quote]) -> str:
 
 
 def _escaped(found: re.Match) -> str:
-    """A double quote as JSON writes it; what is escaped already stays."""
+    """Escape a double quote for JSON; what is escaped already stays as it is."""
     return found.group(1) or '\\"'
 
 
@@ -97,7 +98,7 @@ class _Reader:
         return CallSyntaxError(f"expected {wanted} at character {self.at}, found {place}")
 
     def object_body(self, depth: int) -> dict[str, Any]:
-        """After the opening brace: the pairs and the closing one."""
+        """The pairs after an opening brace, and the closing one."""
         result: dict[str, Any] = {}
         while True:
             self.skip_space()
@@ -123,7 +124,7 @@ class _Reader:
             self.separator("]")
 
     def separator(self, closing: str) -> None:
-        """A comma, or the closing mark, which is left for the caller."""
+        """Consume a comma, or check for the closing mark, which is left for the caller."""
         self.skip_space()
         if self.peek() == ",":
             self.at += 1
@@ -185,8 +186,8 @@ class _Reader:
         raise self.fail("'\"' at the end of a string")
 
     def single_quoted(self, behind: str) -> str | None:
-        """A string in ``'``, up to one with a mark of `behind` after it: others are apostrophes.
-        None, and nothing read, where there is no such end."""
+        """A string in ``'``. It ends at the first ``'`` that a character of ``behind`` follows;
+        others are apostrophes. None, with nothing consumed, if there is no such end."""
         pattern = rf"'((?:\\.|[^\\\0])*?)'(?=\s*[{re.escape(behind)}])"
         found = re.compile(pattern, re.DOTALL).match(self.plain, self.at)
         if found is None:
@@ -199,7 +200,7 @@ class _Reader:
             return text
 
     def word(self) -> Any:
-        """A number, true, false or null; anything else up to a comma or bracket is text."""
+        """A number, true, false or null; any other text up to a comma or bracket is a string."""
         start = self.at
         while isinstance(self.peek(), str) and self.peek() not in ",}]{[":
             self.at += 1

@@ -5,10 +5,10 @@
     for event in chat.stream("And this?"): ...
     reply = chat.run("How warm is it in Paris?")      # calls tools until there is an answer
 
-``chat.messages`` is the whole state, a plain list that may be read, cut and saved. Keys and values
-of what was said before stay in ``chat.cache``: each turn computes only what is new, also after
-:meth:`Chat.edit` or :meth:`Chat.undo`. The model runs on the engine's thread; events arrive in
-the thread that asks for them.
+``chat.messages`` is the whole state, a plain list that may be read, cut and saved. The keys and
+values of the conversation stay in ``chat.cache``: each turn computes only what is new, also after
+:meth:`Chat.edit` or :meth:`Chat.undo`. The model runs on the engine's thread; events are read in
+the caller's thread.
 """
 
 import threading
@@ -48,7 +48,7 @@ from .turn import ChatEvent, Turn
 
 
 class Chat:
-    """A conversation that thinks, calls tools and keeps its word.
+    """A conversation with a model, which may think, call tools and give structured answers.
 
     Args:
         model: from ``gemma4_mlx.load``.
@@ -59,21 +59,21 @@ class Chat:
         options: how to sample; a dict overrides single options of the checkpoint's.
         messages: a history to go on from.
         kv_bits: 8 or 4: quantize the cache of the full-attention layers to so many bits.
-        snapshot_bytes: memory for places that the conversation can step back to without reading it
-            again, on top of the cache; None goes by model and machine (see
+        snapshot_bytes: memory, on top of the cache, for snapshots from which the conversation can
+            be changed without reading it again; None: by model and machine (see
             :class:`~gemma4_mlx.generation.PromptCache`).
-        strict_tools: let the model write only calls that name a declared tool and fit it.
+        strict_tools: constrain calls to declared tools and to the schemas of their arguments.
         beyond_context: go on past the context that the model was made for; answers get worse.
         template: a chat template in place of the checkpoint's.
 
     Attributes:
         messages: the history, a list of :class:`Message`.
         tools: name -> :class:`Tool`.
-        thinking, options: defaults of every message.
-        cache: a :class:`~gemma4_mlx.generation.PromptCache`; None until something was said.
+        thinking, options: the defaults of every message.
+        cache: a :class:`~gemma4_mlx.generation.PromptCache`; None before the first answer.
 
     Raises:
-        ChatError: ``model`` is none or has no tokenizer, the history is no conversation, or
+        ChatError: ``model`` is no model or has no tokenizer, the history is no conversation, or
             ``thinking`` is neither a bool nor a number of tokens.
         ToolError: a function that cannot be declared as a tool.
         GenerationError: options that make no sense, or ``kv_bits`` other than 8, 4 and None,
@@ -157,14 +157,14 @@ class Chat:
             text: what the user says; None, with no media either, has the model answer the
                 history as it stands.
             images, audio, videos: sources, or Image, Audio and Video parts; one or a list.
-            schema: hold the answer to a pydantic class, JSON Schema, compiled regular expression
-                or Lark grammar; see :attr:`Reply.parsed`.
+            schema: constrain the answer to a pydantic class, JSON Schema, compiled regular
+                expression or Lark grammar; see :attr:`Reply.parsed`.
             thinking: overrides the chat's for this message.
             require_tool: the answer must be a call of a declared tool.
-            or_calls: in place of an answer of the `schema`, tools may be called.
+            or_calls: with a ``schema``, let the model call tools instead of answering.
             alternatives: how many likely tokens to report with each token.
-            begin: token ids that the answer begins with: the model goes on from them. They are
-                told as text first, and are not among the reply's tokens.
+            begin: token ids that the answer begins with; the model continues them. Their text
+                comes as the first events; they are not among the reply's tokens.
             cancel: an event that ends the generation when set.
             sampling: single sampling options for this message, e.g. ``max_tokens=100``.
 
@@ -182,16 +182,16 @@ class Chat:
         )  # fmt: skip
 
     def _begin(self, history: list[Message] | None, said: tuple, **how: Any) -> Generator:
-        """:meth:`stream`, from another history than the present one where one is given; it takes
-        the present one's place when the answer begins."""
+        """:meth:`stream`. A ``history``, if given, replaces the chat's messages once the answer
+        begins: an error before then leaves them as they are."""
         return knowing_itself(lambda itself: self._answer(itself, history, said, **how))
 
     def _answer(
         self, itself, history, said, *, schema=None, thinking=None, require_tool=False,
         or_calls=False, alternatives=0, begin=(), cancel=None, **sampling,
     ):  # fmt: skip
-        """The generator of :meth:`stream`. It may be left on any line: what it has begun is then
-        undone before the next one begins."""
+        """The generator of :meth:`stream`. An interrupt may end it on any line; what it has begun
+        is then undone before the next answer begins."""
         thinking = self.thinking if thinking is None else checked_thinking(thinking)
         options = answer_options(self.model, self.options, sampling)
         constraint = answer_constraint(
@@ -215,7 +215,7 @@ class Chat:
         jobs: list[Job] = []
         self._answering.leave(self._restoring(before, messages, self._cancel, jobs))
         work = (inputs, options, constraint, guides, alternatives)
-        # On one line, so that no interrupt comes between the two.
+        # One statement, so that no interrupt leaves a submitted job that undo() does not know.
         jobs.append(engine().submit(self._generate, *work, cancel=self._cancel))
         self.messages[:] = messages
         try:
@@ -239,8 +239,8 @@ class Chat:
     def _restoring(
         self, before: list[Message], asked: list[Message], cancel: threading.Event, jobs: list[Job]
     ) -> Callable[[], None]:
-        """What undoes an answer that was left: the model stops, a question without an answer is
-        taken back."""
+        """A function that undoes an abandoned answer: it stops the model and removes the user's
+        message if no answer follows it."""
 
         def undo() -> None:
             cancel.set()
@@ -265,8 +265,8 @@ class Chat:
         """Say something, run the tools the model asks for, and go on until it answers.
 
         Args:
-            text, images, audio, videos: as in :meth:`stream`. Without any of them, calls that
-                still wait for their results are made first.
+            text, images, audio, videos: as in :meth:`stream`. Without any of them, calls at the
+                end of the history that have no results yet run first.
             on_event: called with every event.
             how: the further arguments of :meth:`run_stream`.
 
@@ -291,20 +291,23 @@ class Chat:
     ) -> Iterator[Any]:
         """:meth:`run` as events: Step before each generation, ToolResult after each call.
 
-        A ``schema`` holds the final answer; until then, tools may be called.
+        A ``schema`` applies to the final answer; tools may be called before it.
 
         Args:
-            max_steps: generations at most. Calls beyond are answered with an error.
-            timeout: seconds that a tool may take (its own limit goes first); None: no limit.
-            approve: asked before each call; False or a reason in words keeps the tool from
-                running, and the model is told. None: functions run, tools of servers and calls
-                that a loaded conversation ends in are asked about at the keyboard.
+            max_steps: maximum number of generations. The calls of the last one do not run; their
+                results are errors.
+            timeout: seconds that a tool may take, unless it has a limit of its own; None: no
+                limit.
+            approve: called before each call; False, or a reason in words, keeps the tool from
+                running, and the model is told. None: functions run without asking; tools of
+                servers, and calls at the end of a loaded conversation, are asked about at the
+                keyboard.
             how: further arguments of :meth:`stream`, for every step.
 
         Raises:
             ChatError: ``max_steps`` below 1, a ``timeout`` that is not above 0, or an ``approve``
-                that cannot be called; and what :meth:`stream` raises. What a tool raises is told
-                to the model.
+                that cannot be called; and what :meth:`stream` raises. An exception of a tool is
+                not raised: the model gets it as the result.
         """
         return run_steps(
             self, (text, images, audio, videos), max_steps=max_steps, timeout=timeout,
@@ -312,20 +315,20 @@ class Chat:
         )  # fmt: skip
 
     def stop(self) -> None:
-        """End the generation that is going on, from any thread; what was said is kept."""
+        """End the running generation, from any thread; what was generated is kept."""
         cancel = self._cancel
         if cancel is not None and self._answering.busy:
             cancel.set()
             self._answering.stopped = True
 
-    # Changing what was said
+    # Changing the history
 
     def edit(self, i: int, text: str, *, reply: bool = True, **how: Any) -> Reply | None:
-        """Replace the words of message `i`.
+        """Replace the words of message ``i``.
 
-        What follows a user's or the model's message is dropped; a changed system message leaves
-        the rest alone. After a user's message the model answers anew, unless ``reply=False``
-        (then :meth:`stream` without text does it). Media of the message stay.
+        The messages after a user's or the model's message are dropped; those after the system
+        message stay. After a user's message the model answers again, unless ``reply=False``
+        (:meth:`stream` without text then answers it). The media of a user's message stay.
 
         Raises ChatError for a message that does not exist or holds tool results, for words that
         are no text, and while the chat is answering; and what :meth:`stream` raises, the history
@@ -376,8 +379,8 @@ class Chat:
         return removed
 
     def branch(self, i: int | None = None) -> "Chat":
-        """A new chat that begins with the first `i` messages (all, without `i`) and goes its own
-        way. What is cached is shared, so it need not be computed again.
+        """A new, independent chat with the first ``i`` messages (without ``i``, all). It starts
+        with a copy of the cache, so nothing is computed again.
 
         Raises ChatError if there are fewer messages.
         """
@@ -401,18 +404,19 @@ class Chat:
             other.cache = engine().run(self.cache.fork)
         return other
 
-    # Looking at it
+    # Rendering and tracing
 
     def rendered(self, add_generation_prompt: bool | None = None) -> Rendered:
-        """The conversation as its template writes it; by default the model's turn is opened
-        where it is its turn. Raises ChatError for a history that is no conversation, or that
-        the template refuses."""
+        """The conversation as text of the chat template. By default the model's turn is opened at
+        the end, unless the last message is the model's.
+
+        Raises ChatError for a history that is no conversation, or that the template refuses."""
         return self._prompting.rendered(
             self.messages, self.tools, self.thinking, add_generation_prompt
         )
 
     def inputs(self, add_generation_prompt: bool | None = None) -> ModelInputs:
-        """The conversation as the model reads it, media included.
+        """The conversation as token ids and media, ready for the model.
 
         Raises ChatError for a history that is no conversation or that the template refuses,
         MediaError for media that cannot be read or that the model cannot take.
@@ -430,15 +434,15 @@ class Chat:
 
         return trace(self.model, self, **{"media_features": self._features, **plan})
 
-    # Keeping it
+    # Files
 
     def save(self, path: str | Path, *, media: str = "embed") -> None:
         """Write the conversation to a JSON file.
 
         Args:
             path: where to.
-            media: "embed" puts pictures and sounds into the file, "reference" only where they
-                are.
+            media: "embed" puts pictures and sounds into the file, "reference" only their paths
+                and addresses.
 
         Raises:
             ChatError: something in it is not plain data, or the file cannot be written.
@@ -463,22 +467,23 @@ class Chat:
     ) -> "Chat":
         """A chat that goes on from a saved one.
 
-        The file is taken as data: nothing else is opened or fetched by loading it. A picture or
-        sound that it refers to elsewhere than allowed, or that is gone, is left out with a
-        warning that names message and part; the conversation can be read and saved, and is
-        answered again once that message is edited or dropped. Calls that it ends in run only
-        if they are approved (:meth:`run`).
+        Files may come from strangers: loading one opens and fetches nothing else. A reference to a
+        picture or sound that is not allowed, or does not exist, is left unloaded with a warning
+        that names message and part. The conversation can then be read and saved, but only be
+        continued once that message is edited or dropped. Unanswered calls at its end run only if
+        they are approved (see :meth:`run_stream`).
 
         Args:
             path: what :meth:`save` wrote.
             model: any model; functions cannot be saved, so pass ``tools=`` again.
             media_folders: folders, beside the file's own, from which pictures and sounds may be
                 read; ``save(media="reference")`` writes where they are.
-            addresses: whether http(s) addresses in it may be fetched when they are needed.
+            addresses: whether pictures and sounds may be fetched from http(s) addresses when they
+                are needed.
             settings: further arguments of :class:`Chat`.
 
         Raises:
-            ChatError: not such a file, a damaged one, or a conversation that is none.
+            ChatError: the file is missing, damaged, or no saved conversation.
         """
         content = history.load(path, media_folders=media_folders, addresses=addresses)
         for reason in history.refused(content["messages"]):
@@ -497,8 +502,8 @@ class Chat:
         engine().run(self.cache.save, path)
 
     def load_cache(self, path: str | Path) -> None:
-        """Read what :meth:`save_cache` wrote, for the same model. What it has in common with the
-        conversation is used.
+        """Read what :meth:`save_cache` wrote, for the same model. The next answer uses as much of
+        it as matches the conversation.
 
         Raises CheckpointError for a file that is missing, damaged, cut short, or of another model.
         """

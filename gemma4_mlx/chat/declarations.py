@@ -1,9 +1,9 @@
-"""JSON Schemas of tool arguments in the narrower form that Gemma 4's declarations can say.
+"""JSON Schemas of tool arguments, reduced to the keywords of Gemma 4's tool declarations.
 
-A declaration knows description, type, enum (of strings), items, properties, required, nullable.
-References are written out, ``X | None`` becomes nullable, and what would be lost (numeric
-choices, unions) is said in the description, so that the model at least reads it. Validation
-still uses the full schema.
+A declaration has description, type, enum (of strings), items, properties, required and nullable.
+References are replaced by what they refer to, ``X | None`` becomes nullable, and what has no
+keyword (numeric choices, unions) is added to the description, so that the model still reads it.
+Validation uses the full schema.
 """
 
 import itertools
@@ -13,8 +13,8 @@ from typing import Any
 
 from ..errors import ToolError
 
-#: Places of a schema that are written out, references, choices and required names included; more
-#: are no tool's arguments.
+#: Limit of the schemas, choices and required names in a declaration, once references are replaced:
+#: definitions that refer to one another several times grow exponentially.
 MOST_PLACES = 2000
 
 _TYPES = ("string", "integer", "number", "boolean", "array", "object")
@@ -23,22 +23,22 @@ _TYPES = ("string", "integer", "number", "boolean", "array", "object")
 def declared_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """An object schema ready for a chat template.
 
-    Raises ToolError for one that grows beyond all bounds when its references are written out, and
-    what Python raises for one of wrong types or broken text (TypeError, UnicodeError, ...).
+    Raises ToolError for one of more than :data:`MOST_PLACES`, and what Python raises for one of
+    wrong types or broken text (TypeError, UnicodeError, ...).
     """
     definitions = schema.get("$defs") or schema.get("definitions") or {}
     declared = _declared(schema, definitions, (), itertools.count())
     declared.pop("description", None)
     declared.setdefault("properties", {})
-    json.dumps(declared, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    json.dumps(declared, ensure_ascii=False).encode()  # raises for half of a surrogate pair
     return declared
 
 
 def _declared(
     schema: Any, definitions: Mapping, inside: tuple[str, ...], places: Iterator[int]
 ) -> dict[str, Any]:
-    """`inside`: the references being written out, so that a recursive type comes to an end;
-    `places` counts what was written."""
+    """The declaration of one schema. ``inside``: references that are being replaced, at which a
+    recursive type ends; ``places`` counts towards :data:`MOST_PLACES`."""
     _take(places, 1)
     if not isinstance(schema, Mapping):
         return {"type": "string"}
@@ -115,14 +115,15 @@ def _declared(
 
 
 def _take(places: Iterator[int], n: int) -> None:
-    """Count ``n`` places more. Raises ToolError if they are too many."""
+    """Count ``n`` more. Raises ToolError above :data:`MOST_PLACES`."""
     for _ in range(n):
         if next(places) >= MOST_PLACES:
             raise ToolError(f"has more than {MOST_PLACES:,} places when it is written out.")
 
 
 def _listed(schema: Mapping[str, Any], key: str, kind: type) -> list:
-    """A copy of the list under ``key``, empty for none. Raises ToolError for what is no list."""
+    """A copy of the list under ``key``, [] if there is none. Raises ToolError if it is no list, or
+    not of ``kind``."""
     value = schema.get(key) or []
     if not isinstance(value, list | tuple) or not all(isinstance(item, kind) for item in value):
         raise ToolError(f"has {str(value)[:40]} for {key!r}, which is no such list.")
@@ -130,7 +131,7 @@ def _listed(schema: Mapping[str, Any], key: str, kind: type) -> list:
 
 
 def _references(schema: Mapping[str, Any]) -> tuple[str, ...]:
-    """The references that a schema, or one branch of its union, consists of."""
+    """The references of a schema itself, and of the members of its ``anyOf`` or ``allOf``."""
     parts = [schema, *(schema.get("anyOf") or schema.get("oneOf") or ())]
     parts += schema.get("allOf") or ()
     found = [p["$ref"] for p in parts if isinstance(p, Mapping) and "$ref" in p]
@@ -138,7 +139,7 @@ def _references(schema: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _without_reference(schema: Mapping[str, Any], definitions: Mapping) -> Mapping[str, Any]:
-    """The schema with a ``$ref`` to a definition replaced by what it stands for."""
+    """The schema with a ``$ref`` replaced by the definition that it names."""
     seen = 0
     while isinstance(schema.get("$ref"), str) and seen < 16:
         name = schema["$ref"].rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""What a docstring says about a function and each of its parameters.
+"""Parses a docstring into the descriptions of a function and of each of its parameters.
 
 Three styles are read, one per docstring: Google's (``Args:``), numpy's (``Parameters`` over a row
 of dashes) and reStructuredText's (``:param name: ...``).
@@ -20,7 +20,7 @@ _FIELD = re.compile(r"^:(\w+)(?:\s+[^:]*?)??(?:\s+\*{0,2}([A-Za-z_]\w*))?\s*:\s*
 
 
 def read_docstring(docstring: str | None) -> tuple[str, dict[str, str]]:
-    """(description, {parameter: what it says}); line breaks inside a paragraph become spaces."""
+    """(description, {parameter: its description}); line breaks in a paragraph become spaces."""
     lines = inspect.cleandoc(docstring or "").splitlines()
     description: list[str] = []
     parameters: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What a conversation tells while it goes on, and the reply it ends with.
+"""The events of a chat's stream, and the reply that ends it.
 
 ``Chat.stream`` yields, in the order things happen: the generation's ``Progress`` and ``Token``,
 :class:`TextDelta` and :class:`ThinkingDelta` as words arrive, :class:`ToolCall` when a call is
@@ -19,8 +19,8 @@ class TextDelta:
 
     Attributes:
         text: whole characters as a reader sees them, never part of one.
-        offset: where they begin in the reply's text, in code points; a view that missed a delta
-            sees the gap.
+        offset: where they begin in the reply's text, in code points: a view can tell from it that
+            it missed a delta.
     """
 
     text: str
@@ -29,7 +29,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
-    """New words of the thinking channel; `offset` counts in the reply's thinking."""
+    """New words of the thinking channel; ``offset`` is their place in the reply's thinking."""
 
     text: str
     offset: int
@@ -37,7 +37,10 @@ class ThinkingDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A call being written: its characters so far unread, markers left out."""
+    """New characters of a call that is being written, without its markers.
+
+    ``offset`` is their place in the call. The parsed :class:`ToolCall` comes when it is complete.
+    """
 
     text: str
     offset: int
@@ -45,7 +48,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The agent loop begins to generate for the `number`-th time, of at most `limit`."""
+    """The agent loop begins its ``number``-th generation, of at most ``limit``."""
 
     number: int
     limit: int
@@ -53,7 +56,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end."""
+    """The last event of every stream."""
 
     reply: "Reply"
 
@@ -72,8 +75,8 @@ class Reply:
             ``"stop_string"``, ``"memory"`` (no room for more), ``"cancelled"``, or from the agent
             loop ``"step_limit"``.
         steps: from the agent loop, the replies of all its steps, this one last.
-        answered_in_thought: the model ended its turn in the thinking channel and wrote no words
-            behind it: what it thought there is the answer.
+        answered_in_thought: the model ended its turn inside the thinking channel and wrote no
+            answer after it, so its last thought was taken as the answer.
     """
 
     text: str
@@ -89,7 +92,7 @@ class Reply:
 
     @property
     def thinking_cut(self) -> bool:
-        """Whether a budget ended the thinking, so that the answer rests on part of it."""
+        """Whether a budget ended the thinking before the model did."""
         return self.stats is not None and self.stats.thinking_cut
 
     @property

@@ -1,8 +1,9 @@
-"""One answer at a time, however the one before it ended.
+"""Lets a chat give one answer at a time, however the one before it ended.
 
-A lock that a generator takes and gives back can stay taken: an interrupt may arrive on the very
-line that would give it back. Here nothing is given back. A conversation is busy while the
-generator that answers is alive, and Python itself ends a generator that an exception leaves.
+Answers are generators, and a lock is not safe here: a KeyboardInterrupt may arrive on the very line
+that would release it, and the chat would be busy for ever. So there is nothing to release. A chat
+is busy while the generator of its answer is alive, and Python itself ends a generator that an
+exception leaves.
 """
 
 import contextlib
@@ -13,16 +14,16 @@ from typing import Any
 
 from ..errors import ChatError
 
-#: A weak reference to a generator.
+#: Called for a generator, it returns that generator, None once it is gone (a weak reference).
 Itself = Callable[[], GeneratorType | None]
 
 
 class Answering:
-    """Which generator answers now, and what to do about one that left things undone.
+    """Which generator answers now, and how to undo one that was abandoned halfway.
 
     Attributes:
-        stopped: the answer was stopped, so its generator is closed if it still waits for somebody
-            to ask it for its next event when the next one begins.
+        stopped: the answer was told to stop. If nobody asks its generator for the rest, the next
+            answer closes it instead of refusing to begin.
     """
 
     def __init__(self) -> None:
@@ -35,9 +36,9 @@ class Answering:
         return any(map(_lives, list(self._claims)))
 
     def begin(self, itself: Itself) -> None:
-        """This generator answers from here on.
+        """Register the generator that answers from now on; undo an abandoned one before it.
 
-        Raises ChatError while another does.
+        Raises ChatError while another answers.
         """
         for claim in list(self._claims):
             generator = claim()
@@ -53,20 +54,20 @@ class Answering:
         self.put_right()
 
     def _remove(self, claim: Itself) -> None:
-        with contextlib.suppress(ValueError):  # another thread did
+        with contextlib.suppress(ValueError):  # another thread removed it
             self._claims.remove(claim)
 
     def leave(self, undo: Callable[[], None] | None) -> None:
-        """What puts things right if the generator is left from here on; None: nothing has to."""
+        """From now on, ``undo`` must be called if the generator is abandoned; None: nothing."""
         self._undone = undo
 
     def end(self, itself: Itself) -> None:
-        """The answer is complete; a generator that only has to say so is not waited for."""
+        """The answer is complete. The chat is free even if the last event was not read yet."""
         self._undone = None
         self._remove(itself)
 
     def put_right(self) -> None:
-        """Undo what a generator that was left in the middle has begun."""
+        """Undo what an abandoned generator has begun, if there is one."""
         undo = self._undone
         if undo is not None:
             undo()
@@ -79,7 +80,8 @@ def _lives(claim: Itself) -> bool:
 
 
 def knowing_itself(make: Callable[[Itself], Iterator[Any]]) -> Iterator[Any]:
-    """The generator that ``make`` gives, which is handed a weak reference to itself."""
+    """The generator made by ``make``, which gets a weak reference to that generator as its
+    argument: a strong one would keep it alive."""
     found: list[Itself] = []
 
     def itself() -> GeneratorType | None:

@@ -1,7 +1,7 @@
 """A conversation as a JSON file: every message, its media embedded or by reference.
 
-A file may be a stranger's, so it is data and nothing else: loading it opens no other file and
-fetches nothing (``saved_media.py``), and calls that it ends in wait for the user's approval.
+A file may come from a stranger: loading it opens no other file and fetches nothing
+(``saved_media.py``), and unanswered calls at its end wait for the user's approval.
 
 {"format": "gemma4-mlx chat", "version": 1, "model": ..., "thinking": ..., "options": {...},
  "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}, ...]}
@@ -18,7 +18,7 @@ from .messages import Message, Refused, Text, Thinking, ToolCall, ToolResult, ch
 from .saved_media import Allowed, media_from_json, media_to_json
 
 FORMAT, VERSION = "gemma4-mlx chat", 1
-#: Bytes of a file: two hours of sound, or hundreds of pictures.
+#: Largest file in bytes: enough for two hours of sound, or hundreds of pictures.
 LARGEST_FILE = 2**30
 
 
@@ -63,7 +63,7 @@ def load(
             A medium that refers to something else has a :class:`Refused` as its source.
 
     Raises:
-        ChatError: not such a file, a damaged one, or a conversation that is none.
+        ChatError: the file is missing, damaged, or no saved conversation.
     """
     file = Path(path)
     try:
@@ -103,13 +103,13 @@ def load(
 
 
 def refused(messages: Sequence[Message]) -> list[str]:
-    """Why media of a loaded conversation were not taken, in their order."""
+    """Why media of a loaded conversation were not loaded, in their order."""
     found = (part.source for message in messages for part in message.media)
     return [source.reason for source in found if isinstance(source, Refused)]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """All of the data under that name, or the old file as it was. Raises ChatError."""
+    """Write a file completely or leave the old one unchanged. Raises ChatError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(path, data)

@@ -1,4 +1,4 @@
-"""Media parts of messages, read once per conversation."""
+"""Loads the media of messages, each once per conversation."""
 
 import threading
 import weakref
@@ -15,7 +15,7 @@ _LOADERS = {"image": load_image, "audio": load_audio, "video": load_video}
 
 
 def as_parts(sources: Any, kind: type[Image] | type[Audio] | type[Video]) -> list[Media]:
-    """Parts for one source or a list of sources; parts are taken as they are."""
+    """Parts of a ``kind`` for one source or several; what is a part already stays as it is."""
     if sources is None:
         return []
     several = isinstance(sources, list | tuple | set) or (
@@ -26,7 +26,7 @@ def as_parts(sources: Any, kind: type[Image] | type[Audio] | type[Video]) -> lis
 
 
 def _is_one(source: Any) -> bool:
-    """A path, bytes, file, picture or array, all of which can be iterated, is one source."""
+    """Whether it is a single source, as paths, bytes, files and arrays are that can be iterated."""
     return (
         isinstance(source, str | bytes | bytearray | memoryview)
         or hasattr(source, "read")
@@ -36,8 +36,8 @@ def _is_one(source: Any) -> bool:
 
 
 class MediaLoader:
-    """Reads media for one model and remembers them for as long as their parts live: those of a
-    turn that was dropped, and that nobody else holds, are freed with it."""
+    """Loads media for one model. They are remembered for as long as their parts exist, so the
+    media of a dropped turn are freed with it."""
 
     def __init__(self, model):
         self._model = model
@@ -45,7 +45,7 @@ class MediaLoader:
         self._changing = threading.Lock()  # tools return media in threads of their own
 
     def load(self, part: Media):
-        """The ImageInput, AudioInput or VideoInput of a part, or the AudioInputs of a recording
+        """The ImageInput, AudioInput or VideoInput of a part; a list of AudioInput for a recording
         that is split. Raises MediaError."""
         if isinstance(part.source, Refused):
             raise MediaError(part.source.reason)
@@ -58,12 +58,12 @@ class MediaLoader:
         return loaded
 
     def keys(self) -> set[str]:
-        """The keys of everything that is remembered, as encoded media are kept under them."""
+        """The content keys of all remembered media, under which their encodings are kept."""
         with self._changing:
             return {key for loaded in self._loaded.values() for key in _keys(loaded)}
 
 
 def _keys(loaded: Any) -> Iterator[str]:
-    """Of a picture or a clip, of the clips of a recording, of the frames of a video."""
+    """The keys of a picture or clip, of a recording's clips, or of a video's frames."""
     for one in loaded if isinstance(loaded, list) else getattr(loaded, "frames", [loaded]):
         yield one.key

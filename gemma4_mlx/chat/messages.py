@@ -1,4 +1,4 @@
-"""What a conversation is made of: typed messages, plain and comparable.
+"""The messages of a conversation and their parts, as immutable values.
 
 A history is a list of :class:`Message`. Each has a role and parts:
 
@@ -35,7 +35,7 @@ class Thinking:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A model's wish to have a function called.
+    """A model's request to call a function.
 
     Attributes:
         id: ties the call to its result; unique in a conversation.
@@ -55,7 +55,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Refused:
-    """The source of a picture or sound that a loaded conversation refers to and may not.
+    """Stands for the source of a picture or sound that a loaded conversation must not refer to.
 
     Attributes:
         reason: which message and part, why, and what would allow it.
@@ -157,7 +157,7 @@ Media = Image | Audio | Video
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a call gave.
+    """The result of a call.
 
     Attributes:
         id, name: of the call.
@@ -203,7 +203,7 @@ def calls_of(parts) -> tuple[ToolCall, ...]:
 class Message:
     """One entry of a history. ``parts`` may be given as a single part or any iterable.
 
-    Raises ChatError for parts that are neither.
+    Raises ChatError for anything else.
     """
 
     role: str
@@ -236,7 +236,7 @@ class Message:
 
     @property
     def media(self) -> tuple[Media, ...]:
-        """Pictures, sounds and videos in the order in which the model meets them."""
+        """Pictures, sounds and videos in order, those of tool results included."""
         found: list[Media] = []
         for part in self.parts:
             found += part.media if isinstance(part, ToolResult) else [part]
@@ -251,7 +251,7 @@ def pending_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    """Raise ChatError if a history holds anything but Message objects, in whatever order."""
+    """Raise ChatError if a history holds anything but Message objects, in any order."""
     for i, message in enumerate(messages):
         if not isinstance(message, Message):
             raise ChatError(

@@ -1,11 +1,11 @@
-"""Reading a model's output as it streams: answer, thinking, tool calls.
+"""Parses a model's output as it streams: answer, thinking, tool calls.
 
     <|channel>thought\\n ... \\n<channel|> answer <|tool_call>call:f{a:1}<tool_call|> <turn|>
 
-The markers are control tokens, so the parser goes by ids: text that merely spells a marker stays
+The markers are control tokens, recognised by their ids: text that merely spells a marker stays
 text. For output that exists as text only, :meth:`ReplyParser.feed_text` finds the markers in it.
-What a model forgets is tolerated: a call inside its thinking ends the thinking, and a turn that
-ends inside a call closes it.
+Missing markers are tolerated: a call inside the thinking ends the thinking, and the end of the turn
+ends a call.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,8 @@ class ReplyParser:
     """Turns a stream of tokens into events, and finally into the parts of a message.
 
     Args:
-        tokenizer: of the model.
-        thinking_open: the prompt already opened the thinking channel and wrote its name.
+        tokenizer: the model's; without one, only :meth:`feed_text` works.
+        thinking_open: the prompt already opened the thinking channel, with its name line.
         new_id: makes the ids of tool calls.
     """
 
@@ -49,16 +49,16 @@ class ReplyParser:
         count = iter(range(10**9))
         self._new_id = new_id or (lambda: f"call_{next(count)}")
         self._mode = "thinking" if thinking_open else "text"
-        self._named = thinking_open  # the channel's name line is behind us
-        self._pending = ""  # read, not yet shown: part of a character, of a marker, of a name
-        self._marker = ""  # feed_text only: may become a marker
+        self._named = thinking_open  # the channel's name line was read
+        self._pending = ""  # held back: part of a character, or of the name line
+        self._marker = ""  # feed_text only: a possible beginning of a marker
         self._call: list = []  # pieces of the call being written
         self._written = {"text": 0, "thinking": 0, "call": 0}
-        self._fresh = True  # the next thought begins a part of its own
+        self._fresh = True  # the next thinking text begins a new part
         self._ended = False
-        #: the last thought was never closed
+        #: whether the turn ended inside a thinking channel
         self.left_open = False
-        #: what was read so far
+        #: the parts of the message so far
         self.parts: list[Text | Thinking | ToolCall] = []
 
     @property
@@ -73,10 +73,10 @@ class ReplyParser:
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
-        """The calls so far."""
+        """The complete calls so far."""
         return calls_of(self.parts)
 
-    # What comes in
+    # Input
 
     def feed(self, id: int) -> list[Event]:
         """Take one generated token. Raises ChatError for a parser without tokenizer."""
@@ -89,7 +89,7 @@ class ReplyParser:
         return events + self._control(name)
 
     def feed_text(self, text: str) -> list[Event]:
-        """Take output in which markers are spelled out, in pieces cut anywhere."""
+        """Take output in which markers are spelled out as text. It may be cut anywhere."""
         events: list[Event] = []
         text = self._marker + text
         self._marker = ""
@@ -114,11 +114,10 @@ class ReplyParser:
         return events
 
     def finish(self, *, complete: bool = True) -> list[Event]:
-        """The output is over: show what was held back, close what is open.
+        """The output is over: release what was held back, close what is open.
 
         Args:
-            complete: False where the output was cut off: a call it was in the middle of is then
-                no call at all.
+            complete: False if the output was cut off; an unfinished call is then dropped.
         """
         events = self._characters(self._marker)
         self._marker = ""
@@ -128,7 +127,7 @@ class ReplyParser:
             self._mode, self._call = "text", []
         return events + self._end()
 
-    # What it means
+    # States
 
     def _characters(self, text: str) -> list[Event]:
         if not text or self._ended:
@@ -145,7 +144,7 @@ class ReplyParser:
         hold = open_suffix(self._pending)
         if self._mode == "thinking" and self._pending.endswith("\n"):
             hold = 2 if self._pending.endswith("\r\n") else 1
-            # The line break before the closing marker is not part of the thought.
+            # Held back: a line break before the closing marker is not part of the thought.
         ready = self._pending[: len(self._pending) - hold]
         self._pending = self._pending[len(self._pending) - hold :]
         return self._show(ready)
@@ -173,12 +172,12 @@ class ReplyParser:
             events = self._close()
             self._mode, self._named, self._fresh = "thinking", False, True
             return events
-        if name in (_CLOSE, _CALLED):  # closes what is open, or nothing
+        if name in (_CLOSE, _CALLED):  # also without a matching opening marker
             return self._close()
-        return self._characters(name)  # some other control token: shown as it is written
+        return self._characters(name)  # any other control token is shown as text
 
     def _close(self) -> list[Event]:
-        """End the channel, the call or the stretch of text; back to text."""
+        """End the current channel, call or text; what follows is text."""
         mode, self._mode = self._mode, "text"
         if mode == "call":
             pieces, self._call = self._call, []
@@ -195,7 +194,7 @@ class ReplyParser:
         return self._show(rest)
 
     def _end(self) -> list[Event]:
-        """The turn is over."""
+        """Close what is open at the end of the turn."""
         inside = self._mode == "thinking"
         events = self._close()
         self.left_open |= inside and not self._fresh

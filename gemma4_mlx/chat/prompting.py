@@ -1,4 +1,4 @@
-"""From a history to what the model is given, and to what its answer is held."""
+"""From a history to the model's inputs, and to the options and constraint of its answer."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ _MEDIA_TOKENS = (
 
 
 class Prompting:
-    """Renders and encodes a conversation; remembers what it encoded.
+    """Renders and encodes a conversation; remembers the ids of text it has encoded before.
 
     Args:
         model: with a tokenizer.
-        template: its chat template; None is the package's own.
-        media: reads pictures and sounds.
+        template: its chat template; None: the package's own.
+        media: loads pictures and sounds.
     """
 
     def __init__(self, model, template: str | None, media: MediaLoader):
@@ -44,7 +44,8 @@ class Prompting:
         thinking: bool | int,
         add_generation_prompt: bool | None = None,
     ) -> Rendered:
-        """The template's text; by default with the model's turn opened where it is its turn.
+        """The template's text. By default it ends with the model's turn opened, unless the last
+        message is the model's.
 
         Raises ChatError for a history that is no conversation, or that the template refuses.
         """
@@ -53,7 +54,7 @@ class Prompting:
             add_generation_prompt = not messages or messages[-1].role != "assistant"
         variables = {}
         if self.template is None:
-            # The models without per-layer embeddings are those that expect it (12B and up).
+            # The models that expect it (12B and up) are those without per-layer embeddings.
             large = self.model.config.text.hidden_size_per_layer_input == 0
             variables["empty_thought_block"] = large
         return render(
@@ -72,7 +73,7 @@ class Prompting:
         thinking: bool | int,
         add_generation_prompt: bool | None = None,
     ) -> ModelInputs:
-        """Token ids with the soft tokens of all media in their places.
+        """Token ids, with the placeholders of all media expanded to their soft tokens.
 
         Raises ChatError for a history that is no conversation or that the template refuses,
         MediaError for media that cannot be read or that the model cannot take.
@@ -83,7 +84,7 @@ class Prompting:
         return expand(ids, media, self.model.config, self.model.tokenizer.encode)
 
     def parser(self, inputs: ModelInputs) -> ReplyParser:
-        """For the answer to these inputs, which may have left the thinking channel open."""
+        """A parser for the answer; it begins in the thinking channel if the inputs end there."""
         special = self.model.tokenizer.special_ids
         opens, closes = special.get("<|channel>"), special.get("<channel|>")
         channel = [t for t in inputs.tokens if t in (opens, closes)]
@@ -95,7 +96,7 @@ class Prompting:
 
 
 def continued(inputs: ModelInputs, begin: Sequence[int]) -> ModelInputs:
-    """The inputs with the first tokens of the answer at their end. Raises GenerationError."""
+    """The inputs followed by the given beginning of the answer. Raises GenerationError."""
     if not begin:
         return inputs
     if not all(isinstance(token, Integral) for token in begin):
@@ -121,8 +122,8 @@ def check_can_be_answered(messages: Sequence[Message]) -> None:
 
 
 def answer_options(model, options: SamplingOptions, sampling: Mapping[str, Any]) -> SamplingOptions:
-    """The options of one answer: no media placeholder is ever sampled, and the token after which
-    tools answer always stops."""
+    """The options of one answer, with media placeholders banned, and with the end of the turn and
+    the token after which a tool's result follows as stop tokens."""
     options = options.override(**sampling)
     special, vocabulary = model.tokenizer.special_ids, model.config.text.vocab_size
     banned = [special[t] for t in _MEDIA_TOKENS if special.get(t, vocabulary) < vocabulary]
@@ -143,9 +144,11 @@ def answer_constraint(
     require: bool,
     or_calls: bool = False,
 ) -> Constraint | CallsOrAnswer | None:
-    """What the answer is held to: a schema, calls of the tools (``require``), a schema unless tools
-    are called (``or_calls``), words and then only calls that fit (``strict``), or nothing. Raises
-    ChatError and SchemaError."""
+    """The constraint of the answer, None for none.
+
+    With a ``schema``: that, or with ``or_calls`` also calls of tools in its place. With
+    ``require``: only calls. With ``strict``: any text, then only calls that fit their schemas.
+    Raises ChatError and SchemaError."""
     if require and schema is not None:
         raise ChatError("schema and require_tool exclude one another.")
     if require and not tools:
@@ -164,7 +167,8 @@ def answer_constraint(
 
 
 def user_message(text: Any, images: Any, audio: Any, videos: Any) -> Message | None:
-    """Pictures, films, words, sounds: the order the models were trained with. None for nothing.
+    """The user's message, in the order the models were trained with: pictures, videos, words,
+    sounds. None if all are missing.
 
     Raises ChatError for words that are no text, and for an empty message.
     """
@@ -179,7 +183,7 @@ def user_message(text: Any, images: Any, audio: Any, videos: Any) -> Message | N
 
 
 def checked_text(text: Any) -> str:
-    """The text, if it is one. Raises ChatError."""
+    """The text, if it is a string that UTF-8 can encode. Raises ChatError."""
     if not isinstance(text, str):
         raise ChatError(f"a message's words are a string, not {type(text).__name__}.")
     try:
@@ -193,7 +197,7 @@ def checked_text(text: Any) -> str:
 
 
 def checked_thinking(thinking: Any) -> bool | int:
-    """True, False or a budget above 0. Raises ChatError."""
+    """True, False or a budget above 0; a budget of 0 is False. Raises ChatError."""
     if isinstance(thinking, bool):
         return thinking
     if isinstance(thinking, int) and thinking >= 0:

@@ -1,9 +1,10 @@
-"""Typed messages to the form that chat templates read.
+"""Converts messages to the dicts that chat templates read.
 
-A template writes one model message as thinking, call, response, text, in that order. A message of
-any other order is handed over as several, each call in one of its own and its result with it; the
-template joins them into the same turn. So every response stands behind its own call, and what a
-model wrote before a call is rendered as it wrote it: its cached keys and values stay usable.
+The template writes a model's message as thinking, calls, responses, text, in that order. A message
+whose parts are ordered otherwise becomes several dicts, each call in one of its own together with
+its result; the template joins them into one turn. So every response follows its own call, and what
+the model wrote before a call is rendered as it was generated: its cached keys and values stay
+usable.
 """
 
 import json
@@ -20,7 +21,7 @@ def to_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
         if message.role == "assistant":
             rendered += _assistant(message, _results(following))
         elif message.role == "tool":
-            continue  # its results stand behind their calls
+            continue  # rendered with the calls
         elif all(isinstance(p, Text) for p in message.parts):
             rendered.append({"role": message.role, "content": message.text})
         else:
@@ -33,13 +34,13 @@ def _part(part) -> dict[str, str]:
 
 
 def _results(message: Message | None) -> dict[str, ToolResult]:
-    """By the call's id; none where the message holds no results."""
+    """The results of a tool message by the call's id; {} for any other message."""
     return {r.id: r for r in message.parts} if message and message.role == "tool" else {}
 
 
 def _assistant(message: Message, results: Mapping[str, ToolResult]) -> list[dict[str, Any]]:
-    """One model message as the template's. Calls that still wait for their results stand last,
-    where the response is to follow."""
+    """The dicts of one model message. Calls without results come last, because their responses
+    will follow."""
     parts = message.parts
     if not results:
         parts = sorted(parts, key=lambda part: isinstance(part, ToolCall))
@@ -60,7 +61,7 @@ def _assistant(message: Message, results: Mapping[str, ToolResult]) -> list[dict
 
 
 def _is_full(piece: Mapping[str, Any], part, answered: bool) -> bool:
-    """Whether the template would write `part` elsewhere than behind what the piece holds."""
+    """Whether ``part`` needs a new dict: in this one, the template would not write it last."""
     if piece["role"] != "assistant":
         return True
     if isinstance(part, Thinking):
@@ -76,7 +77,7 @@ def _call(part: ToolCall) -> dict[str, Any]:
 
 
 def _answer(caller: dict[str, Any], result: ToolResult) -> list[dict[str, Any]]:
-    """A result goes onto the calling message as data, or, with media, into one of its own."""
+    """Add a result to the dict of its call or, if it has media, return a tool message for it."""
     if not result.media:
         caller["tool_responses"] = [{"name": result.name, "response": response(result)}]
         return []
@@ -91,7 +92,7 @@ def _answer(caller: dict[str, Any], result: ToolResult) -> list[dict[str, Any]]:
 
 
 def response(result: ToolResult) -> Any:
-    """What the model is told."""
+    """The result as the model reads it."""
     return {"error": result.error} if result.error is not None else result.result
 
 

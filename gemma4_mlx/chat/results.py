@@ -1,10 +1,10 @@
-"""What a tool or a server returned, as plain JSON values that a model can be shown.
+"""Converts what a tool or a server returned to plain JSON values for the model.
 
-A result may be any object at all. What comes out here is made of ``None``, bool, int, float, str,
-list and dict alone, so that nothing in it can pass for the template's own text; it can be encoded
-(no half surrogate pairs), written as JSON (no NaN, no endless integers, no endless nesting) and it
-is no longer than a model can read. Where something was changed or left out, the value says so.
-Pictures and sounds are taken out of it.
+A result may be any object at all. The converted one consists of ``None``, bool, int, float, str,
+list and dict alone, so that nothing in it can be taken for the template's own text. It can be
+encoded (no half surrogate pairs), written as JSON (no NaN, no huge integers, no endless nesting),
+and is short enough for a model. Where something was changed or left out, the value says so.
+Pictures and sounds are returned beside it.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ from typing import Any
 
 from .messages import Audio, Image, Video
 
-#: Characters of one result, and its deepest nesting.
+#: Limits of one result: characters, and depth of nesting.
 LARGEST = 100_000
 DEEPEST = 40
-#: Integers of more bits are not written out; Python refuses to print more than 4,300 digits.
+#: Larger integers are replaced by a note; Python refuses to print more than 4,300 digits.
 _MOST_BITS = 4096
 
 Media = Image | Audio | Video
@@ -27,7 +27,7 @@ Media = Image | Audio | Video
 def plain_result(value: Any) -> tuple[Any, tuple[Media, ...]]:
     """(plain JSON values, pictures and sounds) of what a tool returned.
 
-    Never raises for the value's sake: what cannot be read is named in its place.
+    Never raises: a note takes the place of what cannot be read.
     """
     reading = _Reading()
     plain = reading.read(value, 0)
@@ -36,7 +36,7 @@ def plain_result(value: Any) -> tuple[Any, tuple[Media, ...]]:
 
 
 def plain_text(text: str, room: int = LARGEST) -> str:
-    """``text`` without half surrogate pairs, cut to ``room`` characters with a mark."""
+    """``text`` without half surrogate pairs, cut to ``room`` characters with a note."""
     text = str.__str__(text)
     if len(text) > room:
         left_out = len(text) - room
@@ -45,7 +45,7 @@ def plain_text(text: str, room: int = LARGEST) -> str:
 
 
 def words_of(error: BaseException) -> str:
-    """An exception in words, even if it cannot say itself."""
+    """An exception's type and message, even if its ``__str__`` raises."""
     try:
         said = str(error)
     except Exception:
@@ -55,7 +55,7 @@ def words_of(error: BaseException) -> str:
 
 
 class _Reading:
-    """One value being read: the media found in it, and the room that is left."""
+    """The conversion of one value: media found so far, and characters that are left."""
 
     def __init__(self) -> None:
         self.media: list[Media] = []
@@ -67,7 +67,7 @@ class _Reading:
             return value
         try:
             return self._read(value, depth)
-        except Exception as error:  # the object's own code
+        except Exception as error:  # raised by the object's own code
             return f"[a {type(value).__name__} that cannot be read: {words_of(error)}]"
 
     def _read(self, value: Any, depth: int) -> Any:

@@ -1,9 +1,9 @@
-"""Pictures and sounds in a conversation's file: embedded, or where they are.
+"""Pictures and sounds in a conversation's file: embedded, or as paths and addresses.
 
-What a file says is not trusted. ``data`` holds base64 and nothing else, a ``path`` leads to a
-folder that the user allowed (links followed), a ``url`` is an address only if the user allowed
-that, and nothing is opened or fetched here. What breaks a rule becomes a :class:`Refused`, which
-names message and part; the rest of the conversation can be read.
+The file is not trusted. ``data`` must be base64, a ``path`` must lead (links followed) into a
+folder that the user allowed, and a ``url`` must be an http(s) address, if the user allowed these.
+Nothing is opened or fetched here. What breaks a rule becomes a :class:`Refused`, which names
+message and part; the rest of the conversation can be read.
 """
 
 import base64
@@ -50,7 +50,7 @@ class Allowed:
         return found
 
     def address(self, url: Any) -> str:
-        """``url`` as it is. Raises MediaError if it may not be used."""
+        """``url`` unchanged. Raises MediaError if it may not be used."""
         if not is_url(url):
             raise MediaError(f"{str(url)[:80]!r} is no http(s) address")
         if not self.addresses:
@@ -96,7 +96,7 @@ def _source(entry: Mapping[str, Any], kind: type, allowed: Allowed) -> Any:
 
 
 def _embedded(data: Any) -> Any:
-    """Bytes, or an array where one was written, of a base64 ``data:`` address."""
+    """The bytes of a base64 ``data:`` address, or the array that was saved as one."""
     if not is_data_url(data) or ";base64," not in data[:200]:
         raise MediaError("its data is no base64 'data:' address")
     head, _, body = data.partition(",")
@@ -108,7 +108,8 @@ def _embedded(data: Any) -> Any:
 
 
 def _array(raw: bytes) -> Any:
-    """An array that ``numpy.save`` wrote, if the bytes are as many as its header says."""
+    """An array that ``numpy.save`` wrote. Its header must match the number of bytes, or loading it
+    could allocate any amount of memory."""
     import numpy as np
 
     stream = io.BytesIO(raw)
@@ -137,7 +138,7 @@ def _product(shape: tuple[int, ...]) -> int:
 def media_to_json(part: Media, embed: bool) -> dict[str, Any]:
     """The entry of a file for a part. Raises ChatError for what cannot be embedded."""
     source = part.source
-    if isinstance(source, Refused):  # as it was; nothing is read
+    if isinstance(source, Refused):  # saved again as it was
         return dict(source.entry)
     entry: dict[str, Any] = {"type": part.kind, **part.options}
     if part.name:
@@ -154,7 +155,7 @@ def media_to_json(part: Media, embed: bool) -> dict[str, Any]:
 
 
 def _data_url(part: Media) -> str:
-    """The medium itself as a ``data:`` address: a file's own bytes, a PNG, or a numpy array."""
+    """A ``data:`` address with a file's own bytes, a PNG, or a numpy array. Raises ChatError."""
     try:
         return _encoded(part)
     except (OSError, ValueError) as error:
@@ -178,7 +179,7 @@ def _encoded(part: Media) -> str:
         buffer = io.BytesIO()
         try:
             source.save(buffer, format="PNG")
-        except OSError:  # PNG has no such mode, as with CMYK
+        except OSError:  # a mode that PNG lacks, such as CMYK
             source.convert("RGB").save(buffer, format="PNG")
         data = buffer.getvalue()
     else:

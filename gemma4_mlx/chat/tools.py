@@ -10,8 +10,9 @@
 
     Chat(model, tools=[get_weather])
 
-The hints become a pydantic model: what the model writes is checked (and mildly converted, "3" to
-3) before the function runs, and what is wrong goes back in words it can act on.
+The hints become a pydantic model: arguments are validated (and converted where that is safe, "3" to
+3) before the function runs. What is wrong with them goes back to the model in words, so that it can
+correct the call.
 """
 
 import inspect
@@ -28,7 +29,7 @@ from .docstrings import read_docstring
 from .messages import ToolCall, ToolResult
 from .results import plain_result, plain_text, words_of
 
-#: What a tool may be called.
+#: A tool's name.
 NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
 
 
@@ -38,8 +39,8 @@ class Tool:
     Attributes:
         name, description: as the model reads them.
         schema: JSON Schema of the arguments, as validation sees it.
-        timeout: seconds after which a call counts as failed; None for the loop's own limit.
-        asks: a call runs only if somebody approves of it (tools of servers).
+        timeout: seconds after which a call counts as failed; None: the agent loop's limit.
+        asks: whether each call needs approval (as for tools of servers).
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Tool:
         """See :meth:`from_function`. ``check`` turns raw arguments into the function's keywords,
         or raises ToolError.
 
-        Raises ToolError for a name, a timeout, a description or a schema that cannot be.
+        Raises ToolError for an invalid name, timeout, description or schema.
         """
         if not NAME.fullmatch(name):
             raise ToolError(
@@ -88,7 +89,7 @@ class Tool:
         Raises:
             ToolError: no docstring, one that describes what is no parameter, a parameter without
                 hint or description, a hint that cannot be read, ``*args``, a positional-only
-                parameter, a type that JSON cannot carry, a name or a timeout that cannot be.
+                parameter, a type that JSON cannot carry, an invalid name or timeout.
         """
         name = name or getattr(function, "__name__", "")
         description, documented = read_docstring(inspect.getdoc(function))
@@ -106,7 +107,7 @@ class Tool:
 
     @property
     def declaration(self) -> dict[str, Any]:
-        """As chat templates want it."""
+        """The declaration in the form that chat templates read."""
         return {
             "type": "function",
             "function": {
@@ -168,7 +169,7 @@ def _argument_model(name: str, function: Callable, documented: Mapping[str, str]
                 "docstring under 'Args:'."
             )
         default = ... if parameter.default is parameter.empty else parameter.default
-        # Any name is a good parameter; pydantic reserves some for itself.
+        # Numbered fields with the names as aliases: pydantic reserves some names for itself.
         fields[f"field_{i}"] = (
             parameter.annotation,
             Field(default, alias=key, description=description, title=key),
@@ -228,10 +229,10 @@ def call_tool(
     timeout: float | None = 60.0,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> ToolResult:
-    """Run one call to its end and wrap what comes of it; never raises what the tool raises.
+    """Run one call and return its result; exceptions of the tool become an error in the result.
 
-    The function runs in a thread of its own. One that outlives its time is left behind (Python
-    cannot kill a thread) and the model is told.
+    The function runs in a thread of its own. If it exceeds its time limit, the thread is abandoned
+    (Python cannot kill a thread) and the result is an error.
     """
 
     def failed(problem: str) -> ToolResult:

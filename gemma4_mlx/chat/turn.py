@@ -1,4 +1,4 @@
-"""One answer of the model: generation events in, chat events and a message out."""
+"""One answer of the model: turns generation events into chat events, a message and a reply."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,8 +21,8 @@ class Turn:
     Args:
         parser: fresh, told whether the prompt left the thinking channel open.
         stops: stop strings; they end the answer and are not part of it.
-        constraint: what the answer was held to, None if nothing.
-        wants_value: the constraint stands for a schema, so the reply has a parsed value.
+        constraint: the answer's constraint, None if there is none.
+        wants_value: the constraint is the user's schema, so the reply gets a parsed value.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class Turn:
     ):
         self.parser, self.constraint, self.wants_value = parser, constraint, wants_value
         self._gate = TextGate(stops)
-        self._shown = 0  # code points of the answer that were told
+        self._shown = 0  # code points of the answer in events so far
         self._answered_in_thought = False
         self.tokens: list[Token] = []
         self.stats: Finish | None = None
 
     def take(self, event: Progress | Token | Finish) -> Iterator[ChatEvent]:
-        """What one generation event means."""
+        """The chat events of one generation event."""
         if isinstance(event, Token):
             self.tokens.append(event)
             yield event
@@ -53,18 +53,18 @@ class Turn:
             yield event
 
     def begin(self, id: int) -> Iterator[ChatEvent]:
-        """A token that was given to the model as the beginning of its answer; no stop string is
+        """The chat events of a token that the answer was made to begin with. Stop strings are not
         looked for in it."""
         for event in self.parser.feed(id):
             yield self._delta(event.text) if isinstance(event, TextDelta) else event
 
     def close(self, *, complete: bool) -> Iterator[ChatEvent]:
-        """The output is over, or was cut off (``complete=False``)."""
+        """The chat events at the end of the output; ``complete=False`` if it was cut off."""
         yield from self._told(self.parser.finish(complete=complete))
         yield from self._rest()
         parser = self.parser
         if complete and parser.left_open and not parser.calls and not parser.text.strip():
-            # The model has answered, only not where an answer belongs.
+            # The model ended its turn without closing the channel: its thought is the answer.
             answer = Text(parser.parts[-1].text)
             parser.parts[-1] = answer
             self._answered_in_thought = True
@@ -76,7 +76,7 @@ class Turn:
                 text = self._gate.add(event.text)
                 if text:
                     yield self._delta(text)
-            else:  # no stop string is made of words before and behind a thought or a call
+            else:  # a stop string cannot continue after a thought or a call
                 yield from self._rest()
                 yield event
 
@@ -91,7 +91,7 @@ class Turn:
         return delta
 
     def message(self, *, keep_calls: bool = True) -> Message:
-        """The assistant's message; never without parts."""
+        """The assistant's message, with an empty text if there is nothing else."""
         parts, left = [], self._shown
         for part in self.parser.parts:
             if isinstance(part, Text):
