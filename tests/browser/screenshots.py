@@ -50,7 +50,7 @@ def needle(**plans):
 '''
 PROMPT = """
 widget = g4.widgets.Prompt(model, options={"temperature": 0})
-for text in ("Please count from 3 to 9.", "What is 27 + 15?"):
+for text in ("Please count from 3 to 9.", "Tell me a joke."):
     widget.say(text)
     widget.wait()
 widget
