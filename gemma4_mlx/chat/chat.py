@@ -213,7 +213,7 @@ class Chat:
             guides.append(ThinkingBudget(self.model.tokenizer, int(thinking)))
         before, self._cancel = list(self.messages), cancel or threading.Event()
         jobs: list[Job] = []
-        self._answering.leave(self._restoring(before, messages, self._cancel, jobs))
+        self._answering.undo_if_abandoned(self._undoing(before, messages, self._cancel, jobs))
         work = (inputs, options, constraint, guides, alternatives)
         # One statement, so that no interrupt leaves a submitted job that undo() does not know.
         jobs.append(engine().submit(self._generate, *work, cancel=self._cancel))
@@ -236,7 +236,7 @@ class Chat:
         self._answering.end(itself)
         yield Done(reply)
 
-    def _restoring(
+    def _undoing(
         self, before: list[Message], asked: list[Message], cancel: threading.Event, jobs: list[Job]
     ) -> Callable[[], None]:
         """A function that undoes an abandoned answer: it stops the model and removes the user's

@@ -57,7 +57,7 @@ class Answering:
         with contextlib.suppress(ValueError):  # another thread removed it
             self._claims.remove(claim)
 
-    def leave(self, undo: Callable[[], None] | None) -> None:
+    def undo_if_abandoned(self, undo: Callable[[], None] | None) -> None:
         """From now on, ``undo`` must be called if the generator is abandoned; None: nothing."""
         self._undone = undo
 

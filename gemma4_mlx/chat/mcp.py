@@ -7,10 +7,10 @@
     MCPServer("http://127.0.0.1:8000/mcp", headers={"Authorization": "Bearer ..."})
 
 The official client (``pip install mcp``) speaks over the process's standard input and output, or
-with a URL over streamable HTTP, in a thread of its own. The older HTTP+SSE transport,
-which the protocol has replaced, and signing in (OAuth) are not supported. Nothing a server says is
-trusted: names are checked, descriptions and results are plain text to the model, a call runs only
-if the user approves, and what cannot be read costs that one tool.
+with a URL over streamable HTTP, in a thread of its own. The older HTTP+SSE transport, which the
+protocol has replaced, and signing in (OAuth) are not supported. Nothing a server says is
+trusted: names are checked, descriptions and results reach the model as plain text, a call runs only
+if the user approves, and a tool whose declaration cannot be read is left out.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from .results import plain_text
 from .tools import Tool
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-#: Tools of one server, and pages of its list.
+#: Limit of the tools of one server, and of the pages of its list.
 _MOST_TOOLS = 1000
-#: Seconds that a connection and its process have to end; a process that does not is killed before.
+#: Seconds to wait for a connection to end. A process that does not end is killed earlier.
 _ENDING = 5.0
 
 
@@ -44,8 +44,8 @@ class MCPServer:
         command: the program, and `args` its arguments; or the http(s) URL of a server that runs
             already.
         headers: HTTP headers to send, for a URL.
-        env: environment variables to add; the rest of the environment is not passed on, but for
-            the few that programs need.
+        env: environment variables to set. Of the present environment only the few that programs
+            need are passed on.
         cwd: the folder it runs in.
         prefix: put before every tool's name, to keep servers apart; None: the server's own name
             and a dot.
@@ -61,7 +61,7 @@ class MCPServer:
 
     Raises:
         ToolError: the `mcp` package is missing, the program does not start, the server does not
-            answer, or arguments of the one kind of server are given for the other.
+            answer, or an argument does not go with this kind of server (program or URL).
     """
 
     def __init__(
@@ -209,10 +209,10 @@ class MCPServer:
 
 
 def allowed_names(names: Sequence[str]) -> list[str]:
-    """A tool name for each, in the letters (ASCII) and the length that calls allow.
+    """A valid tool name for each: ASCII letters, digits and ``_.-``, at most 64.
 
-    No two are the same, nor look alike: case, ``-._`` and ``0O``, ``1lI`` make no difference.
-    Names that are allowed already stay as they are, but for the later of two that look alike.
+    No two look alike, so that neither the model nor the user takes one for another: names that
+    differ only in case, ``-._``, ``0O`` or ``1lI`` get numbers. Other valid names stay as they are.
     """
     found: dict[int, str] = {}
     taken: set[str] = set()
@@ -236,7 +236,7 @@ def _look(name: str) -> str:
 
 @contextlib.asynccontextmanager
 async def _over_http(url: str, headers: Mapping[str, str] | None):
-    """The streams of a connection, under the name that each version of the client has for it."""
+    """The streams of a connection, by the function that this version of the client has."""
     from mcp.client import streamable_http
 
     headers = dict(headers or {})
@@ -252,7 +252,7 @@ async def _over_http(url: str, headers: Mapping[str, str] | None):
 
 
 async def _every_tool(session: Any) -> list[Any]:
-    """What the server offers, page by page."""
+    """All tools that the server offers, from every page of its list."""
     from mcp.types import PaginatedRequestParams
 
     offered: list[Any] = []
@@ -293,7 +293,7 @@ def _value(result: Any) -> Any:
 
 
 def _checked(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What can be said before the server checks the rest."""
+    """The arguments, if none is missing or unknown; the server checks the rest."""
     properties = schema.get("properties") or {}
     required = schema.get("required") or ()
     problems = [f"{name}: this parameter is required" for name in required if name not in arguments]
@@ -309,7 +309,7 @@ def _checked(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[st
 
 
 def _field(value: Any, *names: str) -> Any:
-    """A field under its name in version 1 or 2 of the client."""
+    """A field that versions 1 and 2 of the client name differently."""
     return next((getattr(value, n) for n in names if hasattr(value, n)), None)
 
 

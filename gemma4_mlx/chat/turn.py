@@ -45,7 +45,7 @@ class Turn:
             self.tokens.append(event)
             yield event
             if not event.stop:
-                yield from self._told(self.parser.feed(event.id))
+                yield from self._gated(self.parser.feed(event.id))
         elif isinstance(event, Finish):
             self.stats = event
             yield from self.close(complete=event.reason == "stop")
@@ -60,8 +60,8 @@ class Turn:
 
     def close(self, *, complete: bool) -> Iterator[ChatEvent]:
         """The chat events at the end of the output; ``complete=False`` if it was cut off."""
-        yield from self._told(self.parser.finish(complete=complete))
-        yield from self._rest()
+        yield from self._gated(self.parser.finish(complete=complete))
+        yield from self._flushed()
         parser = self.parser
         if complete and parser.left_open and not parser.calls and not parser.text.strip():
             # The model ended its turn without closing the channel: its thought is the answer.
@@ -70,17 +70,17 @@ class Turn:
             self._answered_in_thought = True
             yield self._delta(answer.text)
 
-    def _told(self, events) -> Iterator[ChatEvent]:
+    def _gated(self, events) -> Iterator[ChatEvent]:
         for event in events:
             if isinstance(event, TextDelta):
                 text = self._gate.add(event.text)
                 if text:
                     yield self._delta(text)
             else:  # a stop string cannot continue after a thought or a call
-                yield from self._rest()
+                yield from self._flushed()
                 yield event
 
-    def _rest(self) -> Iterator[TextDelta]:
+    def _flushed(self) -> Iterator[TextDelta]:
         rest = self._gate.flush()
         if rest:
             yield self._delta(rest)

@@ -18,7 +18,7 @@ import numpy as np
 from .. import safetensors
 from ..atomic import replacing
 from ..errors import CheckpointError
-from .entries import CachedMedia, Snapshot, fill, held_by
+from .entries import CachedMedia, Snapshot, arrays_of, fill_entry
 
 if TYPE_CHECKING:
     from .caches import PromptCache
@@ -42,7 +42,7 @@ def save(cache: "PromptCache", path: str | Path, *, snapshots: bool = True) -> N
     kept = cache.snapshots if snapshots else []
     arrays = {"tokens": mx.array(cache.tokens, dtype=mx.int32)}
     for i, entry in enumerate(cache.entries):
-        arrays |= {f"entry.{i}.{k}": part for k, part in enumerate(held_by(entry))}
+        arrays |= {f"entry.{i}.{k}": part for k, part in enumerate(arrays_of(entry))}
     for s, snapshot in enumerate(kept):
         for i, layer in enumerate(snapshot.layers):
             parts = layer["state"] if layer is not None else ()
@@ -136,7 +136,7 @@ def load(path: str | Path, model, make: "type[PromptCache]") -> "PromptCache":
             raise ValueError(f"{about['entries']} layers")
         shapes = [_Shapes(model, layer, cache) for layer in _owners(model)]
         for i, (entry, expected) in enumerate(zip(cache.entries, shapes, strict=True)):
-            fill(entry, expected.checked(parts(f"entry.{i}")), len(cache.tokens))
+            fill_entry(entry, expected.checked(parts(f"entry.{i}")), len(cache.tokens))
         window = model.config.text.sliding_window
         for s, position in enumerate(about["snapshots"]):
             layers = [

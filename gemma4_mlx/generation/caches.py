@@ -32,7 +32,7 @@ from ..checkpoints.planner import snapshot_bytes
 from ..errors import GenerationError
 from ..model.cache import SlidingKVCache, rewind
 from . import cache_files
-from .entries import CachedMedia, Snapshot, cached_media, fill, held_by, until
+from .entries import CachedMedia, Snapshot, arrays_of, cached_media, fill_entry, shortened
 
 #: Tokens between snapshots inside a long prompt or answer.
 SNAPSHOT_EVERY = 2048
@@ -116,7 +116,7 @@ class PromptCache:
         length, best = max(((common(o), o) for o in list(_living)), key=lambda pair: pair[0])
         if length >= WORTH_SHARING and best._copy_to(cache)._go_back(length) >= WORTH_SHARING:
             for entry in cache.entries:
-                fill(entry, [mx.contiguous(part) for part in held_by(entry)], entry.offset)
+                fill_entry(entry, [mx.contiguous(part) for part in arrays_of(entry)], entry.offset)
             cache.settle()
         return cache
 
@@ -391,7 +391,7 @@ class PromptCache:
         del self.tokens[position:]
         self.media = [m for m in self.media if m.start < position]
         self.snapshots = [
-            s if s.position <= position else until(s, position)
+            s if s.position <= position else shortened(s, position)
             for s in self.snapshots
             if s.first <= position
         ]
@@ -423,7 +423,7 @@ class PromptCache:
         copy.tokens, copy.media = list(self.tokens), list(self.media)
         copy.snapshots = list(self.snapshots)
         for mine, theirs in zip(copy.entries, self.entries):
-            fill(mine, [mx.array(part) for part in held_by(theirs)], theirs.offset)
+            fill_entry(mine, [mx.array(part) for part in arrays_of(theirs)], theirs.offset)
         copy.settle()
         return copy
 

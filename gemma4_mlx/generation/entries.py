@@ -41,7 +41,7 @@ class Snapshot:
         return sum(x.nbytes for layer in self.layers if layer for x in layer["state"])
 
 
-def until(snapshot: Snapshot, position: int) -> Snapshot:
+def shortened(snapshot: Snapshot, position: int) -> Snapshot:
     """The snapshot shortened to end at a position."""
     extra = snapshot.position - position
 
@@ -53,7 +53,7 @@ def until(snapshot: Snapshot, position: int) -> Snapshot:
     return replace(snapshot, position=position, layers=layers)
 
 
-def held_by(entry) -> list[mx.array]:
+def arrays_of(entry) -> list[mx.array]:
     """The arrays of one cache entry: keys and values, or for mlx-lm's quantized cache the packed
     values, scales and biases of each; none if it is empty."""
     if entry.empty():
@@ -64,8 +64,8 @@ def held_by(entry) -> list[mx.array]:
     return list(entry.state)
 
 
-def fill(entry, arrays: list[mx.array], offset: int) -> None:
-    """Put the arrays of :func:`held_by` into an empty entry of the same kind. Later updates write
+def fill_entry(entry, arrays: list[mx.array], offset: int) -> None:
+    """Put the arrays of :func:`arrays_of` into an empty entry of the same kind. Later updates write
     into these array objects, so copy them first if another entry holds them."""
     if len(arrays) == 2:
         entry.state = arrays
