@@ -1,8 +1,9 @@
-"""What a trace knows of attention: overviews, tiles, rows, column sums, head summaries, links.
+"""The attention of a trace: overviews, tiles, rows, column sums, head summaries and links.
 
-Everything is exact for what the model computed. Overviews, column sums and summaries were reduced
-during the traced pass; tiles and rows are recomputed here, in numpy, from the queries and keys
-that the plan retained, so an opened trace needs neither MLX nor weights.
+All of them are exact: they describe the weights that the model computed, not approximations.
+Overviews, column sums and summaries were reduced during the traced pass. Tiles and rows are
+recomputed here, with numpy, from the queries and keys that the plan retained, so an opened trace
+needs neither MLX nor weights.
 """
 
 import threading
@@ -21,8 +22,8 @@ from .ranges import ranges
 from .tiles import Tile, checked_span
 from .visibility import key_range
 
-#: What the head summaries mean. All but the first two are masses between 0 and 1. Soft tokens of
-#: pictures and sounds share one id and are no copies of each other ("same", "induction").
+#: The head summaries. All but the first two are masses between 0 and 1. The soft tokens of pictures
+#: and sounds share one id, but do not count as copies of each other ("same", "induction").
 SUMMARIES = {
     "entropy": "entropy of the weights, in nats",
     "distance": "mean of query position minus key position, in tokens",
@@ -59,10 +60,12 @@ class HeadMass:
 
 
 class AttentionData:
-    """The attention of a trace over ``n`` tokens; ``layers`` maps layer index -> arrays.
+    """The attention of a trace over ``n`` tokens, in ``layers``; overviews have bins of ``width``
+    tokens.
 
-    ``rerun`` computes queries and keys that the plan did not keep, while the model of the trace
-    is at hand: see :mod:`.rerun`. ``room``: bytes of those that are held at a time.
+    ``rerun`` computes queries and keys that the plan did not keep, while the traced model is in
+    memory: see ``tracing/recording/rerun.py``. ``room``: bytes of computed queries and keys that
+    are kept for reuse.
     """
 
     def __init__(self, n: int, width: int, layers: list[LayerAttention], blocks=None):
@@ -73,7 +76,7 @@ class AttentionData:
         self._computed: OrderedDict[int, Vectors] = OrderedDict()  # least recently used first
         self._lock = threading.RLock()
 
-    # What there is
+    # Layers and what is kept of them
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -82,12 +85,13 @@ class AttentionData:
 
     @property
     def parts(self) -> tuple[LayerAttention, ...]:
-        """The traced layers' arrays and facts."""
+        """The arrays and properties of each traced layer."""
         return tuple(self._layers.values())
 
     @property
     def retained(self) -> tuple[int, ...]:
-        """Layers with queries and keys at hand, of some heads at least: see :meth:`exactness`."""
+        """Layers with queries and keys in memory or in the file, of some heads at least: see
+        :meth:`exactness`."""
         return tuple(
             i for i, part in self._layers.items() if part.queries is not None or self._ready(i)
         )
@@ -96,10 +100,11 @@ class AttentionData:
         return layer in self._computed
 
     def exactness(self, layer: int, head: int | None = None) -> str:
-        """How tiles and rows of a head, or of the least exact head of a layer, come about.
+        """Where tiles and rows of a head come from; without ``head``, for the worst of the layer.
 
-        "kept": from queries and keys at hand, at once. "on demand": the model runs again up to
-        this layer first (see :meth:`compute`). "pooled": only the bins of the overview are there.
+        "kept": recomputed from queries and keys that are available. "on demand": the same, after
+        the model has run again up to this layer (see :meth:`compute`). "pooled": there is nothing
+        finer than the bins of the overview.
 
         Raises TraceError for a layer or head that was not traced.
         """
@@ -112,8 +117,8 @@ class AttentionData:
         return "on demand" if self.rerun is not None and not self.rerun.obstacle() else "pooled"
 
     def why_not(self, layer: int, head: int | None = None) -> str | None:
-        """One sentence: why tiles and rows of a layer or head are not at hand, and the plan that
-        would keep them; None where they are.
+        """A sentence that says why :meth:`exactness` is not "kept" and which plan would make it so;
+        None if it is "kept".
 
         Raises TraceError for a layer or head that was not traced.
         """
@@ -133,16 +138,16 @@ class AttentionData:
         )
 
     def compute(self, *layers: int, progress=None) -> None:
-        """Have the queries and keys of these layers at hand: run the model again if need be.
+        """Make the queries and keys of these layers available; runs the model again if need be.
 
-        The prompt is read once more up to the last of these layers, chunk by chunk, and their
-        queries and keys are held until others need the room (:attr:`room` bytes). They are what
-        the traced run had, to the bit. ``progress`` is called with a ``Progress`` after every
-        chunk; an exception from it stops the run, and so does Ctrl-C.
+        The prompt is read once more up to the last of these layers, chunk by chunk, which gives the
+        queries and keys of the traced run, to the bit. They are kept until others need the room
+        (``room`` bytes). ``progress`` is called with a ``Progress`` after every chunk; an exception
+        from it stops the run, and so does Ctrl-C.
 
-        Raises TraceError for a layer that was not traced, if the model is not at hand or would
-        now compute something else (other interventions, other weights), and if the layers take
-        more room than there is.
+        Raises TraceError for a layer that was not traced, if the model is gone or would now
+        compute something else (other interventions, other weights), and if the layers take more
+        room than there is.
         """
         wanted = [i for i in dict.fromkeys(layers) if self.exactness(i) != "kept"]
         if not wanted:
@@ -176,7 +181,8 @@ class AttentionData:
         return self.rerun.bytes_of(layer, len(part.heads)) * self.n
 
     def _check_same(self, part: LayerAttention, vectors: Vectors) -> None:
-        """Raise TraceError unless the normalisers of some queries are those of the traced run."""
+        """Raise TraceError if recomputed weights of some queries do not sum to 1 with the traced
+        run's normalisers: then the model's weights have changed since."""
         blocks, head = self._blocks_of(part), part.heads[-1]
         for query in {0, self.n // 2, self.n - 1}:
             rows = slice(query, query + 1)
@@ -202,7 +208,9 @@ class AttentionData:
         return self._vectors(part, head, rows, slice(0, 0)).queries_of(head, rows)
 
     def keys(self, layer: int, head: int, tokens=slice(None)) -> np.ndarray:
-        """The keys that a query head uses, of some tokens: float32 (c, D). Errors as above."""
+        """The keys of some tokens in the KV head that a query head uses: float32 (c, D).
+
+        Raises TraceError as :meth:`queries`."""
         part, _ = self.part_and_head(layer, head)
         rows = checked_span(tokens, self.n, "tokens")
         return self._vectors(part, head, slice(0, 0), rows).keys_of(part.kv_head(head), rows)
@@ -213,7 +221,7 @@ class AttentionData:
         return np.minimum(np.arange(0, self.n + self.width, self.width), self.n)
 
     def layer(self, layer: int) -> LayerAttention:
-        """One layer's arrays and facts: type, window, donor, heads, KV heads.
+        """One layer's arrays and properties: type, window, donor, heads, KV heads.
 
         Raises TraceError for a layer that was not traced.
         """
@@ -276,7 +284,7 @@ class AttentionData:
         return np.asarray(part.normaliser[h])
 
     def column_sums(self, layer: int, head: int) -> np.ndarray:
-        """How much each token is looked at: weights summed over all queries, (n,).
+        """How much attention each token gets: weights summed over all queries, (n,).
 
         Raises TraceError for a layer or head that was not traced, and if the plan kept no sums.
         """
@@ -326,11 +334,11 @@ class AttentionData:
         return head_maps.summary_map(self, name)
 
     def span_mass(self, target, source=None, exact: bool = False) -> SpanMass:
-        """How much every head's tokens of ``source`` (None: all tokens) look at ``target``.
+        """The mass that tokens of ``source`` (None: all tokens) put on ``target``, for every head.
 
-        Taken from the column sums or the overview in some milliseconds; with ``exact`` from the
-        queries and keys that are at hand, where the spans do not end at bins' edges. Each value
-        says whether it is exact: see :class:`.SpanMass`. Heads of which nothing is known are nan.
+        Taken from the column sums or the overview in some milliseconds. Where the spans do not end
+        at the edges of bins, ``exact`` recomputes the heads whose queries and keys are available.
+        Each value says whether it is exact: see :class:`.SpanMass`. Heads without data are nan.
 
         Raises TraceError for spans that do not exist.
         """
@@ -343,11 +351,11 @@ class AttentionData:
         queries: slice = slice(None),
         shape: tuple[int, int] = (256, 64),
     ) -> OffsetMap:
-        """A sliding head by query and by how far back it looks, from 0 to its window.
+        """The map of a sliding head by query and by offset, which is how far back a key lies.
 
-        Cells no finer than the overview's bins come from what was recorded, finer ones from
-        queries and keys where :meth:`exactness` says so: see :class:`.OffsetMap`. Mass on keys
-        ahead of the query (inside a picture) is not part of it.
+        If its cells are no finer than the overview's bins, it comes from what was recorded; else
+        from queries and keys, where :meth:`exactness` allows: see :class:`.OffsetMap`. Mass on
+        keys after the query (inside a picture) is left out.
 
         Raises TraceError for a layer, head or span that does not exist, for a shape without cells,
         and for a layer without a window.
@@ -378,12 +386,12 @@ class AttentionData:
         shape: tuple[int, int] = (256, 256),
         statistic: str = "mass",
     ) -> Tile:
-        """Any rectangle at the resolution of the screen, exact.
+        """Any rectangle of the map, pooled to at most ``shape`` cells, exact.
 
-        A rectangle no larger than ``shape`` comes as single weights. A larger one is pooled into
-        at most ``shape`` cells. One of more than :data:`TILE_LIMIT` visible weights, or in a layer
-        that was not retained, is merged from the overview's cells, its edges moved outwards to
-        theirs: see ``Tile.query_edges`` and ``Tile.source``.
+        A rectangle no larger than ``shape`` comes as single weights. One of more than
+        :data:`TILE_LIMIT` visible weights, or in a layer that was not retained, is merged from the
+        overview's cells, and its edges move outwards to theirs: see ``Tile.query_edges`` and
+        ``Tile.source``.
 
         Raises TraceError for a layer, head or span that does not exist, for a shape without cells,
         and for a rectangle finer than two bins of the overview in a layer that was not retained.
@@ -443,9 +451,9 @@ class AttentionData:
         """Rank heads by the mass that tokens of ``source`` send to tokens of ``target``.
 
         "Which head carries the needle?": ``source`` is the answer's span, ``target`` the
-        needle's. Largest mass first. Heads whose queries and keys are not at hand are computed,
-        all in one run of the model that keeps these two spans alone (``progress`` as in
-        :meth:`compute`); with ``compute`` False, or without the model, they are left out.
+        needle's. Largest mass first. Queries and keys that are not available are computed in one
+        run of the model that keeps only these two spans (``progress`` as in :meth:`compute`); with
+        ``compute`` False, or without the model, such heads are left out.
 
         Raises TraceError for spans that do not exist, and if nothing can be ranked.
         """
@@ -496,14 +504,14 @@ class AttentionData:
         return self.blocks if part.window is not None else None
 
     def at_hand(self, part: LayerAttention, head: int | None = None) -> Vectors | None:
-        """Retained or computed queries and keys of all tokens: those of a head, or of as many heads
-        as there are; None where there are none."""
+        """Retained or computed queries and keys of all tokens, including those of ``head``, or
+        without it of as many heads as possible; None if there are none."""
         vectors = self._computed.get(part.layer)
         if head in part.kept or (head is None and part.kept and vectors is None):
             keys = part.keys if part.keys is not None else self._layers[part.donor].keys
             return Vectors(part.kept, part.queries, keys, part.dtype)
         if vectors is not None:
-            with suppress(KeyError):  # another thread may just have made room
+            with suppress(KeyError):  # another thread may just have removed it to make room
                 self._computed.move_to_end(part.layer)
         return vectors
 
@@ -531,7 +539,7 @@ class AttentionData:
         return load_q, load_k, np.asarray(part.normaliser[h])
 
     def _seen_cells(self, part: LayerAttention, queries: slice, keys: slice) -> int:
-        """About how many weights of a rectangle are visible."""
+        """About how many weights of a rectangle are not masked."""
         i = np.linspace(queries.start, queries.stop, 65)
         low = np.full_like(i, keys.start)
         if part.window is not None:

@@ -1,9 +1,9 @@
-"""Do two pieces of text use different experts? Two traces' routing, with a permutation test.
+"""A permutation test of whether two pieces of text use different experts.
 
-The load of each (layer, expert) in A minus that in B is set against what relabelling the tokens
-at random gives. A token keeps its experts and whole blocks of neighbouring tokens change sides
-together, for neighbours are not independent: a test that shuffled single tokens would call
-ordinary texts different far too often.
+For each (layer, expert), the load in A minus the load in B is compared with the differences that
+result when tokens are assigned to A and B at random. Tokens keep their experts, and blocks of
+neighbouring tokens are assigned together, because neighbours are not independent: a test that
+shuffled single tokens would call ordinary texts different far too often.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ class RoutingComparison:
 
 
 def different_models(mine: dict, theirs: dict) -> TraceError:
-    """The error for two traces whose ``model`` facts are of different models."""
+    """The error for traces of different models; ``mine``, ``theirs``: their ``Trace.model``."""
     return TraceError(
         f"these traces are of different models: {mine.get('source')!r} and "
         f"{theirs.get('source')!r}; their experts have nothing in common"
@@ -74,7 +74,7 @@ def compare_routing(
     """Compare the routing of two traces of one model (or of two spans of one trace).
 
     ``a``, ``b``: the traces, or the ``routing`` of each. ``tokens_a``, ``tokens_b``: masks, indices
-    or slices, None for all tokens. ``block``: neighbouring tokens that change sides together. The
+    or slices, None for all tokens. ``block``: tokens that are assigned together. The
     smallest p-value possible is 1 / (permutations + 1). ``progress`` is told the share done.
 
     Raises TraceError for what has no routing, for traces of models that differ, for texts of fewer

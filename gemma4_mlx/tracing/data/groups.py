@@ -1,7 +1,7 @@
-"""Kinds of tokens to ask experts about: by part of the conversation, role, script or kind of word.
+"""Groups of tokens whose experts can be compared: by part of the chat, role, script or word kind.
 
-"script" is the writing system, read off the characters (Latin, Han, Arabic, ...), with fenced code
-apart. It is not the language: English and Spanish are both Latin.
+"script" is the writing system of the characters (Latin, Han, Arabic, ...), with fenced code as a
+group of its own. It is not the language: English and Spanish are both Latin.
 """
 
 import re
@@ -146,7 +146,7 @@ def _not_text(tokens: Tokens) -> list[str | None]:
 def in_code(tokens: Tokens) -> np.ndarray:
     """Which tokens lie inside a block fenced by three backticks: bool (n,).
 
-    A fence holds within its part of the conversation; one that is never closed ends with the part.
+    A fence ends with its part of the conversation at the latest.
     """
     names = part_names(tokens)
     mask = np.zeros(len(names), bool)

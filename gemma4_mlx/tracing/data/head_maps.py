@@ -1,8 +1,8 @@
-"""One number for each head of a trace, as (layers, heads), and a sliding head by offset.
+"""Maps with one number for each head, (layers, heads), and maps of a sliding head by offset.
 
-Sixty layers of 32 heads are read as one heat map. Its numbers come from what was reduced during
-the traced pass, so they take milliseconds; each says whether it is exact for the spans asked for
-or pooled, that is exact for spans moved outwards to the edges of the overview's bins.
+The numbers come from what was reduced during the traced pass, so a map takes milliseconds. Each
+says whether it is exact for the spans that were asked for, or only for these spans extended to the
+edges of the overview's bins.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class SpanMass:
 
     ``values`` (layers, heads) float32: the weights that a token of ``source`` puts on ``target``,
     summed over the target and averaged over the source; nan for a head that was not traced.
-    ``exact`` (layers, heads) bool: for the spans that were asked for; False: for ``source`` and
-    ``target``, which are those spans moved outwards to the overview's bins.
+    ``exact`` (layers, heads) bool: True where the value is of the spans that were asked for, False
+    where it is of ``source`` and ``target``, which are these spans extended to the overview's bins.
     """
 
     values: np.ndarray
@@ -42,7 +42,7 @@ class SpanMass:
 
 @dataclass(frozen=True)
 class OffsetMap:
-    """A sliding head's weights by how far back they look.
+    """A sliding head's weights by query and offset (query position minus key position).
 
     ``values`` (rows, columns) float32: cell (a, b) is the mass that queries ``query_edges[a]`` up
     to ``query_edges[a + 1]`` put, on average, on keys ``offset_edges[b]`` up to
@@ -108,7 +108,7 @@ def span_mass(data: AttentionData, target, source=None, exact: bool = False) -> 
 
 
 def _outwards(data: AttentionData, span: slice) -> tuple[slice, slice]:
-    """Bins that a span touches, and the tokens of those."""
+    """The bins that a span touches, and the tokens of these bins, as slices."""
     first, last = span.start // data.width, -(-span.stop // data.width)
     return slice(first, last), slice(first * data.width, min(last * data.width, data.n))
 
@@ -163,7 +163,8 @@ def offsets(data: AttentionData, layer: int, head: int, queries, shape) -> Offse
 
 
 def _merged(values: np.ndarray, data, queries: slice, rows: int, first: int):
-    """Sums over bins ``first ..`` merged to at most ``rows`` means per query, and their edges."""
+    """Merge sums of bins ``first ..`` into at most ``rows`` rows; returns their means per query,
+    and the rows' edges as token positions."""
     step = -(-len(values) // rows)
     starts = np.arange(0, len(values), step)
     edges = data.edges[first + np.append(starts, len(values))]
@@ -183,7 +184,7 @@ def _from_recorded(data, part, h, queries, rows, columns) -> OffsetMap:
 
 
 def _from_band(data, part, h, queries, rows, columns) -> OffsetMap:
-    """Key bin ``d`` bins behind the query's holds offsets around ``d`` widths."""
+    """From the overview: a bin ``d`` bins before the query's has offsets around ``d * width``."""
     bins, _ = _outwards(data, queries)
     values = part.mass[h, bins, : part.back + 1][:, ::-1]  # nearest first
     step = -(-values.shape[1] // columns)

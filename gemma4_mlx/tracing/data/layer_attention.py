@@ -1,4 +1,4 @@
-"""One layer's attention in a trace: its arrays, its retained vectors, and its place in the file."""
+"""One layer's attention in a trace: its arrays, retained queries and keys, and file entries."""
 
 from dataclasses import dataclass, field
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from .tiles import as_float32
 
-#: What of a layer is written to the trace file: arrays, and facts as JSON.
+#: The fields that are written to the trace file: arrays, and properties as JSON.
 _ARRAYS = (
     "normaliser",
     "mass",
@@ -39,8 +39,8 @@ class LayerAttention:
 
     ``mass``, ``peak`` (H, R, R) or, with ``back`` set, the band (H, R, columns) whose column c
     is key bin ``row - back + c``. ``normaliser`` (H, n), ``columns`` (H, n), ``statistics``
-    {name: (H, R)} sums over each bin's queries. ``offset_mass`` (H, R, B) float16, of a sliding
-    layer: mean mass of each bin's queries by how far back it lies, offset bins of
+    {name: (H, R)} sums over each bin's queries. ``offset_mass`` (H, R, B) float16, for a sliding
+    layer: mean mass of each bin's queries by how far back the key lies, in B cells of
     ceil(window / B) tokens. ``link_*`` (H, K), strongest first.
     ``queries`` (K, n, D) of the heads ``kept`` (by default all of ``heads``) and ``keys`` (kv
     heads, n, D) where retained, in ``dtype``, bfloat16 as its 16 bits: see
@@ -133,13 +133,13 @@ class Vectors:
 
 
 def check_whole(values: list, least: int, what: str) -> None:
-    """Raise ValueError for what are no whole numbers from ``least`` on."""
+    """Raise ValueError unless all are integers of at least ``least``."""
     if any(type(value) is not int or value < least for value in values):
         raise ValueError(f"{what}: {values}, expected whole numbers from {least} on")
 
 
 def _check_facts(facts: dict) -> None:
-    """Raise ValueError for a layer's facts that are no numbers where a file should hold some."""
+    """Raise ValueError if properties that must be integers are not, as in a damaged file."""
     known = [facts[name] for name in ("window", "back") if facts[name] is not None]
     known += [facts["layer"], facts["donor"], *facts["heads"], *facts.get("kept", ())]
     check_whole(known, 0, "a layer's facts")
@@ -147,7 +147,7 @@ def _check_facts(facts: dict) -> None:
 
 
 def _check_shapes(part: LayerAttention, n: int, width: int) -> None:
-    """Raise ValueError unless a layer's arrays belong together."""
+    """Raise ValueError unless the shapes of a layer's arrays match."""
     H, R = len(part.heads), -(-n // width)
     if not all(0 <= head < part.all_heads for head in part.heads):
         raise ValueError(f"heads {part.heads} of {part.all_heads} in layer {part.layer}")

@@ -1,4 +1,5 @@
-"""Logit lens: what each layer's residual stream would predict, through the final norm and head.
+"""Logit lens: the next tokens that each layer's residual stream predicts, if the final norm and
+output head are applied to it.
 
 After nostalgebraist, "interpreting GPT: the logit lens" (2020).
 """
@@ -9,10 +10,10 @@ from ...errors import TraceError
 
 
 class LensData:
-    """Guesses of a trace's layers.
+    """The next tokens that layers of a trace predict.
 
-    ``layers``, ``positions``: what was looked at. ``ids`` (layers, positions, top) int32 and
-    ``probabilities`` float32: the likeliest next tokens, best first. ``next_probability``
+    ``layers``, ``positions``: where the lens was applied. ``ids`` (layers, positions, top) int32
+    and ``probabilities`` float32: the likeliest next tokens, best first. ``next_probability``
     (layers, positions): of the token that does follow in the trace, nan after the last one.
     ``texts``: {id: text} of every id that occurs.
     """
@@ -41,7 +42,7 @@ class LensData:
         ]
 
     def rises_at(self, position: int, level: float = 0.5) -> int | None:
-        """First layer that gives the token which follows at least this probability, or None.
+        """The first layer that gives the actual next token at least this probability, or None.
 
         Raises TraceError for a position the lens did not look at.
         """

@@ -2,7 +2,7 @@
 
 A cell is ``width`` queries by ``width`` keys. Full layers store a square of cells, sliding layers
 only the band their window reaches. Sums are kept, not means, so that cells can be merged exactly:
-a map whose length is not known beforehand starts fine and doubles its width whenever it is full.
+a map whose final length is unknown starts with narrow cells and doubles their width when full.
 """
 
 import numpy as np
@@ -11,12 +11,12 @@ from .visibility import longest_block
 
 
 def run_starts(values: np.ndarray) -> np.ndarray:
-    """Where ``values`` (n > 0,) ascending differ from the one before; the first counts."""
+    """Indices at which ascending ``values`` (n > 0,) change, and 0."""
     return np.concatenate([[0], np.flatnonzero(values[1:] > values[:-1]) + 1])
 
 
 class PooledMap:
-    """Grows strip by strip during a traced pass.
+    """The map of one layer, filled strip by strip during a traced pass.
 
     Attributes: ``mass`` (H, bins, columns) float32, weights summed over the cell; ``peak``, the
     cell's largest weight; ``back``: columns in front of the diagonal in a band, None for a square;
@@ -47,7 +47,7 @@ class PooledMap:
         return back, back + 1 + ahead
 
     def make_room(self, n: int, blocks=None) -> None:
-        """Be ready for ``n`` tokens and for the blocks among them."""
+        """Widen cells until ``n`` tokens fit, and the band until the longest picture block fits."""
         longest = longest_block(blocks)
         if self.cells and self.window is not None and longest > self.longest:
             self.longest = longest
@@ -59,7 +59,7 @@ class PooledMap:
             self._coarsen()
 
     def _coarsen(self) -> None:
-        """Merge cells two by two in both directions."""
+        """Double the width: merge cells two by two in both directions."""
         old_back, rows = self.back, np.arange(self.bins)
         back, columns = self._layout(2 * self.width)
         shape = (self.heads, self.bins, columns)
@@ -123,7 +123,7 @@ class PooledMap:
         return (self.offsets[:, : len(sizes)] / sizes[:, None]).astype(np.float16)
 
     def trimmed(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """``mass`` and ``peak`` of ``n`` tokens, unused rows and columns dropped."""
+        """Copies of ``mass`` and ``peak`` without the rows and columns beyond ``n`` tokens."""
         used = -(-n // self.width)
         columns = used if self.back is None else self.mass.shape[2]
         return self.mass[:, :used, :columns].copy(), self.peak[:, :used, :columns].copy()
@@ -150,6 +150,6 @@ def square(cells: np.ndarray, back: int | None) -> np.ndarray:
 
 
 def bin_sizes(n: int, width: int) -> np.ndarray:
-    """Tokens in each bin: ``width``, the last one what is left."""
+    """Tokens in each bin: ``width``, but fewer in the last if ``n`` is no multiple."""
     edges = np.minimum(np.arange(0, n + width, width), n)
     return np.diff(edges)

@@ -1,4 +1,4 @@
-"""Lists of indices as people write them."""
+"""Writes lists of indices as ranges, for messages."""
 
 from collections.abc import Iterable
 

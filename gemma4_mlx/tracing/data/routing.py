@@ -1,4 +1,4 @@
-"""Which experts the tokens of a trace went to, and what that says.
+"""Which experts the tokens of a trace went to, and statistics of that.
 
 Arrays have the axes (layer, token, k): k experts for each token, strongest first. Layers are
 addressed by the model's layer index.
@@ -18,9 +18,8 @@ class RoutingData:
     Attributes:
         layers: traced layers
         experts: (layers, n, k) uint8 (uint16 above 256 experts), strongest first
-        weights: (layers, n, k) float32, what each expert's output was multiplied by: its share
-            of the gate (:meth:`gate`) times the scale the model has learned for it, so above 1 at
-            times
+        weights: (layers, n, k) float32, by which each expert's output was multiplied: its share
+            of the gate (:meth:`gate`) times the expert's learned scale, so it can exceed 1
         probabilities: (layers, n, E) float32 softmax over all experts, or None
         scale: (layers, E) float32 learned scale of each expert, or None where it was not recorded
         num_experts: E
@@ -83,8 +82,8 @@ class RoutingData:
     def load(self, layer: int | None = None, tokens=None) -> np.ndarray:
         """Share of tokens that each expert worked on: (layers, E), or (E,) for one layer.
 
-        This is what *load* means everywhere: widgets, exported pages and comparisons show the same
-        number. A row sums to k, for every token goes to k experts; the even load is k / E.
+        Widgets, exported pages and comparisons show this number as *load*. A row sums to k, for
+        every token goes to k experts; evenly used experts have k / E.
         ``tokens``: a bool mask or indices.
 
         Raises TraceError for a layer that was not traced, and if ``tokens`` chooses none.
@@ -98,7 +97,7 @@ class RoutingData:
         return share if layer is None else share[0]
 
     def entropy(self, layer: int | None = None):
-        """Entropy of the load in bits: log2(E) if all experts work alike. (layers,) or float.
+        """Entropy of the load in bits, log2(E) for evenly used experts: (layers,) or a float.
 
         Raises TraceError for a layer that was not traced.
         """
@@ -107,9 +106,9 @@ class RoutingData:
         return bits if layer is None else float(bits)
 
     def token_entropy(self, layer: int) -> np.ndarray:
-        """How undecided the router was at every token, in bits: (n,).
+        """Entropy of the router's distribution at every token, in bits: (n,).
 
-        Over all experts if the probabilities were kept, else over the chosen k alone.
+        Over all experts if the probabilities were kept, else over the weights of the chosen k.
 
         Raises TraceError for a layer that was not traced.
         """
@@ -126,7 +125,7 @@ class RoutingData:
         return np.flatnonzero(self.load(layer) == 0).tolist()
 
     def coactivation(self, layer: int) -> np.ndarray:
-        """Number of tokens that two experts worked on together: (E, E), the diagonal their own.
+        """Number of tokens that went to both of two experts: (E, E), on the diagonal to the one.
 
         Raises TraceError for a layer that was not traced.
         """
@@ -138,12 +137,13 @@ class RoutingData:
         return together.reshape(E, E)
 
     def top_tokens(self, layer: int, expert: int, top: int = 10, order: str = "count") -> list:
-        """The texts that an expert works on, each once: a list of dicts.
+        """The token texts that went to an expert, each once, as a list of dicts.
 
-        ``text``, ``id`` (of its first occurrence), ``first`` (where that is), ``count`` (how often
-        it went to the expert), ``share`` (of its occurrences), ``lift`` (that over the expert's
-        load), ``gate`` (mean share of the gate that the expert had then). By ``order``: "count", or
-        "lift" for the texts that are most its own (count times the logarithm of the lift).
+        ``text``, ``id`` (of its first occurrence), ``first`` (position of that), ``count`` (how
+        often it went to the expert), ``share`` (``count`` over its occurrences), ``lift``
+        (``share`` over the expert's load), ``gate`` (mean share of the gate when it did).
+        ``order``: "count", or "lift" for texts typical of the expert (``count`` times the logarithm
+        of ``lift``).
 
         Raises TraceError for a layer that was not traced, an expert that does not exist, and
         another order.
@@ -195,8 +195,8 @@ class RoutingData:
         return {kind: self.load(layer, mask) for kind, mask in masks.items() if mask.any()}
 
     def specialisation(self, by="script"):
-        """What experts are for: :class:`.specialisation.Specialisation` by "script", "kind",
-        "part" or "role" of the tokens, or by :class:`.groups.Groups` of your own.
+        """Which groups of tokens each expert prefers: a :class:`.specialisation.Specialisation` by
+        "script", "kind", "part" or "role" of the tokens, or by :class:`.groups.Groups` of your own.
 
         Raises TraceError for another ``by``, and if a trace has no tokens.
         """
@@ -212,7 +212,7 @@ class RoutingData:
         return Specialisation(self.layers, groups, np.stack(counts).reshape(-1, G, E))
 
     def mutual_information(self, labels, layer: int | None = None, tokens=None):
-        """Bits that knowing a token's expert tells about its label: (layers,) or a float.
+        """Mutual information of expert and label, in bits: (layers,) or a float.
 
         Each token counts once for each of its k experts. ``labels`` (n,): anything comparable,
         such as ``trace.tokens.roles``; or of the tokens chosen by ``tokens`` only. The value is

@@ -1,10 +1,10 @@
-"""What is pointed at: one token, layer, head and expert, shared by every view of a trace.
+"""The selected token, layer, head and expert, shared by all views of a trace.
 
-A plain observable object. Views (and plain Python) set fields and are told of changes::
+An observable object: views, or any Python code, set fields and are called at changes::
 
     stop = trace.selection.observe(lambda change: print(change))
     trace.selection.update(token=12, layer=3)     # one call for both fields
-    stop()                                        # no longer told
+    stop()                                        # no longer called
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ class Selection:
     """The four selected indices; ``None`` means nothing of that kind is selected.
 
     Assigning a field, or :meth:`update` for several at once, calls every observer with a dict
-    ``{field: (old, new)}`` of what really changed. An observer that sets a field during its own
-    call is told again for that change only, so two views that copy each other come to rest.
+    ``{field: (old, new)}`` of the values that differ. Setting the same value again calls nobody, so
+    two views that copy each other's fields do not loop.
 
-    Other fields are an AttributeError.
+    Raises AttributeError for other fields.
     """
 
     __slots__ = ("_observers", "_values")

@@ -1,4 +1,4 @@
-"""What experts are for: how much more they work on one group of tokens than on all of them.
+"""Specialisation of experts: how much more often they are chosen for some groups of tokens.
 
 The *lift* of an expert for a group is its load among the group's tokens over its load among all
 tokens: 1 says that the group makes no difference, 3 that a token of the group goes there three
@@ -13,9 +13,9 @@ import numpy as np
 from ...errors import TraceError
 from .groups import Groups
 
-#: Tokens of a group that an expert would get by chance, from which on its lift means something.
+#: A lift is used only if the expert would get at least this many of the group's tokens by chance.
 LEAST_EXPECTED = 5
-#: Lift, less two standard errors, that makes an expert one for its group.
+#: An expert counts as one for a group if its lift, less two standard errors, is above this.
 LEAST_LIFT = 1.15
 
 
@@ -52,7 +52,7 @@ class Specialisation:
 
     @property
     def enough(self) -> np.ndarray:
-        """Whether a lift rests on enough tokens: at least :data:`LEAST_EXPECTED` of the group would
+        """Whether a lift rests on enough tokens: :data:`LEAST_EXPECTED` or more of the group would
         go to the expert if the group made no difference. bool (layers, groups, E)."""
         return self.overall[:, None] * self.groups.tokens[:, None] >= LEAST_EXPECTED
 

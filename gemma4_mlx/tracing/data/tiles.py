@@ -1,8 +1,9 @@
 """Exact attention weights of any rectangle, recomputed from retained queries and keys.
 
-``exp(q k - normaliser)`` needs nothing but the two vectors and the row's log-sum-exp, so a tile
-anywhere in a long context costs only its own area. Where a tile is wider than the screen it is
-pooled while it is computed; at most :data:`STRIP` weights exist at a time.
+A weight is ``exp(q k - normaliser)``, where the normaliser is the log-sum-exp of the query's
+scores. It was recorded, so a tile anywhere in a long context costs only its own area. A tile of
+more weights than cells is pooled while it is computed; at most :data:`STRIP` weights exist at a
+time.
 """
 
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ import numpy as np
 from ...errors import TraceError
 from .visibility import key_range, visible
 
-#: Weights held at once: 2 MB of them stay in a core's cache from the product to the pooling.
+#: Weights held at once: 2 MB, so that they stay in a core's cache from the product to the pooling.
 STRIP = 1 << 19
-ROWS = 512  # queries of a strip at most: as float32 they should stay in the cache too
+ROWS = 512  # most queries of a strip: as float32 they should stay in the cache too
 STATISTICS = ("mass", "mean", "max")
 
 
@@ -111,7 +112,7 @@ def weights(q, k, normaliser, queries: slice, keys: slice, window=None, blocks=N
     scores = q @ k.T
     scores -= normaliser[:, None]
     if keys.stop - 1 > queries.start or window is not None:
-        # First hidden, then exponentiated: a hidden key may lie any distance above the normaliser.
+        # Masked before exp, not after: a hidden key's score may be so large that exp overflows.
         i, j = np.arange(queries.start, queries.stop), np.arange(keys.start, keys.stop)
         np.copyto(scores, -np.inf, where=~visible(i, j, window, blocks))
     return np.exp(scores, out=scores)
@@ -120,8 +121,9 @@ def weights(q, k, normaliser, queries: slice, keys: slice, window=None, blocks=N
 def row_weights(load_q, load_k, normaliser, query: int, keys: slice, window=None, blocks=None):
     """One query's weights over ``keys``: (c,) float32. Loaders as in :func:`pooled_weights`.
 
-    A few keys at a time: all keys of 128K tokens as float32 are 270 MB, which take longer to write
-    and read again than to multiply; and threads, which BLAS starts for more, wait for each other.
+    Computed for a few keys at a time. All keys of 128K tokens as float32 would be 270 MB, which
+    take longer to write and read than to multiply; and for larger products BLAS starts threads,
+    which wait for each other.
     """
     row, out = slice(query, query + 1), np.empty(keys.stop - keys.start, np.float32)
     q = load_q(row)
@@ -169,8 +171,9 @@ def pooled_weights(
 def _pool_rows(w: np.ndarray, starts: np.ndarray, pool: np.ufunc) -> np.ndarray:
     """Reduce runs of rows that begin at ``starts``: (r, c) -> (len(starts), c).
 
-    Runs of one length are reduced as an axis of their own, 30 times as fast as ``reduceat`` along
-    rows; that is why rows go first, while there are most weights.
+    Runs of equal length are reduced as an axis of a reshaped array, 30 times as fast as
+    ``reduceat`` along rows. That is why rows are pooled before columns, while there are most
+    weights.
     """
     r, c = w.shape
     size = -(-r // len(starts))

@@ -16,7 +16,7 @@ class TokenInfo:
     """One token of a trace.
 
     ``box`` is (x0, y0, x1, y1) in pixels of the picture, ``time`` is (start, end) in seconds of
-    the clip; both None for text. ``media`` numbers the picture or clip within the trace.
+    the clip; both None for text. ``media`` is the index of the picture or clip in the trace.
     """
 
     index: int
@@ -35,7 +35,7 @@ class TokenInfo:
 
 
 class Tokens(Sequence):
-    """All tokens of a trace, as arrays; indexing makes :class:`TokenInfo` on the way out.
+    """All tokens of a trace, stored as arrays; indexing returns a :class:`TokenInfo`.
 
     Args:
         ids: (n,) token ids
@@ -47,7 +47,7 @@ class Tokens(Sequence):
         media: (n,) number of the token's picture or clip, -1 for none, or None
         media_labels: a name for each medium
 
-    Raises TraceError if they are not equally many.
+    Raises TraceError if the lengths differ.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ _STRETCHES = {
 
 
 def roles_of(texts: Sequence[str], special: Sequence[bool]) -> list[str]:
-    """The role of every token, read off the chat format's control tokens.
+    """The role of every token, derived from the chat format's control tokens.
 
     ``<|turn>user\\n ... <turn|>`` makes "user", ``system`` and ``model`` likewise; inside a turn,
     thinking channels, tool declarations, calls and responses have roles of their own. ``special``

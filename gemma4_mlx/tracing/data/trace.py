@@ -1,7 +1,7 @@
-"""A trace: what was observed of one run of a model, as a value.
+"""A trace: what was recorded of one run of a model.
 
 It can be saved to one file, opened on a machine without MLX and without weights, and written as
-a self-contained web page. Everything in this module and what it imports needs numpy alone.
+a self-contained web page. This module and all it imports need numpy alone.
 """
 
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ class Trace:
         tokens: the tokens with text, kind, role and place
         routing, attention, lens, activations: the parts the plan asked for, else None
         timings: seconds
-        model: facts about the model: ``source``, ``fingerprint``, ``layer_types``, sizes
+        model: properties of the model: ``source``, ``fingerprint``, ``layer_types``, sizes
         interventions: what was changed in the model during the run, as text
         plan: the plan, as text
         selection: what the views of this trace point at
@@ -155,8 +155,8 @@ class Trace:
         return path
 
     def to_html(self, path, resolution: int = 128) -> Path:
-        """Write a web page of at most 10 MB with the views of the Attention and Routing widgets,
-        alive from ``file://``, without a network.
+        """Write a web page of at most 10 MB with the views of the Attention and Routing widgets. It
+        is interactive, also from ``file://`` and without a network.
 
         The page holds all of the text, the picture, summaries and links of every head, and the
         routing of every layer: of each token where that fits (30 layers with 8 experts a token:
