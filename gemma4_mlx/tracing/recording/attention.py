@@ -1,11 +1,11 @@
 """Recording attention during a forward pass: strip by strip, layer by layer.
 
-At the ``keys`` tap a layer's queries and keys are computed at once (so that no chunk's scores wait
-in a graph) and reduced by :func:`.strips.score_strip`. The observer looks at them beside the
-model's own computation and changes nothing in it.
+At the ``keys`` tap a layer's queries and keys are evaluated, so that no chunk's scores wait in a
+graph, and reduced by :func:`.strips.score_strip`. This happens beside the model's own computation
+and does not change it.
 
-Scores are products in float32. Where MLX multiplies float32 in TF32 (some GPUs, by default) that
-is exact for 16-bit models, whose values TF32 holds, and loses digits for float32 ones unless
+Scores are float32 products. On some GPUs MLX multiplies float32 in TF32 by default: that is exact
+for 16-bit models, whose values fit into TF32, but loses digits for float32 models unless
 ``MLX_ENABLE_TF32=0`` is set.
 """
 
@@ -30,8 +30,8 @@ from .room import full_disk, ready_folder, room
 from .strips import score_strip
 from .vectors import VectorStore
 
-#: Rows of a sliding layer's strip, unless its window is longer: with fewer, the work that every
-#: strip takes weighs more; with more, the keys that a row does not see.
+#: Rows of a sliding layer's strip, unless its window is longer. With fewer rows, the fixed cost of
+#: a strip weighs more; with more, a larger part of its scores is masked.
 ROWS = 256
 
 
@@ -67,12 +67,13 @@ class AttentionRecorder:
         self._queries = None
 
     def _new_file(self) -> MappedFile | None:
-        """For the queries and keys of all layers; None if they stay in memory."""
+        """A file for the queries and keys of all layers; None if they stay in memory."""
         on_disk = self.retention.storage == "disk"
         return MappedFile(ready_folder(self.plan.folder)) if on_disk else None
 
     def observe(self, name, layer, value, geometry, tokens, marks) -> None:
-        """Taps ``queries`` and then ``keys`` of one layer. ``tokens`` (n,): all ids so far.
+        """Called at the taps ``queries`` and then ``keys`` of each layer. ``tokens`` (n,): all ids
+        so far.
 
         Raises TraceError for a call with more than one sequence.
         """
@@ -99,7 +100,7 @@ class AttentionRecorder:
 
     @contextmanager
     def _or_pooled(self):
-        """Where their disk is full, queries and keys are given up and the trace goes on."""
+        """If the disk is full, drop all queries and keys with a warning, and go on without them."""
         try:
             yield
         except OSError as error:
@@ -113,7 +114,7 @@ class AttentionRecorder:
             )
 
     def _stay_within(self, n: int) -> None:
-        """Give up the least interesting heads once more than the limit is recorded."""
+        """Drop the queries of the least interesting heads once the limit is exceeded."""
         stores = {i: part.vectors for i, part in self.parts.items() if part.vectors is not None}
         if self.limit is None or sum(store.nbytes for store in stores.values()) <= self.limit:
             return
@@ -130,7 +131,7 @@ class AttentionRecorder:
                 left -= size + more
                 keys.add(owner)
                 kept[layer].append(head)
-        self.file = self._new_file()  # the old one's room is free when all have left it
+        self.file = self._new_file()  # the old one is freed once nothing refers to it
         for layer, store in stores.items():
             store.keep(tuple(sorted(kept[layer])), layer in keys, self.file)
 
@@ -153,7 +154,7 @@ class AttentionRecorder:
         if len(self.heads) < self.text.num_attention_heads:
             q, k = q[mx.array(self.heads)], k[mx.array(self.heads) // group]
             group = 1
-        # Bins are whole: pad the keys, which hidden columns then stand for.
+        # The first and last bin must be whole: pad the keys with columns that are masked.
         first = geometry.key_start // width * width
         last = -(-(geometry.key_start + geometry.m) // width) * width
         ends = (geometry.key_start - first, last - geometry.key_start - geometry.m)
@@ -163,7 +164,7 @@ class AttentionRecorder:
         blocks = self.blocks if part.window and (self.blocks >= 0).any() else None
         tokens = _by_word(tokens, marks) if self.plan.summaries else None
         at, stop = geometry.query_start, geometry.query_start + geometry.n
-        begun = None  # the strip that is computed while the next is asked for
+        begun = None  # the strip that is being computed while the next is submitted
         while at < stop:
             reach = stop if part.window is None else min(stop - at, max(part.window, ROWS)) * 2
             rows = max(1, self.device.SCORES // (len(self.heads) * reach))
@@ -230,8 +231,8 @@ class _Part:
             self.vectors = VectorStore(self.heads, self.all_heads, expected, recorder.file, **keys)
 
     def interest(self, head: int, n: int) -> tuple[bool, float]:
-        """Order in which heads are worth keeping, by the summaries of the first ``n`` tokens: full
-        layers first, then mass that goes sharply to tokens other than the first and the previous.
+        """Sort key of heads worth keeping, by the summaries of the first ``n`` tokens: full layers
+        first, then heads with much and sharp mass on tokens other than the first and the previous.
         """
         sums = {name: each[self.heads.index(head)].sum() for name, each in self.map.sums(n).items()}
         if not sums:
@@ -293,8 +294,8 @@ class _Part:
 
 
 def _by_word(tokens: np.ndarray, marks: dict) -> np.ndarray:
-    """Ids by which copies of a token are found. All soft tokens of a kind share one id and are no
-    copies of each other: each gets a number of its own, negative, as no token has."""
+    """Ids by which copies of a token are found. The soft tokens of a kind share one id but are no
+    copies of each other, so each gets a negative id of its own."""
     for soft in marks.values():
         tokens = np.where(soft, -1 - np.arange(len(tokens)), tokens)
     return tokens

@@ -11,18 +11,18 @@ PAGE = 4096  # bytes; where the next array of a file begins is a multiple
 
 
 class MappedFile:
-    """A temporary file for the arrays of a run, and one mapping of all of it: a file or a mapping
-    for each array would hold a descriptor, of which a process has few (256 on macOS).
+    """A temporary file for all arrays of a run, with one memory mapping. One file or mapping per
+    array would need a file descriptor each, of which a process has few (256 on macOS).
 
-    The file has no name any more once it is open (on systems that allow it) and is gone with the
-    last of its arrays. Room that is taken stays taken until then.
+    The file is unlinked as soon as it is open (on systems that allow it), so it is deleted with the
+    last of its arrays. Parts of it cannot be freed earlier.
     """
 
     def __init__(self, folder: str):
         self._folder, self._file, self._whole, self._size = folder, None, None, 0
 
     def take(self, nbytes: int) -> int:
-        """Where room for so many bytes, all 0, begins. Raises OSError if there cannot be a file."""
+        """Reserve zeroed bytes and return their offset. Raises OSError if there is no file."""
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._folder, prefix=PREFIX, buffering=0)  # noqa: SIM115
         at = self._size
@@ -31,14 +31,14 @@ class MappedFile:
         return at
 
     def write(self, at: int, data: bytes) -> None:
-        """Store bytes: they are there, or an OSError is raised, where writing to the mapping would
-        end the process on a full disk."""
+        """Store bytes through the file, which raises OSError on a full disk; writing to the mapping
+        would end the process then."""
         self._file.seek(at)
         while data:  # a write may store a part
             data = data[self._file.write(data) :]
 
     def array(self, at: int, shape: tuple, dtype: np.dtype) -> np.ndarray:
-        """What lies there; a view of the mapping."""
+        """The array at an offset, as a view of the mapping."""
         stop = at + math.prod(shape) * dtype.itemsize
         if self._whole is None or len(self._whole) < stop:
             self._whole = np.memmap(self._file, np.uint8, "r+", shape=(self._size,))
@@ -48,8 +48,8 @@ class MappedFile:
 class TokenBuffer:
     """An array with one axis of tokens, axis 1: (rows, n, ...).
 
-    ``expected`` tokens are allocated at once; beyond that the room doubles. With ``file`` the
-    numbers live there.
+    Room for ``expected`` tokens is allocated at once and doubled when it is full. With ``file``,
+    the array is stored in it.
     """
 
     def __init__(self, shape: tuple, dtype, expected: int = 0, file: MappedFile | None = None):
@@ -86,7 +86,7 @@ class TokenBuffer:
             self._store(i, start, each)
 
     def pick(self, rows: list[int], file: MappedFile | None) -> "TokenBuffer":
-        """The same of some rows, in another file. Raises OSError as :meth:`put`."""
+        """A copy of some rows, stored in ``file``. Raises OSError as :meth:`put`."""
         shape, values = self._shape, self.values
         found = TokenBuffer((len(rows), *shape[2:]), self._dtype, shape[1], file)
         found.n = self.n
@@ -111,5 +111,5 @@ class TokenBuffer:
 
     @property
     def values(self) -> np.ndarray:
-        """What is in use, (rows, n, ...); a view."""
+        """The used part, (rows, n, ...), as a view."""
         return self._data[:, : self.n]

@@ -3,18 +3,18 @@
     with model.intervene(Ablate(layer=3, experts=[5]), Steer(layer=8, vector=v)):
         chat.send("...")
 
-An intervention is a small value. ``observer(model)`` checks it against the model and returns the
-observer that carries it out; ``key`` identifies it to caches and traces. They end with the
-``with`` block, also after an exception. ``tokens`` limits one to a span of positions: a slice or
-(start, stop), stop None for open; None means all, generated ones too.
+An intervention is a small immutable object. ``observer(model)`` checks it against the model and
+returns the function that carries it out; ``key`` identifies it to caches and traces. It ends with
+the ``with`` block, also after an exception. ``tokens`` limits it to a span of positions: a slice or
+(start, stop), with stop None for no end; None means all positions, generated ones too.
 
 Several together: first those on the router's scores (Boost, Swap, Ablate's "route_around"), then
 those on the choice (Force), then those on the weights (Force's ``share``, and last Ablate's
 "contribution"), since that is how the router computes; otherwise in the order given, an outer
-``with`` before an inner one. So an expert both forced and ablated takes its place and says
-nothing, whichever is named first; one that is forced and routed around is chosen; of two Forces
-on one layer the later chooses (name all experts in one). Whoever asks at a later point which
-experts were chosen is told what the model really uses.
+``with`` before an inner one. So an expert that is both forced and ablated ("contribution") is
+selected, with weight 0, whichever is named first; one that is forced and routed around is selected.
+Of two Forces on one layer only the later counts (name all experts in one). Observers of the taps
+see the experts and weights that the model uses in the end.
 """
 
 from dataclasses import dataclass
@@ -32,30 +32,29 @@ from ..data.ranges import ranges
 from ..data.trace import Activations, Trace
 from .plans import KEEPABLE, store_indices
 
-#: Added to a router score, puts it below all others, boosted or not.
+#: Added to a router score, this makes it lower than all others, boosted ones included.
 NEVER = -1e30
-#: A larger boost counts as this: it already leaves nothing to those that it passes, and above it
-#: float32 could no longer tell the boosted from each other.
+#: Larger boosts are cut to this. It already gives all weight to the boosted experts, and with much
+#: larger ones, rounding to float32 would erase the differences between their scores.
 MOST = 1e4
 
 
 class Intervention:
-    """Base class: finds the layer's taps and the positions, and calls :meth:`change` there.
+    """Base class: calls :meth:`change` at the taps of its layer, and limits that to its positions.
 
-    Each raises InterventionError for values that are none in any model when it is made, and for
-    layers, heads, experts, shapes and spans that the model does not have when ``model.intervene``
-    gets it.
+    Subclasses raise InterventionError when they are made, for values that no model allows, and in
+    ``model.intervene``, for layers, heads, experts, shapes and spans that this model lacks.
     """
 
     TAPS: ClassVar[tuple[str, ...]]
-    #: Whether it comes after all others at its taps.
+    #: Whether it is applied after all others at its taps.
     late: ClassVar[bool] = False
     layer: int
     tokens: slice | tuple | None
 
     @property
     def key(self) -> str:
-        """Text that two interventions share exactly if they do the same."""
+        """A text that is equal for two interventions exactly if they do the same."""
         parts = (f"{name}={_short(value)}" for name, value in vars(self).items())
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -66,11 +65,11 @@ class Intervention:
         """Raise InterventionError if this model lacks what is named."""
 
     def taps(self) -> tuple[str, ...]:
-        """The taps to be called at."""
+        """The taps at which :meth:`change` is called."""
         return self.TAPS
 
     def change(self, name: str, value: mx.array, seen: dict, start: int) -> mx.array | None:
-        """The value of tap ``name`` as it should be at all positions; None leaves it.
+        """The changed value of tap ``name``, at all positions; None leaves it as it is.
 
         ``seen``: this call's values of the earlier :meth:`taps`, as all interventions together
         left them; ``start``: position of the call's first token.
@@ -121,9 +120,9 @@ class Intervention:
 class Ablate(Intervention):
     """Take experts out of a layer.
 
-    ``mode`` "contribution": the router chooses as before, and what the experts say counts
-    nothing. "route_around": the router cannot choose them; others take their place and the
-    weights are renormalised.
+    ``mode`` "contribution": the router chooses as before, and these experts get weight 0.
+    "route_around": the router cannot choose them; others take their place and the weights are
+    renormalised.
 
     Raises InterventionError for another mode, for experts that are no indices or that the model
     lacks, and for routing around so many that too few are left.
@@ -136,7 +135,7 @@ class Ablate(Intervention):
 
     @property
     def late(self) -> bool:
-        return self.mode == "contribution"  # nobody else gives the silenced a voice again
+        return self.mode == "contribution"  # so that nothing after it changes the zero weights
 
     def __post_init__(self):
         store_indices(self, "experts", error=InterventionError)
@@ -172,14 +171,15 @@ class Ablate(Intervention):
 @say_arguments(InterventionError)
 @dataclass(frozen=True, eq=False, repr=False)
 class Force(Intervention):
-    """Make the router choose some experts; they push out the weakest of the others.
+    """Make the router choose some experts, in place of the lowest-scored of the others.
 
-    ``share``: each forced expert's part of the token's total weight, the others sharing the rest
-    as before. None leaves the weight that the router's own score gives, which for an expert it
-    would not have chosen is small. Where all k are forced and routed around, they share alike.
+    ``share``: each forced expert's part of the token's total weight; the others share the rest in
+    their old proportions. None leaves the weight that follows from the router's score, which is
+    small for an expert that it would not have chosen. If all k are forced and routed around, they
+    get equal weights.
 
-    Raises InterventionError for experts that are no indices or that the model lacks, for more than
-    a token goes to, and for shares below nothing or above the whole.
+    Raises InterventionError for experts that are no indices or that the model lacks, for more
+    experts than a token goes to, and for shares that are negative or sum to more than 1.
     """
 
     layer: int
@@ -215,7 +215,7 @@ class Force(Intervention):
         if name == "expert_weights" and self.share is not None:
             forced = _any_of(seen["expert_indices"], self.experts)
             total = value.sum(axis=-1, keepdims=True)
-            # Others whose weight is too small for float32 still share the rest.
+            # Others whose weight underflowed to 0 in float32 must still share the rest.
             rest = mx.where(forced, 0, mx.where(value == 0, _TINY, value))
             left = 1 - self.share * len(self.experts)
             scale = total * left / mx.maximum(rest.sum(axis=-1, keepdims=True), _TINY)
@@ -226,7 +226,7 @@ class Force(Intervention):
 @say_arguments(InterventionError)
 @dataclass(frozen=True, eq=False, repr=False)
 class Boost(Intervention):
-    """Add ``amount`` to the router's scores of some experts; beyond 10,000 it counts as that.
+    """Add ``amount``, limited to +-10,000, to the router's scores of some experts.
 
     Raises InterventionError for an amount that is not finite, and for experts that are no indices
     or that the model lacks.
@@ -283,7 +283,7 @@ class Swap(Intervention):
 @say_arguments(InterventionError)
 @dataclass(frozen=True, eq=False, repr=False)
 class ScaleHeads(Intervention):
-    """Multiply what some attention heads say by ``factor``; 0 silences them.
+    """Multiply the outputs of some attention heads by ``factor``; 0 removes them.
 
     Raises InterventionError for a factor that is not finite, and for heads that are no indices or
     that the model lacks.
@@ -356,8 +356,8 @@ class Patch(Intervention):
     ``tokens``: positions to replace, by default all that the source has; ``source_tokens``: the
     span they come from if it is another one (of the same length).
 
-    Raises InterventionError for a tap that cannot be kept, a source that is none, without these
-    activations, of another size or too short, and spans that differ in length.
+    Raises InterventionError for a tap that cannot be kept, for a source of a wrong type, without
+    these activations, of another size or too short, and for spans that differ in length.
     """
 
     layer: int
@@ -420,7 +420,7 @@ class Patch(Intervention):
 
 
 _TINY = 1e-30
-_OPEN = 1 << 60  # the end of a span without one
+_OPEN = 1 << 60  # stands for the end of an open span
 
 
 def _span(tokens) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Recording the logit lens: layer outputs through the final norm and the head, as they come."""
+"""Records the logit lens: applies the final norm and the output head to each layer's output."""
 
 import mlx.core as mx
 import numpy as np
@@ -12,10 +12,10 @@ LOGITS = 1 << 24
 
 
 class LensRecorder:
-    """Each chosen layer's top guesses.
+    """Records the likeliest next tokens of each chosen layer.
 
-    A position's guess is judged by the token that follows, which for a chunk's last position is
-    only known with the next chunk; its hidden state waits until then.
+    The probability of the actual next token is recorded too. For a chunk's last position that token
+    comes with the next chunk, so its hidden state is kept until then.
     """
 
     TAPS = ("layer_output",)

@@ -1,7 +1,7 @@
-"""What to record, what it costs, and a smaller plan where it does not fit.
+"""Plans: what to record, what that costs, and which smaller plan would fit.
 
-A plan is checked and priced before anything runs: ``plan.cost(model, n_tokens)`` gives bytes by
-part and the extra floating-point work, from the configuration alone.
+A plan is checked and its cost computed before anything runs: ``plan.cost(model, n_tokens)`` gives
+bytes by part and the extra floating-point work, from the configuration alone.
 """
 
 from collections.abc import Iterable
@@ -72,7 +72,7 @@ def store_indices(frozen, *names: str, error: type[Gemma4Error]) -> None:
 
 
 def _store_indices(plan, *names: str) -> None:
-    """The same for a plan's fields, where None stays: it is all of them."""
+    """:func:`store_indices` for a plan's fields, in which None stays and means all."""
     given = [name for name in names if getattr(plan, name) is not None]
     store_indices(plan, *given, error=TraceError)
 
@@ -150,9 +150,9 @@ class RoutingPlan:
 class Retention:
     """Which queries and keys a plan keeps.
 
-    ``bytes`` of ``layers`` go into ``storage``, "memory" or "disk". With ``limit`` set not all of
-    their heads fit into so many bytes: once the heads recorded so far reach it, those stay that put
-    most of their mass, and put it sharply, on tokens other than the first and the previous one.
+    The queries and keys of ``layers`` take ``bytes`` in ``storage``, "memory" or "disk". If
+    ``limit`` is set, not all heads fit into so many bytes: once it is reached, the heads are kept
+    that put the most and the sharpest mass on tokens other than the first and the previous one.
     """
 
     layers: tuple[int, ...]

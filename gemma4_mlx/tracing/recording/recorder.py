@@ -1,12 +1,12 @@
-"""An observer that makes a trace of whatever runs under it.
+"""An observer that records a trace of whatever the model computes.
 
     recorder = Recorder(model, TracePlan(routing=RoutingPlan()))
     with model.observe(recorder):
         ...                         # a prefill, a generation, a chat's answer
     trace = recorder.trace()
 
-It only looks: small results (chosen experts) are collected as they are and converted later,
-attention is reduced layer by layer as in :mod:`.attention_recorder`.
+It changes nothing in the computation. Small results (chosen experts) are collected unevaluated and
+converted later; attention is reduced layer by layer, see :mod:`.attention`.
 """
 
 import time
@@ -24,7 +24,8 @@ from .buffers import TokenBuffer
 from .lens import LensRecorder
 from .plans import RoutingPlan, TracePlan, check_plan
 
-#: Decode steps whose routing waits to be converted; waiting keeps decoding asynchronous.
+#: Decode steps after which collected routing is converted: converting waits for the device, so
+#: doing it at every step would slow decoding down.
 PENDING = 32
 
 
@@ -32,9 +33,9 @@ class Recorder:
     """Records one sequence from its first token on.
 
     Where the model steps back in its cache (an edited or regenerated turn), a recorder of routing
-    alone forgets what was taken back and follows. Attention is summed over queries as they come,
-    and sums cannot be undone: with any other part in the plan stepping back is an error, and
-    ``chat.trace()`` or ``trace(model, ids)`` records the conversation as it then is.
+    alone drops the tokens that were removed and goes on. Attention is summed over queries, and sums
+    cannot be undone: with any other part in the plan, stepping back is an error. Record the
+    conversation afterwards, with ``chat.trace()`` or ``trace(model, ids)``.
 
     Args:
         model: the model that will run
@@ -150,13 +151,13 @@ class Recorder:
         return self._ids
 
     def _settle(self) -> None:
-        """Convert what waits; on the thread that computed it."""
+        """Convert what was collected. MLX requires the thread that computed it."""
         self._all_ids()
         if self.routing is not None:
             self.routing.settle()
 
     def finish(self) -> None:
-        """Convert what waits, from any thread; called by :meth:`trace`."""
+        """Convert what was collected, from any thread; called by :meth:`trace`."""
         if self._stopped_at is None:
             self._stopped_at = time.perf_counter()
         if self._on_engine and not engine().on_engine_thread():
@@ -247,7 +248,7 @@ class Recorder:
 
 
 def model_facts(model) -> dict:
-    """What a trace remembers of its model, JSON-ready."""
+    """The properties of a model that a trace stores, ready for JSON."""
     text = model.config.text
     layers = range(text.num_hidden_layers)
     return {

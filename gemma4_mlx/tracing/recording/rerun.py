@@ -1,10 +1,9 @@
-"""Queries and keys that a plan did not keep: the prompt is read again up to their layer.
+"""Computes queries and keys that a plan did not keep, by reading the prompt again.
 
-What a trace holds of a layer without its queries and keys is exact but coarse. While the model is
-at hand, single weights need no second trace: reading the prompt in the same chunks up to that
-layer, and no further, gives the queries and keys of the traced run, to the bit. Nothing of the
-layers above is computed, nothing of those between is held, and only the heads and tokens asked
-for are recorded.
+Without a layer's queries and keys a trace only holds its pooled map. While the model is in memory,
+single weights do not need a second trace: reading the prompt in the same chunks, up to that layer,
+gives the queries and keys of the traced run, to the bit. Layers above are not computed, and only
+the heads and tokens that are asked for are recorded.
 """
 
 import weakref
@@ -22,9 +21,9 @@ from .vectors import VectorStore
 
 
 class Rerun:
-    """What it takes to run a trace's prompt again.
+    """Runs a trace's prompt again.
 
-    Only a weak reference is held to the model, so that a trace that is kept does not keep it.
+    The reference to the model is weak, so that a trace does not keep its model in memory.
 
     Args:
         model, prompt, chunk, media_features: what :func:`.trace` ran
@@ -40,7 +39,7 @@ class Rerun:
         self._interventions, self._fingerprint = model.interventions, model.fingerprint
 
     def obstacle(self) -> str | None:
-        """Why it cannot run now, as a clause; None if it can."""
+        """Why it cannot run now, as a clause for a message; None if it can."""
         model = self._model()
         if model is None:
             return "the model is no longer in memory"
@@ -54,7 +53,7 @@ class Rerun:
         return None
 
     def bytes_of(self, layer: int, heads: int) -> int:
-        """Bytes of one token's queries, of so many heads, and keys."""
+        """Bytes of one token's keys and of its queries in so many heads."""
         model = self._model()
         text = text_config(model)
         return (heads + text.kv_heads_of(layer)) * text.head_dim_of(layer) * itemsize(model)
@@ -105,7 +104,7 @@ class Rerun:
 
 
 class _Enough(Exception):
-    """The last layer that is wanted has its queries and keys: the call of the model may end."""
+    """Ends a call of the model once the last wanted layer's queries and keys are recorded."""
 
 
 class _UpTo:
@@ -116,7 +115,7 @@ class _UpTo:
         heads = model.config.text.num_attention_heads
         self._stores = {}
         for layer, (own, queries, keys) in wanted.items():
-            file = None if folder is None else MappedFile(folder)  # its own, to be given up alone
+            file = None if folder is None else MappedFile(folder)  # one per layer: freed alone
             expected = queries.stop - queries.start
             self._stores[layer] = VectorStore(own, heads, expected, file, queries, keys)
         self._queries = None

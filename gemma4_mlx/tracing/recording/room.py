@@ -17,8 +17,8 @@ GIB = 2**30
 #: Share of what is free that retained queries and keys may take, and the most they take.
 MEMORY_SHARE, MEMORY_LIMIT = 1 / 8, 4 * GIB
 DISK_SHARE, DISK_LIMIT = 1 / 4, 16 * GIB
-#: How the files are called for the moment in which they have a name, and how many seconds later
-#: one that has it still was left by a process that was killed in that moment.
+#: Prefix of the files' names, which they only have for a moment. One that has it for more than so
+#: many seconds was left by a process that was killed in that moment.
 PREFIX, LEFT_BEHIND = "g4trace-", 3600
 
 
@@ -31,7 +31,7 @@ class Room:
 
 
 def room(folder: str | None = None) -> Room:
-    """What there is at present; ``folder`` None: the user's cache folder.
+    """The room at present; ``folder`` None: the user's cache folder.
 
     Raises TraceError for a folder that does not exist.
     """
@@ -85,7 +85,7 @@ def ready_folder(folder: str | None) -> str:
 
 
 def full_disk(folder: str | None, error: OSError) -> str:
-    """What to say where a mapped file could not be written, and what helps."""
+    """The message for a mapped file that could not be written, with what to do about it."""
     return (
         f"{folder or cache_folder()} took no more ({error.strerror}); give "
         "AttentionPlan(folder=...) another place, or a smaller budget=..."

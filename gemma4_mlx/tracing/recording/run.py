@@ -1,4 +1,4 @@
-"""``trace(model, prompt)``: read a prompt once, with a recorder watching."""
+"""``trace(model, prompt)``: reads a prompt once under a recorder."""
 
 import mlx.core as mx
 import psutil
@@ -39,15 +39,15 @@ def trace(
         prompt: text (``<bos>`` is put before it), token ids, a ``ModelInputs``, a list of chat
             messages, or a chat (what it would send next is traced).
         plan: all parts at once, in place of the four that follow.
-        attention, routing: what to record of them; None leaves a part out. By default
-            attention, and routing where the model has experts. Queries and keys are kept as
+        attention, routing: plans of these parts; None leaves a part out. By default attention is
+            recorded, and routing if the model has experts. Queries and keys are kept as far as
             :meth:`.AttentionPlan.retention` finds room; those of other layers are computed when
-            they are asked for, by running the model again while it is in memory.
+            they are needed, by running the model again while it is in memory.
         lens, activations: further parts, by default left out.
         chunk: prompt tokens read at once; a picture is never cut.
         memory: bytes the trace may take, by default 80% of what is free. With ``retain="auto"``
-            fewer queries and keys are kept, as ``trace.plan`` then says; a plan that needs more
-            all the same is refused before anything runs, with one that fits.
+            fewer queries and keys are kept, as ``trace.plan`` then says; if the plan still needs
+            more, the error, raised before anything runs, names one that fits.
         media_features: a dict that keeps encoded pictures and sounds between calls.
         progress: called with a ``Progress`` after every chunk.
 
@@ -55,7 +55,7 @@ def trace(
         TraceError: the plan is empty or given beside its parts, names layers, heads or positions
             that do not exist, asks for routing from a model without experts, or does not fit; a
             chunk holds no token; text or messages for a model without tokenizer; or ``model`` is
-            none.
+            no model.
         MediaError: the prompt holds media that the model cannot take.
         ContextError: the prompt is empty, or longer than the model's context.
         GenerationError: a token id outside the vocabulary.
@@ -99,7 +99,7 @@ def trace(
 
 
 def _let_rerun(attention, model, prompt, chunk, media_features, plan: AttentionPlan) -> None:
-    """Give a trace the means to compute what was not kept: in memory if its largest layer fits."""
+    """Let a trace compute what was not kept, in memory if its largest layer fits there."""
     there = room(plan.folder)
     rerun = Rerun(model, prompt, chunk, media_features)
     largest = max(rerun.bytes_of(part.layer, len(part.heads)) for part in attention.parts)

@@ -1,9 +1,9 @@
 """Exact attention of a strip of queries over all their keys, reduced at once to what is kept.
 
-A strip is a few query rows of every head against every key they may see. Its scores exist only
-here, at most a few million numbers at a time; out come, per row and key bin, the exact mass and
-the largest weight, the row's log-sum-exp, the exact column sums and the head statistics. So a map
-over a whole context costs one more ``Q K^T`` and never holds n x n numbers.
+A strip is a few query rows of every head against all keys they may see. Its scores, at most a few
+million at a time, only exist here. They are reduced to the exact mass and the largest weight of
+each row and key bin, each row's log-sum-exp, exact column sums and head statistics. So a map over a
+whole context costs one more ``Q K^T`` and never holds n x n numbers.
 
 Scores are computed and reduced by :mod:`.strips_gpu` or :mod:`.strips_cpu`; what both do is here.
 """
@@ -61,15 +61,14 @@ def score_strip(
     marks=None,
     offset_edges=None,
 ) -> Callable[[], Strip]:
-    """Begin to reduce one strip: what it gives is called for the result, and may wait for it.
+    """Begin to reduce one strip. The function that it returns waits for the result and returns it.
 
     Args:
         reduce: computes and reduces the scores: ``reduce(q, kt, wanted)``, from ``ready`` of
             :mod:`.strips_gpu` or :mod:`.strips_cpu`, as are ``q`` and ``kt``
         q: (kv heads, g, r, D) float32, queries ``start ..``; g query heads share a kv head's keys
         kt: (kv heads, D, m) float32, keys ``first_key ..``; m is a multiple of ``width`` and covers
-            every key these rows see. What stands for no key, or for one a row does not see, is
-            ignored
+            every key these rows see. Columns of padding, and keys a row does not see, are ignored
         first_key: a multiple of ``width``
         width: keys per bin, counted from position 0
         window, blocks: the layer's geometry, see :mod:`.visibility`
@@ -80,7 +79,7 @@ def score_strip(
     """
     r, total = q.shape[2], kt.shape[2]
     rows, marks = np.arange(start, start + r), marks or {}
-    unsure = 0 if window is not None else max(0, start - first_key)  # all rows see what is before
+    unsure = 0 if window is not None else max(0, start - first_key)  # all rows see the keys before
     pairs = _pairs(rows, first_key, total, tokens)
     wanted = Wanted(
         width=width,
@@ -129,7 +128,7 @@ def score_strip(
 
 @dataclass
 class Wanted:
-    """What is to be computed of a strip's softmax: all known before any score is.
+    """What to compute from a strip's weights; it is known before any score is computed.
 
     ``width``, ``rows`` (r,) and ``first_key`` as in :func:`score_strip`. ``hidden`` (r, c): which
     of the last c keys a row does not see. ``basis`` (c, m): the weights are multiplied with its
@@ -176,7 +175,7 @@ def _pairs(rows: np.ndarray, first: int, total: int, tokens) -> dict:
     if tokens is not None:
         row, col = _earlier_copies(tokens, rows, first, total)
         found |= {"same": (row, col), "induction": (row, col + 1)}
-    # Negative columns lie before the strip's keys.
+    # Negative columns are keys before the strip's first.
     return {name: (row[col >= 0], col[col >= 0]) for name, (row, col) in found.items()}
 
 
@@ -224,9 +223,10 @@ def _by_row(picked: np.ndarray, row: np.ndarray, r: int) -> np.ndarray:
 
 
 def strongest_links(bins_at, peak, wanted: Wanted, xp=np):
-    """Each row's largest weight but for key 0 and the query itself: weights and keys, (H, r).
+    """Each row's largest weight on keys except 0 and the query itself: weights and keys, (H, r).
 
-    It lies in a bin that holds one of those two, or is the largest of the other bins.
+    It is in one of the two bins that hold those keys, or in the bin with the largest peak of the
+    others, so only three bins per row are searched.
 
     Args:
         bins_at: takes indices of heads, rows and bins, which broadcast, and gives the weights of

@@ -16,25 +16,25 @@ from .strips import Reduced, Wanted, strongest_links
 
 #: Scores of a strip: enough rows for the processor's matrix product.
 SCORES = 1 << 22
-#: Where |score| is at most this, exponentials, sums and products with positions are far from the
-#: ends of float32, and nothing need be subtracted first.
+#: If no |score| is above this, exponentials, their sums and their products with positions stay
+#: within the range of float32, and the maximum need not be subtracted before exp.
 PLAIN = 40.0
 #: Scores reduced at once: half a megabyte, and their weights another half.
 TILE = 1 << 17
 
 
 def ready(q: mx.array, k: mx.array) -> tuple:
-    """Queries (H, n, D), transposed keys (kv heads, D, m), and what reduces them."""
+    """Queries (H, n, D), transposed keys (kv heads, D, m), and the function that reduces them."""
     q, k = np.asarray(q), np.asarray(k)
     plain = longest(q) * longest(k) <= PLAIN
     return q, _transposed(k), lambda *strip: partial(by_tiles, *strip, plain=plain)
 
 
 def by_tiles(q: np.ndarray, kt: np.ndarray, wanted: Wanted, plain: bool) -> Reduced:
-    """Tile by tile, a kv head's rows against some keys.
+    """Reduce a strip in tiles, each a kv head's rows against some keys.
 
-    Scores are exponentiated as they are if that is ``plain``; else against the tile's largest in
-    each row, which is made one scale when all tiles are known.
+    With ``plain``, scores are exponentiated as they are. Else each row's largest score in the tile
+    is subtracted first, and the tiles are brought to one scale at the end.
     """
     width, hidden, basis = wanted.width, wanted.hidden, wanted.basis
     (kv_heads, group, r, D), m = q.shape, kt.shape[2]
@@ -75,7 +75,7 @@ def by_tiles(q: np.ndarray, kt: np.ndarray, wanted: Wanted, plain: bool) -> Redu
     total = np.add.reduceat(mass, np.arange(0, m // width, per_tile), axis=-1)
     factor = np.exp(shift - reference)
     z = (factor * total).sum(axis=-1, keepdims=True)
-    factor /= z  # what makes a tile's weights the softmax
+    factor /= z  # times this, a tile's weights are the softmax
     entropy = np.log(z[..., 0]) - (factor * (dot + (shift - reference) * total)).sum(axis=-1)
     columns = np.empty((kv_heads, group, m), np.float32)
     for h in range(kv_heads):

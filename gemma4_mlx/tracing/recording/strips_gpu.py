@@ -16,12 +16,12 @@ SCORES = 1 << 23
 
 
 def ready(q: mx.array, k: mx.array) -> tuple:
-    """Queries (H, n, D), transposed keys (kv heads, D, m), and what reduces them."""
+    """Queries (H, n, D), transposed keys (kv heads, D, m), and the function that reduces them."""
     return q, k.swapaxes(1, 2), at_once
 
 
 def at_once(q: mx.array, kt: mx.array, wanted: Wanted) -> Callable[[], Reduced]:
-    """All is begun here and waited for once, when it is asked for."""
+    """Begin all computation; the function that is returned waits for it once."""
     (kv_heads, group, r, D), m = q.shape, kt.shape[2]
     scores = (q.reshape(kv_heads, -1, D) @ kt).reshape(kv_heads * group, r, m)
     unsure = m - wanted.hidden.shape[1]

@@ -85,8 +85,7 @@ class VectorStore:
         return sum(array.nbytes for array in (self.queries, self.keys) if array is not None)
 
     def keep(self, heads: tuple[int, ...], keys: bool, file: MappedFile | None = None) -> None:
-        """Go on with the queries of these heads only, and with the keys or without, in another
-        file.
+        """Keep the queries of these heads only, and the keys only if ``keys``, stored in ``file``.
 
         Raises OSError where the disk is full.
         """
@@ -113,5 +112,5 @@ def _overlap(span: slice, start: int, n: int) -> tuple[int, int]:
 
 
 def _stored(x: mx.array) -> np.ndarray:
-    """The array's own bits in a type numpy has."""
+    """As a numpy array; bfloat16, which numpy lacks, as its 16 bits."""
     return np.array(x.view(mx.uint16) if x.dtype == mx.bfloat16 else x)
