@@ -34,9 +34,13 @@ _HOMES = {
     "Steer": "tracing",
     "Patch": "tracing",
     "steering_vector": "tracing",
+    "attribute": "attribution",
+    "open_attribution": "attribution",
+    "Attribution": "attribution",
 }
 _ROOMS = (
-    "widgets", "tracing", "chat", "generation", "checkpoints", "processing", "verify", "errors",
+    "widgets", "attribution", "tracing", "chat", "generation", "checkpoints", "processing",
+    "verify", "errors",
 )  # fmt: skip
 
 __all__ = [*_HOMES, *_ROOMS]  # noqa: PLE0604  (strings, from the two tables above)

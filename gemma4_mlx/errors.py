@@ -47,6 +47,10 @@ class TraceError(Gemma4Error, ValueError):
     """A trace, plan, layer, head or span that does not exist or cannot be read."""
 
 
+class AttributionError(Gemma4Error, ValueError):
+    """A target that cannot be explained, or an attribution that cannot be read or checked."""
+
+
 class InterventionError(Gemma4Error, ValueError):
     """An intervention that names a layer, head, expert or span the model does not have."""
 

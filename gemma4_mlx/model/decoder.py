@@ -198,10 +198,14 @@ class LanguageModel(nn.Module):
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
+    def uncapped(self, hidden: mx.array) -> mx.array:
+        """Normed hidden states (..., H) -> logits (..., V) before the soft cap, float32."""
+        head = self.lm_head if "lm_head" in self else self.model.embed_tokens.as_linear
+        return head(hidden).astype(mx.float32)
+
     def head(self, hidden: mx.array) -> mx.array:
         """Normed hidden states (..., H) -> soft-capped logits (..., V), float32."""
-        head = self.lm_head if "lm_head" in self else self.model.embed_tokens.as_linear
-        logits = head(hidden).astype(mx.float32)
+        logits = self.uncapped(hidden)
         if self.final_logit_softcapping is None:
             return logits
         return soft_cap(logits, mx.array(self.final_logit_softcapping))

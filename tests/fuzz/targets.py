@@ -135,6 +135,28 @@ def trace(rng, folder):
 
 
 @cache
+def attribution_bytes() -> bytes:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        why = g4.attribute(teaching(), [5, 6, 7], 8, against=9)
+        return why.save(Path(folder) / "x.g4why").read_bytes()
+
+
+def attribution(rng, folder):
+    data = attribution_bytes()
+    data = with_header(data, rng) if rng.random() < 0.7 else damaged(rng, data)
+    path = folder / "x.g4why"
+    path.write_bytes(data)
+
+    def call():
+        opened = g4.open_attribution(path)
+        repr(opened), opened.to_dataframe()
+
+    return data, call
+
+
+@cache
 def pictures() -> list[bytes]:
     from PIL import Image
 
@@ -297,6 +319,7 @@ TARGETS = {
     "config": Target(config, (errors.ConfigError,)),
     "header": Target(header, (errors.CheckpointError, errors.ConfigError)),
     "trace": Target(trace, (errors.TraceError,)),
+    "attribution": Target(attribution, (errors.AttributionError,)),
     "image": Target(image, (errors.MediaError,)),
     "audio": Target(audio, (errors.MediaError,)),
     "conversation": Target(

@@ -3,7 +3,8 @@
 Eight bytes of header length, a JSON header, then the arrays one after another; any safetensors
 reader opens it. The header's ``__metadata__`` says ``format: g4trace``, a version and, as JSON
 text, what is not an array. Reading maps the file: an array's bytes are read when they are looked
-at. Written and read with numpy alone, never by unpickling.
+at. Written and read with numpy alone, never by unpickling. Other results have files of another
+:class:`Kind`, laid out alike.
 
 Version 2 added, for each layer of attention, the heads whose queries it holds (``kept``) and the
 mass by offset of sliding layers (``offset_mass``); files of version 1 open as before.
@@ -11,74 +12,89 @@ mass by offset of sliding layers (``offset_mass``); files of version 1 open as b
 
 import json
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ... import safetensors
 from ...atomic import replacing
-from ...errors import TraceError
+from ...errors import Gemma4Error, TraceError
 
-VERSION = 2
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: what it says it is, how a reader calls it, the newest version that this
+    package reads and writes, and the error of one that cannot be read."""
+
+    name: str
+    noun: str
+    version: int
+    error: type[Gemma4Error]
+
+
+TRACE = Kind("g4trace", "a trace file", 2, TraceError)
 #: A header larger than this is taken for damage.
 MAX_HEADER = 1 << 30
 
 
-def write(path, arrays: dict[str, np.ndarray], description: dict) -> None:
-    """Write a trace file; an existing one is replaced only once the new one is complete.
+def write(path, arrays: dict[str, np.ndarray], description: dict, kind: Kind = TRACE) -> None:
+    """Write a file of a kind; an existing one is replaced only once the new one is complete.
 
     Raises OSError if it cannot be written.
     """
     metadata = {
-        "format": "g4trace",
-        "version": str(VERSION),
+        "format": kind.name,
+        "version": str(kind.version),
         "description": json.dumps(description, ensure_ascii=False, allow_nan=False),
     }
     with replacing(path) as file:
         safetensors.write(file, arrays, metadata)
 
 
-def read(path) -> tuple[dict[str, np.ndarray], dict]:
-    """Map a trace file: read-only arrays by name, and the description.
+def read(path, kind: Kind = TRACE) -> tuple[dict[str, np.ndarray], dict]:
+    """Map a file of a kind: read-only arrays by name, and the description.
 
-    Raises TraceError if the file is missing, is something else, was cut short, or was written by
-    a newer version.
+    Raises the kind's error if the file is missing, is something else, was cut short, or was
+    written by a newer version.
     """
-    path = Path(path)
+    path, wrong = Path(path), kind.error
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise TraceError(f"{path} is not a trace file, or was cut short")
+                raise wrong(f"{path} is not {kind.noun}, or was cut short")
             header = json.loads(file.read(length))
     except OSError as error:
-        raise TraceError(f"{path} cannot be opened: {error.strerror}") from None
+        raise wrong(f"{path} cannot be opened: {error.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise TraceError(f"{path} is not a trace file: its header is not JSON") from None
+        raise wrong(f"{path} is not {kind.noun}: its header is not JSON") from None
     meta = header.pop("__metadata__", None) if isinstance(header, dict) else None
-    if not isinstance(meta, dict) or meta.get("format") != "g4trace":
-        raise TraceError(f"{path} is not a trace file: nothing in it says g4trace")
+    if not isinstance(meta, dict) or meta.get("format") != kind.name:
+        raise wrong(f"{path} is not {kind.noun}: nothing in it says {kind.name}")
     version = str(meta.get("version"))
-    if not version.isdigit() or int(version) > VERSION:
-        raise TraceError(
-            f"{path} was written in version {version} of the trace format; this package reads up "
-            f"to {VERSION}: update gemma4-mlx to open it"
+    if not version.isdigit() or int(version) > kind.version:
+        raise wrong(
+            f"{path} was written in version {version} of the {kind.name} format; this package "
+            f"reads up to {kind.version}: update gemma4-mlx to open it"
         )
     try:
         description = json.loads(meta["description"])
         # One mapping for all arrays: each mapping would hold a file descriptor.
         whole = np.memmap(path, np.uint8, "r")
-        arrays = {name: _view(path, whole, 8 + length, e) for name, e in header.items()}
+        arrays = {name: _view(path, whole, 8 + length, e, wrong) for name, e in header.items()}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        if isinstance(error, TraceError):
+        if isinstance(error, wrong):
             raise
-        raise TraceError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+        raise wrong(f"{path} is damaged: {type(error).__name__}: {error}") from None
     return arrays, description
 
 
-def _view(path: Path, whole: np.ndarray, base: int, entry: dict) -> np.ndarray:
+def _view(
+    path: Path, whole: np.ndarray, base: int, entry: dict, wrong: type[Gemma4Error]
+) -> np.ndarray:
     dtype, shape = np.dtype(safetensors.TYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     count = 1
@@ -89,7 +105,5 @@ def _view(path: Path, whole: np.ndarray, base: int, entry: dict) -> np.ndarray:
     if begin < 0 or end - begin != count * dtype.itemsize:
         raise ValueError(f"{end - begin} bytes for an array of shape {shape} and type {dtype}")
     if base + end > len(whole):
-        raise TraceError(
-            f"{path} was cut short: it has {len(whole)} bytes and should have {base + end}"
-        )
+        raise wrong(f"{path} was cut short: it has {len(whole)} bytes and should have {base + end}")
     return whole[base + begin : base + end].view(dtype).reshape(shape)

@@ -20,10 +20,38 @@ from .room import full_disk
 from .vectors import VectorStore
 
 
-class Rerun:
-    """Runs a trace's prompt again.
+class SameModel:
+    """A model that ran, and whether it would compute the same now.
 
-    The reference to the model is weak, so that a trace does not keep its model in memory.
+    The reference to the model is weak, so that a result does not keep its model in memory.
+    """
+
+    def __init__(self, model):
+        self._model = weakref.ref(model)
+        self._interventions, self._fingerprint = model.interventions, model.fingerprint
+
+    @property
+    def model(self):
+        """The model; None once nobody else holds it."""
+        return self._model()
+
+    def obstacle(self) -> str | None:
+        """Why it cannot run now, as a clause for a message; None if it can."""
+        model = self.model
+        if model is None:
+            return "the model is no longer in memory"
+        if model.fingerprint != self._fingerprint:
+            return "the model has other weights now"
+        if model.interventions != self._interventions:
+            return (
+                f"the model runs under {_named(model.interventions)} now and ran under "
+                f"{_named(self._interventions)} then"
+            )
+        return None
+
+
+class Rerun(SameModel):
+    """Runs a trace's prompt again.
 
     Args:
         model, prompt, chunk, media_features: what :func:`.trace` ran
@@ -33,28 +61,13 @@ class Rerun:
     """
 
     def __init__(self, model, prompt: Prompt, chunk: int, media_features):
-        self._model = weakref.ref(model)
+        super().__init__(model)
         self._prompt, self._chunk, self._media_features = prompt, chunk, media_features
         self.folder: str | None = None
-        self._interventions, self._fingerprint = model.interventions, model.fingerprint
-
-    def obstacle(self) -> str | None:
-        """Why it cannot run now, as a clause for a message; None if it can."""
-        model = self._model()
-        if model is None:
-            return "the model is no longer in memory"
-        if model.fingerprint != self._fingerprint:
-            return "the model has other weights now"
-        if model.interventions != self._interventions:
-            return (
-                f"the model runs under {_named(model.interventions)} now and ran under "
-                f"{_named(self._interventions)} when it was traced"
-            )
-        return None
 
     def bytes_of(self, layer: int, heads: int) -> int:
         """Bytes of one token's keys and of its queries in so many heads."""
-        model = self._model()
+        model = self.model
         text = text_config(model)
         return (heads + text.kv_heads_of(layer)) * text.head_dim_of(layer) * itemsize(model)
 
@@ -68,7 +81,7 @@ class Rerun:
         """
         if obstacle := self.obstacle():
             raise TraceError(f"queries and keys cannot be computed: {obstacle}")
-        model = self._model()
+        model = self.model
         mx.eval(model.parameters())  # lazy arrays belong to the thread that made them
         job = engine().submit(self._run, model, wanted)
         del model

@@ -1,0 +1,17 @@
+"""Attribution: from a token of an answer back to what made the model say it.
+
+``data`` holds attributions as values, which are opened and read with numpy alone; ``direct``
+makes them, and what of it needs MLX is imported when first used.
+"""
+
+from .data import Attribution, Effect, Part, open_attribution
+
+__all__ = ["Attribution", "Effect", "Part", "attribute", "open_attribution"]
+
+
+def __getattr__(name: str):
+    if name == "attribute":
+        from .direct import attribute
+
+        return attribute
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
