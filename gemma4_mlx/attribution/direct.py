@@ -131,13 +131,16 @@ def _explained(how: tuple, target: int | None, against: int | None):
         raise AttributionError(
             f"{text_of(model, target)!r} is compared with itself: give another token as against="
         )
+    total = _score(model, hidden, target, against).item()
+    if not np.isfinite(total):
+        raise AttributionError(f"the model's logits are not finite there ({total}): nothing sums")
     direction = mx.grad(lambda h: _score(model, h, target, against))
     shares = _shares(model, seen.values, direction(mx.zeros(hidden.shape))[0])
     return Attribution(
         (target, text_of(model, target)),
         None if against is None else (against, text_of(model, against)),
         query + 1,
-        _score(model, hidden, target, against).item(),
+        total,
         **shares,
         model=model_facts(model),
         interventions=tuple(map(str, model.interventions)),

@@ -336,6 +336,13 @@ def test_other_wrong_arguments(checkpoint):
         g4.attribute(model, [5, 6]).top(3, "heads")
 
 
+def test_logits_that_are_not_finite():
+    model = g4.load()
+    model.language_model.model.norm.weight = mx.full((model.config.text.hidden_size,), mx.nan)
+    with pytest.raises(AttributionError, match=r"logits are not finite there \(nan\)"):
+        g4.attribute(model, [5, 6], 7)
+
+
 @pytest.mark.float32
 def test_with_a_low_rank_update(checkpoint):
     """The update of ``o_proj`` belongs to the heads, each its part."""
