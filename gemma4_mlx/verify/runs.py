@@ -177,6 +177,12 @@ def packed(model, tokens: np.ndarray, dtype: str, bits: int = 8) -> Iterator[Fin
         q, entry = seen[layer], cache[layer]
         kv = tuple(tuple(x[..., : entry.offset, :] for x in part) for part in
                    (entry.keys, entry.values))  # fmt: skip
+        if ops.on_cpu():
+            # A GPU's kernel sums in float32 and rounds once. MLX's for the CPU, which the model
+            # does not use there, sums in the type that it is given: five roundings of a bfloat16
+            # are common. So the same contents are read in float32.
+            q, dtype, r = q.astype(mx.float32), "float32", plain.rounding("float32")
+            kv = tuple((codes, *(x.astype(mx.float32) for x in scales)) for codes, *scales in kv)
         fast = ops.packed_product(q, kv, entry)
         k, v = (dequantized(part, entry, mx.float32) for part in kv)
         q, k, v, fast = (np.array(x.astype(mx.float32))[0] for x in (q, k, v, fast))
