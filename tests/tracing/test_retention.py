@@ -236,6 +236,7 @@ def test_a_trace_on_disk_holds_two_descriptors(model, tmp_path):
     this = psutil.Process()
     plan = AttentionPlan(retain="all", storage="disk", folder=str(tmp_path))
     recorder, cache = Recorder(model, TracePlan(attention=plan)), model.make_cache()
+    gc.collect()  # what other tests left behind is not counted
     before = this.num_fds()
     with model.observe(recorder):
         for start in range(0, 200, 25):  # beyond the room that there is at first
@@ -249,7 +250,7 @@ def test_a_trace_on_disk_holds_two_descriptors(model, tmp_path):
         np.testing.assert_allclose(got.queries, wanted.queries, atol=1e-5)
     del attention, recorder, got
     gc.collect()
-    assert this.num_fds() == before
+    assert this.num_fds() <= before
 
 
 def test_the_room_of_this_machine(tmp_path):
