@@ -119,9 +119,9 @@ def test_one_swapped_group_of_a_quantized_layer(packed):
 
 def test_one_stale_scale_of_a_quantized_layer(packed):
     q_proj, found = packed
-    scales = np.array(q_proj.scales)
+    scales = mx.array(q_proj.scales)
     scales[7, 1] *= 1.2
-    ((layer, mechanism, note),) = found(scales=mx.array(scales))
+    ((layer, mechanism, note),) = found(scales=scales)
     assert (layer, mechanism) == (2, "q_proj")
     assert "in 1 of 1,024 groups: in group 1 of row 7 " in note
 
