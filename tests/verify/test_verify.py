@@ -328,7 +328,7 @@ LOADED = ({}, {"dtype": "bfloat16"}, {"bits": 4, "group_size": 32}, {"bits": 8, 
 
 
 #: One of each way to load, a unified model, and matrices too small for errors to average out.
-QUICK = [0, 1, 2, 3, 6, 8, 15]
+QUICK = [1, 2, 8, 15]
 
 
 @pytest.mark.parametrize(
