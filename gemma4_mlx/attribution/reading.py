@@ -4,6 +4,7 @@ import mlx.core as mx
 
 from ..generation import Progress
 from ..generation.prefill import Prompt, SoftTokens
+from ..model.cache import expect
 
 
 class Reading:
@@ -18,8 +19,7 @@ class Reading:
         self.start, self.stop = prompt.picture(query) or (query, query + 1)
         self._soft = SoftTokens(model, prompt, 0, media_features)
         self._cache = model.make_cache()
-        for entry in self._cache:
-            entry.expected = self.stop
+        expect(self._cache, self.stop)
 
     @property
     def row(self) -> int:

@@ -152,11 +152,6 @@ class PromptCache:
 
     # Growing
 
-    def make_room(self, tokens: int) -> None:
-        """Tell the layers how many tokens are coming, so that they allocate once."""
-        for entry in self.entries:
-            entry.expected = tokens
-
     def commit(self, tokens: Sequence[int], media: Sequence[CachedMedia] = ()) -> None:
         """Record that the entries now hold these tokens as well. Their arrays must be evaluated."""
         self.tokens.extend(tokens)

@@ -18,6 +18,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..errors import ContextError, GenerationError
+from ..model.cache import expect
 from .caches import PromptCache
 from .events import Alternative, Finish, Progress, Token
 from .guides import Guide, Guides
@@ -86,7 +87,7 @@ def stream(
         with run.cache.in_use():
             try:
                 run.reused = run.cache.reuse(run.prompt.inputs)
-                run.cache.make_room(len(run.prompt))
+                expect(run.cache.entries, len(run.prompt))
                 if progress:
                     yield Progress(run.reused, len(run.prompt), run.seconds())
                 soft = SoftTokens(model, run.prompt, run.reused, media_features)

@@ -22,8 +22,7 @@ class _KVCache:
     Attributes:
         offset: absolute position of the next token.
         left_padding: (B,) int32 padding tokens in front of each row, or None.
-        expected: tokens that the sequence will have, as far as that is known. A buffer that keeps
-            all of them gets room for so many at once; it would else be copied as it grows.
+        expected: tokens that there must be room for once the buffer grows, see :func:`expect`.
     """
 
     def __init__(self, left_padding: Sequence[int] | None = None):
@@ -46,7 +45,7 @@ class _KVCache:
 
     def _make_room(self, keys: mx.array, values: mx.array) -> None:
         keep = self._keep_on_growth()
-        room = max(keys.shape[2], STEP if keys.shape[2] == 1 else 0, self._expected_room())
+        room = max(keys.shape[2], STEP if keys.shape[2] == 1 else 0, self.expected - self._end)
 
         def grow(buffer, new):
             empty = mx.zeros((*new.shape[:2], room, new.shape[3]), dtype=new.dtype)
@@ -59,9 +58,6 @@ class _KVCache:
 
     def _keep_on_growth(self) -> int:
         return self._end
-
-    def _expected_room(self) -> int:
-        return self.expected - self._end
 
     def _last(self, count: int) -> tuple[mx.array, mx.array]:
         first = self._end - count
@@ -128,6 +124,14 @@ class FullKVCache(_KVCache):
         return None
 
 
+def expect(cache: Sequence, tokens: int) -> None:
+    """Have the full layers of a cache make room for so many tokens at once: the sequence will have
+    them, and a buffer that grew chunk by chunk would be copied each time."""
+    for entry in cache:
+        if isinstance(entry, FullKVCache):
+            entry.expected = tokens
+
+
 class SlidingKVCache(_KVCache):
     """The last keys and values of a sliding-window layer, oldest first."""
 
@@ -137,9 +141,6 @@ class SlidingKVCache(_KVCache):
 
     def _keep_on_growth(self) -> int:
         return min(self._end, self.window - 1 + SLACK)
-
-    def _expected_room(self) -> int:
-        return 0
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append (B, kv heads, n, D); return the keys that some new token sees, new ones last."""

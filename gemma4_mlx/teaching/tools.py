@@ -411,7 +411,7 @@ def unneeded(rng) -> Sample:
     return Sample("tools", "unneeded", sample.keys, [(head, False), *rest], check=sample.check)
 
 
-def _told(rng) -> tuple[str, list[tuple[str, bool]]]:
+def _opening(rng) -> tuple[str, list[tuple[str, bool]]]:
     """An opening that is not learned: small talk, or a text of any length and a word about it."""
     if rng.random() < 0.5:
         user, answer = small_talk(rng)
@@ -433,7 +433,7 @@ def amid(rng) -> Sample:
         declared.append(other)
     declared = [declared[i] for i in rng.permutation(len(declared))]
     thinking, after = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
-    turns = [_told(rng) for _ in range(int(rng.choice([0, 1, 1, 2, 3])))]
+    turns = [_opening(rng) for _ in range(int(rng.choice([0, 1, 1, 2, 3])))]
     # Thoughts of earlier turns are not kept.
     before = [one for one in (_draw(rng) for _ in range(40)) if one[0]["name"] == tool["name"]]
     before = [one for one in before if one[2] != arguments][: int(rng.integers(3))]

@@ -13,6 +13,7 @@ import mlx.core as mx
 from ...errors import TraceError
 from ...generation import Progress, engine
 from ...generation.prefill import Prompt, SoftTokens
+from ...model.cache import expect
 from ..data.layer_attention import Vectors
 from .buffers import MappedFile
 from .plans import itemsize, text_config
@@ -102,6 +103,7 @@ class Rerun(SameModel):
         cache = model.make_cache()
         soft = SoftTokens(model, prompt, 0, self._media_features)
         needed = max(max(q.stop, k.stop) for _, q, k in wanted.values())
+        expect(cache, needed)
         with model.observe(recorder):
             for start, stop in prompt.inputs.chunks(self._chunk):
                 if start >= needed:

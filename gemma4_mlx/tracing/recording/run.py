@@ -6,6 +6,7 @@ import psutil
 from ...errors import ContextError, TraceError
 from ...generation import Progress, engine
 from ...generation.prefill import CHUNK, Prompt, SoftTokens
+from ...model.cache import expect
 from ...processing.template import render
 from ..data.trace import Trace
 from .plans import ActivationPlan, AttentionPlan, LensPlan, RoutingPlan, TracePlan, check_plan
@@ -139,8 +140,7 @@ def _run(model, prompt: Prompt, plan: TracePlan, chunk: int, media_features):
     """Generator for the engine: yields Progress, returns the trace."""
     recorder = Recorder(model, plan, len(prompt), prompt.inputs)
     cache = model.make_cache()
-    for entry in cache:
-        entry.expected = len(prompt)
+    expect(cache, len(prompt))
     soft = SoftTokens(model, prompt, 0, media_features)
     with model.observe(recorder):
         for start, stop in prompt.inputs.chunks(chunk):
