@@ -1,6 +1,6 @@
 """Attribution: from a token of an answer back to what made the model say it.
 
-``data`` holds attributions as values, which are opened and read with numpy alone; ``direct``
+``data`` holds attributions as values and ``file`` their files, both with numpy alone; ``direct``
 makes them, and what of it needs MLX is imported when first used.
 """
 

@@ -1,4 +1,4 @@
-"""An attribution: a logit as a sum over the parts of the model, as a value.
+"""An attribution: what spoke for a token of an answer and against it, as a value.
 
 It can be saved to one file and opened on a machine without MLX and without weights. Everything in
 this module and what it imports needs numpy alone.
@@ -11,49 +11,43 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import AttributionError
-from ..tracing.data import fileformat
 from ..tracing.data.frames import to_frame
+from ..tracing.data.tokens import Tokens
+from . import file
 
-FILE = fileformat.Kind("g4why", "an attribution's file", 1, AttributionError)
-KINDS = ("embedding", "head", "expert", "mlp", "per_layer")
+KINDS = ("embedding", "head", "expert", "mlp", "per_layer", "position")
 #: Kinds that an intervention can take out of a run.
 REMOVABLE = ("head", "expert")
-#: Names of the arrays' axes; ``rank`` 0 is the expert with the greatest weight.
-AXES = {
-    "heads": ("layer", "head"),
-    "experts": ("layer", "rank"),
-    "expert_ids": ("layer", "rank"),
-    "expert_weights": ("layer", "rank"),
-    "mlp": ("layer",),
-    "per_layer": ("layer",),
-}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the model and its share of the logit.
+    """A source, which is a part of the model or a position of the prompt, and its share.
 
-    ``kind``: "embedding", "head", "expert", "mlp" or "per_layer"; ``layer``: None for the
-    embedding; ``index``: number of the head or expert, else None.
+    ``kind``: "embedding", "head", "expert", "mlp", "per_layer" or "position"; ``layer``: None for
+    the embedding and for positions; ``index``: number of the head, expert or position, else None;
+    ``text``: of the token at that position.
     """
 
     kind: str
     layer: int | None
     index: int | None
     share: float
+    text: str | None = None
 
     def __str__(self):
         where = "" if self.layer is None else f"layer {self.layer} "
-        return f"{where}{self.kind}{'' if self.index is None else f' {self.index}'}"
+        said = "" if self.text is None else f" {self.text!r}"
+        return f"{where}{self.kind}{'' if self.index is None else f' {self.index}'}{said}"
 
 
 @dataclass(frozen=True)
 class Effect:
     """What removing a part did, beside what it was said to contribute.
 
-    ``share``: its part of the sum. ``measured``: by how much the logit (difference) fell when it
-    was silenced at this position in a run of the model; negative where it rose. ``control``: the
-    part was drawn at random, for comparison, and not asked for.
+    ``share``: as the attribution has it. ``measured``: by how much the logit (difference) fell when
+    it was silenced in a run of the model; negative where it rose. ``control``: the part was drawn
+    at random, for comparison, and not asked for.
     """
 
     kind: str
@@ -66,43 +60,79 @@ class Effect:
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """A logit, or the difference of two, as a sum of what each part of the model wrote towards it.
+    """What is explained, and the share that each source has in it.
 
-    All shares are in logits before the soft cap, positive for what spoke for the target.
+    All shares are in the unit of ``total`` (logits before the soft cap, unless a function was
+    explained), positive for what spoke for the target. What a share is, depends on ``method``:
+
+    "direct": what the part wrote into the stream at the one position before the explained token,
+        along the logit. The parts' shares sum to ``total``. There are no ``positions``.
+    "gradient": gradient x input. Of a position: the derivative by its input (its embedding or soft
+        token, and its looked-up per-layer embeddings) times that input; of a part: the derivative
+        by its output times that output, summed over positions. Nothing needs to sum.
+    "integrated": integrated gradients of positions, from the baseline to the input. They sum to
+        ``total - base``. There are no shares of parts.
+    "patching": attribution patching. To first order, by how much ``total`` would fall if the part,
+        at all positions, or the position's input were as in the corrupt run, whose value of the
+        target is ``base``.
 
     Attributes:
-        target, against: (id, text) of the token explained and of the one it is compared with, or
-            None.
-        position: place of the explained token among the tokens of the prompt; their number where
-            it is the next one.
-        total: the logit (difference) as the model computed it.
-        embedding: share of the embedding that stands at the last position before.
-        heads: (layers, heads) float32.
-        experts, expert_ids, expert_weights: (layers, k) share, number and weight of the chosen
-            experts, float32, int32 and float32, the greatest weight first; None without experts.
-        mlp: (layers,) float32, of the dense MLPs.
-        per_layer: (layers,) float32, of the per-layer embeddings; None without.
+        target: (id, text) of the token explained; the id is None for a span of several tokens and
+            for a function, whose text is its name.
+        against: (id, text) of the token that it is compared with, or None.
+        position: place of the explained token (a span's first one) among the prompt's tokens;
+            their number where it is the next one.
+        total: the logit, the difference of two, the sum of a span's, or a function's value.
+        embedding: share of the embedding that stands at the last position before ("direct"), or of
+            those of all positions; None without shares of parts.
+        heads: (layers, heads) float32, or None.
+        experts, expert_ids, expert_weights: (layers, k) share, number and routing weight of experts
+            of each layer, float32, int32 and float32, the greatest weight first. "direct": of those
+            chosen at the one position; else of all experts, with their weights summed over
+            positions. None without experts.
+        mlp: (layers,) float32, of the dense MLPs, or None.
+        per_layer: (layers,) float32, of what per-layer embeddings add to the stream; None without.
+        positions: (n,) float32, of every position of the prompt, zeros from the explained one on;
+            None for "direct".
+        stream: (layers, n) float32, of the residual stream that enters each layer, at every
+            position; None for "direct" and "integrated".
+        base: value of the target at the other end of the comparison, see above; None without.
+        stop: position after the explained token or span; for one token ``position + 1``.
+        tokens: the prompt's tokens as in a trace: text, kind, and the places of soft tokens in
+            their pictures and sounds; None in files of version 1.
+        media: what the soft tokens were made of, as in a trace, by ``tokens.media``: pictures
+            (h, w, 3) uint8 and sounds (N,) float32.
         method: how the shares were found.
         model: facts about the model, as a trace's.
         interventions: what was changed in the model during the run, as text.
     """
 
-    target: tuple[int, str]
+    target: tuple[int | None, str]
     against: tuple[int, str] | None
     position: int
     total: float
-    embedding: float
-    heads: np.ndarray
-    mlp: np.ndarray
+    embedding: float | None = None
+    heads: np.ndarray | None = None
+    mlp: np.ndarray | None = None
     experts: np.ndarray | None = None
     expert_ids: np.ndarray | None = None
     expert_weights: np.ndarray | None = None
     per_layer: np.ndarray | None = None
+    positions: np.ndarray | None = None
+    stream: np.ndarray | None = None
+    base: float | None = None
+    stop: int | None = None
+    tokens: Tokens | None = None
+    media: list[np.ndarray] = field(default_factory=list)
     method: str = "direct"
     model: dict = field(default_factory=dict)
     interventions: tuple[str, ...] = ()
     #: ``measure(parts, progress)`` silences each part in a run of the model.
     measure: Callable | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        if self.stop is None:
+            object.__setattr__(self, "stop", self.position + 1)
 
     def __repr__(self):
         said = f"{self.target[1]!r}"
@@ -110,16 +140,18 @@ class Attribution:
             said += f" against {self.against[1]!r}"
         best = ", ".join(f"{part} {part.share:+.2f}" for part in self.top(3))
         return (
-            f"Attribution({said} at position {self.position}: logit {self.total:+.2f}, "
-            f"remainder {self.remainder:+.2g}; {best})"
+            f"Attribution({said} at position {self.position} by {self.method}: "
+            f"{self.total:+.2f}, remainder {self.remainder:+.2g}; {best})"
         )
 
     @property
     def parts(self) -> list[Part]:
-        """Every part: the embedding, then layer by layer heads, MLP, experts and per-layer
-        embedding."""
-        found = [Part("embedding", None, None, float(self.embedding))]
-        for layer, heads in enumerate(self.heads):
+        """Every part of the model that has a share: the embedding, then layer by layer heads, MLP,
+        experts and per-layer embedding."""
+        found = []
+        if self.embedding is not None:
+            found.append(Part("embedding", None, None, float(self.embedding)))
+        for layer, heads in enumerate(() if self.heads is None else self.heads):
             found += [Part("head", layer, head, float(x)) for head, x in enumerate(heads)]
             found.append(Part("mlp", layer, None, float(self.mlp[layer])))
             if self.experts is not None:
@@ -130,16 +162,34 @@ class Attribution:
         return found
 
     @property
-    def remainder(self) -> float:
-        """What the parts do not add up to: ``total`` less their sum.
+    def sources(self) -> list[Part]:
+        """The :attr:`parts`, and behind them the positions of the prompt, where they have shares.
 
-        Rounding, which is small in float32 and may reach some hundredths of a logit or more in
-        16 bits; and what an intervention (Steer, Patch) wrote into the residual stream itself.
+        Two accounts of one number: what a position gives reaches the logit through the parts.
         """
-        return self.total - sum(part.share for part in self.parts)
+        shares = () if self.positions is None else self.positions
+        texts = [None] * len(shares) if self.tokens is None else self.tokens.texts
+        at = [Part("position", None, i, float(x), t) for i, (x, t) in enumerate(zip(shares, texts))]
+        return self.parts + at
+
+    @property
+    def remainder(self) -> float:
+        """What the shares do not add up to: ``total`` less ``base``, if there is one, less the sum
+        of the positions' shares, or without any of the parts'.
+
+        "direct": rounding, which is small in float32 and may reach some hundredths of a logit or
+        more in 16 bits; and what an intervention (Steer, Patch) wrote into the residual stream
+        itself. "integrated": the completeness error. "gradient" and "patching": how far the model
+        is from linear.
+        """
+        if self.positions is None:
+            explained = sum(part.share for part in self.parts)
+        else:
+            explained = float(self.positions.sum(dtype=np.float64))
+        return self.total - (self.base or 0.0) - explained
 
     def top(self, n: int = 10, *kinds: str) -> list[Part]:
-        """The n parts with the largest shares, for or against; of some kinds if named.
+        """The n sources with the largest shares, for or against; of some kinds if named.
 
         Raises AttributionError for a kind that does not exist.
         """
@@ -147,8 +197,49 @@ class Attribution:
             raise AttributionError(
                 f"no kind of part {min(unknown)!r}; there are {', '.join(KINDS)}"
             )
-        parts = [part for part in self.parts if not kinds or part.kind in kinds]
-        return sorted(parts, key=lambda part: -abs(part.share))[:n]
+        sources = [part for part in self.sources if not kinds or part.kind in kinds]
+        return sorted(sources, key=lambda part: -abs(part.share))[:n]
+
+    def picture(self, medium: int) -> np.ndarray:
+        """Shares of a picture's (or video frame's) soft tokens: (rows, columns) float32, as they
+        lie in the picture.
+
+        ``medium``: its number in ``tokens.media``. Raises AttributionError if that is no picture,
+        or if positions have no shares.
+        """
+        at = self._positions_of(medium)
+        boxes = None if self.tokens.boxes is None else self.tokens.boxes[at]
+        if boxes is None or np.isnan(boxes).any():
+            raise AttributionError(f"medium {medium} is no picture")
+        rows = len(np.unique(boxes[:, 1]))
+        if len(at) % rows:
+            raise AttributionError(f"the {len(at)} soft tokens of picture {medium} are no grid")
+        return self.positions[at].reshape(rows, -1)
+
+    def sound(self, medium: int) -> tuple[np.ndarray, np.ndarray]:
+        """Shares of a sound's soft tokens, (m,) float32, and when each begins and ends, (m, 2)
+        seconds.
+
+        ``medium``: its number in ``tokens.media``. Raises AttributionError if that is no sound, or
+        if positions have no shares.
+        """
+        at = self._positions_of(medium)
+        times = None if self.tokens.times is None else self.tokens.times[at]
+        if times is None or np.isnan(times).any():
+            raise AttributionError(f"medium {medium} is no sound")
+        return self.positions[at], times
+
+    def _positions_of(self, medium: int) -> np.ndarray:
+        """Positions of a medium's soft tokens."""
+        if self.positions is None or self.tokens is None:
+            raise AttributionError(
+                f"{self.method!r} gives positions no shares: attribute with another method"
+            )
+        at = np.flatnonzero(self.tokens.media == medium)
+        if medium < 0 or not len(at):
+            there = self.tokens.media.max(initial=-1) + 1
+            raise AttributionError(f"no medium {medium}: the prompt has {there}, counted from 0")
+        return at
 
     def check(self, top: int = 10, progress=None) -> list[Effect]:
         """Really silence each of the ``top`` heads and experts, and as many others drawn at random.
@@ -179,16 +270,18 @@ class Attribution:
         ]
 
     def to_dataframe(self, library: str = "pandas"):
-        """One row for each part: kind, layer, index (-1 where there is none) and share.
+        """One row for each source: kind, layer, index (-1 where there is none), text ("" but for
+        positions) and share.
 
         Raises TraceError if that library is not installed or not known.
         """
-        parts = self.parts
-        columns = {"kind": [part.kind for part in parts]}
+        sources = self.sources
+        columns = {"kind": [part.kind for part in sources]}
         for name in ("layer", "index"):
-            values = [getattr(part, name) for part in parts]
+            values = [getattr(part, name) for part in sources]
             columns[name] = np.array([-1 if v is None else v for v in values], np.int32)
-        columns["share"] = np.array([part.share for part in parts], np.float32)
+        columns["text"] = [part.text or "" for part in sources]
+        columns["share"] = np.array([part.share for part in sources], np.float32)
         return to_frame(columns, library)
 
     def save(self, path) -> Path:
@@ -196,15 +289,7 @@ class Attribution:
 
         Raises AttributionError if it cannot be written.
         """
-        arrays = {name: getattr(self, name) for name in AXES if getattr(self, name) is not None}
-        names = ("target", "against", "position", "total", "embedding", "method", "model")
-        description = {name: getattr(self, name) for name in names}
-        description["interventions"] = list(self.interventions)
-        try:
-            fileformat.write(path, arrays, description, FILE)
-        except OSError as error:
-            raise AttributionError(f"{path} cannot be written: {error.strerror}") from None
-        return Path(path)
+        return file.write(path, vars(self))
 
 
 def open_attribution(path) -> Attribution:
@@ -212,40 +297,4 @@ def open_attribution(path) -> Attribution:
 
     Raises AttributionError if the file is missing, damaged, cut short or of a newer version.
     """
-    arrays, description = fileformat.read(path, FILE)
-    try:
-        return _from_file(arrays, description)
-    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        raise AttributionError(f"{path} is damaged: {type(error).__name__}: {error}") from None
-
-
-def _from_file(arrays: dict, description: dict) -> Attribution:
-    if unknown := arrays.keys() - AXES.keys():
-        raise ValueError(f"an array {min(unknown)!r}")
-    sizes: dict[str, int] = {}
-    for name, array in arrays.items():
-        if array.ndim != len(AXES[name]):
-            raise ValueError(f"{name} of shape {array.shape}")
-        for axis, size in zip(AXES[name], array.shape):
-            if sizes.setdefault(axis, size) != size:
-                raise ValueError(f"{name} has {size} along {axis}, others {sizes[axis]}")
-    with_experts = [name for name in arrays if name.startswith("expert")]
-    if with_experts and len(with_experts) < 3:
-        raise ValueError(f"of the experts only {', '.join(with_experts)}")
-
-    def token(said) -> tuple[int, str]:
-        number, text = said
-        return int(number), str(text)
-
-    against = description["against"]
-    return Attribution(
-        token(description["target"]),
-        None if against is None else token(against),
-        int(description["position"]),
-        float(description["total"]),
-        float(description["embedding"]),
-        **arrays,
-        method=str(description["method"]),
-        model=dict(description["model"]),
-        interventions=tuple(map(str, description["interventions"])),
-    )
+    return Attribution(**file.read(path))

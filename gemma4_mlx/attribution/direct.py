@@ -32,6 +32,7 @@ from ..tracing.recording.interventions import Ablate, ScaleHeads
 from ..tracing.recording.recorder import model_facts
 from ..tracing.recording.rerun import SameModel
 from ..tracing.recording.run import inputs_of
+from ..tracing.recording.tokens import media_of, tokens_of
 from .data import Attribution, Part
 from .reading import Reading
 from .target import place, text_of, token_of
@@ -119,7 +120,7 @@ def _run(progress, generator, how: tuple, *arguments):
 
 def _explained(how: tuple, target: int | None, against: int | None):
     """Generator for the engine: yields Progress, returns the Attribution."""
-    model, _, query, *_ = how
+    model, prompt, query, *_ = how
     reading = Reading(*how)
     yield from reading.before()
     seen = _Row(reading.row)
@@ -142,6 +143,8 @@ def _explained(how: tuple, target: int | None, against: int | None):
         query + 1,
         total,
         **shares,
+        tokens=tokens_of(model, np.array(prompt.tokens), prompt.inputs),
+        media=media_of(prompt.inputs),
         model=model_facts(model),
         interventions=tuple(map(str, model.interventions)),
     )

@@ -17,12 +17,13 @@ import numpy as np
 from ...errors import TraceError
 from ...generation import engine
 from ..data.routing import RoutingData
-from ..data.tokens import KINDS, Tokens, roles_of
+from ..data.tokens import Tokens
 from ..data.trace import Activations, Timings, Trace
 from .attention import AttentionRecorder
 from .buffers import TokenBuffer
 from .lens import LensRecorder
 from .plans import RoutingPlan, TracePlan, check_plan
+from .tokens import media_of, tokens_of
 
 #: Decode steps after which collected routing is converted: converting waits for the device, so
 #: doing it at every step would slow decoding down.
@@ -165,16 +166,6 @@ class Recorder:
         else:
             self._settle()
 
-    def _kinds(self, ids: np.ndarray) -> np.ndarray:
-        config, kinds = self.model.config, np.zeros(len(ids), np.uint8)
-        tokenizer = self.model.tokenizer
-        if tokenizer is not None:
-            special = np.array(sorted(tokenizer.special_ids.values()), np.int32)
-            kinds[np.isin(ids, special)] = KINDS.index("special")
-        for kind in ("image", "video", "audio"):
-            kinds[ids == getattr(config, f"{kind}_token_id")] = KINDS.index(kind)
-        return kinds
-
     def _marks(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Where soft tokens of each kind are, for kinds that occur."""
         config = self.model.config
@@ -189,15 +180,12 @@ class Recorder:
             raise TraceError("nothing ran under this recorder, there is nothing to trace")
         self.finish()
         ids = self._all_ids()
-        tokens = self._tokens(ids)
+        tokens = tokens_of(self.model, ids, self.inputs)
         trace = Trace(tokens, timings=self._timings(), plan=str(self.plan))
         trace.interventions = tuple(map(str, self._interventions))
         trace.model = model_facts(self.model)
         if self.inputs is not None:
-            trace.media = [
-                getattr(s.data, "pixels", getattr(s.data, "samples", None))
-                for s in self.inputs.media
-            ]
+            trace.media = media_of(self.inputs)
         if self.routing is not None:
             trace.routing = self.routing.result(tokens)
         if self.attention is not None:
@@ -214,37 +202,6 @@ class Recorder:
         chunks = tuple(call for call in calls if call[1] - call[0] > 1 or call[0] == 0)
         decode = tuple(seconds for a, b, seconds in calls if b - a == 1 and a > 0)
         return Timings(sum(call[2] for call in chunks), chunks, decode)
-
-    def _tokens(self, ids: np.ndarray) -> Tokens:
-        kinds, tokenizer = self._kinds(ids), self.model.tokenizer
-        if tokenizer is None:
-            texts = [f"<{i}>" for i in ids]
-        else:
-            reader = tokenizer.detokenizer()
-            texts = [reader.add(int(i)) for i in ids]
-            texts[-1] += reader.finish()
-        n = len(ids)
-        media, labels = np.full(n, -1, np.int16), []
-        boxes = np.full((n, 4), np.nan, np.float32)
-        times = np.full((n, 2), np.nan, np.float32)
-        for i, span in enumerate(self.inputs.media if self.inputs is not None else ()):
-            at = slice(span.start, min(span.stop, n))
-            media[at] = i
-            labels.append(span.label)
-            if span.boxes is not None:
-                boxes[at] = span.boxes[: at.stop - at.start]
-            if span.times is not None:
-                times[at] = span.times[: at.stop - at.start]
-        return Tokens(
-            ids,
-            texts,
-            kinds,
-            roles_of(texts, kinds == KINDS.index("special")),
-            None if np.isnan(boxes).all() else boxes,
-            None if np.isnan(times).all() else times,
-            media,
-            labels,
-        )
 
 
 def model_facts(model) -> dict:
