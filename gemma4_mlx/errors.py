@@ -51,6 +51,10 @@ class AttributionError(Gemma4Error, ValueError):
     """A target that cannot be explained, or an attribution that cannot be read or checked."""
 
 
+class StudyError(Gemma4Error, ValueError):
+    """A corpus that cannot be read, or an atlas that cannot be built, merged or opened."""
+
+
 class InterventionError(Gemma4Error, ValueError):
     """An intervention that names a layer, head, expert or span the model does not have."""
 

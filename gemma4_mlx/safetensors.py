@@ -15,6 +15,7 @@ TYPES = {
     "U8": np.uint8,
     "U16": np.uint16,
     "U32": np.uint32,
+    "U64": np.uint64,
     "I16": np.int16,
     "I32": np.int32,
     "I64": np.int64,

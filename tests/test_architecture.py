@@ -13,7 +13,7 @@ LEVELS = [
     {"processing", "checkpoints"},
     {"generation"},
     {"chat", "tracing", "verify"},
-    {"attribution"},
+    {"attribution", "studies"},
     {"widgets"},
     {"teaching", "cli", "__init__", "__main__"},
 ]
@@ -108,12 +108,18 @@ def test_docstrings_have_one_dialect():
 
 def test_the_data_of_a_trace_needs_no_model():
     """What was observed stands apart from what observes: numpy alone, no MLX, no recorder."""
-    data = [*(PACKAGE / "tracing" / "data").rglob("*.py"), PACKAGE / "attribution" / "data.py"]
+    data = [
+        *(PACKAGE / "tracing" / "data").rglob("*.py"),
+        *(PACKAGE / "studies" / "data").rglob("*.py"),
+        PACKAGE / "attribution" / "data.py",
+    ]
     wrong = [
         f"{path.name} imports {module}"
         for path in data
         for module, at_import in imports(path)
-        if "tracing.recording" in module or (at_import and module.split(".")[0] == "mlx")
+        if "tracing.recording" in module
+        or "studies.building" in module
+        or (at_import and module.split(".")[0] == "mlx")
     ]
     assert wrong == []
 

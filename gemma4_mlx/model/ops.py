@@ -225,6 +225,11 @@ def begin(block: mx.array, after: mx.array) -> None:
         mx.eval(after)
 
 
+def begun(x: mx.array) -> None:
+    """Start computing ``x``, so that what it alone needs is freed early."""
+    blocks.evaluated(x, by=mx.eval if on_cpu() else mx.async_eval)
+
+
 def settled(x):
     """``x``, an array or a tuple, computed now where memory is claimed for all that is asked for;
     a GPU's command buffers are bounded, though not small."""

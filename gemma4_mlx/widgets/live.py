@@ -94,7 +94,8 @@ class LiveRouting:
 
     def __init__(self, model: Any) -> None:
         from ..tracing import Selection
-        from ..tracing.recording.recorder import expert_scales, model_facts
+        from ..tracing.recording.recorder import model_facts
+        from ..tracing.recording.routing import expert_scales
 
         text = model.config.text
         self._model, self.model = model, model_facts(model)

@@ -21,7 +21,7 @@ NAMES = ["e2b", "e2b_noshare", "moe", "dense31", "everything", "textonly", "text
 def full_plan(model):
     experts = model.config.text.enable_moe_block
     return TracePlan(
-        RoutingPlan(probabilities=True) if experts else None,
+        RoutingPlan(probabilities=True, norms=True) if experts else None,
         AttentionPlan(bins=16, retain="all"),
         LensPlan(top=3),
         ActivationPlan(taps=("layer_output", "attention_output")),
@@ -292,3 +292,36 @@ def test_bad_runs(everything, checkpoint):
     for plan in (AttentionPlan(layers=(99,)), AttentionPlan(heads=(4,)), AttentionPlan(layers=())):
         with pytest.raises(g4.errors.TraceError, match="this model has"):
             Recorder(model, TracePlan(attention=plan))
+
+
+@pytest.mark.parametrize("name", ["moe", "everything"])
+def test_norms_are_those_of_each_chosen_experts_output(name, checkpoint, tmp_path):
+    """Whole and in pieces; beside the expert that put it out, whatever the order."""
+    reference = checkpoint(name)
+    model, outputs, chosen = g4.load(reference.folder), {}, {}
+    ids = np.array(reference.ids)[0].tolist()
+
+    def look(tap, layer, value, geometry):
+        if tap in ("expert_outputs", "expert_indices"):
+            (outputs if tap == "expert_outputs" else chosen)[layer] = np.array(
+                value[0].astype(mx.float32 if tap == "expert_outputs" else mx.uint32)
+            )
+
+    with model.observe(look):
+        model(mx.array(ids)[None])
+    plan = RoutingPlan(norms=True)
+    trace = g4.trace(model, ids, attention=None, routing=plan, chunk=7)
+    kept = trace.routing
+    assert kept.norms.shape == kept.experts.shape and kept.norms.dtype == np.float32
+    for i, layer in enumerate(kept.layers):
+        expected = np.zeros((len(ids), kept.num_experts))
+        np.put_along_axis(
+            expected, chosen[layer].astype(int), np.linalg.norm(outputs[layer], axis=-1), axis=1
+        )
+        found = np.take_along_axis(expected, kept.experts[i].astype(int), axis=1)
+        np.testing.assert_allclose(kept.norms[i], found, rtol=2e-3)
+    cost, bare = (p.cost(model, len(ids)).memory for p in (plan, RoutingPlan()))
+    assert cost - bare == kept.norms.nbytes
+    opened = g4.open_trace(trace.save(tmp_path / "t.g4trace"))
+    np.testing.assert_array_equal(opened.routing.norms, kept.norms)
+    assert g4.trace(model, ids, attention=None).routing.norms is None

@@ -57,6 +57,17 @@ def test_coactivation():
             assert together[a, b] == expected
 
 
+def test_paths_lead_to_the_next_traced_layer():
+    routing = made()
+    paths = routing.paths(1)
+    for a in range(E):
+        for b in range(E):
+            pairs = zip(*routing.experts.tolist())
+            assert paths[a, b] == sum(a in row and b in after for row, after in pairs)
+    with pytest.raises(TraceError, match="behind layer 4"):
+        routing.paths(4)
+
+
 def test_top_tokens():
     routing = made()
     rows = routing.top_tokens(4, 2, top=5)

@@ -22,15 +22,25 @@ class RoutingData:
             of the gate (:meth:`gate`) times the expert's learned scale, so it can exceed 1
         probabilities: (layers, n, E) float32 softmax over all experts, or None
         scale: (layers, E) float32 learned scale of each expert, or None where it was not recorded
+        norms: (layers, n, k) float32 Euclidean norm of each chosen expert's output before it is
+            multiplied by its weight, or None
         num_experts: E
     """
 
     def __init__(
-        self, layers, experts, weights, num_experts, tokens: Tokens, probabilities=None, scale=None
+        self,
+        layers,
+        experts,
+        weights,
+        num_experts,
+        tokens: Tokens,
+        probabilities=None,
+        scale=None,
+        norms=None,
     ):
         self.layers = tuple(int(i) for i in layers)
         self.experts, self.weights, self.probabilities = experts, weights, probabilities
-        self.scale = scale
+        self.scale, self.norms = scale, norms
         self.num_experts = int(num_experts)
         self.tokens = tokens
 
@@ -92,8 +102,7 @@ class RoutingData:
         chosen = chosen if tokens is None else chosen[:, _mask(tokens, self.n)]
         if not chosen.shape[1]:
             raise TraceError("the load of no tokens is undefined")
-        counts = np.stack([np.bincount(c.ravel(), minlength=self.num_experts) for c in chosen])
-        share = counts / chosen.shape[1]
+        share = expert_counts(chosen, self.num_experts) / chosen.shape[1]
         return share if layer is None else share[0]
 
     def entropy(self, layer: int | None = None):
@@ -129,12 +138,19 @@ class RoutingData:
 
         Raises TraceError for a layer that was not traced.
         """
-        chosen = self.experts[self._at(layer)].astype(np.int64)
-        E, together = self.num_experts, np.zeros(self.num_experts**2, np.int64)
-        for a in range(self.k):
-            for b in range(self.k):
-                together += np.bincount(chosen[:, a] * E + chosen[:, b], minlength=E * E)
-        return together.reshape(E, E)
+        chosen = self.experts[self._at(layer)]
+        return pair_counts(chosen, chosen, self.num_experts)
+
+    def paths(self, layer: int) -> np.ndarray:
+        """Number of tokens that went to an expert of this layer and to one of the next traced
+        layer: (E, E), the former first.
+
+        Raises TraceError for a layer that was not traced, and for the last one.
+        """
+        i = self._at(layer)
+        if i + 1 == len(self.layers):
+            raise TraceError(f"no layer was traced behind layer {layer}")
+        return pair_counts(self.experts[i], self.experts[i + 1], self.num_experts)
 
     def top_tokens(self, layer: int, expert: int, top: int = 10, order: str = "count") -> list:
         """The token texts that went to an expert, each once, as a list of dicts.
@@ -255,6 +271,8 @@ class RoutingData:
             arrays["probabilities"] = self.probabilities
         if self.scale is not None:
             arrays["scale"] = self.scale
+        if self.norms is not None:
+            arrays["norms"] = self.norms
         return arrays, {"layers": list(self.layers), "num_experts": self.num_experts}
 
     @classmethod
@@ -271,9 +289,30 @@ class RoutingData:
         scale = arrays.get("scale")
         if scale is not None and scale.shape != (len(meta["layers"]), count):
             raise ValueError(f"scales of shape {scale.shape} for {count} experts")
+        norms = arrays.get("norms")
+        if norms is not None and norms.shape != experts.shape:
+            raise ValueError(f"norms of shape {norms.shape}, experts of {experts.shape}")
         return cls(
-            meta["layers"], experts, weights, count, tokens, arrays.get("probabilities"), scale
+            meta["layers"],
+            experts,
+            weights,
+            count,
+            tokens,
+            arrays.get("probabilities"),
+            scale,
+            norms,
         )
+
+
+def expert_counts(chosen: np.ndarray, E: int) -> np.ndarray:
+    """How many tokens of ``chosen`` (layers, n, k) went to each expert: (layers, E) int64."""
+    return np.stack([np.bincount(c.ravel(), minlength=E) for c in chosen])
+
+
+def pair_counts(a: np.ndarray, b: np.ndarray, E: int) -> np.ndarray:
+    """How many tokens went to each expert of ``a`` and each of ``b``, both (n, k): (E, E)."""
+    pairs = a.astype(np.int64)[:, :, None] * E + b[:, None, :]
+    return np.bincount(pairs.ravel(), minlength=E * E).reshape(E, E)
 
 
 def _mask(tokens, n: int) -> np.ndarray:

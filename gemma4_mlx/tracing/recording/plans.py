@@ -106,7 +106,8 @@ def itemsize(model) -> int:
 @say_arguments(TraceError)
 @dataclass(frozen=True)
 class RoutingPlan:
-    """Which experts each token went to. ``layers`` None: all; ``probabilities``: keep all E.
+    """Which experts each token went to. ``layers`` None: all; ``probabilities``: keep all E;
+    ``norms``: keep the norm of each chosen expert's output.
 
     Raises TraceError for layers that are no indices; a model without experts, or without these
     layers, is one when tracing begins.
@@ -114,6 +115,7 @@ class RoutingPlan:
 
     layers: tuple[int, ...] | None = None
     probabilities: bool = False
+    norms: bool = False
 
     def __post_init__(self):
         _store_indices(self, "layers")
@@ -141,6 +143,8 @@ class RoutingPlan:
         id_bytes = 1 if text.num_experts <= 256 else 2
         size = len(layers) * n_tokens * text.top_k_experts * (id_bytes + 4)
         parts = {"routing": size}
+        if self.norms:
+            parts["norms of experts"] = len(layers) * n_tokens * text.top_k_experts * 4
         if self.probabilities:
             parts["router probabilities"] = len(layers) * n_tokens * text.num_experts * 4
         return PlanCost(parts)

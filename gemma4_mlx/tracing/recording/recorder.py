@@ -16,13 +16,12 @@ import numpy as np
 
 from ...errors import TraceError
 from ...generation import engine
-from ..data.routing import RoutingData
-from ..data.tokens import Tokens
 from ..data.trace import Activations, Timings, Trace
 from .attention import AttentionRecorder
 from .buffers import TokenBuffer
 from .lens import LensRecorder
 from .plans import RoutingPlan, TracePlan, check_plan
+from .routing import RoutingRecorder
 from .tokens import media_of, tokens_of
 
 #: Decode steps after which collected routing is converted: converting waits for the device, so
@@ -61,7 +60,7 @@ class Recorder:
         self._handlers: dict[str, list] = {}
         self.routing = self.attention = self.lens = self.activations = None
         if plan.routing is not None:
-            self.routing = _RoutingRecorder(model, plan.routing)
+            self.routing = RoutingRecorder(model, plan.routing)
         if plan.attention is not None:
             self.attention = AttentionRecorder(model, plan.attention, expected)
         if plan.lens is not None:
@@ -223,79 +222,6 @@ def model_facts(model) -> dict:
         "hidden_size": text.hidden_size,
         "dtype": str(model.dtype).removeprefix("mlx.core."),
     }
-
-
-class _RoutingRecorder:
-    """Chosen experts, their weights and, if asked for, all probabilities."""
-
-    def __init__(self, model, plan: RoutingPlan):
-        self.layers = plan.chosen_layers(model)
-        self.num_experts = model.config.text.num_experts
-        self.scale = expert_scales(model, self.layers)
-        self.TAPS = ("expert_indices", "expert_weights")
-        if plan.probabilities:
-            self.TAPS += ("router_probabilities",)
-        self._calls: list[dict] = []  # per call {tap: {layer: array}}
-        self._chunks: dict[str, list[np.ndarray]] = {name: [] for name in self.TAPS}
-
-    def begin(self) -> None:
-        self._calls.append({name: {} for name in self.TAPS})
-
-    def observe(self, name, layer, value) -> None:
-        if layer in self.layers:
-            self._calls[-1][name][layer] = value
-
-    def settle(self) -> None:
-        whole = len(self.layers)
-        calls = [c for c in self._calls if all(len(found) == whole for found in c.values())]
-        self._calls = []
-        if not calls:
-            return
-        arrays = {}  # each (layers, tokens, k): one conversion for all that waited
-        for name in self.TAPS:
-            tokens = [mx.concatenate([c[name][i] for c in calls], axis=1) for i in self.layers]
-            arrays[name] = np.array(mx.concatenate(tokens).astype(_WIDE[name]))
-        order = np.argsort(-arrays["expert_weights"], axis=-1, kind="stable")
-        for name in ("expert_indices", "expert_weights"):
-            arrays[name] = np.take_along_axis(arrays[name], order, axis=-1)
-        id_type = np.uint8 if self.num_experts <= 256 else np.uint16
-        arrays["expert_indices"] = arrays["expert_indices"].astype(id_type)
-        for name, array in arrays.items():
-            self._chunks[name].append(array)
-
-    def step_back(self, position: int) -> None:
-        """Forget all but the first ``position`` tokens and the call that has just begun."""
-        current = self._calls.pop()
-        self.settle()
-        for name, parts in self._chunks.items():
-            whole = np.concatenate(parts, axis=1)[:, :position]
-            self._chunks[name] = [whole]
-        self._calls = [current]
-
-    def result(self, tokens: Tokens) -> RoutingData:
-        joined = {name: np.concatenate(parts, axis=1) for name, parts in self._chunks.items()}
-        return RoutingData(
-            self.layers,
-            joined["expert_indices"],
-            joined["expert_weights"],
-            self.num_experts,
-            tokens,
-            joined.get("router_probabilities"),
-            self.scale,
-        )
-
-
-def expert_scales(model, layers) -> np.ndarray:
-    """The learned scale of every expert: (layers, E) float32."""
-    routers = [model.layers[i].router for i in layers]
-    return np.array(mx.stack([r.per_expert_scale.astype(mx.float32) for r in routers]))
-
-
-_WIDE = {
-    "expert_indices": mx.uint32,
-    "expert_weights": mx.float32,
-    "router_probabilities": mx.float32,
-}
 
 
 class _ActivationRecorder:

@@ -1,0 +1,12 @@
+"""Studies: what holds over many prompts.
+
+``data`` holds studies as values, which are merged, opened and analysed with numpy alone;
+``building`` reads corpora with a model, and what of it needs MLX is imported when first used.
+"""
+
+from .data.atlas import Atlas, open_atlas
+from .data.contexts import Context
+from .data.labels import Lifts
+from .data.vocabulary import Vocabulary
+
+__all__ = ["Atlas", "Context", "Lifts", "Vocabulary", "open_atlas"]
