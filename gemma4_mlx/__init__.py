@@ -37,10 +37,13 @@ _HOMES = {
     "attribute": "attribution",
     "open_attribution": "attribution",
     "Attribution": "attribution",
+    "atlas": "studies",
+    "open_atlas": "studies",
+    "Atlas": "studies",
 }
 _ROOMS = (
-    "widgets", "attribution", "tracing", "chat", "generation", "checkpoints", "processing",
-    "verify", "errors",
+    "widgets", "studies", "attribution", "tracing", "chat", "generation", "checkpoints",
+    "processing", "verify", "errors",
 )  # fmt: skip
 
 __all__ = [*_HOMES, *_ROOMS]  # noqa: PLE0604  (strings, from the two tables above)

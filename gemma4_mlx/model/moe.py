@@ -32,13 +32,17 @@ class Router(nn.Module):
         self.scale = mx.ones((config.hidden_size,))
         self.per_expert_scale = mx.ones((config.num_experts,))
 
+    def scores(self, x: mx.array) -> mx.array:
+        """x (B, n, H), the un-normed residual stream -> all experts' scores (B, n, E), float32."""
+        z = scaled(ops.rms_norm(x, self.eps) * self.scale, mx.array(self.root_size))
+        return self.proj(z).astype(mx.float32)
+
     def __call__(self, x: mx.array, tap: Tap) -> tuple[mx.array, mx.array]:
         """x (B, n, H), the un-normed residual stream -> expert indices and weights (B, n, k).
 
         ``per_expert_scale`` comes after the softmax, so weights need not sum to 1.
         """
-        z = scaled(ops.rms_norm(x, self.eps) * self.scale, mx.array(self.root_size))
-        logits = tap("router_logits", self.proj(z).astype(mx.float32))
+        logits = tap("router_logits", self.scores(x))
         tap("router_probabilities", mx.softmax(logits, axis=-1))
         # The choice itself has no gradient; the weights carry it.
         indices = mx.stop_gradient(mx.argpartition(logits, kth=-self.k, axis=-1)[..., -self.k :])

@@ -9,4 +9,12 @@ from .data.contexts import Context
 from .data.labels import Lifts
 from .data.vocabulary import Vocabulary
 
-__all__ = ["Atlas", "Context", "Lifts", "Vocabulary", "open_atlas"]
+__all__ = ["Atlas", "Context", "Lifts", "Vocabulary", "atlas", "open_atlas"]
+
+
+def __getattr__(name: str):
+    if name == "atlas":
+        from .building.build import atlas
+
+        return atlas
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -349,11 +349,16 @@ def test_super_experts_stand_out():
 def test_an_atlas_is_saved_and_opened(known, tmp_path):
     _, atlas, _ = known
     atlas.read = {"code": [[0, 20]]}
-    atlas.remarks = {"law": {"not UTF-8, skipped": 2}}
+    atlas.marks = {"code": [19, "ab"]}
+    atlas.remark("law", "a.txt is not UTF-8: skipped")
+    for i in range(200):
+        atlas.remark("law", f"document {i % 150}: split")
+    assert len(atlas.remarks["law"]) == 101 and atlas.remarks["law"][-1] == "and more"
     path = atlas.save(tmp_path / "a.g4atlas")
     opened = open_atlas(path)
     assert same(opened, atlas) and opened.texts == atlas.texts
     assert opened.read == atlas.read and opened.remarks == atlas.remarks
+    assert opened.marks == atlas.marks
     assert repr(opened) == repr(atlas) and "20 documents" in repr(atlas)
     np.testing.assert_array_equal(opened.reap(False), atlas.reap(False))
     assert [c.text for c in opened.examples(1, 2)] == [c.text for c in atlas.examples(1, 2)]

@@ -24,6 +24,8 @@ from .labels import Lifts, lifts, number_of
 from .vocabulary import Vocabulary
 
 FILE = fileformat.Kind("g4atlas", "an atlas's file", 1, StudyError)
+#: Sentences kept about a label's documents.
+REMARKS = 100
 #: Name of the file in an atlas's folder.
 NAME = "atlas.g4atlas"
 
@@ -39,7 +41,9 @@ class Atlas:
         scale: (layers, E) float32 learned scale of each expert, or None.
         texts: token id -> text, of ids that occurred.
         read: label -> ranges [start, stop] of the corpus's documents that are counted, by number.
-        remarks: what was not read as it stands (skipped, split), by label: sentence -> times.
+        marks: label -> [number, digest] of the last document that is counted, by which a corpus is
+            known again.
+        remarks: label -> sentences about what was not read as it stands (skipped, split).
         promoted, suppressed: (layers, E, 10) int32 ids of tokens that an expert's average output
             makes likelier and less likely, strongest first; or None. An approximation: see
             :func:`.building.writing.promoted_tokens`.
@@ -51,7 +55,8 @@ class Atlas:
     scale: np.ndarray | None = None
     texts: dict[int, str] = field(default_factory=dict)
     read: dict[str, list] = field(default_factory=dict)
-    remarks: dict[str, dict[str, int]] = field(default_factory=dict)
+    marks: dict[str, list] = field(default_factory=dict)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
     promoted: np.ndarray | None = None
     suppressed: np.ndarray | None = None
 
@@ -120,25 +125,35 @@ class Atlas:
         """
         counts = self.counts.merged(other.counts)
         numbers = [[counts.labels.index(label) for label in a.labels] for a in (self, other)]
-        remarks = {label: dict(said) for label, said in self.remarks.items()}
-        for label, said in other.remarks.items():
-            mine = remarks.setdefault(label, {})
-            for sentence, times in said.items():
-                mine[sentence] = mine.get(sentence, 0) + times
-        read = {
-            label: joined([*self.read.get(label, ()), *other.read.get(label, ())])
-            for label in counts.labels
-            if label in self.read or label in other.read
-        }
-        return Atlas(
+        merged = Atlas(
             counts,
             self.contexts.merged(other.contexts, *numbers),
-            self.model,
-            self.scale,
+            self.model or other.model,
+            other.scale if self.scale is None else self.scale,
             {**other.texts, **self.texts},
-            read,
-            remarks,
         )
+        for part in (self, other):
+            for label, spans in part.read.items():
+                merged.read[label] = joined([*merged.read.get(label, ()), *spans])
+            for label, mark in part.marks.items():
+                merged.marks[label] = max(merged.marks.get(label, mark), mark)
+            for label, sentences in part.remarks.items():
+                for sentence in sentences:
+                    merged.remark(label, sentence)
+        return merged
+
+    def count_read(self, label: str, number: int, mark: list) -> None:
+        """Note that a document has been read."""
+        self.read[label] = joined([*self.read.get(label, ()), [number, number + 1]])
+        self.marks[label] = max(self.marks.get(label, mark), mark)
+
+    def remark(self, label: str, sentence: str) -> None:
+        """Note something about a label's documents, once; :data:`REMARKS` of them at most."""
+        said = self.remarks.setdefault(label, [])
+        if len(said) < REMARKS and sentence not in said:
+            said.append(sentence)
+        elif len(said) == REMARKS and sentence not in said:
+            said.append("and more")
 
     def __repr__(self):
         labels = ", ".join(
@@ -432,6 +447,7 @@ class Atlas:
             "model": self.model,
             "texts": {str(id): text for id, text in self.texts.items()},
             "read": self.read,
+            "marks": self.marks,
             "remarks": self.remarks,
         }
         try:
@@ -486,10 +502,8 @@ def _from_file(arrays: dict, description: dict) -> Atlas:
         arrays.get("scale"),
         {int(id): str(text) for id, text in description["texts"].items()},
         {str(label): joined(spans) for label, spans in description["read"].items()},
-        {
-            str(label): {str(sentence): int(times) for sentence, times in said.items()}
-            for label, said in description["remarks"].items()
-        },
+        {str(label): [int(n), str(digest)] for label, (n, digest) in description["marks"].items()},
+        {str(label): [str(s) for s in said] for label, said in description["remarks"].items()},
         arrays.get("promoted"),
         arrays.get("suppressed"),
     )

@@ -126,8 +126,8 @@ def state_bytes(subject: Subject, labels: int) -> int:
 
 @dataclass(frozen=True)
 class Written:
-    """Sums of the outputs of some experts: ``rows`` (r,) layer * E + expert, ``sums`` (r, hidden)
-    float32 and ``tokens`` (r,), the number of outputs in each."""
+    """Sums of the outputs of some experts: ``rows`` (r,) layer * E + expert, each once, ``sums``
+    (r, hidden) and ``tokens`` (r,), the number of outputs in each."""
 
     rows: np.ndarray
     sums: np.ndarray
@@ -144,12 +144,12 @@ class Piece:
         early: (step, rank) how many of the chosen experts had which place in the order in which the
             next layer's router puts all experts when it reads the stream that this layer's router
             reads; or None.
-        written: sums of what the experts put out, or None.
+        written: sums of what the experts put out, in one or several parts.
     """
 
     trace: Trace
     early: np.ndarray | None = None
-    written: Written | None = None
+    written: tuple[Written, ...] = ()
 
 
 class Counts:
@@ -204,8 +204,8 @@ class Counts:
             self._add_vocabularies(piece.trace)
             if piece.early is not None:
                 self.arrays["early"] += piece.early
-            if piece.written is not None:
-                self._add_written(piece.written)
+            for written in piece.written:
+                self._add_written(written)
 
     def _check(self, piece: Piece) -> None:
         routing, subject = piece.trace.routing, self.subject

@@ -89,7 +89,7 @@ def trace(
     plan = plan.within(model, len(prompt), memory)
     plan.check(model, len(prompt), memory, disk)
     mx.eval(model.parameters())  # lazy arrays belong to the thread that made them
-    job = engine().submit(_run, model, prompt, plan, chunk, media_features)
+    job = engine().submit(record, model, prompt, plan, chunk, media_features)
     for event in job.events():
         if progress is not None:
             progress(event)
@@ -136,8 +136,9 @@ def _room(plan: TracePlan, memory: int | None) -> tuple[int, int]:
     return memory, free_disk(getattr(plan.attention, "folder", None))
 
 
-def _run(model, prompt: Prompt, plan: TracePlan, chunk: int, media_features):
-    """Generator for the engine: yields Progress, returns the trace."""
+def record(model, prompt: Prompt, plan: TracePlan, chunk: int = CHUNK, media_features=None):
+    """Generator for the engine: reads a prompt under a recorder, yields Progress, returns the
+    trace."""
     recorder = Recorder(model, plan, len(prompt), prompt.inputs)
     cache = model.make_cache()
     expect(cache, len(prompt))

@@ -1,0 +1,281 @@
+"""``atlas(model, corpora)``: reads labelled documents and counts what each expert does."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from ...errors import ChatError, ContextError, GenerationError, MediaError, StudyError
+from ...generation import engine
+from ...tracing.recording.recorder import model_facts
+from ...tracing.recording.routing import expert_scales
+from ..data.atlas import NAME, Atlas, open_atlas
+from ..data.counts import Counts, Subject
+from . import sources
+from .progress import AtlasProgress, Line
+from .reading import cut, prepared, read
+from .writing import promoted_tokens
+
+#: Tokens of a piece: what the model reads at once, and all that it sees of the document.
+CONTEXT = 2048
+#: A document of more tokens counts as several, so that the memory of one is bounded.
+LONGEST = 1 << 16
+#: Seconds between two savings, at least; and their share of the time, at most.
+SAVE_EVERY, SAVE_SHARE = 30.0, 0.05
+
+
+def atlas(
+    model,
+    corpora: Mapping,
+    *,
+    folder=None,
+    tokens: int = 1_000_000,
+    context: int = CONTEXT,
+    answers: int = 0,
+    progress: bool | Callable[[AtlasProgress], None] = True,
+) -> Atlas:
+    """What every expert of a model is for, over labelled documents.
+
+    Documents are read one by one, in turn of the labels, each by itself from an empty cache, so
+    that what is counted of one does not depend on any other. Memory is bounded whatever the
+    corpora: counts (:func:`.counts.state_bytes`: 277 MiB for 30 layers of 128 experts and 8
+    labels), contexts (13 MiB, and 7 KB for each picture that they show), and one document.
+
+    Args:
+        model: a loaded model with experts.
+        corpora: label -> documents: a path (file, folder, pattern such as ``texts/*.txt``) or an
+            iterable of texts, conversations, ``ModelInputs``, token ids, ``Path`` objects or rows
+            of a ``datasets`` dataset; see :func:`.sources.documents`. To go on with an atlas, the
+            same documents have to come in the same order again.
+        folder: where the atlas is kept while it is built. If there is one of this model, it is
+            gone on with, and no document is counted twice; labels may be added. None keeps it in
+            memory alone.
+        tokens: how many are counted, the same for each label; a document is counted as a whole.
+        context: tokens of a piece: a longer document is read in pieces, each without those before.
+        answers: tokens of the model's own answer to each conversation that ends in a question,
+            which is then counted with it; 0 for none.
+        progress: True shows a line with tokens, rate and time left; False nothing; or it is
+            called with an :class:`.AtlasProgress` after each document.
+
+    Ctrl-C ends the building: what was counted is saved and returned. The file in ``folder`` is
+    written every half minute, whole or not at all, and can be opened meanwhile.
+
+    Raises:
+        StudyError: no corpora, one without documents or of something that is no document, a model
+            without experts or tokenizer, numbers that make no sense, a folder with an atlas of
+            another model or of other documents, and a folder that cannot be written.
+    """
+    builder = Builder(model, context, answers)
+    state = _opened(folder, builder.subject, corpora, tokens)
+    state.model, state.scale = model_facts(model), builder.scale
+    show = Line() if progress is True else progress or (lambda made: None)
+    run, said = _Run(state, folder, tokens, show), ""
+    try:
+        for label, number, document in run.documents(corpora):
+            builder.add(state, label, number, document)
+            run.after_document()
+        run.check_not_empty()
+    except KeyboardInterrupt:
+        said = f"Stopped after {state.tokens:,} tokens."
+    finally:
+        if isinstance(show, Line):
+            show.end(said)
+    if state.tokens:
+        builder.finish(state)
+    run.save()
+    return state
+
+
+class Builder:
+    """Reads documents with one model.
+
+    Raises StudyError for a model without experts, and numbers that make no sense.
+    """
+
+    def __init__(self, model, context: int = CONTEXT, answers: int = 0):
+        if not hasattr(model, "observe"):
+            raise StudyError(
+                f"atlas takes a loaded model and corpora; {type(model).__name__} is no model"
+            )
+        text = model.config.text
+        if not text.enable_moe_block:
+            raise StudyError(
+                f"{model.source or 'this model'} has no experts, so there is no atlas of them; "
+                "what its heads do, gemma4_mlx.attribute says"
+            )
+        if not 32 <= context <= text.max_position_embeddings:
+            raise StudyError(
+                f"pieces of {context} tokens; give 32 to {text.max_position_embeddings:,}, this "
+                "model's context"
+            )
+        if answers < 0:
+            raise StudyError(f"answers of {answers} tokens; give a number from 0 on")
+        self.model, self.context, self.answers = model, context, answers
+        layers = tuple(range(text.num_hidden_layers))
+        self.scale = expert_scales(model, layers)
+        self.subject = Subject(
+            model.fingerprint,
+            layers,
+            text.num_experts,
+            text.top_k_experts,
+            text.vocab_size,
+            text.hidden_size,
+            tuple(map(str, model.interventions)),
+        )
+        mx.eval(model.parameters())  # lazy arrays belong to the thread that made them
+
+    def add(self, atlas: Atlas, label: str, number: int, document) -> None:
+        """Read a document and count it; if that is interrupted, nothing of it is counted."""
+        job = engine().submit(self._add, atlas, label, number, document)
+        for _ in job.events():
+            pass
+        job.result()
+
+    def _add(self, atlas: Atlas, label: str, number: int, document):
+        """Generator for the engine. What follows the last yield is not interrupted."""
+        where = f"document {number} of {label!r}"
+        mark = [number, sources.digest(document)]
+        try:
+            inputs = prepared(self.model, document, self.answers)
+        except (ChatError, ContextError, GenerationError, MediaError) as error:
+            atlas.remark(label, f"{where} cannot be read ({error}): skipped")
+            atlas.count_read(label, number, mark)
+            return
+        bos = self.model.config.text.bos_token_id
+        units, pieces = [[]], list(cut(inputs, self.context, bos))
+        for piece in pieces:
+            if sum(made.trace.n for made in units[-1]) + len(piece) > LONGEST:
+                units.append([])
+            units[-1].append((yield from read(self.model, piece)))
+        if len(pieces) > 1:
+            atlas.remark(
+                label,
+                f"{where} has {len(inputs):,} tokens: read in {len(pieces)} pieces of "
+                f"{self.context:,}" + (f", counted as {len(units)}" if len(units) > 1 else ""),
+            )
+        for unit in units:
+            atlas.add(label, unit)
+        atlas.count_read(label, number, mark)
+
+    def finish(self, atlas: Atlas) -> None:
+        """What is worked out of the sums at the end: texts, and what experts write."""
+        tokenizer, seen = self.model.tokenizer, 0
+        for name in ("input_seen", "next_seen", "predicted_seen"):
+            seen = seen + atlas.counts[name]
+        atlas.promoted, atlas.suppressed = engine().run(promoted_tokens, self.model, atlas.counts)
+        ids = {*seen.nonzero()[0].tolist(), *atlas.promoted.ravel().tolist()}
+        for id in ids | {*atlas.suppressed.ravel().tolist()}:
+            if tokenizer is not None and id >= 0 and id not in atlas.texts:
+                atlas.texts[id] = tokenizer.token_text(id)
+
+
+def _opened(folder, subject: Subject, corpora, tokens: int) -> Atlas:
+    """The atlas in a folder, or an empty one, with all labels of the corpora."""
+    if not isinstance(corpora, Mapping) or not corpora:
+        raise StudyError(
+            'corpora are given by label, as in {"code": "src/", "law": list_of_texts}; there '
+            f"are none in {corpora!r:.60}"
+        )
+    if wrong := [label for label in corpora if not isinstance(label, str) or not label]:
+        raise StudyError(f"a label is a text, not {wrong[0]!r}")
+    if tokens < 1:
+        raise StudyError(f"an atlas of {tokens} tokens is empty; give a number from 1 on")
+    if folder is None:
+        return Atlas.empty(subject, corpora)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"{folder} cannot be made a folder: {error.strerror}") from None
+    if not (folder / NAME).exists():
+        return Atlas.empty(subject, corpora)
+    found = open_atlas(folder)
+    if found.counts.subject != subject:
+        raise StudyError(
+            f"{folder} holds an atlas of {found.model.get('source', 'another model')} "
+            f"({found.counts.subject}), this would be one of {subject}: choose another folder"
+        )
+    counts = found.counts.with_labels({*corpora, *found.labels})
+    renamed = found.contexts.merged(
+        found.contexts, *[[counts.labels.index(label) for label in found.labels]] * 2
+    )
+    own = Counts(subject, counts.labels, {n: a.copy() for n, a in counts.arrays.items()})
+    return Atlas(
+        own, renamed, texts=found.texts, read=found.read, marks=found.marks, remarks=found.remarks
+    )
+
+
+@dataclass
+class _Run:
+    """One run of the building: which document comes next, and when to save."""
+
+    atlas: Atlas
+    folder: Path | str | None
+    tokens: int
+    show: Callable
+
+    def __post_init__(self):
+        self._began = self._saved = time.perf_counter()
+        self._already, self._took = self.atlas.tokens, 0.0
+
+    def documents(self, corpora: Mapping) -> Iterator[tuple[str, int, object]]:
+        """(label, number, document) of those not counted yet, the label with the fewest tokens
+        next."""
+        waiting = {label: self._new(label, corpora[label]) for label in sorted(corpora)}
+        each = self.tokens / len(corpora)
+        while waiting:
+            counted = dict(zip(self.atlas.labels, self.atlas.counts["tokens"].tolist()))
+            label = min(waiting, key=lambda name: (counted[name], name))
+            found = None if counted[label] >= each else next(waiting[label], None)
+            if found is None:
+                del waiting[label]
+            else:
+                yield (label, *found)
+
+    def _new(self, label: str, corpus) -> Iterator[tuple[int, object]]:
+        """Documents with their numbers, from the first on that is not counted."""
+        spans, number = self.atlas.read.get(label, []), 0
+        mark = self.atlas.marks.get(label)
+        for found in sources.documents(label, corpus):
+            known = any(start <= number < stop for start, stop in spans)
+            if isinstance(found, sources.Remark):
+                if not known:
+                    self.atlas.remark(label, found.sentence)
+                continue
+            if mark and number == mark[0] and sources.digest(found) != mark[1]:
+                raise StudyError(
+                    f"document {number} of the corpus {label!r} is another one than when the atlas "
+                    f"in {self.folder} was begun: give the same documents in the same order, or "
+                    "choose another folder"
+                )
+            if not known:
+                yield number, found
+            number += 1
+
+    def after_document(self) -> None:
+        now = time.perf_counter()
+        new = self.atlas.tokens - self._already
+        documents = int(self.atlas.counts["documents"].sum())
+        seconds = now - self._began
+        self.show(AtlasProgress(self.atlas.tokens, self.tokens, documents, seconds, new / seconds))
+        if now - self._saved >= max(SAVE_EVERY, self._took / SAVE_SHARE):
+            self.save()
+
+    def save(self) -> None:
+        """Write the atlas, if it has a folder."""
+        if self.folder is not None:
+            began = time.perf_counter()
+            self.atlas.save(self.folder)
+            self._saved = time.perf_counter()
+            self._took = self._saved - began
+
+    def check_not_empty(self) -> None:
+        """Raise StudyError for a label without documents."""
+        for label, documents in zip(self.atlas.labels, self.atlas.counts["documents"].tolist()):
+            if not documents:
+                said = "; ".join(self.atlas.remarks.get(label, ())[:3])
+                raise StudyError(
+                    f"the corpus {label!r} has no documents" + (f": {said}" if said else "")
+                )
