@@ -33,6 +33,8 @@ _HOMES = {
     "ScaleHeads": "tracing",
     "Steer": "tracing",
     "Patch": "tracing",
+    "Knockout": "tracing",
+    "Attend": "tracing",
     "steering_vector": "tracing",
     "attribute": "attribution",
     "open_attribution": "attribution",

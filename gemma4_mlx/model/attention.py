@@ -18,18 +18,19 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from ..config import TextConfig
 from . import ops
 from .layers import RMSNorm, RotaryEmbedding
+from .scores import ScoreChange, attend_changed
+from .sizes import LEAST_ROWS
 from .taps import Tap
 
 #: Up to so many queries read a quantized cache as it is.
 PACKED_QUERIES = 8
 #: Bytes of masks kept for the next layer where each block has another (pictures, padding).
 KEPT = 16 * 2**20
-#: Rows of a sliding layer's block, unless its window is longer.
-LEAST_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class AttentionGeometry:
             none; None where attention is causal. A block never reaches back before query_start.
         left_padding: (B,) positions in front of each row that are no tokens; None without padding.
         shared: what the layers that are called with this geometry work out once.
+        changes: what interventions change in the scores of the layer that is computed now: put in
+            at its tap "queries", and taken out by the layer.
     """
 
     query_start: int
@@ -54,6 +57,7 @@ class AttentionGeometry:
     blocks: mx.array | None = None
     left_padding: mx.array | None = None
     shared: dict = field(default_factory=dict, init=False, repr=False, compare=False)
+    changes: list[ScoreChange] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def offset(self) -> int | mx.array:
@@ -78,14 +82,17 @@ class AttentionGeometry:
 
     def parts(self, rows: int) -> Iterator[tuple[slice, slice]]:
         """Blocks of at most ``rows`` queries, each with the keys that some query of it sees."""
-        window, behind = self.window or self.m, self.query_start - self.key_start
         if self.window is not None:
-            rows = min(rows, max(window, LEAST_ROWS))
+            rows = min(rows, max(self.window, LEAST_ROWS))
         for start in range(0, self.n, rows):
             stop = min(start + rows, self.n)
-            first = max(0, start + behind - window + 1)
-            last = stop + behind if self.blocks is None else self.m
-            yield slice(start, stop), slice(first, last)
+            yield slice(start, stop), self.reached(start, stop)
+
+    def reached(self, start: int, stop: int) -> slice:
+        """The keys that some of the queries start ... stop - 1 of this call sees."""
+        behind = self.query_start - self.key_start
+        first = max(0, start + behind - (self.window or self.m) + 1)
+        return slice(first, stop + behind if self.blocks is None else self.m)
 
     def seen(self, rows: slice, cols: slice) -> mx.array | str:
         """:meth:`mask` of one of the :meth:`parts`, made once for all layers; "causal" where that
@@ -103,21 +110,21 @@ class AttentionGeometry:
             self.shared[key] = mask
         return mask
 
-    def mask(self, rows: slice = slice(None), cols: slice = slice(None)) -> mx.array:
+    def mask(self, rows: slice | np.ndarray = slice(None), cols: slice = slice(None)) -> mx.array:
         """Which of the chosen queries see which of the chosen keys: bool (1 or B, 1, r, c).
 
         Query i sees key j iff (j <= i or both are in one image block) and j > i - window.
         ``rows`` and ``cols`` index the n queries and m keys of this call.
         """
-        rows, cols = range(self.n)[rows], range(self.m)[cols]
-        i = mx.arange(rows.start, rows.stop)[:, None] + self.query_start
+        rows, cols = mx.array(np.arange(self.n, dtype=np.int32)[rows]), range(self.m)[cols]
+        i = rows[:, None] + self.query_start
         j = mx.arange(cols.start, cols.stop)[None] + self.key_start
         seen = (j <= i)[None, None]
         if self.blocks is not None:
             # Keys before query_start belong to no block of this call.
             before = self.query_start - self.key_start
             blocks = mx.pad(self.blocks, [(0, 0), (before, 0)], constant_values=-1)
-            own = self.blocks[:, rows.start : rows.stop, None]
+            own = self.blocks[:, rows, None]
             same = (own == blocks[:, None, cols.start : cols.stop]) & (own >= 0)
             seen = seen | same[:, None]
         if self.window is not None:
@@ -226,5 +233,8 @@ class Attention(nn.Module):
             out = ops.packed_attention(q, k, v, kv, cache, seen)
         else:
             out = attend(q, k, v, geometry)
+        if geometry.changes:
+            out = attend_changed(out, q, k, v, geometry)
+            geometry.changes.clear()
         out = tap("head_outputs", out, geometry)  # (B, heads, n, D)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, n, -1)), kv

@@ -12,6 +12,8 @@ SLACK = 64  # tokens a sliding layer can step back without a snapshot
 SCORE_BYTES = 128 * 2**20
 #: Where NumPy attends (MLX's CPU backend), only a block's mask is materialised.
 CPU_MASK_BYTES = 16 * 2**20
+#: Rows of a sliding layer's block, unless its window is longer.
+LEAST_ROWS = 128
 #: Score of a hidden key. Not -inf: HIDDEN - HIDDEN must be 0, not NaN, in a row whose first block
 #: is all hidden; what it then sums is wiped out by the first key it sees.
 HIDDEN = -1e30

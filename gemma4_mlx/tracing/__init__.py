@@ -33,7 +33,9 @@ _WITH_MLX = {
     "Swap": "recording.interventions",
     "ScaleHeads": "recording.interventions",
     "Steer": "recording.interventions",
-    "Patch": "recording.interventions",
+    "Patch": "recording.patch",
+    "Knockout": "recording.knockout",
+    "Attend": "recording.knockout",
     "steering_vector": "recording.steering",
 }
 

@@ -185,7 +185,8 @@ def test_patching_a_layer_makes_the_rest_of_the_run_the_other_one(model, ids):
 @pytest.mark.parametrize("layer", [0, LAYER])
 def test_patches_stand_where_they_are_told_behind_a_cache(layer, tap, model, ids):
     """At every tap, the first of a call too; also when one call ends and the next begins inside."""
-    source = np.random.default_rng(1).normal(size=(9, 128)).astype(np.float32)
+    shape = (4, 9, model.config.text.head_dim_of(layer)) if tap == "head_outputs" else (9, 128)
+    source = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     patch = g4.Patch(layer, source, tokens=(22, 31), tap=tap)
     whole, _ = run(model, ids, patch)
     cache, at, parts, put = model.make_cache(), 0, [], []
@@ -198,11 +199,48 @@ def test_patches_stand_where_they_are_told_behind_a_cache(layer, tap, model, ids
         for size in (20, 5, 1, 1, 13):
             parts.append(np.array(model(ids[:, at : at + size], cache=cache)))
             at += size
-    here = np.concatenate(put, axis=1)[0]
-    assert [i for i in range(40) if (here[i] == source[min(max(i - 22, 0), 8)]).all()] == [
-        *range(22, 31)
-    ]
+    here = np.concatenate(put, axis=-2)[0]
+    there = source[..., np.clip(np.arange(40) - 22, 0, 8), :]
+    same = (here == there).all(axis=tuple(i for i in range(here.ndim) if i != here.ndim - 2))
+    assert np.flatnonzero(same).tolist() == [*range(22, 31)]
     assert np.abs(np.concatenate(parts, 1) - whole).max() < 1e-3
+
+
+@pytest.mark.parametrize("layer", [0, 2, 7])
+def test_heads_are_patched_one_by_one(layer, model, ids):
+    """From a trace, its activations or an array; the other heads keep their bits, and all heads
+    together are the other run's attention."""
+    other = np.random.default_rng(3).integers(3, 490, 40).tolist()
+    plan = ActivationPlan(taps=("head_outputs", "attention_output"))
+    trace = g4.trace(model, other, attention=None, routing=None, activations=plan, chunk=17)
+    _, wanted = run(model, mx.array([other]))
+    kept = trace.activations.at("head_outputs", layer)
+    assert kept.shape == (4, 40, model.config.text.head_dim_of(layer))
+    assert np.abs(kept - wanted["head_outputs", layer][0]).max() < 1e-4
+    one = trace.activations.at("head_outputs", layer, slice(5, 9))
+    assert np.array_equal(one, kept[:, 5:9])
+    _, plain = run(model, ids)
+    named = dict(tap="head_outputs", heads=(3, 1), tokens=(10, 20))
+    for source in (trace, trace.activations, kept[[3, 1]]):
+        _, seen = run(model, ids, g4.Patch(layer, source, source_tokens=(10, 20), **named))
+        expected = plain["head_outputs", layer][0].copy()
+        expected[[3, 1], 10:20] = kept[[3, 1], 10:20]
+        assert np.array_equal(seen["head_outputs", layer][0], expected)
+    _, seen = run(model, ids, g4.Patch(layer, trace, tap="head_outputs"))
+    error = seen["attention_output", layer] - wanted["attention_output", layer]
+    assert np.abs(error).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["everything", "e2b"])
+def test_a_run_that_is_patched_with_itself_changes_no_bit(name, checkpoint):
+    """At every tap that can be kept, where the model has it, in all layers at once."""
+    model, ids = g4.load(checkpoint(name).folder), checkpoint(name).ids[:, :30]
+    plain, seen = run(model, mx.array(ids))
+    last = model.config.text.num_hidden_layers - 1
+    for tap in KEEPABLE:
+        if (tap, last) in seen:
+            patches = [g4.Patch(i, seen[tap, i][0], tap=tap) for i in range(last + 1)]
+            assert np.array_equal(run(model, mx.array(ids), *patches)[0], plain), tap
 
 
 some_experts = st.lists(st.integers(0, 15), min_size=1, max_size=12, unique=True)
@@ -383,6 +421,9 @@ def test_steering_vectors_point_from_b_to_a(model):
 
 
 def test_what_the_model_does_not_have(model, checkpoint):
+    def heads(shape, chosen=None):
+        return g4.Patch(0, np.ones(shape), tap="head_outputs", heads=chosen)
+
     dense = g4.load(checkpoint("e2b").folder)
     cases = [
         (model, lambda: g4.Ablate(8, 0), "layers 0 to 7"),
@@ -421,6 +462,12 @@ def test_what_the_model_does_not_have(model, checkpoint):
         (None, lambda: g4.Patch(0, np.ones(5)), "shape \\(n, H\\)"),
         (None, lambda: g4.Patch(0, np.ones((5, 4)), tokens=(0, 9)), "take 9 rows"),
         (None, lambda: g4.Patch(0, np.ones((5, 4)), tap="logits"), "tap 'logits'"),
+        (None, lambda: g4.Patch(0, np.ones((5, 4)), heads=(0,)), "layer_output has no heads"),
+        (None, lambda: g4.Patch(0, np.ones((5, 4)), tap="head_outputs"), r"\(heads, n, D\), not"),
+        (model, lambda: heads((3, 5, 64)), "3 heads of 64 numbers; patched are 4 heads of layer 0"),
+        (model, lambda: heads((4, 5, 128)), "4 heads of layer 0 of 64 numbers"),
+        (model, lambda: heads((1, 5, 64), (4,)), "head 4 of layer 0: this model has heads 0 to 3"),
+        (model, lambda: heads((1, 5, 64), (0, 1)), "patched are 2 heads of layer 0"),
     ]
     for model, make, match in cases:
         with pytest.raises(InterventionError, match=match):
@@ -430,5 +477,9 @@ def test_what_the_model_does_not_have(model, checkpoint):
     trace = g4.trace(dense, [5, 6, 7], attention=None, activations=ActivationPlan(layers=(1,)))
     with pytest.raises(InterventionError, match="not layer_output of layer 2"):
         g4.Patch(2, trace)
+    plan = ActivationPlan(("head_outputs",), layers=(1,))
+    trace = g4.trace(dense, [5, 6, 7], attention=None, activations=plan)
+    with pytest.raises(InterventionError, match="head 4 of layer 1: the source has heads 0 to 3"):
+        g4.Patch(1, trace, tap="head_outputs", heads=4)
     with pytest.raises(InterventionError, match="kept no activations"):
         g4.Patch(1, g4.trace(dense, [5, 6, 7]))

@@ -98,7 +98,7 @@ def test_costs_are_what_is_then_used(random_model, checkpoint):
             RoutingPlan(probabilities=True) if experts else None,
             AttentionPlan(bins=25, retain="all"),
             LensPlan(top=3),
-            ActivationPlan(layers=(0, 2)),
+            ActivationPlan(("layer_output", "head_outputs"), layers=(0, 2)),
         )
         cost = plan.cost(model, 100)
         trace = g4.trace(model, list(range(3, 103)), plan=plan)
@@ -121,8 +121,9 @@ def test_costs_are_what_is_then_used(random_model, checkpoint):
         for name in exact:
             assert size[name] == cost.parts[name], name
         assert size["summaries"] <= cost.parts["summaries"]
-        kept = trace.activations.values["layer_output"]
-        assert kept.nbytes == cost.parts["activations"]
+        kept = trace.activations.values
+        outputs = [kept["layer_output"], *kept["head_outputs"]]
+        assert sum(each.nbytes for each in outputs) == cost.parts["activations"]
         lens = sum(a.nbytes for a in trace.lens.to_arrays()[0].values())
         assert lens <= cost.parts["logit lens"]
         if experts:

@@ -22,7 +22,7 @@ def trace(checkpoint):
         RoutingPlan(probabilities=True),
         AttentionPlan(bins=12, retain="all"),
         LensPlan(top=2),
-        ActivationPlan(layers=(1,)),
+        ActivationPlan(("layer_output", "head_outputs"), layers=(1, 2)),
     )
     with model.intervene(g4.Boost(0, 3, 0.5)):
         return g4.trace(model, checkpoint("everything").ids[0].tolist(), plan=plan, chunk=64)
@@ -42,9 +42,9 @@ def test_everything_comes_back(trace, saved):
     assert np.array_equal(back.routing.experts, trace.routing.experts)
     assert np.array_equal(back.routing.probabilities, trace.routing.probabilities)
     assert back.lens.guesses(5) == trace.lens.guesses(5)
-    assert np.array_equal(
-        back.activations.at("layer_output", 1), trace.activations.at("layer_output", 1)
-    )
+    for tap, layer in (("layer_output", 1), ("head_outputs", 1), ("head_outputs", 2)):
+        kept = back.activations.at(tap, layer)
+        assert np.array_equal(kept, trace.activations.at(tap, layer)) and kept.any(), tap
     ours, theirs = trace.attention, back.attention
     assert theirs.summaries() == ours.summaries() and theirs.retained == ours.retained
     for layer in ours.layers:

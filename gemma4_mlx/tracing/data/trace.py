@@ -34,14 +34,20 @@ class Timings:
 
 @dataclass
 class Activations:
-    """Whole activations kept for patching: ``values[tap]`` (layers, n, H), in ``dtype``."""
+    """Whole activations kept for patching: ``values[tap]`` (layers, n, H), in ``dtype``.
+
+    Of "head_outputs", whose head size differs by layer, it is one (heads, n, D) for each layer.
+    """
 
     layers: tuple[int, ...]
-    values: dict[str, np.ndarray]
+    values: dict[str, np.ndarray | tuple[np.ndarray, ...]]
     dtype: str = "float32"
 
     def at(self, tap: str, layer: int, tokens: slice = slice(None)) -> np.ndarray:
-        """float32 (tokens, H) of one tap and layer. Raises TraceError for what was not kept."""
+        """float32 (tokens, H) of one tap and layer, of "head_outputs" (heads, tokens, D).
+
+        Raises TraceError for what was not kept.
+        """
         if tap not in self.values:
             known = ", ".join(self.values)
             raise TraceError(f"no activations of {tap!r} were kept; kept: {known}")
@@ -51,9 +57,33 @@ class Activations:
             )
         kept = self.values[tap][self.layers.index(layer)]
         try:
-            return as_float32(kept[tokens], self.dtype)
+            return as_float32(kept[..., tokens, :], self.dtype)
         except IndexError:
-            raise TraceError(f"no tokens {tokens!r} among the {len(kept)} that were kept") from None
+            n = kept.shape[-2]
+            raise TraceError(f"no tokens {tokens!r} among the {n} that were kept") from None
+
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict]:
+        """Arrays and JSON-ready values for the trace file."""
+        arrays = {}
+        for tap, kept in self.values.items():
+            if isinstance(kept, tuple):
+                arrays |= {f"{tap}.{layer}": x for layer, x in zip(self.layers, kept)}
+            else:
+                arrays[tap] = kept
+        return arrays, {"layers": list(self.layers), "dtype": self.dtype}
+
+    @classmethod
+    def from_arrays(cls, arrays, meta) -> "Activations":
+        """From what a trace's file holds. Raises KeyError where a layer is missing."""
+        layers = tuple(meta["layers"])
+        values = {}
+        for name, array in arrays.items():
+            tap, dot, _ = name.partition(".")
+            if not dot:
+                values[tap] = array
+            elif tap not in values:
+                values[tap] = tuple(arrays[f"{tap}.{layer}"] for layer in layers)
+        return cls(layers, values, meta["dtype"])
 
 
 @say_arguments(TraceError)
@@ -134,15 +164,11 @@ class Trace:
         """
         path = Path(path)
         arrays, description = {}, {}
-        for name in ("tokens", "routing", "attention", "lens"):
+        for name in ("tokens", "routing", "attention", "lens", "activations"):
             part = getattr(self, name)
             if part is not None:
                 own, description[name] = part.to_arrays()
                 arrays |= {f"{name}.{key}": np.asarray(value) for key, value in own.items()}
-        if self.activations is not None:
-            kept = self.activations
-            arrays |= {f"activations.{tap}": value for tap, value in kept.values.items()}
-            description["activations"] = {"layers": list(kept.layers), "dtype": kept.dtype}
         arrays |= {f"media.{i}": np.asarray(medium) for i, medium in enumerate(self.media)}
         description["timings"] = vars(self.timings)
         description["model"] = self.model
@@ -206,8 +232,7 @@ def _from_file(arrays: dict, description: dict) -> Trace:
     if "lens" in description:
         trace.lens = LensData.from_arrays(*part("lens"))
     if "activations" in description:
-        values, meta = part("activations")
-        trace.activations = Activations(tuple(meta["layers"]), values, meta["dtype"])
+        trace.activations = Activations.from_arrays(*part("activations"))
     media = sum(name.startswith("media.") for name in arrays)
     trace.media = [arrays[f"media.{i}"] for i in range(media)]
     times = description["timings"]

@@ -75,10 +75,16 @@ class AttentionRecorder:
         """Called at the taps ``queries`` and then ``keys`` of each layer. ``tokens`` (n,): all ids
         so far.
 
-        Raises TraceError for a call with more than one sequence.
+        Raises TraceError for a call with more than one sequence, and where an intervention changes
+        what the layer's attention weighs.
         """
         if layer not in self.parts:
             return
+        if geometry.changes:
+            raise TraceError(
+                f"the attention of layer {layer} cannot be traced while Knockout or Attend changes "
+                "it: name the other layers, as AttentionPlan(layers=...)"
+            )
         if name == "queries":
             self._queries = value
             return

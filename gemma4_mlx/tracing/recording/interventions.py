@@ -28,9 +28,7 @@ import numpy as np
 
 from ...arguments import say_arguments
 from ...errors import InterventionError
-from ..data.ranges import ranges
-from ..data.trace import Activations, Trace
-from .plans import KEEPABLE, store_indices
+from .plans import store_indices
 
 #: Added to a router score, this makes it lower than all others, boosted ones included.
 NEVER = -1e30
@@ -84,7 +82,7 @@ class Intervention:
             raise InterventionError(
                 f"layer {self.layer!r} does not exist: this model has layers 0 to {layers - 1}"
             )
-        span = _span(self.tokens)
+        span = span_of(self.tokens)
         self.check(model)
         taps, seen, start = self.taps(), {}, [0]
 
@@ -193,7 +191,7 @@ class Force(Intervention):
         store_indices(self, "experts", error=InterventionError)
         if self.share is None:
             return
-        if not _finite(self.share) or not 0 <= self.share * len(self.experts) <= 1:
+        if not is_finite(self.share) or not 0 <= self.share * len(self.experts) <= 1:
             raise InterventionError(
                 f"share {self.share!r} of each of {len(self.experts)} experts: together they have "
                 "0 to 1 of the weight"
@@ -241,7 +239,7 @@ class Boost(Intervention):
 
     def __post_init__(self):
         store_indices(self, "experts", error=InterventionError)
-        if not _finite(self.amount):
+        if not is_finite(self.amount):
             raise InterventionError(f"a boost of {self.amount!r} is no number to add")
 
     def check(self, model):
@@ -298,11 +296,12 @@ class ScaleHeads(Intervention):
 
     def __post_init__(self):
         store_indices(self, "heads", error=InterventionError)
-        if not _finite(self.factor) or abs(self.factor) > float(np.finfo(np.float32).max):
+        if not is_finite(self.factor) or abs(self.factor) > float(np.finfo(np.float32).max):
             raise InterventionError(f"a factor of {self.factor!r} scales nothing")
 
     def check(self, model):
-        _check_indices(self.heads, model.config.text.num_attention_heads, "head", self.layer)
+        count = model.config.text.num_attention_heads
+        check_indices(self.heads, count, "head", f" of layer {self.layer}")
 
     def change(self, name, value, seen, start):
         factors = np.ones((value.shape[1], 1, 1), np.float32)
@@ -329,9 +328,9 @@ class Steer(Intervention):
     TAPS = ("layer_output",)
 
     def __post_init__(self):
-        if not _finite(self.scale):
+        if not is_finite(self.scale):
             raise InterventionError(f"a scale of {self.scale!r} steers nowhere")
-        object.__setattr__(self, "vector", _floats(self.vector, "a steering vector"))
+        object.__setattr__(self, "vector", floats(self.vector, "a steering vector"))
 
     def check(self, model):
         H = model.config.text.hidden_size
@@ -347,108 +346,41 @@ class Steer(Intervention):
         return value + (mx.array(self.vector) * self.scale).astype(value.dtype)
 
 
-@say_arguments(InterventionError)
-@dataclass(frozen=True, eq=False, repr=False)
-class Patch(Intervention):
-    """Put activations of another run in place of this one's: "which layer carries the fact?"
-
-    ``source``: a trace recorded with an ActivationPlan, its activations, or an array (n, H).
-    ``tokens``: positions to replace, by default all that the source has; ``source_tokens``: the
-    span they come from if it is another one (of the same length).
-
-    Raises InterventionError for a tap that cannot be kept, for a source of a wrong type, without
-    these activations, of another size or too short, and for spans that differ in length.
-    """
-
-    layer: int
-    source: Trace | Activations | np.ndarray
-    tokens: slice | tuple | None = None
-    source_tokens: slice | tuple | None = None
-    tap: str = "layer_output"
-
-    def __post_init__(self):
-        if self.tap not in KEEPABLE:
-            raise InterventionError(f"tap {self.tap!r}; there are {', '.join(KEEPABLE)}")
-        source = self.source.activations if isinstance(self.source, Trace) else self.source
-        if source is None:
-            raise InterventionError(
-                "this trace kept no activations; trace with activations=ActivationPlan()"
-            )
-        if isinstance(source, Activations):
-            if self.tap not in source.values or self.layer not in source.layers:
-                raise InterventionError(
-                    f"the source kept {', '.join(source.values)} of layers "
-                    f"{ranges(source.layers)}, not {self.tap} of layer {self.layer}"
-                )
-            source = source.at(self.tap, self.layer)
-        source = _floats(source, "what is patched in, a trace, its activations or an array,")
-        if source.ndim != 2:
-            raise InterventionError(f"activations have the shape (n, H), not {source.shape}")
-        first, last = _span(self.source_tokens) or (0, len(source))
-        target = _span(self.tokens) or (first, last)
-        last, until = min(last, len(source)), target[1]
-        if until == _OPEN:
-            until = target[0] + last - first
-        if not 0 <= first < last or until - target[0] != last - first:
-            raise InterventionError(
-                f"positions {target[0]}:{until} take {until - target[0]} rows; the source gives "
-                f"{first}:{last} of its {len(source)}"
-            )
-        object.__setattr__(self, "source", source[first:last])
-        object.__setattr__(self, "source_tokens", None)
-        object.__setattr__(self, "tokens", (target[0], until))
-
-    def check(self, model):
-        H = model.config.text.hidden_size
-        if self.source.shape[1] != H:
-            raise InterventionError(
-                f"the source's activations have {self.source.shape[1]} numbers, this model's {H}"
-            )
-
-    def taps(self):
-        return (self.tap,)
-
-    def change(self, name, value, seen, start):
-        n, first = value.shape[1], self.tokens[0]
-        low, high = max(start, first), min(start + n, first + len(self.source))
-        if low >= high:
-            return None
-        rows = mx.array(self.source[low - first : high - first]).astype(value.dtype)[None]
-        rows = mx.broadcast_to(rows, (value.shape[0], *rows.shape[1:]))
-        parts = [value[:, : low - start], rows, value[:, high - start :]]
-        return mx.concatenate(parts, axis=1)
-
-
 _TINY = 1e-30
-_OPEN = 1 << 60  # stands for the end of an open span
+OPEN = 1 << 60  # stands for the end of an open span
 
 
-def _span(tokens) -> tuple[int, int] | None:
-    """(start, stop) of a token span, None for all positions."""
+def span_of(tokens, name: str = "tokens") -> tuple[int, int] | None:
+    """(start, stop) of a token span, None for all positions.
+
+    Raises InterventionError for anything else.
+    """
     if tokens is None:
         return None
     if isinstance(tokens, slice | range):
         if tokens.step not in (None, 1):
-            raise InterventionError("a token span has no step")
+            raise InterventionError(f"{name}: a span has no step")
         tokens = (tokens.start, tokens.stop)
     try:
         start, stop = tokens
         start = 0 if start is None else index(start)
-        stop = _OPEN if stop is None else index(stop)
+        stop = OPEN if stop is None else index(stop)
     except (TypeError, ValueError):
-        raise InterventionError(f"tokens {tokens!r}: give a slice or (start, stop)") from None
+        raise InterventionError(f"{name} {tokens!r}: give a slice or (start, stop)") from None
     if not 0 <= start < stop:
         raise InterventionError(
-            f"tokens {start}:{stop} is no span; count from 0, the start below the stop"
+            f"{name} {start}:{stop} is no span; count from 0, the start below the stop"
         )
     return start, stop
 
 
-def _finite(value) -> bool:
+def is_finite(value) -> bool:
+    """Whether it is a number, neither nan nor infinite."""
     return isinstance(value, Real) and bool(np.isfinite(value))
 
 
-def _floats(values, what: str) -> np.ndarray:
+def floats(values, what: str) -> np.ndarray:
+    """A float32 copy. Raises InterventionError for what are no numbers."""
     try:
         return np.array(values, dtype=np.float32)
     except (TypeError, ValueError):
@@ -457,20 +389,21 @@ def _floats(values, what: str) -> np.ndarray:
         ) from None
 
 
-def _check_indices(chosen, count: int, what: str, layer: int) -> None:
+def check_indices(
+    chosen, count: int, what: str, where: str = "", whose: str = "this model"
+) -> None:
+    """Raises InterventionError for no indices, and for one that is not below ``count``."""
     wrong = [i for i in chosen if not 0 <= i < count]
     if wrong or not chosen:
         shown = ", ".join(map(str, wrong)) or "none at all"
-        raise InterventionError(
-            f"{what} {shown} of layer {layer}: this model has {what}s 0 to {count - 1}"
-        )
+        raise InterventionError(f"{what} {shown}{where}: {whose} has {what}s 0 to {count - 1}")
 
 
 def _check_experts(self, model):
     text = model.config.text
     if not text.enable_moe_block:
         raise InterventionError(f"{type(self).__name__} changes experts, this model has none")
-    _check_indices(self.experts, text.num_experts, "expert", self.layer)
+    check_indices(self.experts, text.num_experts, "expert", f" of layer {self.layer}")
     return text
 
 

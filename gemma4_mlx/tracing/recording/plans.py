@@ -352,10 +352,13 @@ class LensPlan:
         return PlanCost({"logit lens": layers * n * (8 * self.top + 8)}, flops=flops)
 
 
-#: Taps whose activations can be kept: those of shape (B, n, H).
+#: The tap of shape (B, heads, n, D).
+HEAD_OUTPUTS = "head_outputs"
+#: Taps whose activations can be kept: the others have the shape (B, n, H).
 KEEPABLE = (
     "layer_input",
     "attention_input",
+    HEAD_OUTPUTS,
     "attention_output",
     "attention_residual",
     "mlp_output",
@@ -395,9 +398,12 @@ class ActivationPlan:
         Raises TraceError for no tokens, and for layers that the model lacks.
         """
         _check_length(n_tokens)
-        text, layers = text_config(model), len(self.chosen_layers(model))
-        numbers = len(self.taps) * text.hidden_size
-        return PlanCost({"activations": layers * n_tokens * numbers * itemsize(model)})
+        text, layers = text_config(model), self.chosen_layers(model)
+        of_heads = HEAD_OUTPUTS in self.taps
+        numbers = (len(self.taps) - of_heads) * len(layers) * text.hidden_size
+        if of_heads:
+            numbers += text.num_attention_heads * sum(text.head_dim_of(i) for i in layers)
+        return PlanCost({"activations": numbers * n_tokens * itemsize(model)})
 
 
 @say_arguments(TraceError)

@@ -20,7 +20,7 @@ from ..data.trace import Activations, Timings, Trace
 from .attention import AttentionRecorder
 from .buffers import TokenBuffer
 from .lens import LensRecorder
-from .plans import RoutingPlan, TracePlan, check_plan
+from .plans import HEAD_OUTPUTS, RoutingPlan, TracePlan, check_plan
 from .routing import RoutingRecorder
 from .tokens import media_of, tokens_of
 
@@ -232,19 +232,33 @@ class _ActivationRecorder:
         self.dtype = str(model.dtype).removeprefix("mlx.core.")
         stored = np.float32 if self.dtype == "float32" else np.uint16
         stored = np.float16 if self.dtype == "float16" else stored
-        shape = (len(self.layers), model.config.text.hidden_size)
-        self._kept = {tap: TokenBuffer(shape, stored, expected) for tap in plan.taps}
+        text = model.config.text
+        self._kept, self._rows = {}, {}  # by (tap, layer): a buffer, and the first row in it
+        for tap in plan.taps:
+            if tap != HEAD_OUTPUTS:
+                every = TokenBuffer((len(self.layers), text.hidden_size), stored, expected)
+            for row, layer in enumerate(self.layers):
+                at = tap, layer
+                if tap != HEAD_OUTPUTS:
+                    self._kept[at], self._rows[at] = every, row
+                    continue
+                shape = text.num_attention_heads, text.head_dim_of(layer)
+                self._kept[at], self._rows[at] = TokenBuffer(shape, stored, expected), 0
+        self._n = dict.fromkeys(self._kept, 0)
 
     def observe(self, name, layer, value) -> None:
         if layer not in self.layers:
             return
         mx.eval(value)
-        buffer, row, n = self._kept[name], self.layers.index(layer), value.shape[1]
-        start = buffer.n - n if row else buffer.n
-        value = value[0].view(mx.uint16) if value.dtype == mx.bfloat16 else value[0]
-        buffer.room(start + n)[row, start : start + n] = np.array(value)
+        value = value.view(mx.uint16) if value.dtype == mx.bfloat16 else value
+        value = value[0] if name == HEAD_OUTPUTS else value[:1]  # (rows, n, ...)
+        at = name, layer
+        self._kept[at].put(self._n[at], np.array(value), self._rows[at])
+        self._n[at] += value.shape[1]
 
     def result(self) -> Activations:
-        return Activations(
-            self.layers, {tap: kept.values for tap, kept in self._kept.items()}, self.dtype
-        )
+        values = {}
+        for tap in self.TAPS:
+            buffers = [self._kept[tap, layer].values for layer in self.layers]
+            values[tap] = tuple(buffers) if tap == HEAD_OUTPUTS else buffers[0]
+        return Activations(self.layers, values, self.dtype)
