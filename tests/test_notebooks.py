@@ -26,6 +26,16 @@ def test_kept_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
+def test_what_the_tests_assert_is_hidden(path):
+    """A cell that asserts what the prose says is folded away, and left out of the site's pages."""
+    for cell in nbformat.read(path, 4).cells:
+        hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        assert hidden == ("check" in cell.metadata.get("tags", [])), cell.source
+        if hidden:
+            assert cell.source.startswith("# Checked by the tests: ") and "assert" in cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
 def test_opens_with_what_and_why_and_links_lead_somewhere(path):
     import re
 

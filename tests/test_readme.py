@@ -43,6 +43,28 @@ def test_the_tour_shows_what_it_says(tmp_path, monkeypatch):
     assert not names["model"].interventions
 
 
+def test_the_three_more_uses_of_the_routing_view():
+    """Live, what if, and two texts: each line gives the view that its comment says."""
+    import gemma4_mlx as g4
+
+    example = re.search(r"<!-- routing -->\s*```python\n(.*?)```", README, re.S)[1]
+    model = g4.load()
+    chat = g4.Chat(model)
+    chat.send("Hello", temperature=0, max_tokens=20)
+    names, views = {"g4": g4, "model": model, "trace": chat.trace()}, []
+    for statement in ast.parse(example).body:
+        code = ast.unparse(statement)
+        if isinstance(statement, ast.Expr):
+            views.append(eval(code, names))
+        else:
+            exec(code, names)
+    live, what_if, both = views
+    assert live.meta["live"] and not both.meta["live"]
+    assert what_if.meta["whatif"] == "" and both.meta["whatif"] and live.meta["whatif"]
+    assert both.meta["other"]["n"] == len(names["sums"].tokens)
+    assert names["code"].compare_routing(names["sums"]).p_value < 0.05
+
+
 def test_the_adapter_example_runs(tmp_path, monkeypatch):
     import mlx.core as mx
 
