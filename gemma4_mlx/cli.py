@@ -1,4 +1,4 @@
-"""``gemma4-mlx lab | chat | trace | fit | verify | check``: the package from a terminal.
+"""``gemma4-mlx lab | chat | trace | atlas | fit | verify | check``: the package from a terminal.
 
 A mistake of the user's (a file that is not there, a model too large) is one line on standard
 error and exit status 2; Ctrl-C is 130.
@@ -103,6 +103,30 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--raw", action="store_true", help="the text alone, no chat format")
     trace.set_defaults(run=_trace)
 
+    atlas = commands.add_parser("atlas", help="what every expert is for, over labelled texts")
+    atlas.add_argument(
+        "model", nargs="?", help="folder or hub repository; without it, what GEMMA4_MODEL names, "
+        "or the teaching model",
+    )  # fmt: skip
+    atlas.add_argument("--bits", type=int, help="quantize while loading")
+    atlas.add_argument("--adapter", help="folder or hub repository of an adapter for the model")
+    atlas.add_argument(
+        "--corpus", action="append", default=[], type=_corpus, metavar="LABEL=PATH",
+        help="texts of one label: a file, a folder or a pattern; without any, texts that need no "
+        "download (the teaching model's own domains for that)",
+    )  # fmt: skip
+    atlas.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FOLDER",
+        help="where the atlas is kept; one that is there is gone on with",
+    )  # fmt: skip
+    atlas.add_argument("--tokens", type=int, default=1_000_000, help="1,000,000 without it")
+    atlas.add_argument("--context", type=int, help="tokens read at once; 2048 without it")
+    atlas.add_argument(
+        "--answers", type=int, default=0, metavar="TOKENS",
+        help="count the model's own answers to questions, too, of at most so many tokens",
+    )  # fmt: skip
+    atlas.set_defaults(run=_atlas)
+
     fit = commands.add_parser("fit", help="which model fits this machine")
     fit.add_argument(
         "model", nargs="?", help="e2b, e4b, 12b, 26b-a4b or 31b; without it, a table of all"
@@ -151,6 +175,13 @@ class _Thinking(argparse.Action):
         else:
             namespace.thinking = True
             namespace.prompt = [*namespace.prompt, value]
+
+
+def _corpus(text: str) -> tuple[str, str]:
+    label, mark, path = text.partition("=")
+    if not (label and mark and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is no LABEL=PATH, such as code=src/")
+    return label, path
 
 
 def _port(text: str) -> int:
@@ -362,6 +393,37 @@ def _trace(options: argparse.Namespace) -> int:
         result.save(options.out)
     print(f"{len(result.tokens)} tokens traced, written to {options.out}")
     return 0
+
+
+def _atlas(options: argparse.Namespace) -> int:
+    from .studies import atlas, corpora
+
+    given = dict(options.corpus)
+    if len(given) < len(options.corpus):
+        raise Gemma4Error("a label was given twice; a folder or a pattern takes several files")
+    model = _load(options)
+    if not given:
+        given = corpora.teaching(model) if _is_teaching(model) else corpora.starter()
+    named = {} if options.context is None else {"context": options.context}
+    found = atlas(
+        model, given, folder=options.out, tokens=options.tokens, answers=options.answers, **named
+    )
+    print(found)
+    lifts = found.lifts()
+    for label, said in ((label, lifts.experts(label)) for label in found.labels):
+        best = ", ".join(f"layer {r['layer']} expert {r['expert']}" for r in said[:3])
+        print(f"{label}: {len(said)} experts prefer it" + (f" ({best} most)" if best else ""))
+    for label, sentences in found.remarks.items():
+        for sentence in sentences:
+            print(f"{label}: {sentence}", file=sys.stderr)
+    print(f"written to {options.out}")
+    return 0
+
+
+def _is_teaching(model) -> bool:
+    from .teaching import CHECKPOINT
+
+    return model.folder is not None and Path(model.folder).resolve() == CHECKPOINT.resolve()
 
 
 def _fit(options: argparse.Namespace) -> int:

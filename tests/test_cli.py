@@ -256,3 +256,39 @@ def test_an_installed_course_is_copied_and_never_overwritten(monkeypatch, tmp_pa
     monkeypatch.setattr(cli, "__file__", str(tmp_path / "nowhere" / "cli.py"))
     with pytest.raises(Gemma4Error, match="no notebooks"):
         cli.notebooks_folder()
+
+
+def test_atlas_reads_corpora_and_goes_on(capsys, tmp_path):
+    (tmp_path / "texts").mkdir()
+    for i in range(3):
+        text = f"Count from {i} to {i + 3}"
+        (tmp_path / "texts" / f"{i}.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "texts" / "bad.txt").write_bytes(b"\xff")
+    corpora = ("--corpus", f"count={tmp_path}/texts/*.txt", "--corpus", f"all={tmp_path}/texts")
+    out = tmp_path / "made.g4atlas"
+    for _ in range(2):
+        assert run("atlas", *corpora, "--out", str(out), "--tokens", "500") == 0
+        said = capsys.readouterr()
+        assert "all 3 documents, count 3 documents" in said.out
+        assert f"written to {out}" in said.out and "bad.txt is not UTF-8" in said.err
+    assert g4.open_atlas(out).counts["documents"].tolist() == [3, 3]
+
+
+def test_atlas_without_corpora_takes_the_teaching_models_own(capsys, tmp_path):
+    assert run("atlas", "--out", str(tmp_path / "a"), "--tokens", "160") == 0
+    labels = g4.open_atlas(tmp_path / "a").labels
+    assert labels == (
+        "arithmetic", "audio", "chat", "code", "image", "languages", "needle", "tools"
+    )  # fmt: skip
+
+
+def test_atlas_says_what_is_wrong(capsys, tmp_path):
+    out = ("--out", str(tmp_path / "a"))
+    for arguments, says in (
+        (("--corpus", "code"), "no LABEL=PATH"),
+        (("--corpus", "a=no/such"), "no/such of the corpus 'a' is not there"),
+        (("--corpus", "a=x", "--corpus", "a=y"), "a label was given twice"),
+        (("--tokens", "0"), "an atlas of 0 tokens"),
+    ):
+        assert run("atlas", *arguments, *out) == 2
+        assert says in capsys.readouterr().err

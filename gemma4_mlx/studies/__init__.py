@@ -4,12 +4,13 @@
 ``building`` reads corpora with a model, and what of it needs MLX is imported when first used.
 """
 
+from . import corpora
 from .data.atlas import Atlas, open_atlas
 from .data.contexts import Context
 from .data.labels import Lifts
 from .data.vocabulary import Vocabulary
 
-__all__ = ["Atlas", "Context", "Lifts", "Vocabulary", "atlas", "open_atlas"]
+__all__ = ["Atlas", "Context", "Lifts", "Vocabulary", "atlas", "corpora", "open_atlas"]
 
 
 def __getattr__(name: str):
