@@ -34,6 +34,7 @@ class Derived:
             or of MLX.
         rounded: ``dtype`` cannot hold every value exactly; float32 does.
         origin: what the weights were quantized as where this is their decoded form, else "".
+        parts: the tensors that it stacks, if it does.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Derived:
     make: Callable[[int, int], np.ndarray | mx.array]
     rounded: bool = False
     origin: str = ""
+    parts: tuple[Stored | Derived, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -116,4 +118,5 @@ def stacked(tensors: Sequence[Stored | Derived]) -> Derived:
         make,
         rounded=any(isinstance(t, Derived) and t.rounded for t in tensors),
         origin=first.origin if isinstance(first, Derived) else "",
+        parts=tuple(tensors),
     )

@@ -22,6 +22,7 @@ from ..model.ranges import ranged
 from ..model.sizes import STEPS
 from .adapters import attach
 from .derived import Derived
+from .disk import experts as disk
 from .files import Stored, read_json
 from .find import find, named_in_environment
 from .inventory import tensors
@@ -56,6 +57,8 @@ def load(
     revision: str | None = None,
     adapter: str | Path | None = None,
     adapter_scale: float = 1.0,
+    experts: str = "memory",
+    expert_memory: int | str | None = None,
 ) -> Model:
     """Load a Gemma 4 model.
 
@@ -78,6 +81,11 @@ def load(
         adapter: a folder or repository with low-rank updates (LoRA, DoRA) that mlx-lm or PEFT
             saved, put beside the model's layers: ``model.adapter`` scales it and switches it off.
         adapter_scale: how much of the adapter counts, 1 as it was trained.
+        experts: ``"disk"`` leaves the experts in the checkpoint's files and reads them when they
+            are chosen, for a model that is larger than the memory. What it computes is the same;
+            ``model.experts_on_disk`` says how it fares.
+        expert_memory: bytes, or text such as ``"4GB"``, for the experts that are held then; by
+            default half of the memory that is free.
 
     Raises:
         CheckpointError: the checkpoint cannot be found, fetched or read, or does not hold the
@@ -86,6 +94,7 @@ def load(
     """
     packing = asked_for(bits, group_size, mode)
     wanted_dtype = _dtype(dtype)
+    expert_bytes = disk.room(experts, expert_memory)
     folder = find(path_or_repo, revision)
     plan = read_plan(folder)
     config, stored, sources, packings = plan[:4]
@@ -105,12 +114,19 @@ def load(
     elif wanted_dtype is None and plan.foreign:
         # Other ecosystems mix types that MLX would have to widen again in every product.
         dtype_of = partial(_dtype_of, dtype=mx.bfloat16)
-    model = Model(config)
+    model, left = Model(config), None
+    if expert_bytes is not None:
+        left = disk.ExpertsOnDisk(folder, config, sources, new, dtype_of, expert_bytes)
+        left.put_into(model)
+        sources = {name: source for name, source in sources.items() if name not in left.names()}
     _quantize_layers(model, packings | new)
     _hold_ranges(model, sources)
-    model.load_weights(list(_read(sources, new, dtype_of)))
+    model.load_weights([*_read(sources, new, dtype_of), *(left.arrays() if left else ())])
     mx.eval(model.parameters())  # what is left lazy could be computed on this thread alone
     model.eval()
+    if left:
+        left.open(model)
+        model.experts_on_disk = left
     source = named_in_environment() if path_or_repo is None else path_or_repo
     model.source = "teaching model" if source is None else str(source)
     model.fingerprint = fingerprint(config, stored, packings | new)

@@ -60,6 +60,7 @@ class Model(nn.Module):
         self.processor_config: dict = {}
         self.source = ""
         self.folder = None
+        self.experts_on_disk = None
         self._checkpoint, self._digest = "", Fingerprint()
 
     def _make_towers(self, config: Gemma4Config, H: int) -> None:

@@ -82,7 +82,7 @@ class SwitchLinear(_Switch):
         return self.weight.shape[2]
 
     def __call__(self, x: mx.array, experts: mx.array, sorted_indices: bool) -> mx.array:
-        """x (..., 1, I), experts (...) -> (..., 1, O); ``sorted_indices``: experts ascend."""
+        """x (..., 1, I), experts (...) -> (..., 1, O); ``sorted_indices``: equal experts adjoin."""
         return ops.gather_mm(x, self.weight, experts, sorted_indices)
 
     def to_quantized(self, group_size: int = 64, bits: int = 4, mode: str = "affine", **_):
@@ -142,15 +142,18 @@ class SwitchGLU(nn.Module):
         up = self.up_proj(x, experts, sorted_indices)
         return self.down_proj(geglu(gate, up), experts, sorted_indices)
 
-    def __call__(self, x: mx.array, indices: mx.array) -> mx.array:
-        """x (B, n, H), indices (B, n, k) -> each chosen expert's output (B, n, k, H)."""
+    def __call__(self, x: mx.array, indices: mx.array, places: mx.array | None = None) -> mx.array:
+        """x (B, n, H), indices (B, n, k) -> each chosen expert's output (B, n, k, H).
+
+        ``places``: where among the matrices each chosen expert's stand; None: at its index.
+        """
+        places = indices if places is None else places
         if indices.size < SORT_FROM:
-            return self.glu(x[..., None, None, :], indices, sorted_indices=False).squeeze(-2)
+            return self.glu(x[..., None, None, :], places, sorted_indices=False).squeeze(-2)
         k, H = indices.shape[-1], x.shape[-1]
-        pairs = indices.reshape(-1)
-        order = mx.argsort(pairs)
+        order = mx.argsort(indices.reshape(-1))  # each expert's rows stand together
         rows = x.reshape(-1, 1, H)[order // k]  # (B * n * k, 1, H)
-        y = self.glu(rows, pairs[order], sorted_indices=True)[mx.argsort(order)]
+        y = self.glu(rows, places.reshape(-1)[order], sorted_indices=True)[mx.argsort(order)]
         return y.reshape(*indices.shape, H)
 
 

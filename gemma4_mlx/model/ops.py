@@ -159,7 +159,7 @@ def capped_softmax(x: mx.array, cap: float, seen: mx.array) -> mx.array:
 
 def gather_mm(x: mx.array, weight: mx.array, experts: mx.array, sorted_indices: bool) -> mx.array:
     """x (..., 1, I) times the transposed matrices (E, O, I) of its experts (...): (..., 1, O).
-    ``sorted_indices``: experts ascend."""
+    ``sorted_indices``: rows of one expert adjoin."""
     if on_cpu():
         return small.gather_mm(x, weight, experts, sorted_indices)
     weight = weight.swapaxes(-1, -2)

@@ -6,6 +6,8 @@ float32 and multiply that: 512 rows through a (6144, 1536) matrix of 4 bits take
 instead of 4.8.
 """
 
+from itertools import pairwise
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -99,13 +101,12 @@ def gather_qmm(x: mx.array, layer: nn.Module, experts: mx.array, sorted_indices:
 
 
 def _by_expert(x: mx.array, layer: nn.Module, experts: mx.array) -> mx.array:
-    counts = np.bincount(np.array(experts), minlength=layer.weight.shape[0])
-    biases = layer.get("biases")
-    outputs, start = [], 0
-    for expert in np.flatnonzero(counts).tolist():
-        stop = start + int(counts[expert])
+    experts, biases = np.array(experts), layer.get("biases")
+    bounds = [0, *(np.flatnonzero(np.diff(experts)) + 1).tolist(), len(experts)]
+    outputs = []
+    for start, stop in pairwise(bounds):
+        expert = int(experts[start])
         bias = None if biases is None else biases[expert]
         packed = layer.weight[expert], layer.scales[expert], bias
         outputs.append(matmul(x[start:stop], layer, packed))
-        start = stop
     return mx.concatenate(outputs)
