@@ -75,11 +75,8 @@ def attach(model: Model, path_or_repo: str | Path, scale: float, dtype: mx.Dtype
     """
     folder = find_adapter(path_or_repo)
     updates = _read(folder, model)
-    if model.experts_on_disk and any(".switch_glu." in path for path in updates):
-        raise CheckpointError(
-            f"{folder} changes experts, which must all be in memory for that: load without "
-            "experts='disk'"
-        )
+    if model.on_disk and any(path + ".weight" in model.on_disk.names() for path in updates):
+        model.need_weights(f"the adapter {folder}")
     modules = dict(model.named_modules())
     wrong = [w for path, u in updates.items() if (w := _misfit(path, u, modules.get(path)))]
     if wrong:

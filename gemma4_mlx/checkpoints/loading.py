@@ -22,14 +22,15 @@ from ..model.ranges import ranged
 from ..model.sizes import STEPS
 from .adapters import attach
 from .derived import Derived
-from .disk import experts as disk
+from .disk.experts import ExpertsOnDisk, expert_bytes
+from .disk.layers import LayersOnDisk
 from .files import Stored, read_json
 from .find import find, named_in_environment
 from .inventory import tensors
 from .layout import Source
 from .packing import Packing, asked_for, choose
 from .plan import read_plan
-from .read import Loss, read_as_stored, read_quantized
+from .read import Loss, read_all
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def load(
     adapter_scale: float = 1.0,
     experts: str = "memory",
     expert_memory: int | str | None = None,
+    layers: str = "memory",
 ) -> Model:
     """Load a Gemma 4 model.
 
@@ -83,9 +85,12 @@ def load(
         adapter_scale: how much of the adapter counts, 1 as it was trained.
         experts: ``"disk"`` leaves the experts in the checkpoint's files and reads them when they
             are chosen, for a model that is larger than the memory. What it computes is the same;
-            ``model.experts_on_disk`` says how it fares.
+            ``model.on_disk`` says how it fares.
         expert_memory: bytes, or text such as ``"4GB"``, for the experts that are held then; by
             default half of the memory that is free.
+        layers: ``"disk"`` leaves all decoder layers there and reads one after the other, for a
+            model that is larger still and work that reads a prompt once (a trace): everything is
+            read for each chunk of a prompt and again for each generated token.
 
     Raises:
         CheckpointError: the checkpoint cannot be found, fetched or read, or does not hold the
@@ -94,7 +99,7 @@ def load(
     """
     packing = asked_for(bits, group_size, mode)
     wanted_dtype = _dtype(dtype)
-    expert_bytes = disk.room(experts, expert_memory)
+    on_disk = _on_disk(experts, expert_memory, layers)
     folder = find(path_or_repo, revision)
     plan = read_plan(folder)
     config, stored, sources, packings = plan[:4]
@@ -114,19 +119,30 @@ def load(
     elif wanted_dtype is None and plan.foreign:
         # Other ecosystems mix types that MLX would have to widen again in every product.
         dtype_of = partial(_dtype_of, dtype=mx.bfloat16)
-    model, left = Model(config), None
-    if expert_bytes is not None:
-        left = disk.ExpertsOnDisk(folder, config, sources, new, dtype_of, expert_bytes)
-        left.put_into(model)
-        sources = {name: source for name, source in sources.items() if name not in left.names()}
+    model = Model(config)
+    if on_disk:
+        model.on_disk = on_disk(folder, config, sources, new, dtype_of)
+        model.on_disk.put_into(model)
+        left = model.on_disk.names()
+        sources = {name: source for name, source in sources.items() if name not in left}
     _quantize_layers(model, packings | new)
     _hold_ranges(model, sources)
-    model.load_weights([*_read(sources, new, dtype_of), *(left.arrays() if left else ())])
+    loss = Loss()
+    read = read_all(sources, new, dtype_of, loss)
+    if model.on_disk:
+        read = [*read, *model.on_disk.arrays(model)]
+    model.load_weights(list(read), strict=layers == "memory")
+    for origin, share in loss.by_origin().items():
+        log.warning(
+            "weights stored as %s were quantized once more: they moved by %.1f %% of their size "
+            "(root mean square)",
+            origin,
+            100 * share,
+        )
     mx.eval(model.parameters())  # what is left lazy could be computed on this thread alone
     model.eval()
-    if left:
-        left.open(model)
-        model.experts_on_disk = left
+    if model.on_disk:
+        model.on_disk.open(model)
     source = named_in_environment() if path_or_repo is None else path_or_repo
     model.source = "teaching model" if source is None else str(source)
     model.fingerprint = fingerprint(config, stored, packings | new)
@@ -138,6 +154,20 @@ def load(
         attach(model, adapter, adapter_scale, mx.float32 if on_cpu else None)
         model.source += f" with {adapter}"
     return model
+
+
+def _on_disk(experts: str, expert_memory: int | str | None, layers: str) -> Callable | None:
+    """What leaves weights on disk as ``load``'s arguments ask for; None for nothing."""
+    for name, value in (("experts", experts), ("layers", layers)):
+        if value not in ("memory", "disk"):
+            raise CheckpointError(f"{name} is {value!r}; expected 'memory' or 'disk'")
+    if expert_memory is not None and experts == "memory":
+        raise CheckpointError("expert_memory is for experts='disk'")
+    if layers == experts == "disk":
+        raise CheckpointError("layers='disk' leaves the experts there too: give one of the two")
+    if layers == "disk":
+        return LayersOnDisk
+    return partial(ExpertsOnDisk, expert_bytes(expert_memory)) if experts == "disk" else None
 
 
 def _dtype(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
@@ -190,29 +220,6 @@ def _hold_ranges(model: Model, sources: dict[str, Source]) -> None:
             module.__class__ = ranged(type(module))
         module[part] = mx.zeros(sources[name].shape)
         module.freeze(keys=[part], recurse=False)
-
-
-def _read(
-    sources: dict[str, Source],
-    new: dict[str, Packing],
-    dtype_of: Callable[[str, Source], mx.Dtype | None],
-) -> Iterator[tuple[str, mx.array]]:
-    """Every tensor of the model, evaluated, one after the other."""
-    as_stored = {n: s for n, s in sources.items() if n.removesuffix(".weight") not in new}
-    yield from read_as_stored(as_stored, dtype_of)
-    loss = Loss()
-    for path, packing in new.items():
-        source = sources[path + ".weight"]
-        dtype = dtype_of(path + ".scales", source)
-        for part, array in read_quantized(source, packing, dtype, loss).items():
-            yield f"{path}.{part}", array
-    for origin, share in loss.by_origin().items():
-        log.warning(
-            "weights stored as %s were quantized once more: they moved by %.1f %% of their size "
-            "(root mean square)",
-            origin,
-            100 * share,
-        )
 
 
 def _attach(model: Model, folder: Path) -> None:

@@ -30,6 +30,29 @@ BLOCK_BYTES = 64 * 2**20
 _BATCH_BYTES = 256 * 2**20
 
 
+def read_all(
+    sources: dict[str, Source],
+    new: dict[str, Packing],
+    dtype_of: Callable[[str, Source], mx.Dtype | None],
+    loss: "Loss",
+) -> Iterator[tuple[str, mx.array]]:
+    """Every tensor by its name in the model, evaluated, one after the other.
+
+    ``new``: path of a module -> how its matrix is quantized on the way. ``dtype_of`` as below;
+    ``loss`` counts what is quantized for the second time.
+
+    Raises CheckpointError for a file that cannot be read, or ends too early.
+    """
+    as_stored = {n: s for n, s in sources.items() if n.removesuffix(".weight") not in new}
+    yield from read_as_stored(as_stored, dtype_of)
+    for path, packing in new.items():
+        if (source := sources.get(path + ".weight")) is None:
+            continue
+        dtype = dtype_of(path + ".scales", source)
+        for part, array in read_quantized(source, packing, dtype, loss).items():
+            yield f"{path}.{part}", array
+
+
 def read_as_stored(
     sources: dict[str, Source], dtype_of: Callable[[str, Source], mx.Dtype | None]
 ) -> Iterator[tuple[str, mx.array]]:

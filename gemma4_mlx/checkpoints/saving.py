@@ -39,7 +39,7 @@ def save(model: Model, folder: str | Path, *, dtype: str | None = None) -> None:
 
     Raises:
         CheckpointError: the folder exists and holds something, or cannot be written (nothing is
-            left of it then); the model came from a GGUF file, has experts on disk, or rounds its
+            left of it then); the model came from a GGUF file, has weights on disk, or rounds its
             activations; or its adapter cannot be merged.
     """
     folder = Path(folder).expanduser()
@@ -47,8 +47,7 @@ def save(model: Model, folder: str | Path, *, dtype: str | None = None) -> None:
         raise CheckpointError(f"{folder} exists and is not an empty folder")
     if model.folder is None:
         raise CheckpointError("a model from a GGUF file has no tokenizer's files to save with it")
-    if model.experts_on_disk:
-        raise CheckpointError("saving needs all experts in memory: load without experts='disk'")
+    model.need_weights("save")
     if any(step in layer for _, layer in model.named_modules() for step in STEPS):
         raise CheckpointError("this model rounds its activations, which mlx-lm's layout cannot say")
     config = _config(model)

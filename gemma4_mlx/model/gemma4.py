@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config import Gemma4Config, UnifiedVisionConfig
-from ..errors import GenerationError, InterventionError, MediaError
+from ..errors import CheckpointError, GenerationError, InterventionError, MediaError
 from .adapter import Adapter, Fingerprint, adapted
 from .cache import FullKVCache, SlidingKVCache
 from .decoder import LanguageModel, image_blocks
@@ -60,7 +60,7 @@ class Model(nn.Module):
         self.processor_config: dict = {}
         self.source = ""
         self.folder = None
-        self.experts_on_disk = None
+        self.on_disk = None
         self._checkpoint, self._digest = "", Fingerprint()
 
     def _make_towers(self, config: Gemma4Config, H: int) -> None:
@@ -247,6 +247,14 @@ class Model(nn.Module):
         if self.config.unified:
             return self.embed_audio(features)
         return self.embed_audio(self.audio_tower(features))
+
+    def need_weights(self, what: str) -> None:
+        """Raises CheckpointError, for ``what`` uses weights that were left on disk."""
+        if self.on_disk is not None:
+            raise CheckpointError(
+                f"{what} needs all weights in memory: load the model without experts='disk' or "
+                "layers='disk'"
+            )
 
     def make_cache(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checkpoints import load
 from ..checkpoints.find import find
-from ..errors import CheckpointError, Gemma4Error
+from ..errors import Gemma4Error
 from . import media, questions, runs
 from .report import Finding, Report
 from .weights import Weights
@@ -36,15 +36,14 @@ def verify(
         parts: some of :data:`PARTS`.
         progress: called with the name of each part before it begins.
 
-    Raises CheckpointError and ConfigError as loading does, and CheckpointError for a model whose
-    experts are on disk.
+    Raises CheckpointError and ConfigError as loading does, and CheckpointError for a model with
+    weights on disk.
     """
     began = time.perf_counter()
     if model is None or isinstance(model, str | Path):
         folder = find(model)
         model = load(model)
-    if model.experts_on_disk:
-        raise CheckpointError("verify needs all experts in memory: load without experts='disk'")
+    model.need_weights("verify")
     dtype = str(model.dtype).removeprefix("mlx.core.")
     weights = Weights(
         model, None if folder is None else Path(folder),

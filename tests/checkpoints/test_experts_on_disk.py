@@ -48,7 +48,7 @@ def with_slots(folder, slots, **options):
     experts = [a for name, a in tree_flatten(resident.parameters()) if ".switch_glu." in name]
     memory = sum(a.nbytes for a in experts) // E * slots
     model = g4.load(folder, experts="disk", expert_memory=memory, **options)
-    assert model.experts_on_disk.slots == slots and model.experts_on_disk.memory == memory
+    assert model.on_disk.slots == slots and model.on_disk.memory == memory
     return resident, model
 
 
@@ -78,7 +78,7 @@ def assert_equal_throughout(resident, model, rng):
 def test_logits_are_the_same_bits(layout, slots, tmp_path):
     resident, model = with_slots(checkpoint(tmp_path, layout), slots)
     assert_equal_throughout(resident, model, np.random.default_rng(slots))
-    reads = model.experts_on_disk.reads
+    reads = model.on_disk.reads
     if slots == E:  # then each was read once
         assert reads.missed == E * LAYERS and reads.ahead == 0
         assert reads.nbytes == E * LAYERS * 3 * 128 * 64 * 2
@@ -133,7 +133,7 @@ def with_slots_of_teaching(teaching):
 
 def test_a_chunk_reads_each_expert_once(tmp_path):
     _, model = with_slots(checkpoint(tmp_path), 3)
-    on_disk = model.experts_on_disk
+    on_disk = model.on_disk
     each = on_disk.memory // on_disk.slots // LAYERS // 2  # stored in half the bytes
     before = 0
     for start in (0, 100, 200):
@@ -157,7 +157,7 @@ def test_what_is_likely_is_read_ahead(tmp_path):
             tensors[name] = tensors[name] * 0  # the stream stays what it is
     resident, model = with_slots(tiny.save(tmp_path, tiny.CONFIG, tensors), K)
     cache, other = model.make_cache(), resident.make_cache()
-    reads = model.experts_on_disk.reads
+    reads = model.on_disk.reads
     for token in range(3, 30):
         assert mx.array_equal(
             model(mx.array([[token]]), cache), resident(mx.array([[token]]), other)
@@ -288,8 +288,10 @@ def test_gradients_and_compiling_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(experts="cloud"), "experts is 'cloud'; expected 'memory', or 'disk'"),
-        (dict(expert_memory="4GB"), "experts is 'memory'; expected"),
+        (dict(experts="cloud"), "experts is 'cloud'; expected 'memory' or 'disk'"),
+        (dict(layers="Disk"), "layers is 'Disk'; expected"),
+        (dict(layers="disk", experts="disk"), "give one of the two"),
+        (dict(expert_memory="4GB"), "expert_memory is for experts='disk'"),
         (dict(experts="disk", expert_memory="much"), "expert_memory is 'much'; expected bytes"),
         (dict(experts="disk", expert_memory=-1), "expert_memory is -1"),
         (dict(experts="disk", expert_memory=1000), "a token needs 2, so give at least"),
@@ -311,7 +313,7 @@ def test_a_model_without_experts(tmp_path):
 def test_what_needs_all_experts_says_so(tmp_path):
     _, model = with_slots(checkpoint(tmp_path / "a"), 3)
     for needs in (lambda: g4.save(model, tmp_path / "b"), lambda: verify(model)):
-        with pytest.raises(CheckpointError, match="experts in memory"):
+        with pytest.raises(CheckpointError, match="weights in memory"):
             needs()
     assert not (tmp_path / "b").exists()
-    assert "3 of 8 experts" in repr(model.experts_on_disk)
+    assert "3 of 8 experts" in repr(model.on_disk)

@@ -7,7 +7,7 @@ with slots in place of experts, so logits, routing and traces are the resident m
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
@@ -24,6 +24,7 @@ from ...model.gemma4 import Model
 from ...model.moe import SORT_FROM, Router, SwitchGLU
 from ...model.taps import Tap
 from ..layout import Source
+from ..packing import Packing
 from .extents import Extent, extents
 from .reading import Files, readers, settled
 from .slots import Slots
@@ -299,7 +300,7 @@ def _foresee(router: Router, shelf: _Shelf, x: mx.array) -> None:
 
 
 class ExpertsOnDisk:
-    """How a model's experts are held: ``model.experts_on_disk``.
+    """How a model's experts are held: ``model.on_disk``.
 
     Attributes:
         slots: experts held in each layer, of ``experts``.
@@ -312,12 +313,12 @@ class ExpertsOnDisk:
 
     def __init__(
         self,
+        memory: int,
         folder: Path,
         config: Gemma4Config,
         sources: dict[str, Source],
-        new: Container[str],
+        new: dict[str, Packing],
         dtype_of: Callable[[str, Source], mx.Dtype | None],
-        memory: int,
     ):
         text = config.text
         if not text.enable_moe_block:
@@ -375,7 +376,7 @@ class ExpertsOnDisk:
             layer.router.__class__ = _Foresight
             layer.router.foresee = partial(_foresee, model.layers[number].router, shelf)
 
-    def arrays(self) -> Iterator[tuple[str, mx.array]]:
+    def arrays(self, model: Model) -> Iterator[tuple[str, mx.array]]:
         """Empty slots under the names of the experts' tensors, evaluated."""
         for name, source in self._of.items():
             array = mx.zeros((self.slots, *source.shape[1:]), self._types[name])
@@ -398,17 +399,11 @@ class ExpertsOnDisk:
             shelf.open(files, parts[number])
 
 
-def room(experts: str, memory: int | str | None) -> int | None:
-    """Bytes for slots that ``load``'s arguments ask for; None where all experts are in memory.
+def expert_bytes(memory: int | str | None) -> int:
+    """Bytes that ``load``'s ``expert_memory`` asks for; None: half of what is free.
 
-    Raises CheckpointError for other arguments.
+    Raises CheckpointError for what is no size.
     """
-    if experts == "memory" and memory is None:
-        return None
-    if experts != "disk":
-        raise CheckpointError(
-            f"experts is {experts!r}; expected 'memory', or 'disk' with or without expert_memory"
-        )
     if memory is None:
         import psutil
 

@@ -13,12 +13,14 @@ from functools import cache
 from pathlib import Path
 
 from ...errors import CheckpointError
+from ..files import Stored
 from .extents import Extent
 
 #: Reads under way at once.
 READERS = 8
 #: Seconds after which a read that has not ended is given up.
 STALLED = 60.0
+_SCRATCH = 1 << 22
 
 
 @cache
@@ -71,6 +73,13 @@ class Files:
                 )
             done += count
         return done
+
+    def warm(self, extent: Extent | Stored) -> None:
+        """Read an extent (a tensor) for the system to hold it, and forget it."""
+        descriptor, _ = self._open[extent.file]
+        scratch = memoryview(bytearray(min(extent.nbytes, _SCRATCH)))
+        for done in range(0, extent.nbytes, _SCRATCH):
+            os.preadv(descriptor, [scratch[: extent.nbytes - done]], extent.start + done)
 
 
 def _state(descriptor: int) -> tuple:
