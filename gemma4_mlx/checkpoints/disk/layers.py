@@ -25,7 +25,7 @@ from .reading import Files, readers
 
 _NAME = re.compile(r"^(language_model\.model\.layers\.(\d+)\.)(.*)$")
 #: In place of a matrix that is not in memory.
-_GONE = mx.zeros((0,))
+_GONE = mx.zeros((0, 0))
 
 
 class _Layer:
@@ -116,9 +116,7 @@ class LayersOnDisk:
         self._of = {
             layer: _Layer(of, new, dtype_of, self) for layer, of in sorted(by_layer.items())
         }
-        sizes = [
-            sum(s.stored.nbytes for s in layer.sources.values()) for layer in self._of.values()
-        ]
+        sizes = [layer.nbytes for layer in self._of.values()]
         self.layers, self.memory, self.a_pass = len(sizes), max(sizes), sum(sizes)
 
     def __repr__(self):
