@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         "--answers", type=int, default=0, metavar="TOKENS",
         help="count the model's own answers to questions, too, of at most so many tokens",
     )  # fmt: skip
+    _place_options(atlas)
     atlas.set_defaults(run=_atlas)
 
     fit = commands.add_parser("fit", help="which model fits this machine")
@@ -135,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--context", type=int, help="tokens of context; 8192 without it")
     fit.add_argument("--kv-bits", type=int, help="bits of full-attention keys and values (8, 4)")
     fit.add_argument("--memory", type=_gib, help="GiB of a Mac; without it, this machine")
+    _place_options(fit)
     fit.set_defaults(run=_fit)
 
     verify = commands.add_parser("verify", help="prove a model on this machine, layer by layer")
@@ -160,6 +162,18 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, help="quantize while loading")
     parser.add_argument(
         "--adapter", help="folder or hub repository of a LoRA or DoRA adapter for the model"
+    )
+    _place_options(parser)
+
+
+def _place_options(parser: argparse.ArgumentParser) -> None:
+    for what, told in (("experts", "read when chosen"), ("layers", "read one after the other")):
+        parser.add_argument(
+            f"--{what}", choices=["memory", "disk"], default="memory",
+            help=f"disk: leave {what} in the files, {told}; the answers are the same",
+        )  # fmt: skip
+    parser.add_argument(
+        "--expert-memory", metavar="SIZE", help="for experts on disk, such as 4GB, that are held"
     )
 
 
@@ -202,7 +216,12 @@ def _gib(text: str) -> float:
 def _load(options: argparse.Namespace):
     from .checkpoints import load
 
-    return load(options.model, bits=options.bits, adapter=options.adapter)
+    return load(options.model, bits=options.bits, adapter=options.adapter, **_places(options))
+
+
+def _places(options: argparse.Namespace) -> dict:
+    """Where the weights are: arguments of ``load`` and ``fit``."""
+    return {name: getattr(options, name) for name in ("experts", "expert_memory", "layers")}
 
 
 # The commands
@@ -361,7 +380,8 @@ def _answer(chat, text: str | None, media, schema, stats: bool) -> None:
                 print(
                     f"{s.prompt_tokens} tokens read in {s.prefill_seconds:.2f} s, "
                     f"{s.generated_tokens} written at {s.tokens_per_second:.1f} tokens/s, "
-                    f"peak memory {s.peak_memory / 1e9:.2f} GB",
+                    f"peak memory {s.peak_memory / 1e9:.2f} GB"
+                    + (f"; from disk {s.reads}" if s.reads else ""),
                     file=sys.stderr,
                 )
 
@@ -434,6 +454,7 @@ def _fit(options: argparse.Namespace) -> int:
         "context": options.context,
         "kv_bits": options.kv_bits,
         "memory": options.memory,
+        **_places(options),
     }
     print_fit(options.model, **{k: v for k, v in given.items() if v is not None})
     return 0

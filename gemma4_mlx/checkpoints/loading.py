@@ -22,8 +22,9 @@ from ..model.ranges import ranged
 from ..model.sizes import STEPS
 from .adapters import attach
 from .derived import Derived
-from .disk.experts import ExpertsOnDisk, expert_bytes
+from .disk.experts import ExpertsOnDisk
 from .disk.layers import LayersOnDisk
+from .disk.planning import check_places
 from .files import Stored, read_json
 from .find import find, named_in_environment
 from .inventory import tensors
@@ -158,16 +159,10 @@ def load(
 
 def _on_disk(experts: str, expert_memory: int | str | None, layers: str) -> Callable | None:
     """What leaves weights on disk as ``load``'s arguments ask for; None for nothing."""
-    for name, value in (("experts", experts), ("layers", layers)):
-        if value not in ("memory", "disk"):
-            raise CheckpointError(f"{name} is {value!r}; expected 'memory' or 'disk'")
-    if expert_memory is not None and experts == "memory":
-        raise CheckpointError("expert_memory is for experts='disk'")
-    if layers == experts == "disk":
-        raise CheckpointError("layers='disk' leaves the experts there too: give one of the two")
+    check_places(experts, expert_memory, layers)
     if layers == "disk":
         return LayersOnDisk
-    return partial(ExpertsOnDisk, expert_bytes(expert_memory)) if experts == "disk" else None
+    return partial(ExpertsOnDisk, expert_memory) if experts == "disk" else None
 
 
 def _dtype(dtype: str | mx.Dtype | None) -> mx.Dtype | None:

@@ -4,7 +4,8 @@ Weights and caches are counted tensor by tensor, so they are exact; activations 
 for one chunk of a prompt, and the runtime (Python, MLX and their libraries) is a constant.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -13,7 +14,15 @@ from pathlib import Path
 from ..config import Gemma4Config, TextConfig
 from ..errors import ConfigError, ContextError, GenerationError
 from ..model.sizes import SLACK, STEP, block_rows, checked_kv_bits
-from .inventory import tensors
+from .disk.planning import (
+    Reading,
+    check_places,
+    expert_bytes,
+    with_experts_on_disk,
+    with_layers_on_disk,
+)
+from .disk.planning import disk_speed as disk_speed_of
+from .inventory import Tensor, tensors
 from .machine import GiB, Machine, this_machine
 from .packing import Packing, asked_for, choose
 from .released import RELEASED, released
@@ -51,6 +60,7 @@ class Fit:
         runtime: Python, MLX and libraries.
         machine: what there is.
         most: the longest context this machine can hold, 0 if not even an empty one.
+        reading: what a token reads, where experts or layers stay on disk; else None.
     """
 
     name: str
@@ -62,6 +72,7 @@ class Fit:
     runtime: int
     machine: Machine
     most: int
+    reading: Reading | None = None
 
     @cached_property
     def total(self) -> int:
@@ -89,7 +100,8 @@ class Fit:
         """One sentence."""
         has = f"{_gib(self.machine.usable)} of {self.machine}"
         if self.fits:
-            return f"fits: {_gib(self.spare)} to spare of {has}; up to {self.most:,} tokens"
+            reads = f"; {self.reading}" if self.reading else ""
+            return f"fits: {_gib(self.spare)} to spare of {has}; up to {self.most:,} tokens{reads}"
         if self.most:
             return f"does not fit {has} at this context; up to {self.most:,} tokens do"
         return f"does not fit {has}"
@@ -119,6 +131,10 @@ def fit(
     group_size: int = 64,
     mode: str = "affine",
     chunk: int = CHUNK,
+    experts: str = "memory",
+    expert_memory: int | str | None = None,
+    layers: str = "memory",
+    disk_speed: float | None = None,
 ) -> Fit:
     """How much memory a model takes, and whether this machine has it. Downloads nothing.
 
@@ -133,16 +149,21 @@ def fit(
         memory: GiB of a Mac to plan for; None takes this machine as it is.
         group_size, mode: as in :func:`gemma4_mlx.load`.
         chunk: prompt tokens computed at once.
+        experts, expert_memory, layers: as in :func:`gemma4_mlx.load`; without ``expert_memory``,
+            experts get what the rest leaves.
+        disk_speed: GB a second that the disk reads; by default measured, where ``model`` is a
+            checkpoint's folder.
 
     Raises:
         ConfigError: no such model, or what is none.
-        CheckpointError: bits, group size and mode that do not go together, or a folder that cannot
-            be read.
+        CheckpointError: bits, group size and mode that do not go together, a folder that cannot
+            be read, or no room for as many experts as a token needs.
         ContextError: the context is not within the model's.
         GenerationError: ``kv_bits`` other than 8, 4 and None, or ``chunk`` below 1.
         ValueError: ``memory`` is no number of GiB.
     """
     checked_kv_bits(kv_bits)
+    check_places(experts, expert_memory, layers)
     if not isinstance(chunk, Integral) or chunk < 1:
         raise GenerationError(f"chunk must be 1 token or more, not {chunk!r}.")
     machine = this_machine() if memory is None else Machine.mac(memory)
@@ -160,10 +181,15 @@ def fit(
         packing = next(iter(packings.values()), None)
     as_loaded = memory is None and hasattr(model, "named_modules")
     item = model.dtype.size if as_loaded else machine.itemsize
+    weights, reading = (
+        held_bytes(model) if as_loaded else weight_bytes(config, packings, item),
+        None,
+    )
+    if "disk" in (experts, layers):
+        speed = disk_speed * 1e9 if disk_speed else _speed(model)
     plan = dict(
         name=name,
         packing=str(packing) if packing else f"{8 * item} bit",
-        weights=held_bytes(model) if as_loaded else weight_bytes(config, packings, item),
         runtime=RUNTIME,
         machine=machine,
     )
@@ -175,6 +201,19 @@ def fit(
                 text, tokens, item, kv_bits, chunk, on_cpu=machine.backend == "cpu"
             ),
         )
+
+    if layers == "disk":
+        by_layer = weight_bytes(config, packings, item, by=_layer_of)
+        by_layer.pop(None)
+        weights, reading = with_layers_on_disk(weights, list(by_layer.values()), speed)
+    elif experts == "disk":
+        if expert_memory is None:
+            rest = weights | {"experts": 0}
+            room = Fit(context=context, most=0, weights=rest, **plan, **at(context)).spare
+        else:
+            room = expert_bytes(expert_memory)
+        weights, reading = with_experts_on_disk(weights, config, room, speed)
+    plan |= dict(weights=weights, reading=reading)
 
     def holds(tokens: int) -> bool:
         return Fit(context=tokens, most=0, **plan, **at(tokens)).fits
@@ -220,19 +259,38 @@ def _describe(model) -> tuple[str, Gemma4Config, dict[str, Packing] | None]:
 
 
 def weight_bytes(
-    config: Gemma4Config, packings: dict[str, Packing], itemsize: int
-) -> dict[str, int]:
-    """Bytes of the weights by part, ``itemsize`` each where a module is not packed."""
-    parts = dict.fromkeys(PARTS, 0)
+    config: Gemma4Config,
+    packings: dict[str, Packing],
+    itemsize: int,
+    by: Callable[[str, Tensor], Hashable] = lambda name, tensor: tensor.part,
+) -> dict:
+    """Bytes of the weights by part, ``itemsize`` each where a module is not packed; or by what
+    ``by`` says of a tensor's name and the tensor."""
+    sums = dict.fromkeys(PARTS, 0)
     for name, tensor in tensors(config).items():
         packing = packings.get(name.removesuffix(".weight"))
         if packing is None:
-            parts[tensor.part] += tensor.size * itemsize
+            size = tensor.size * itemsize
         else:
             # The experts' scales stay in 16 bits on every backend.
             scale = 2 if tensor.part == "experts" else itemsize
-            parts[tensor.part] += packing.nbytes(tensor.shape, scale)
-    return {part: size for part, size in parts.items() if size}
+            size = packing.nbytes(tensor.shape, scale)
+        sums[by(name, tensor)] = sums.get(by(name, tensor), 0) + size
+    return {part: size for part, size in sums.items() if size}
+
+
+def _layer_of(name: str, tensor: Tensor) -> int | None:
+    """The decoder layer that a matrix belongs to."""
+    found = re.match(r"language_model\.model\.layers\.(\d+)\.", name)
+    return int(found[1]) if found and len(tensor.shape) > 1 else None
+
+
+def _speed(model) -> float | None:
+    """Bytes a second of reading a checkpoint's largest file, None where ``model`` is no folder."""
+    if not isinstance(model, str | Path) or not (folder := Path(model).expanduser()).is_dir():
+        return None
+    files = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_size)
+    return disk_speed_of(files[-1]) if files else None
 
 
 def held_bytes(model) -> dict[str, int]:

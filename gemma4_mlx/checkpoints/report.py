@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from .. import __version__, _blas
+from ..errors import ConfigError
 from .machine import GiB, Machine, this_machine
 from .planner import fit, fit_table
 
@@ -21,16 +22,20 @@ def print_fit(
     kv_bits: int | None = None,
     memory: float | None = None,
     echo: Callable[[str], None] = print,
+    **places,
 ) -> None:
     """Print what one model needs, or without a name the table of all models and contexts.
 
     Arguments and errors as of :func:`~gemma4_mlx.checkpoints.planner.fit`.
     """
     if model is None:
+        if "disk" in places.values():
+            raise ConfigError("name a model to plan for with weights on disk")
         contexts = {} if context is None else {"contexts": (context,)}
         echo(str(fit_table(memory, kv_bits=kv_bits, **contexts)))
     else:
-        echo(str(fit(model, bits, 8_192 if context is None else context, kv_bits, memory)))
+        context = 8_192 if context is None else context
+        echo(str(fit(model, bits, context, kv_bits, memory, **places)))
 
 
 def machine_report() -> list[str]:

@@ -7,6 +7,8 @@ A stream is any number of :class:`Progress` while the prompt is read, then :clas
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..checkpoints.disk.reads import Reads
+
 
 class Alternative(NamedTuple):
     """A likely token at the place of a generated one; that one may be among them."""
@@ -80,6 +82,7 @@ class Finish:
             so: it is about the answer that follows.
         seed: the seed that reproduces this sample, None if nothing was sampled at random.
         reuse_note: why less than half of what was cached could be reused; "" otherwise.
+        reads: what was read from disk, where the model has weights there; else None.
     """
 
     reason: str
@@ -95,6 +98,7 @@ class Finish:
     thinking_cut: bool = False
     seed: int | None = None
     reuse_note: str = ""
+    reads: Reads | None = None
 
     @property
     def tokens_per_second(self) -> float:

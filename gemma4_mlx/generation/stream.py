@@ -13,6 +13,7 @@ guide's mask is made meanwhile.
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -167,6 +168,7 @@ class _Run:
         self.guides = Guides(_checked_guides(guides, constraint))
         self.text = AnswerText(model.tokenizer, options.stop, self.prompt.tokens)
         self.reused = self.count = 0
+        self.reads = model.on_disk and replace(model.on_disk.reads)  # before this run
         self.reason = "cancelled"
         self.first_token_at: float | None = None
 
@@ -322,4 +324,5 @@ class _Run:
             thinking_cut=self.guides.thinking_cut,
             seed=self.seed,
             reuse_note=self.cache.reuse_note,
+            reads=self.model.on_disk and self.model.on_disk.reads - self.reads,
         )

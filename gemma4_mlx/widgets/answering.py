@@ -120,6 +120,8 @@ class Answering:
             found["reused"] = self._finish.reused_tokens
             found["prompt"] = self._finish.prompt_tokens
             found["reuse_note"] = self._finish.reuse_note
+            if self._finish.reads is not None:
+                found["reads"] = str(self._finish.reads)
             found["used"] = self._finish.prompt_tokens + self._finish.generated_tokens
         return found
 

@@ -114,6 +114,10 @@ def test_routing_and_answers_are_the_same(tmp_path):
     text = "Count from 3 to 9."
     told = g4.Chat(resident).send(text, temperature=0), g4.Chat(model).send(text, temperature=0)
     assert told[0].text == told[1].text and len(told[0].tokens) > 5
+    assert told[0].stats.reads is None
+    reads = told[1].stats.reads
+    assert reads.nbytes > 0 and "of the experts were held" in str(reads)
+    assert reads == model.on_disk.reads
     traces = [
         g4.trace(m, text, attention=g4.AttentionPlan(retain="all")) for m in (resident, model)
     ]

@@ -61,9 +61,9 @@ def test_one_layer_is_in_memory(tmp_path):
     assert seen == np.eye(len(model.layers), dtype=bool).tolist()
     assert not matrices(model)
     on_disk = model.on_disk
-    assert on_disk.nbytes == on_disk.a_pass > on_disk.memory > 0
+    assert on_disk.reads.nbytes == on_disk.a_pass > on_disk.memory > 0
     model(mx.arange(3, 30)[None])
-    assert on_disk.nbytes == 2 * on_disk.a_pass
+    assert on_disk.reads.nbytes == 2 * on_disk.a_pass
     assert "5 layers" in repr(on_disk) and "as measured" in repr(on_disk)
 
 

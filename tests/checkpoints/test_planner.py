@@ -12,12 +12,13 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 import gemma4_mlx as g4
 from gemma4_mlx.checkpoints import RELEASED, fit_table, machine_report, planner, print_fit
+from gemma4_mlx.checkpoints.disk.planning import disk_speed
 from gemma4_mlx.checkpoints.inventory import count, tensors, unused_tensors
 from gemma4_mlx.checkpoints.machine import GiB, Machine, this_machine
 from gemma4_mlx.checkpoints.planner import activation_bytes, cache_bytes, weight_bytes
 from gemma4_mlx.checkpoints.released import released
 from gemma4_mlx.config import Gemma4Config
-from gemma4_mlx.errors import ConfigError, ContextError, GenerationError
+from gemma4_mlx.errors import CheckpointError, ConfigError, ContextError, GenerationError
 from gemma4_mlx.model import ops
 from gemma4_mlx.model.gemma4 import Model
 
@@ -300,3 +301,60 @@ class TestShown:
         report = "\n".join(machine_report())
         for word in ("gemma4-mlx", "Python", "mlx ", "backend:", "memory:", "BLAS:", "fits at"):
             assert word in report
+
+
+class TestOnDisk:
+    def test_experts_get_what_is_given(self):
+        whole = g4.fit("26b-a4b", memory=24)
+        some = g4.fit("26b-a4b", memory=24, experts="disk", expert_memory="4GB", disk_speed=3)
+        each = whole.weights["experts"] // 128
+        assert some.weights == whole.weights | {"experts": 39 * each}
+        assert 4 * 10**9 // each == 39 and some.reading.kept == 39
+        assert some.reading.nbytes == round(8 * each * 89 / 128)
+        assert "39 of 128 experts held; up to about 0.56 GB" in some.verdict
+        assert f"{3e9 / some.reading.nbytes:.2g} tokens/s from a disk of 3.0 GB/s" in some.verdict
+
+    def test_experts_get_what_the_rest_leaves(self):
+        held = g4.fit("26b-a4b", bits=16, memory=24, experts="disk")
+        assert held.fits and held.spare < held.weights["experts"] / held.reading.kept
+        assert not g4.fit("26b-a4b", bits=16, memory=24).fits
+        small = g4.fit("26b-a4b", memory=64, experts="disk")
+        assert small.reading.nbytes == 0 and "all 128 experts held" in small.verdict
+
+    def test_layers_one_at_a_time(self):
+        whole = g4.fit("31b", bits=16, memory=24)
+        one = g4.fit("31b", bits=16, memory=24, layers="disk")
+        assert one.fits and not whole.fits
+        assert one.weights["embeddings"] == whole.weights["embeddings"]
+        assert 60 * one.weights["one layer"] >= one.reading.nbytes > 50 * one.weights["one layer"]
+
+    def test_it_is_what_is_loaded(self, tmp_path):
+        folder = tiny.save(tmp_path, tiny.CONFIG, tiny.weights(tiny.CONFIG))
+        packed = tmp_path / "packed"
+        g4.save(g4.load(folder, bits=4), packed)
+        memory = 3 * g4.fit(packed, context=4096).weights["experts"] // 8
+        model = g4.load(packed, experts="disk", expert_memory=memory)
+        planned = g4.fit(packed, context=4096, experts="disk", expert_memory=memory)
+        assert planned.reading.kept == model.on_disk.slots == 3
+        assert planned.weights["experts"] == model.on_disk.memory
+        assert g4.fit(model, context=4096).weights["experts"] == model.on_disk.memory
+
+    def test_the_disk_is_measured(self, tmp_path):
+        file = tmp_path / "model.safetensors"
+        file.write_bytes(bytes(1 << 22))
+        assert 1e7 < disk_speed(file) < 1e12
+        (tmp_path / "small").write_bytes(bytes(100))
+        assert disk_speed(tmp_path / "small") is None
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            disk_speed(tmp_path / "none")
+
+    def test_bad_arguments(self):
+        for options in (dict(experts="x"), dict(expert_memory="4GB"), dict(layers="gpu")):
+            with pytest.raises(CheckpointError, match=r"expert_memory is for|expected .memory."):
+                g4.fit("26b-a4b", **options)
+        with pytest.raises(CheckpointError, match="no experts"):
+            g4.fit("31b", experts="disk")
+        with pytest.raises(CheckpointError, match="a token needs 8"):
+            g4.fit("26b-a4b", experts="disk", expert_memory="100MB")
+        with pytest.raises(ConfigError, match="name a model"):
+            print_fit(layers="disk")

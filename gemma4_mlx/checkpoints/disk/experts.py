@@ -8,7 +8,6 @@ with slots in place of experts, so logits, routing and traces are the resident m
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -26,12 +25,13 @@ from ...model.taps import Tap
 from ..layout import Source
 from ..packing import Packing
 from .extents import Extent, extents
+from .planning import expert_bytes, slots_of
 from .reading import Files, readers, settled
+from .reads import Reads
 from .slots import Slots
 
 #: Layer, projection and part of an expert tensor's name.
 _NAME = re.compile(r"\.layers\.(\d+)\.experts\.switch_glu\.(\w+)\.(weight|scales|biases)$")
-_UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 _BITS = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32}
 _NUMPY = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
 _TYPES = {
@@ -41,35 +41,6 @@ _TYPES = {
     "U32": mx.uint32,
     "U8": mx.uint8,
 }
-
-
-@dataclass
-class Reads:
-    """What was read from disk, and how long was waited for it.
-
-    Attributes:
-        held: chosen experts that were in memory, one for each layer and step.
-        ahead: chosen experts that had been asked for before they were chosen.
-        missed: chosen experts that had to be read then.
-        nbytes: bytes read.
-        waited: seconds in which nothing could be computed.
-    """
-
-    held: int = 0
-    ahead: int = 0
-    missed: int = 0
-    nbytes: int = 0
-    waited: float = 0.0
-
-    def __sub__(self, earlier: "Reads") -> "Reads":
-        differences = (getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self))
-        return Reads(*differences)
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of the chosen experts that were held; 1 where none was chosen."""
-        chosen = self.held + self.ahead + self.missed
-        return self.held / chosen if chosen else 1.0
 
 
 class _Part:
@@ -313,7 +284,7 @@ class ExpertsOnDisk:
 
     def __init__(
         self,
-        memory: int,
+        memory: int | str | None,
         folder: Path,
         config: Gemma4Config,
         sources: dict[str, Source],
@@ -336,13 +307,7 @@ class ExpertsOnDisk:
                     "save() it, and load that folder"
                 )
         each = sum(self._nbytes(name) for name in self._of)  # one slot of every layer
-        self.slots = min(self.experts, memory // each)
-        if self.slots < text.top_k_experts:
-            raise CheckpointError(
-                f"expert_memory of {memory / 1e6:,.1f} MB holds {self.slots} experts of each "
-                f"layer; a token needs {text.top_k_experts}, so give at least "
-                f"{-(-each * text.top_k_experts // 10**5) / 10:,.1f} MB"
-            )
+        self.slots = slots_of(_bytes(memory), each, config)
         self.memory = each * self.slots
         self._shelves = {
             layer: _Shelf(layer, self.experts, self.slots, self.reads)
@@ -352,8 +317,7 @@ class ExpertsOnDisk:
     def __repr__(self):
         return (
             f"ExpertsOnDisk({self.slots} of {self.experts} experts of each layer in "
-            f"{self.memory / 1e6:,.0f} MB; {self.reads.hit_rate:.0%} of the chosen ones were held, "
-            f"{self.reads.nbytes / 1e6:,.0f} MB read, {self.reads.waited:.1f} s waited)"
+            f"{self.memory / 1e6:,.0f} MB; {self.reads})"
         )
 
     def _nbytes(self, name: str) -> int:
@@ -399,21 +363,12 @@ class ExpertsOnDisk:
             shelf.open(files, parts[number])
 
 
-def expert_bytes(memory: int | str | None) -> int:
-    """Bytes that ``load``'s ``expert_memory`` asks for; None: half of what is free.
-
-    Raises CheckpointError for what is no size.
-    """
+def _bytes(memory: int | str | None) -> int:
     if memory is None:
         import psutil
 
         return psutil.virtual_memory().available // 2
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)\s*", str(memory))
-    if found:
-        return int(float(found[1]) * _UNITS[found[2]])
-    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
-        return memory
-    raise CheckpointError(f"expert_memory is {memory!r}; expected bytes, or text such as '4GB'")
+    return expert_bytes(memory)
 
 
 def _type(name: str, source: Source, dtype_of: Callable) -> mx.Dtype:

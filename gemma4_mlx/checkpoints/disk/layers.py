@@ -22,6 +22,7 @@ from ..layout import Source
 from ..packing import Packing
 from ..read import Loss, read_all
 from .reading import Files, readers
+from .reads import Reads
 
 _NAME = re.compile(r"^(language_model\.model\.layers\.(\d+)\.)(.*)$")
 #: In place of a matrix that is not in memory.
@@ -50,8 +51,8 @@ class _Layer:
             on_disk.expect(self.after)
         read = read_all(self.sources, self._new, self._dtype_of, Loss())
         found = [(_NAME.match(name)[3], array) for name, array in read]
-        on_disk.nbytes += self.nbytes
-        on_disk.waited += perf_counter() - begin
+        on_disk.reads.nbytes += self.nbytes
+        on_disk.reads.waited += perf_counter() - begin
         return found
 
 
@@ -95,8 +96,7 @@ class LayersOnDisk:
         layers: how many there are.
         memory: bytes of the largest one's matrices as they are stored; one is in memory at a time.
         a_pass: bytes that are read for every chunk of a prompt and every generated token.
-        nbytes: bytes read so far.
-        waited: seconds in which they were read.
+        reads: what was read so far.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class LayersOnDisk:
         new: dict[str, Packing],
         dtype_of: Callable[[str, Source], mx.Dtype | None],
     ):
-        self.nbytes, self.waited = 0, 0.0
+        self.reads = Reads()
         by_layer: dict[int, dict[str, Source]] = {}
         for name, source in sources.items():
             found = _NAME.match(name)
@@ -121,8 +121,8 @@ class LayersOnDisk:
 
     def __repr__(self):
         told = f"LayersOnDisk({self.layers} layers, {self.a_pass / 1e6:,.0f} MB a pass"
-        if self.waited:
-            rate = self.nbytes / self.waited
+        if self.reads.waited:
+            rate = self.reads.nbytes / self.reads.waited
             told += f", {self.a_pass / rate:.1f} s of it at {rate / 1e6:,.0f} MB/s as measured"
         return told + ")"
 

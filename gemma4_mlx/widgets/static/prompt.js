@@ -350,6 +350,7 @@ class PromptView {
     }
     if (s.reuse_note)
       items.push(h("span", { className: "g4-stat", textContent: `read again: ${s.reuse_note}` }));
+    if (s.reads) items.push(item("from disk", s.reads, "Weights read for this answer"));
     if (s.memory) items.push(item("memory", formatBytes(s.memory), "Memory that MLX holds now"));
     this.#status.replaceChildren(...items);
   }
