@@ -12,7 +12,7 @@ import gemma4_mlx as g4
 from gemma4_mlx.errors import StudyError
 from gemma4_mlx.processing import load_image
 from gemma4_mlx.processing.inputs import ModelInputs
-from gemma4_mlx.studies.building import build, reading
+from gemma4_mlx.studies.building import build, builder, reading
 from gemma4_mlx.studies.data.counts import UNIT
 from gemma4_mlx.tracing import RoutingPlan
 
@@ -151,7 +151,7 @@ def test_a_long_document_is_cut_and_said(model):
 
 
 def test_a_very_long_document_counts_as_several(model, monkeypatch):
-    monkeypatch.setattr(build, "LONGEST", 128)
+    monkeypatch.setattr(builder, "LONGEST", 128)
     ids = [2, *model.tokenizer.encode(" ".join(COUNTING * 2))]
     atlas = quiet(model, {"x": [ids]}, context=64)
     assert atlas.counts["documents"][0] > 1 and "counted as" in atlas.remarks["x"][0]
@@ -223,10 +223,10 @@ def test_ctrl_c_returns_what_there_is(model, built, tmp_path, capsys):
 
 
 def test_an_interrupted_document_counts_nothing(model):
-    builder = build.Builder(model)
-    atlas = g4.Atlas.empty(builder.subject, ["x"])
+    reader = builder.Builder(model)
+    atlas = g4.Atlas.empty(reader.subject, ["x"])
     before = {name: array.copy() for name, array in atlas.counts.arrays.items()}
-    steps = builder._add(atlas, "x", 0, COUNTING[0])
+    steps = reader._add(atlas, "x", 0, COUNTING[0])
     next(steps)
     steps.close()
     assert all(np.array_equal(before[name], atlas.counts[name]) for name in before)
@@ -337,7 +337,7 @@ def test_a_full_disk_is_said_and_loses_nothing_that_was_saved(model, tmp_path, m
 def test_saving_takes_a_bounded_share_of_the_time(model, tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    atlas = g4.Atlas.empty(build.Builder(model).subject, ["x"])
+    atlas = g4.Atlas.empty(builder.Builder(model).subject, ["x"])
     saved = []
 
     def slow(self, folder):

@@ -5,23 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlx.core as mx
-
-from ...errors import ChatError, ContextError, GenerationError, MediaError, StudyError
-from ...generation import engine
-from ...tracing.recording.recorder import model_facts
-from ...tracing.recording.routing import expert_scales
+from ...errors import StudyError
 from ..data.atlas import NAME, Atlas, open_atlas
 from ..data.counts import Counts, Subject
 from . import sources
+from .builder import CONTEXT, Builder
 from .progress import AtlasProgress, Line
-from .reading import cut, prepared, read
-from .writing import promoted_tokens
 
-#: Tokens of a piece: what the model reads at once, and all that it sees of the document.
-CONTEXT = 2048
-#: A document of more tokens counts as several, so that the memory of one is bounded.
-LONGEST = 1 << 16
 #: Seconds between two savings, at least; and their share of the time, at most.
 SAVE_EVERY, SAVE_SHARE = 30.0, 0.05
 
@@ -34,6 +24,8 @@ def atlas(
     tokens: int = 1_000_000,
     context: int = CONTEXT,
     answers: int = 0,
+    cluster=None,
+    load: Callable | None = None,
     progress: bool | Callable[[AtlasProgress], None] = True,
 ) -> Atlas:
     """What every expert of a model is for, over labelled documents.
@@ -56,6 +48,10 @@ def atlas(
         context: tokens of a piece: a longer document is read in pieces, each without those before.
         answers: tokens of the model's own answer to each conversation that ends in a question,
             which is then counted with it; 0 for none.
+        cluster: a ``dask.distributed.Client``, on whose workers the documents are read. Each loads
+            the model once; the result is the same.
+        load: what a worker calls to load the model; by default ``gemma4_mlx.load`` with the folder
+            of this one, which has to be there on every machine.
         progress: True shows a line with tokens, rate and time left; False nothing; or it is
             called with an :class:`.AtlasProgress` after each document.
 
@@ -69,106 +65,60 @@ def atlas(
     """
     builder = Builder(model, context, answers)
     state = _opened(folder, builder.subject, corpora, tokens)
-    state.model, state.scale = model_facts(model), builder.scale
+    state.model, state.scale = builder.facts, builder.scale
     show = Line() if progress is True else progress or (lambda made: None)
     run, said = _Run(state, folder, tokens, show), ""
     try:
-        for label, number, document in run.documents(corpora):
-            builder.add(state, label, number, document)
-            run.after_document()
+        if cluster is None:
+            _count_here(run, builder, corpora)
+        else:
+            _check_sendable(model)
+            from .cluster import count_on
+
+            count_on(cluster, run, builder, corpora, load or _Load(model))
         run.check_not_empty()
     except KeyboardInterrupt:
-        said = f"Stopped after {state.tokens:,} tokens."
+        said = f"Stopped after {run.atlas.tokens:,} tokens."
     finally:
         if isinstance(show, Line):
             show.end(said)
-    if state.tokens:
-        builder.finish(state)
+    if run.atlas.tokens:
+        builder.finish(run.atlas)
     run.save()
-    return state
+    return run.atlas
 
 
-class Builder:
-    """Reads documents with one model.
+def _count_here(run: "_Run", builder: Builder, corpora: Mapping) -> None:
+    for label, number, document in run.documents(corpora):
+        before = run.atlas.tokens
+        builder.add(run.atlas, label, number, document)
+        run.planned[label] += run.atlas.tokens - before
+        run.after_document()
 
-    Raises StudyError for a model without experts, and numbers that make no sense.
-    """
 
-    def __init__(self, model, context: int = CONTEXT, answers: int = 0):
-        if not hasattr(model, "observe"):
-            raise StudyError(
-                f"atlas takes a loaded model and corpora; {type(model).__name__} is no model"
-            )
-        text = model.config.text
-        if not text.enable_moe_block:
-            raise StudyError(
-                f"{model.source or 'this model'} has no experts, so there is no atlas of them; "
-                "what its heads do, gemma4_mlx.attribute says"
-            )
-        if not 32 <= context <= text.max_position_embeddings:
-            raise StudyError(
-                f"pieces of {context} tokens; give 32 to {text.max_position_embeddings:,}, this "
-                "model's context"
-            )
-        if answers < 0:
-            raise StudyError(f"answers of {answers} tokens; give a number from 0 on")
-        self.model, self.context, self.answers = model, context, answers
-        layers = tuple(range(text.num_hidden_layers))
-        self.scale = expert_scales(model, layers)
-        self.subject = Subject(
-            model.fingerprint,
-            layers,
-            text.num_experts,
-            text.top_k_experts,
-            text.vocab_size,
-            text.hidden_size,
-            tuple(map(str, model.interventions)),
+def _check_sendable(model) -> None:
+    if model.interventions:
+        raise StudyError(
+            f"the model runs under {', '.join(map(str, model.interventions))}, which the workers "
+            "of a cluster do not know: build this atlas without cluster="
         )
-        mx.eval(model.parameters())  # lazy arrays belong to the thread that made them
 
-    def add(self, atlas: Atlas, label: str, number: int, document) -> None:
-        """Read a document and count it; if that is interrupted, nothing of it is counted."""
-        job = engine().submit(self._add, atlas, label, number, document)
-        for _ in job.events():
-            pass
-        job.result()
 
-    def _add(self, atlas: Atlas, label: str, number: int, document):
-        """Generator for the engine. What follows the last yield is not interrupted."""
-        where = f"document {number} of {label!r}"
-        mark = [number, sources.digest(document)]
-        try:
-            inputs = prepared(self.model, document, self.answers)
-        except (ChatError, ContextError, GenerationError, MediaError) as error:
-            atlas.remark(label, f"{where} cannot be read ({error}): skipped")
-            atlas.count_read(label, number, mark)
-            return
-        bos = self.model.config.text.bos_token_id
-        units, pieces = [[]], list(cut(inputs, self.context, bos))
-        for piece in pieces:
-            if sum(made.trace.n for made in units[-1]) + len(piece) > LONGEST:
-                units.append([])
-            units[-1].append((yield from read(self.model, piece)))
-        if len(pieces) > 1:
-            atlas.remark(
-                label,
-                f"{where} has {len(inputs):,} tokens: read in {len(pieces)} pieces of "
-                f"{self.context:,}" + (f", counted as {len(units)}" if len(units) > 1 else ""),
-            )
-        for unit in units:
-            atlas.add(label, unit)
-        atlas.count_read(label, number, mark)
+@dataclass(frozen=True)
+class _Load:
+    """Loads the model of a folder, on another machine."""
 
-    def finish(self, atlas: Atlas) -> None:
-        """What is worked out of the sums at the end: texts, and what experts write."""
-        tokenizer, seen = self.model.tokenizer, 0
-        for name in ("input_seen", "next_seen", "predicted_seen"):
-            seen = seen + atlas.counts[name]
-        atlas.promoted, atlas.suppressed = engine().run(promoted_tokens, self.model, atlas.counts)
-        ids = {*seen.nonzero()[0].tolist(), *atlas.promoted.ravel().tolist()}
-        for id in ids | {*atlas.suppressed.ravel().tolist()}:
-            if tokenizer is not None and id >= 0 and id not in atlas.texts:
-                atlas.texts[id] = tokenizer.token_text(id)
+    folder: str
+
+    def __init__(self, model):
+        if model.folder is None:
+            raise StudyError("this model has no folder for workers to load it from: give load=")
+        object.__setattr__(self, "folder", str(model.folder))
+
+    def __call__(self):
+        from ...checkpoints import load
+
+        return load(self.folder)
 
 
 def _opened(folder, subject: Subject, corpora, tokens: int) -> Atlas:
@@ -219,6 +169,8 @@ class _Run:
     def __post_init__(self):
         self._began = self._saved = time.perf_counter()
         self._already, self._took = self.atlas.tokens, 0.0
+        #: Tokens of each label's documents that were given out, those counted before included.
+        self.planned = dict(zip(self.atlas.labels, self.atlas.counts["tokens"].tolist()))
 
     def documents(self, corpora: Mapping) -> Iterator[tuple[str, int, object]]:
         """(label, number, document) of those not counted yet, the label with the fewest tokens
@@ -226,9 +178,8 @@ class _Run:
         waiting = {label: self._new(label, corpora[label]) for label in sorted(corpora)}
         each = self.tokens / len(corpora)
         while waiting:
-            counted = dict(zip(self.atlas.labels, self.atlas.counts["tokens"].tolist()))
-            label = min(waiting, key=lambda name: (counted[name], name))
-            found = None if counted[label] >= each else next(waiting[label], None)
+            label = min(waiting, key=lambda name: (self.planned[name], name))
+            found = None if self.planned[label] >= each else next(waiting[label], None)
             if found is None:
                 del waiting[label]
             else:

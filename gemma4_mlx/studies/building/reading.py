@@ -8,11 +8,13 @@ import numpy as np
 
 from ...errors import StudyError
 from ...generation import SamplingOptions, Token, stream
-from ...generation.prefill import CHUNK, Prompt
+from ...generation.prefill import Prompt
 from ...model import ops
 from ...processing.inputs import ModelInputs
 from ...processing.template import render
-from ...tracing.recording.plans import LensPlan, RoutingPlan, TracePlan
+from ...tracing.recording.lens import LOGITS
+from ...tracing.recording.plans import RoutingPlan, TracePlan
+from ...tracing.recording.routing import HELD
 from ...tracing.recording.run import inputs_of, record
 from ..data.counts import Piece, Written
 
@@ -73,20 +75,21 @@ def cut(inputs: ModelInputs, size: int, bos: int) -> Iterator[ModelInputs]:
         yield ModelInputs([*head, *inputs.tokens[start:stop]], types, media)
 
 
-def read(model, inputs: ModelInputs):
-    """Generator for the engine: reads a piece, yields Progress, returns the :class:`.Piece`."""
-    looked_at = tuple(range(FIRST, len(inputs), LOOKED_AT))
-    last = model.config.text.num_hidden_layers - 1
-    lens = LensPlan((last,), 1, looked_at) if looked_at else None
-    plan = TracePlan(RoutingPlan(norms=True), lens=lens)
-    watching = _Sampled(model)
+def read(model, inputs: ModelInputs, facts: dict):
+    """Generator for the engine: reads a piece, yields Progress, returns the :class:`.Piece`.
+
+    ``facts``: the model's, of :func:`.recorder.model_facts`.
+    """
+    watching, prompt = _Sampled(model), Prompt.of(model, inputs)
     with model.observe(watching):
-        trace = yield from record(model, Prompt.of(model, inputs), plan, CHUNK)
-    return Piece(trace, watching.early, tuple(watching.written))
+        trace = yield from record(model, prompt, TracePlan(RoutingPlan(norms=True)), facts=facts)
+    predicted = np.arange(FIRST, len(inputs), LOOKED_AT), np.array(watching.predicted, np.int64)
+    return Piece(trace, predicted, watching.early, tuple(watching.written))
 
 
 class _Sampled:
-    """An observer of early routing and of what experts put out, at a sample of places."""
+    """An observer of the predicted token, of early routing and of what experts put out, at a sample
+    of places."""
 
     def __init__(self, model):
         text = model.config.text
@@ -95,6 +98,9 @@ class _Sampled:
         #: (step, rank), as of :class:`.Piece`
         self.early = np.zeros((text.num_hidden_layers - 1, self._E), np.int64)
         self.written: list[Written] = []
+        self.predicted: list[int] = []
+        self._vocabulary = text.vocab_size
+        self._head = model.language_model.uncapped
         self._start = self._n = 0
         self._stream = self._before = self._chosen = None
         self._ranks: list[tuple[int, mx.array]] = []
@@ -116,18 +122,26 @@ class _Sampled:
         elif name == "expert_outputs" and self._chosen is not None:
             # A copy, begun at once: a view would keep the outputs of all tokens.
             outputs = mx.contiguous(self._at(value, ADDED_UP).astype(mx.float32))
-            ops.begun(outputs)
+            if value.nbytes > HELD:
+                ops.begun(outputs)
             self._outputs.append((layer, self._chosen, outputs))
         elif name == "final_hidden":
-            self._settle()
+            self._settle(self._at(value, LOOKED_AT))
 
     def _at(self, value: mx.array, every: int) -> mx.array | None:
         """The sampled rows of (1, n, ...); None if this call has none."""
         first = (FIRST - self._start) % every
         return value[:, first::every] if first < self._n else None
 
-    def _settle(self) -> None:
-        mx.eval([ranks for _, ranks in self._ranks], [some for _, *some in self._outputs])
+    def _settle(self, hidden: mx.array | None) -> None:
+        """Convert what was collected; ``hidden`` (1, m, H) after the final norm."""
+        best = []
+        if hidden is not None:
+            rows = max(1, LOGITS // self._vocabulary)
+            parts = (hidden[0, i : i + rows] for i in range(0, hidden.shape[1], rows))
+            best = [self._head(part).argmax(axis=-1) for part in parts]
+        mx.eval(best, [ranks for _, ranks in self._ranks], [s for _, *s in self._outputs])
+        self.predicted += [id for part in best for id in part.tolist()]
         for step, ranks in self._ranks:
             self.early[step] += np.bincount(np.array(ranks).ravel(), minlength=self._E)
         for layer, chosen, outputs in self._outputs:

@@ -139,8 +139,9 @@ class Piece:
     """A document, or a stretch of a long one, as the model read it.
 
     Attributes:
-        trace: with the routing of all layers, and with the lens of the last layer where the
-            predicted tokens are known.
+        trace: with the routing of all layers.
+        predicted: positions (m,) at which the model's likeliest next tokens are known, and their
+            ids (m,); or None.
         early: (step, rank) how many of the chosen experts had which place in the order in which the
             next layer's router puts all experts when it reads the stream that this layer's router
             reads; or None.
@@ -148,6 +149,7 @@ class Piece:
     """
 
     trace: Trace
+    predicted: tuple[np.ndarray, np.ndarray] | None = None
     early: np.ndarray | None = None
     written: tuple[Written, ...] = ()
 
@@ -201,7 +203,7 @@ class Counts:
         for piece in pieces:
             self._add_routing(piece.trace)
             self._add_groups(piece.trace)
-            self._add_vocabularies(piece.trace)
+            self._add_vocabularies(piece)
             if piece.early is not None:
                 self.arrays["early"] += piece.early
             for written in piece.written:
@@ -256,13 +258,13 @@ class Counts:
             self.arrays[f"{by}_tokens"] += groups.tokens
             self.arrays[f"{by}_counts"] += trace.routing.specialisation(groups).counts
 
-    def _add_vocabularies(self, trace: Trace) -> None:
-        ids, experts = trace.tokens.ids, trace.routing.experts
+    def _add_vocabularies(self, piece: Piece) -> None:
+        ids, experts = piece.trace.tokens.ids, piece.trace.routing.experts
         E, size = self.subject.num_experts, self.subject.vocabulary
         rows = (np.arange(len(experts)) * E)[:, None, None] + experts
         known = {"input": (np.arange(len(ids)), ids), "next": (np.arange(len(ids) - 1), ids[1:])}
-        if trace.lens is not None:
-            known["predicted"] = (trace.lens.positions, trace.lens.ids[-1, :, 0])
+        if piece.predicted is not None:
+            known["predicted"] = piece.predicted
         for name, (at, said) in known.items():
             self.arrays[f"{name}_seen"] += np.bincount(said, minlength=size)
             codes = rows[:, at] * self.subject.buckets + self.subject.bucket(said)[:, None]

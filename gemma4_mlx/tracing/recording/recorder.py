@@ -42,14 +42,18 @@ class Recorder:
         plan: what to record; by default the routing of a model with experts, else attention
         expected: number of tokens, if it is known; saves regrouping of overviews
         inputs: the prompt's ``ModelInputs``, for the places of soft tokens in their media
+        facts: what :func:`model_facts` gives, if it is known; to look through a model takes longer
+            than to read a few tokens
 
     Raises TraceError, here or while the model runs: no plan for a model without experts, another
     thing than a TracePlan, one for what the model does not have, batches, padding, and a cache that
     was not empty when recording began.
     """
 
-    def __init__(self, model, plan: TracePlan | None = None, expected: int = 0, inputs=None):
-        self.model, self.inputs = model, inputs
+    def __init__(
+        self, model, plan: TracePlan | None = None, expected: int = 0, inputs=None, facts=None
+    ):
+        self.model, self.inputs, self._facts = model, inputs, facts
         if plan is None:
             has_experts = model.config.text.enable_moe_block
             plan = TracePlan(routing=RoutingPlan()) if has_experts else None
@@ -182,7 +186,7 @@ class Recorder:
         tokens = tokens_of(self.model, ids, self.inputs)
         trace = Trace(tokens, timings=self._timings(), plan=str(self.plan))
         trace.interventions = tuple(map(str, self._interventions))
-        trace.model = model_facts(self.model)
+        trace.model = self._facts or model_facts(self.model)
         if self.inputs is not None:
             trace.media = media_of(self.inputs)
         if self.routing is not None:

@@ -8,6 +8,9 @@ from ..data.routing import RoutingData
 from ..data.tokens import Tokens
 from .plans import RoutingPlan
 
+#: Bytes of a layer's expert outputs from which on what needs them is computed at once.
+HELD = 4 * 2**20
+
 
 class RoutingRecorder:
     """Chosen experts and their weights; if asked for, the norms of their outputs and all
@@ -78,18 +81,19 @@ class RoutingRecorder:
 def _norms(outputs: mx.array) -> mx.array:
     """Each chosen expert's output (1, n, k, H) -> its Euclidean norm (1, n, k), float32.
 
-    A prompt's is begun at once: the outputs of all layers would otherwise wait for it together.
+    A long prompt's is begun at once: the outputs of all layers would otherwise wait for it
+    together.
     """
     norms = mx.linalg.norm(outputs.astype(mx.float32), axis=-1)
-    if norms.shape[1] > 1:
+    if outputs.nbytes > HELD:
         ops.begun(norms)
     return norms
 
 
 def expert_scales(model, layers) -> np.ndarray:
     """The learned scale of every expert: (layers, E) float32."""
-    routers = [model.layers[i].router for i in layers]
-    return np.array(mx.stack([r.per_expert_scale.astype(mx.float32) for r in routers]))
+    scales = [model.layers[i].router.per_expert_scale.astype(mx.float32) for i in layers]
+    return np.stack([np.array(scale) for scale in scales])
 
 
 #: Taps whose last axis goes over a token's k experts.

@@ -5,7 +5,7 @@ import psutil
 
 from ...errors import ContextError, TraceError
 from ...generation import Progress, engine
-from ...generation.prefill import CHUNK, Prompt, SoftTokens
+from ...generation.prefill import CHUNK, KEPT_BYTES, Prompt, SoftTokens
 from ...model.cache import expect
 from ...processing.template import render
 from ..data.trace import Trace
@@ -136,10 +136,12 @@ def _room(plan: TracePlan, memory: int | None) -> tuple[int, int]:
     return memory, free_disk(getattr(plan.attention, "folder", None))
 
 
-def record(model, prompt: Prompt, plan: TracePlan, chunk: int = CHUNK, media_features=None):
+def record(
+    model, prompt: Prompt, plan: TracePlan, chunk: int = CHUNK, media_features=None, facts=None
+):
     """Generator for the engine: reads a prompt under a recorder, yields Progress, returns the
-    trace."""
-    recorder = Recorder(model, plan, len(prompt), prompt.inputs)
+    trace. ``facts``: see :class:`Recorder`."""
+    recorder = Recorder(model, plan, len(prompt), prompt.inputs, facts)
     cache = model.make_cache()
     expect(cache, len(prompt))
     soft = SoftTokens(model, prompt, 0, media_features)
@@ -149,7 +151,8 @@ def record(model, prompt: Prompt, plan: TracePlan, chunk: int = CHUNK, media_fea
             hidden = model.hidden(tokens, cache, soft.between(start, stop))
             mx.eval(hidden, [entry.state for entry in cache])
             del hidden
-            mx.clear_cache()
+            if mx.get_cache_memory() > KEPT_BYTES:
+                mx.clear_cache()
             yield Progress(stop, len(prompt), 0.0)
     recorder.finish()
     return recorder.trace()

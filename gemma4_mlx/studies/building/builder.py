@@ -1,0 +1,111 @@
+"""Reads documents with one model, and adds what its experts did to an atlas."""
+
+import mlx.core as mx
+
+from ...errors import ChatError, ContextError, GenerationError, MediaError, StudyError
+from ...generation import engine
+from ...tracing.recording.recorder import model_facts
+from ...tracing.recording.routing import expert_scales
+from ..data.atlas import Atlas
+from ..data.counts import Subject
+from . import sources
+from .reading import cut, prepared, read
+from .writing import promoted_tokens
+
+#: Tokens of a piece: what the model reads at once, and all that it sees of the document.
+CONTEXT = 2048
+#: A document of more tokens counts as several, so that the memory of one is bounded.
+LONGEST = 1 << 16
+_UNREADABLE = (ChatError, ContextError, GenerationError, MediaError)
+
+
+class Builder:
+    """Reads documents with one model.
+
+    Raises StudyError for a model without experts, and numbers that make no sense.
+    """
+
+    def __init__(self, model, context: int = CONTEXT, answers: int = 0):
+        if not hasattr(model, "observe"):
+            raise StudyError(
+                f"atlas takes a loaded model and corpora; {type(model).__name__} is no model"
+            )
+        text = model.config.text
+        if not text.enable_moe_block:
+            raise StudyError(
+                f"{model.source or 'this model'} has no experts, so there is no atlas of them; "
+                "what its heads do, gemma4_mlx.attribute says"
+            )
+        if not 32 <= context <= text.max_position_embeddings:
+            raise StudyError(
+                f"pieces of {context} tokens; give 32 to {text.max_position_embeddings:,}, this "
+                "model's context"
+            )
+        if answers < 0:
+            raise StudyError(f"answers of {answers} tokens; give a number from 0 on")
+        self.model, self.context, self.answers = model, context, answers
+        layers = tuple(range(text.num_hidden_layers))
+        self.scale, self.facts = expert_scales(model, layers), model_facts(model)
+        self.subject = Subject(
+            model.fingerprint,
+            layers,
+            text.num_experts,
+            text.top_k_experts,
+            text.vocab_size,
+            text.hidden_size,
+            tuple(map(str, model.interventions)),
+        )
+        mx.eval(model.parameters())  # lazy arrays belong to the thread that made them
+
+    def length(self, document) -> int:
+        """Tokens that a document will count, its answer left out; 0 if it cannot be read."""
+        try:
+            inputs = prepared(self.model, document, 0)
+        except _UNREADABLE:
+            return 0
+        bos = self.model.config.text.bos_token_id
+        return sum(map(len, cut(inputs, self.context, bos)))
+
+    def add(self, atlas: Atlas, label: str, number: int, document) -> None:
+        """Read a document and count it; if that is interrupted, nothing of it is counted."""
+        job = engine().submit(self._add, atlas, label, number, document)
+        for _ in job.events():
+            pass
+        job.result()
+
+    def _add(self, atlas: Atlas, label: str, number: int, document):
+        """Generator for the engine. What follows the last yield is not interrupted."""
+        where = f"document {number} of {label!r}"
+        mark = [number, sources.digest(document)]
+        try:
+            inputs = prepared(self.model, document, self.answers)
+        except _UNREADABLE as error:
+            atlas.remark(label, f"{where} cannot be read ({error}): skipped")
+            atlas.count_read(label, number, mark)
+            return
+        bos = self.model.config.text.bos_token_id
+        units, pieces = [[]], list(cut(inputs, self.context, bos))
+        for piece in pieces:
+            if sum(made.trace.n for made in units[-1]) + len(piece) > LONGEST:
+                units.append([])
+            units[-1].append((yield from read(self.model, piece, self.facts)))
+        if len(pieces) > 1:
+            atlas.remark(
+                label,
+                f"{where} has {len(inputs):,} tokens: read in {len(pieces)} pieces of "
+                f"{self.context:,}" + (f", counted as {len(units)}" if len(units) > 1 else ""),
+            )
+        for unit in units:
+            atlas.add(label, unit)
+        atlas.count_read(label, number, mark)
+
+    def finish(self, atlas: Atlas) -> None:
+        """What is worked out of the sums at the end: texts, and what experts write."""
+        tokenizer, seen = self.model.tokenizer, 0
+        for name in ("input_seen", "next_seen", "predicted_seen"):
+            seen = seen + atlas.counts[name]
+        atlas.promoted, atlas.suppressed = engine().run(promoted_tokens, self.model, atlas.counts)
+        ids = {*seen.nonzero()[0].tolist(), *atlas.promoted.ravel().tolist()}
+        for id in ids | {*atlas.suppressed.ravel().tolist()}:
+            if tokenizer is not None and id >= 0 and id not in atlas.texts:
+                atlas.texts[id] = tokenizer.token_text(id)
