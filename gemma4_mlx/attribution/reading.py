@@ -3,22 +3,24 @@
 import mlx.core as mx
 
 from ..generation import Progress
-from ..generation.prefill import Prompt, SoftTokens
+from ..generation.prefill import SoftTokens
 from ..model.cache import expect
+from .question import Question
 
 
 class Reading:
-    """A prompt up to the position ``query``.
+    """A prompt up to the position whose output says the token that is asked about.
 
     What stands before is read once into a cache; :meth:`hidden` computes the rest, which is one
     position, or the picture around it, whose positions see each other.
     """
 
-    def __init__(self, model, prompt: Prompt, query: int, chunk: int, media_features):
-        self.model, self.prompt, self.query, self._chunk = model, prompt, query, chunk
-        self.start, self.stop = prompt.picture(query) or (query, query + 1)
-        self._soft = SoftTokens(model, prompt, 0, media_features)
-        self._cache = model.make_cache()
+    def __init__(self, question: Question):
+        self.model, self.prompt = question.model, question.prompt
+        self.query, self._chunk = question.target.start - 1, question.chunk
+        self.start, self.stop = self.prompt.picture(self.query) or (self.query, self.query + 1)
+        self._soft = SoftTokens(self.model, self.prompt, 0, question.media_features)
+        self._cache = self.model.make_cache()
         expect(self._cache, self.stop)
 
     @property

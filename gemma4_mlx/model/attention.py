@@ -13,7 +13,7 @@ What differs from the textbook, all after transformers' ``modeling_gemma4.py``:
   on sliding layers only, and still not further back than the window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -157,6 +157,34 @@ def attend(q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry) -
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
 
+def attend_vjp(
+    q: mx.array, k: mx.array, v: mx.array, geometry: AttentionGeometry
+) -> tuple[mx.array, Callable]:
+    """:func:`attend`, and a function that makes of a derivative by its output those by q, k and v,
+    in float32, in the same blocks of queries. One block's weights are held at a time."""
+    rows = ops.rows_at_once(q, geometry.reach)
+    parts = list(geometry.parts(rows))
+    outputs, backs = [], []
+    for queries, keys in parts:
+        seen = geometry.seen(queries, keys)
+        block = q[:, :, queries], k[:, :, keys], v[:, :, keys]
+        output, back = ops.attention_vjp(*block, seen)
+        outputs.append(output)
+        backs.append(back)
+
+    def derivatives(d_out: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        dq, dk, dv = [], mx.zeros(k.shape), mx.zeros(v.shape)
+        for (queries, keys), back in zip(parts, backs):
+            one, *others = back(d_out[:, :, queries])
+            dq.append(one)
+            dk[:, :, keys] += others[0]
+            dv[:, :, keys] += others[1]
+            mx.eval(one, dk, dv)
+        return mx.concatenate(dq, axis=2), dk, dv
+
+    return mx.concatenate(outputs, axis=2), derivatives
+
+
 def dequantized(cached: mx.array | tuple, cache, dtype: mx.Dtype) -> mx.array:
     """Keys or values as an array, also from a quantized cache's (packed, scales, biases)."""
     if isinstance(cached, mx.array):
@@ -203,6 +231,11 @@ class Attention(nn.Module):
         v = ops.rms_norm(v, self.eps).transpose(0, 2, 1, 3)
         return k, v
 
+    def output(self, heads: mx.array) -> mx.array:
+        """Outputs of the heads (B, heads, n, D) -> (B, n, H)."""
+        B, _, n, _ = heads.shape
+        return self.o_proj(heads.transpose(0, 2, 1, 3).reshape(B, n, -1))
+
     def fill(self, x: mx.array, cache, geometry: AttentionGeometry) -> None:
         """Put the keys and values of x (B, n, H) into the cache, and attend to nothing."""
         cache.update_and_fetch(*self.keys_values(x, geometry))
@@ -216,7 +249,6 @@ class Attention(nn.Module):
         tap: Tap,
     ) -> tuple[mx.array, tuple]:
         """Returns the output (B, n, H) and the keys and values used, for layers that share them."""
-        B, n, _ = x.shape
         q = tap("queries", self.queries(x, geometry), geometry)
         if self.owns_kv:
             kv = self.keys_values(x, geometry)
@@ -228,13 +260,13 @@ class Attention(nn.Module):
         k = tap("keys", unpacked[0], geometry)
         v = tap("values", unpacked[1], geometry)
         untouched = k is unpacked[0] and v is unpacked[1]
-        if isinstance(kv[0], tuple) and untouched and n <= PACKED_QUERIES:
-            seen = None if geometry.sees_all else geometry.seen(slice(0, n), slice(0, geometry.m))
+        if isinstance(kv[0], tuple) and untouched and geometry.n <= PACKED_QUERIES:
+            everything = slice(0, geometry.n), slice(0, geometry.m)
+            seen = None if geometry.sees_all else geometry.seen(*everything)
             out = ops.packed_attention(q, k, v, kv, cache, seen)
         else:
             out = attend(q, k, v, geometry)
         if geometry.changes:
             out = attend_changed(out, q, k, v, geometry)
             geometry.changes.clear()
-        out = tap("head_outputs", out, geometry)  # (B, heads, n, D)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, n, -1)), kv
+        return self.output(tap("head_outputs", out, geometry)), kv

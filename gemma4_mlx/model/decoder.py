@@ -73,6 +73,16 @@ class DecoderLayer(nn.Module):
         x = tap("layer_input", x, geometry)
         h = tap("attention_input", self.input_layernorm(x), geometry)
         h, kv = self.self_attn(h, shared, cache, geometry, tap)
+        return self.after_attention(x, h, per_layer_input, tap), kv
+
+    def after_attention(
+        self,
+        x: mx.array,  # (B, n, H) what entered the layer
+        h: mx.array,  # (B, n, H) what its attention made of it
+        per_layer_input: mx.array | None,  # (B, n, P)
+        tap: Tap,
+    ) -> mx.array:
+        """The rest of the layer, in which each position is by itself."""
         x = x + tap("attention_output", self.post_attention_layernorm(h))
         x = tap("attention_residual", x)
         x = x + tap("feedforward_output", self.feed_forward(x, tap))
@@ -80,7 +90,7 @@ class DecoderLayer(nn.Module):
             p = tap("per_layer_input", per_layer_input)
             p = self.per_layer_projection(geglu(self.per_layer_input_gate(x), p))
             x = x + tap("per_layer_output", self.post_per_layer_input_norm(p))
-        return tap("layer_output", x * self.layer_scalar), kv
+        return tap("layer_output", x * self.layer_scalar)
 
 
 class TextDecoder(nn.Module):

@@ -18,7 +18,7 @@ from .cache import FullKVCache, SlidingKVCache
 from .decoder import LanguageModel, image_blocks
 from .ops import rms_norm
 from .sizes import checked_kv_bits
-from .taps import NAMES, Observer, Taps
+from .taps import NAMES, Observer, Tap, Taps
 
 
 class MultimodalEmbedder(nn.Module):
@@ -206,14 +206,20 @@ class Model(nn.Module):
         blocks, media = None, features is not None or input_embeddings is not None
         if media and config.text.use_bidirectional_attention == "vision" and tokens.shape[1] > 1:
             blocks = image_blocks(tokens, (config.image_token_id, config.video_token_id))
+        tokens = self.per_layer_tokens(tokens)
+        if config.text.lacks_per_layer_embeddings:
+            self._check_per_layer_ids(tokens)
+        return decoder(tokens, x, cache, blocks, self._taps, cache_only)
+
+    def per_layer_tokens(self, tokens: mx.array) -> mx.array:
+        """The tokens (B, n) whose per-layer embeddings are looked up: padding for soft tokens."""
+        config = self.config
         if config.text.hidden_size_per_layer_input and (config.vision or config.audio):
             soft = mx.zeros(tokens.shape, dtype=mx.bool_)
             for placeholder in config.soft_token_ids:
                 soft = soft | (tokens == placeholder)
             tokens = mx.where(soft, config.text.pad_token_id, tokens)
-        if config.text.lacks_per_layer_embeddings:
-            self._check_per_layer_ids(tokens)
-        return decoder(tokens, x, cache, blocks, self._taps, cache_only)
+        return tokens
 
     def head(self, hidden: mx.array) -> mx.array:
         """Normed hidden states (..., H) -> capped logits (..., V), float32."""
@@ -292,6 +298,12 @@ class Model(nn.Module):
     def observe(self, *observers: Observer):
         """``with model.observe(f):`` calls ``f(name, layer, value, geometry)`` at every tap."""
         return self._taps.observing(*observers)
+
+    def changes(self, layer: int | None = None) -> Tap:
+        """The tap function of a layer (None: of the model as a whole) for a computation that is no
+        run of the model: what interventions change is changed, and nothing is shown to those who
+        only watch."""
+        return self._taps.at(layer, watched=False)
 
     @property
     def interventions(self) -> tuple:

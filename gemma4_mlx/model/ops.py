@@ -23,6 +23,7 @@ import mlx.nn as nn
 
 from .cpu import activations, blocks, quantized, small
 from .cpu import attention as numpy_attention
+from .cpu import attention_vjp as attention_derivative
 from .sizes import block_rows
 
 #: Rows that a tower's layers take at once: enough work for a GPU, and wide intermediates of a
@@ -65,15 +66,42 @@ def _folded(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str | None) 
     """:func:`attention` for head sizes without a fused kernel, whose products MLX makes for each
     query head: here one KV head's query heads are rows of one product, which reads its keys and
     values once."""
+    return (_weights(q, k, mask) @ v).reshape(q.shape)
+
+
+def _weights(q: mx.array, k: mx.array, mask: mx.array | str | None) -> mx.array:
+    """softmax(q k^T), one KV head's query heads as rows of one product: (B, kv heads, r * n, m)."""
     B, _, n, D = q.shape
     groups, m = k.shape[1:3]
-    scores = q.reshape(B, groups, -1, D) @ k.swapaxes(-1, -2)  # (B, kv heads, r * n, m)
+    scores = q.reshape(B, groups, -1, D) @ k.swapaxes(-1, -2)
     if isinstance(mask, str):
         mask = (mx.arange(m) <= mx.arange(m - n, m)[:, None])[None, None]
     if mask is not None:
         scores = mx.where(mask[:, :, None], scores.reshape(B, groups, -1, n, m), -mx.inf)
         scores = scores.reshape(B, groups, -1, m)
-    return (mx.softmax(scores, axis=-1, precise=True) @ v).reshape(q.shape)
+    return mx.softmax(scores, axis=-1, precise=True)
+
+
+def attention_vjp(
+    q: mx.array, k: mx.array, v: mx.array, mask: mx.array | str | None = None
+) -> tuple[mx.array, Callable]:
+    """:func:`attention`, and a function that makes of a derivative by its output (B, heads, n, D)
+    those by q, k and v, in float32. No weights are kept in between: it computes them again."""
+    if in_numpy(q):
+        return attention_derivative.attention_vjp(q, k, v, mask)
+    out = attention(q, k, v, mask)
+
+    def derivatives(d_out: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        B, groups, _, D = k.shape
+        wide = [x.astype(mx.float32) for x in (q, k, v, d_out)]
+        folded = [x.reshape(B, groups, -1, D) for x in (wide[0], wide[3])]
+        w = _weights(*wide[:2], mask)
+        ds = w * (folded[1] @ wide[2].swapaxes(-1, -2))
+        ds = ds - w * ds.sum(axis=-1, keepdims=True)  # derivative by the scores
+        dq = (ds @ wide[1]).reshape(q.shape)
+        return dq, ds.swapaxes(-1, -2) @ folded[0], w.swapaxes(-1, -2) @ folded[1]
+
+    return out, derivatives
 
 
 def rows_at_once(q: mx.array, m: int, masked: bool = True) -> int:

@@ -131,9 +131,12 @@ class Taps:
         """Keys of the interventions in force, innermost last."""
         return self._here().changes.keys
 
-    def at(self, layer: int | None = None) -> Tap:
-        """The tap function for one layer, or with None for the model as a whole."""
-        observers = self._observers
+    def at(self, layer: int | None = None, watched: bool = True) -> Tap:
+        """The tap function for one layer, or with None for the model as a whole.
+
+        ``watched`` False: of a computation that those who only watch are not to see.
+        """
+        observers = self._observers if watched else self._here().changes.observers()
         return partial(_show, observers, layer) if observers else untouched
 
     @contextmanager

@@ -6,6 +6,7 @@ of scores stays in the processor's cache: a picture's attention and a prompt's a
 """
 
 import math
+from collections.abc import Iterator
 from functools import partial
 
 import mlx.core as mx
@@ -19,7 +20,7 @@ KEYS = 1536
 #: A score this far below its row's largest weighs nothing in float32, as does all of a long
 #: context together. Left smaller, the exponentials are subnormal, and products with those take
 #: thirty times as long.
-_FADED = -60.0
+FADED = -60.0
 #: Queries and keys of a block of scores: a megabyte.
 _ROWS, _COLUMNS = 512, 512
 
@@ -42,31 +43,54 @@ def attention(
     n, m = q.shape[2], k.shape[2]
     if n == 1 and mask is None and m < KEYS:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0)
-    if isinstance(mask, str):
-        mask = (mx.arange(n) <= mx.arange(n)[:, None])[None, None]
+    mask = as_array(mask, n)
     plain = partial(_mlx_attention, mask=mask)
     if n == 1:
         return plain(q, k, v)
-    return worked_out_in_numpy(plain)(partial(_numpy_attention, mask=mask))(q, k, v)
+    return worked_out_in_numpy(plain)(lambda *values: with_normalisers(*values, mask)[0])(q, k, v)
 
 
-def _numpy_attention(
+def as_array(mask: mx.array | str | None, n: int) -> mx.array | None:
+    """A mask of n queries, where it is "causal" as an array for their own n keys."""
+    return (mx.arange(n) <= mx.arange(n)[:, None])[None, None] if isinstance(mask, str) else mask
+
+
+def with_normalisers(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: mx.array | None
-) -> np.ndarray:
-    B, heads, n, D = q.shape
-    groups = k.shape[1]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The output (B, heads, n, D), and for each query the logarithm of the sum of its scores'
+    exponentials (B, heads, n, 1)."""
+    out, normalisers = np.empty(q.shape, np.float32), np.empty((*q.shape[:3], 1), np.float32)
+    for at, hidden, *rows in by_kv_head(k, mask, q, out, normalisers):
+        _one_head(rows[0], k[at], v[at], hidden, *rows[1:])
+    return out, normalisers
+
+
+def by_kv_head(k: np.ndarray, mask: mx.array | None, *queries: np.ndarray) -> Iterator[tuple]:
+    """For each kv head of k (B, kv heads, m, D): its index (b, g); which of the last c keys each of
+    its n queries does not see, (n, c) or None; and of ``queries``, arrays (B, heads, n, ...), the
+    rows of its r query heads, (r * n, ...)."""
     hidden = None if mask is None else ~np.asarray(mask)[:, 0]
-    rows = q.reshape(B, groups, heads // groups * n, D)
-    out = np.empty(rows.shape, np.float32)
+    B, groups = k.shape[:2]
+    rows = [x.reshape(B, groups, -1, x.shape[-1]) for x in queries]
     for b in range(B):
         hides = None if hidden is None else hidden[min(b, len(hidden) - 1)]
         for g in range(groups):
-            _one_head(rows[b, g], k[b, g], v[b, g], hides, out[b, g])
-    return out.reshape(q.shape)
+            yield (b, g), hides, *(x[b, g] for x in rows)
+
+
+def block_sides(rows: int, columns: int) -> tuple[int, int]:
+    """Sides of blocks of nearly one size that stay in the processor's cache."""
+    return tuple(-(-n // -(-n // most)) for n, most in ((rows, _ROWS), (columns, _COLUMNS)))
 
 
 def _one_head(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, hidden: np.ndarray | None, out: np.ndarray
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    hidden: np.ndarray | None,
+    out: np.ndarray,
+    normalisers: np.ndarray,
 ) -> None:
     """Attention of q (r * n, D), the query heads of one kv head, to k and v (m, D) into ``out``.
     ``hidden`` (n, c) tells which of the last c keys each of the n queries does not see."""
@@ -74,9 +98,7 @@ def _one_head(
     first = m if hidden is None else m - hidden.shape[1]  # key from which ``hidden`` counts
     # No score is larger than |q| |k|, which norms keep small.
     safe = longest(q) * longest(k) <= SAFE
-    rows, columns = (
-        -(-count // -(-count // most)) for count, most in ((len(q), _ROWS), (m, _COLUMNS))
-    )
+    rows, columns = block_sides(len(q), m)
     scores = np.empty(rows * columns, np.float32)
     for i in range(0, len(q), rows):
         some = q[i : i + rows]
@@ -96,7 +118,7 @@ def _one_head(
             if not safe:  # against the largest score so far
                 before, peak = peak, np.maximum(peak, w.max(axis=-1, keepdims=True))
                 w -= peak
-                np.maximum(w, _FADED, out=w)
+                np.maximum(w, FADED, out=w)
                 shrink = np.exp(before - peak)
                 total *= shrink
                 y *= shrink
@@ -104,6 +126,8 @@ def _one_head(
             total += w.sum(axis=-1, keepdims=True)
             y += w @ v[j:end]
         np.divide(y, total, out=out[i : i + rows])
+        np.log(total, out=total)
+        np.add(total, 0 if safe else peak, out=normalisers[i : i + rows])
 
 
 def longest(x: np.ndarray) -> float:

@@ -2,9 +2,8 @@
  * above. */
 
 import { onResize, sizeCanvas } from "./canvas.js";
-import { cssOf } from "./colours.js";
 import { h, perFrame } from "./dom.js";
-import { hatch, inkFor } from "./expertcolours.js";
+import { cssOf, hatch, inkFor } from "./expertcolours.js";
 
 export class ExpertMap {
   canvas = h("canvas", {
