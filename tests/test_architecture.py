@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "gemma4_mlx"
@@ -104,6 +105,20 @@ def test_docstrings_have_one_dialect():
     underlined = re.compile(r"\n +-{4,}\n")
     found = [p.name for p in PACKAGE.rglob("*.py") if underlined.search(p.read_text("utf-8"))]
     assert found == []
+
+
+def test_no_module_takes_the_place_of_a_public_name():
+    """Importing a module binds its name in its package, over what is found there by __getattr__."""
+    hidden = []
+    for init in PACKAGE.rglob("__init__.py"):
+        package = import_module(".".join(init.parent.relative_to(PACKAGE.parent).parts))
+        modules = {path.stem for path in init.parent.glob("*.py")}
+        for name in sorted(modules & set(getattr(package, "__all__", ()))):
+            value = getattr(package, name)
+            import_module(f"{package.__name__}.{name}")
+            if getattr(package, name) is not value:
+                hidden.append(f"{package.__name__}.{name}")
+    assert not hidden
 
 
 def test_the_data_of_a_trace_needs_no_model():

@@ -1,17 +1,20 @@
 """Attribution: from a token of an answer back to what made the model say it.
 
 ``data`` holds attributions as values and ``file`` their files, both with numpy alone;
-``attribute`` makes them, and what of it needs MLX is imported when first used.
+``attributing`` makes them, and what of it needs MLX is imported when first used. No module has the
+name of a function: importing it would take the function's place here.
 """
 
 from .data import Attribution, Effect, Part, open_attribution
 
 __all__ = ["Attribution", "Effect", "Part", "align", "attribute", "open_attribution"]
 
+_HOMES = {"align": "aligning", "attribute": "attributing"}
+
 
 def __getattr__(name: str):
-    if name in ("align", "attribute"):
+    if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module(f".{name}", __name__), name)
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

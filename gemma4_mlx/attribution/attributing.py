@@ -6,7 +6,7 @@ from ..errors import AttributionError, ContextError
 from ..generation.prefill import CHUNK, Prompt
 from ..tracing.recording.run import inputs_of
 from ..tracing.recording.tokens import tokens_of
-from .align import corrupt_prompt
+from .aligning import corrupt_prompt
 from .data import Attribution
 from .direct import direct
 from .gradient import gradient, patching
