@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         "--answers", type=int, default=0, metavar="TOKENS",
         help="count the model's own answers to questions, too, of at most so many tokens",
     )  # fmt: skip
-    _place_options(atlas)
+    _load_options(atlas)
     atlas.set_defaults(run=_atlas)
 
     fit = commands.add_parser("fit", help="which model fits this machine")
@@ -163,7 +163,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter", help="folder or hub repository of a LoRA or DoRA adapter for the model"
     )
-    _place_options(parser)
+    _load_options(parser)
 
 
 def _place_options(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +175,14 @@ def _place_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expert-memory", metavar="SIZE", help="for experts on disk, such as 4GB, that are held"
     )
+
+
+def _load_options(parser: argparse.ArgumentParser) -> None:
+    _place_options(parser)
+    parser.add_argument(
+        "--prepare", action="store_true",
+        help="write experts that have to be converted before they are read from disk, once",
+    )  # fmt: skip
 
 
 class _Thinking(argparse.Action):
@@ -216,7 +224,13 @@ def _gib(text: str) -> float:
 def _load(options: argparse.Namespace):
     from .checkpoints import load
 
-    return load(options.model, bits=options.bits, adapter=options.adapter, **_places(options))
+    return load(
+        options.model,
+        bits=options.bits,
+        adapter=options.adapter,
+        prepare=options.prepare,
+        **_places(options),
+    )
 
 
 def _places(options: argparse.Namespace) -> dict:

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,3 +117,23 @@ def test_what_is_said_of_security_names_its_tests():
         assert named, claim
         for name in named:
             assert "def test_" in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_weights_on_disk_are_as_described():
+    """The example runs, with the teaching model for the two that it loads."""
+    import gemma4_mlx as g4
+
+    fit = g4.fit("26b-a4b", memory=24)
+    parts = re.search(r"experts of 26B-A4B are (\d+) of its (\d+) GiB", README)
+    sizes = fit.weights["experts"], sum(fit.weights.values())
+    assert [round(size / 2**30) for size in sizes] == [int(n) for n in parts.groups()]
+    example = re.search(r"<!-- on-disk -->\s*```python\n(.*?)```", README, re.S)[1]
+    names, loaded = re.findall(r'load\("([^"]+)"', example), {}
+
+    def load(name, **options):
+        loaded[name] = g4.load(**options)
+        return loaded[name]
+
+    exec(example, {"g4": SimpleNamespace(load=load, fit=g4.fit)})
+    assert list(loaded) == names
+    assert loaded[names[0]].on_disk.slots == 16 and loaded[names[1]].on_disk.layers == 8

@@ -61,6 +61,7 @@ def load(
     adapter_scale: float = 1.0,
     experts: str = "memory",
     expert_memory: int | str | None = None,
+    prepare: bool = False,
     layers: str = "memory",
 ) -> Model:
     """Load a Gemma 4 model.
@@ -89,6 +90,9 @@ def load(
             ``model.on_disk`` says how it fares.
         expert_memory: bytes, or text such as ``"4GB"``, for the experts that are held then; by
             default half of the memory that is free.
+        prepare: where experts on disk have to be converted before they are computed with (``bits``
+            for 16-bit weights, another ecosystem's quantization), write them once to the user's
+            cache folder. Without it an error says how large that is.
         layers: ``"disk"`` leaves all decoder layers there and reads one after the other, for a
             model that is larger still and work that reads a prompt once (a trace): everything is
             read for each chunk of a prompt and again for each generated token.
@@ -100,7 +104,7 @@ def load(
     """
     packing = asked_for(bits, group_size, mode)
     wanted_dtype = _dtype(dtype)
-    on_disk = _on_disk(experts, expert_memory, layers)
+    on_disk = _on_disk(experts, expert_memory, prepare, layers)
     folder = find(path_or_repo, revision)
     plan = read_plan(folder)
     config, stored, sources, packings = plan[:4]
@@ -122,7 +126,8 @@ def load(
         dtype_of = partial(_dtype_of, dtype=mx.bfloat16)
     model = Model(config)
     if on_disk:
-        model.on_disk = on_disk(folder, config, sources, new, dtype_of)
+        key = fingerprint(config, stored, packings | new)[:32]
+        model.on_disk = on_disk(folder, config, sources, new, dtype_of, f"{key}-{wanted_dtype}")
         model.on_disk.put_into(model)
         left = model.on_disk.names()
         sources = {name: source for name, source in sources.items() if name not in left}
@@ -157,12 +162,14 @@ def load(
     return model
 
 
-def _on_disk(experts: str, expert_memory: int | str | None, layers: str) -> Callable | None:
+def _on_disk(
+    experts: str, expert_memory: int | str | None, prepare: bool, layers: str
+) -> Callable | None:
     """What leaves weights on disk as ``load``'s arguments ask for; None for nothing."""
     check_places(experts, expert_memory, layers)
     if layers == "disk":
         return LayersOnDisk
-    return partial(ExpertsOnDisk, expert_memory) if experts == "disk" else None
+    return partial(ExpertsOnDisk, expert_memory, prepare) if experts == "disk" else None
 
 
 def _dtype(dtype: str | mx.Dtype | None) -> mx.Dtype | None:

@@ -299,12 +299,65 @@ def test_gradients_and_compiling_are_refused(tmp_path):
         (dict(experts="disk", expert_memory="much"), "expert_memory is 'much'; expected bytes"),
         (dict(experts="disk", expert_memory=-1), "expert_memory is -1"),
         (dict(experts="disk", expert_memory=1000), "a token needs 2, so give at least"),
-        (dict(experts="disk", bits=4), "has to be converted .* save"),
     ],
 )
 def test_bad_arguments(options, message, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         g4.load(checkpoint(tmp_path), **options)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The user's cache folder."""
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
+    return tmp_path / "cache" / "experts"
+
+
+@pytest.mark.parametrize("how", [dict(bits=4), dict(bits=8, dtype="bfloat16"), dict(mode="mxfp4")])
+@pytest.mark.parametrize("layout", ["hub", "one by one"])
+def test_experts_that_have_to_be_converted_are_written_once(how, layout, tmp_path, cache):
+    folder = checkpoint(tmp_path / "model", layout)
+    with pytest.raises(CheckpointError, match=r"prepare=True\) writes them once to .*cache"):
+        g4.load(folder, experts="disk", expert_memory="3MB", **how)
+    assert not cache.exists()
+    resident = g4.load(folder, **how)
+    model = g4.load(folder, experts="disk", expert_memory="400MB", prepare=True, **how)
+    (written,) = cache.iterdir()
+    files = {file: file.stat().st_mtime_ns for file in written.iterdir()}
+    assert len(files) == LAYERS
+    assert_equal_throughout(resident, model, np.random.default_rng(0))
+    again = g4.load(folder, experts="disk", expert_memory="400MB", **how)
+    assert files == {file: file.stat().st_mtime_ns for file in written.iterdir()}
+    assert mx.array_equal(again(mx.arange(3, 30)[None]), resident(mx.arange(3, 30)[None]))
+
+
+def test_other_weights_are_prepared_apart(tmp_path, cache):
+    for folder, bits in (("a", 4), ("a", 8), ("b", 4)):
+        tensors = tiny.weights(tiny.CONFIG)
+        if folder == "b":
+            tensors = {name: value * 2 for name, value in tensors.items()}
+        path = tiny.save(tmp_path / folder, tiny.CONFIG, tensors)
+        g4.load(path, bits=bits, experts="disk", expert_memory="10MB", prepare=True)
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, cache, monkeypatch):
+    folder, whole = checkpoint(tmp_path / "model"), mx.save_safetensors
+    load = dict(bits=4, experts="disk", expert_memory="10MB", prepare=True)
+
+    def fails(file, arrays):
+        if "layer-002" in file:
+            raise RuntimeError("[write] Unable to write")
+        whole(file, arrays)
+
+    monkeypatch.setattr(mx, "save_safetensors", fails)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        g4.load(folder, **load)
+    assert list(cache.iterdir()) == []
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(CheckpointError, match="free; the experts take"):
+        g4.load(folder, **load)
+    assert list(cache.iterdir()) == []
 
 
 def test_a_model_without_experts(tmp_path):

@@ -26,6 +26,7 @@ from ..layout import Source
 from ..packing import Packing
 from .extents import Extent, extents
 from .planning import expert_bytes, slots_of
+from .prepared import prepared
 from .reading import Files, readers, settled
 from .reads import Reads
 from .slots import Slots
@@ -278,40 +279,39 @@ class ExpertsOnDisk:
         memory: bytes of all slots.
         reads: what was read so far.
 
-    Raises CheckpointError for a model without experts, one whose experts have to be converted, and
-    memory for fewer experts than a token needs.
+    Raises CheckpointError for a model without experts, one whose experts have to be converted and
+    are not to be prepared, and memory for fewer experts than a token needs.
     """
 
     def __init__(
         self,
         memory: int | str | None,
+        prepare: bool,
         folder: Path,
         config: Gemma4Config,
         sources: dict[str, Source],
         new: dict[str, Packing],
         dtype_of: Callable[[str, Source], mx.Dtype | None],
+        key: str,
     ):
         text = config.text
         if not text.enable_moe_block:
             raise CheckpointError(f"{folder} has no experts to leave on disk")
         self._text, self.experts, self.reads = text, text.num_experts, Reads()
         self._of = {name: s for name, s in sources.items() if _NAME.search(name)}
-        self._types = {n: _type(n, s, dtype_of) for n, s in self._of.items()}
+        self._names = set(self._of)
+        if any(
+            name.removesuffix(".weight") in new or not extents(s) for name, s in self._of.items()
+        ):
+            self._of = prepared(key, self._of, new, dtype_of, _layer_of, prepare)
+        self._types = {n: _type(s, dtype_of(n, s)) for n, s in self._of.items()}
         self._where = {name: extents(source) for name, source in self._of.items()}
-        for name, where in self._where.items():
-            if where is None or name.removesuffix(".weight") in new:
-                raise CheckpointError(
-                    f"{self._of[name].stored.file}: {self._of[name].stored.name} has to be "
-                    "converted before it can be computed with, so experts cannot be read from it "
-                    "one by one: load the model with its experts in memory where that is possible, "
-                    "save() it, and load that folder"
-                )
         each = sum(self._nbytes(name) for name in self._of)  # one slot of every layer
         self.slots = slots_of(_bytes(memory), each, config)
         self.memory = each * self.slots
         self._shelves = {
             layer: _Shelf(layer, self.experts, self.slots, self.reads)
-            for layer in sorted({int(_NAME.search(name)[1]) for name in self._of})
+            for layer in sorted(set(map(_layer_of, self._of)))
         }
 
     def __repr__(self):
@@ -325,7 +325,7 @@ class ExpertsOnDisk:
 
     def names(self) -> set[str]:
         """Names of the tensors that are not read at loading."""
-        return set(self._of)
+        return self._names
 
     def put_into(self, model: Model) -> None:
         """Give each layer slots in place of its experts; before they are quantized."""
@@ -371,9 +371,10 @@ def _bytes(memory: int | str | None) -> int:
     return expert_bytes(memory)
 
 
-def _type(name: str, source: Source, dtype_of: Callable) -> mx.Dtype:
-    own = _TYPES.get(source.stored.dtype)
-    if own is None:
-        return mx.float32  # refused with its reason: such a tensor has no extents
-    wanted = dtype_of(name, source)
+def _layer_of(name: str) -> int:
+    return int(_NAME.search(name)[1])
+
+
+def _type(source: Source, wanted: mx.Dtype | None) -> mx.Dtype:
+    own = _TYPES[source.stored.dtype]
     return wanted if wanted is not None and mx.issubdtype(own, mx.floating) else own

@@ -106,6 +106,7 @@ class LayersOnDisk:
         sources: dict[str, Source],
         new: dict[str, Packing],
         dtype_of: Callable[[str, Source], mx.Dtype | None],
+        key: str,
     ):
         self.reads = Reads()
         by_layer: dict[int, dict[str, Source]] = {}
