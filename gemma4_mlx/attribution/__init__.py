@@ -1,15 +1,17 @@
 """Attribution: from a token of an answer back to what made the model say it.
 
-``data`` holds attributions as values and ``file`` their files, both with numpy alone;
-``attributing`` makes them, and what of it needs MLX is imported when first used. No module has the
-name of a function: importing it would take the function's place here.
+``data`` holds attributions as values and ``file`` their files, ``sweep_data`` sweeps, all with
+numpy alone; ``attributing`` and ``sweeping`` make them, and what of it needs MLX is imported when
+first used. No module has the name of a function: importing it would take the function's place here.
 """
 
 from .data import Attribution, Effect, Part, open_attribution
+from .sweep_data import Place, Sweep, open_sweep
 
-__all__ = ["Attribution", "Effect", "Part", "align", "attribute", "open_attribution"]
+_HOMES = {"align": "aligning", "attribute": "attributing", "sweep": "sweeping"}
 
-_HOMES = {"align": "aligning", "attribute": "attributing"}
+__all__ = ["Attribution", "Effect", "Part", "Place", "Sweep", "open_attribution", "open_sweep"]
+__all__ += [*_HOMES]  # noqa: PLE0604
 
 
 def __getattr__(name: str):

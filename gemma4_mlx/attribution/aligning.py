@@ -26,6 +26,34 @@ def stretches(clean: list[int], corrupt: list[int]) -> list[tuple[slice, slice]]
     ]
 
 
+def correspondence(model, base: list[int], source: list[int], align: bool) -> np.ndarray:
+    """The position in ``source`` for each one in ``base``, -1 for none: (n,) int.
+
+    Prompts of one length correspond position by position. With ``align`` those of two lengths do in
+    the stretches that they share or that are equally long.
+
+    Raises AttributionError for different lengths without ``align``.
+    """
+    if len(base) == len(source):
+        return np.arange(len(base))
+    if not align:
+        raise AttributionError(
+            f"one prompt has {len(base):,} tokens and the other {len(source):,}: a patch needs one "
+            f"position for each. {_said(model, base, source)} Reword one; or give align=True: what "
+            "differs in length is then not patched; or make both one length with "
+            "gemma4_mlx.attribution.align(model, clean, corrupt), which fills the shorter "
+            "stretches up"
+        )
+    found, shift, at = np.full(len(base), -1), 0, 0
+    for a, b in stretches(base, source):
+        found[at : a.start] = np.arange(at, a.start) + shift
+        if a.stop - a.start == b.stop - b.start:
+            found[a] = np.arange(b.start, b.stop)
+        at, shift = a.stop, b.stop - a.stop
+    found[at:] = np.arange(at, len(base)) + shift
+    return found
+
+
 def corrupt_prompt(model, clean: Prompt, corrupt, position: int) -> Prompt:
     """The corrupt prompt, checked against the clean one. An answer that it lacks, from ``position``
     on, is the clean prompt's.
