@@ -1,4 +1,4 @@
-"""The notebook widgets: ``Prompt``, ``Routing``, ``Attention``, ``Anatomy`` and ``Fit``.
+"""The notebook widgets: ``Prompt``, ``Routing``, ``Attention``, ``Why``, ``Anatomy`` and ``Fit``.
 
 Each is one small Python class, one plain ES module and one style sheet. They hold no science: a
 widget draws what a chat or a trace gives it and sends back selections, and everything it does works
@@ -11,6 +11,7 @@ _WHERE = {
     "Prompt": "prompt",
     "Routing": "routing",
     "Attention": "attention",
+    "Why": "why",
     "Anatomy": "anatomy",
     "Fit": "fit",
     "Snapshot": "snapshot",

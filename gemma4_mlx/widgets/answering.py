@@ -80,6 +80,11 @@ class Answering:
         """Whether the reader has asked it to stop."""
         return self._cancel.is_set()
 
+    @property
+    def thinking(self) -> bool | int:
+        """Whether the model was to think, or for how many tokens."""
+        return self._how.get("thinking", self.chat.thinking)
+
     def decide(self, call: str, allow: bool) -> None:
         """The reader's word on a tool call."""
         with self._talk:

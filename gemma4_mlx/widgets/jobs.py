@@ -40,14 +40,17 @@ class Job:
         self._thread.join(seconds)
         return self
 
-    def poll(self) -> Any:
-        """The result, or ``{"running": share}``. Raises what the work raised."""
-        self.wait(PATIENCE)
-        if self.running:
-            return {"running": self.share}
+    def finish(self) -> Any:
+        """Wait for the result. Raises what the work raised."""
+        self.wait()
         if self.error is not None:
             raise self.error
         return self.result
+
+    def poll(self) -> Any:
+        """The result, or ``{"running": share}``. Raises what the work raised."""
+        self.wait(PATIENCE)
+        return {"running": self.share} if self.running else self.finish()
 
 
 class Jobs:
@@ -69,8 +72,16 @@ class Jobs:
     def poll(self, key: Any, work: Callable[[Callable[[float], None]], Any]) -> Any:
         """Ask after the job for ``key``: its result, or how far it is. Raises what it raised; the
         next call tries again."""
+        return self._told(key, self.job(key, work).poll)
+
+    def finish(self, key: Any, work: Callable[[Callable[[float], None]], Any]) -> Any:
+        """Wait for the job for ``key``: its result. Raises what it raised; the next call tries
+        again."""
+        return self._told(key, self.job(key, work).finish)
+
+    def _told(self, key: Any, ask: Callable[[], Any]) -> Any:
         try:
-            return self.job(key, work).poll()
+            return ask()
         except Exception:
             self._jobs.pop(key, None)
             raise

@@ -34,7 +34,7 @@ from .answering import Answering
 from .attachments import Uploads
 from .base import Flusher, Widget
 from .traceview import export
-from .turns import ChatView, describe_model, turn_parts
+from .turns import ChatView, Written, describe_model, turn_parts
 
 KINDS = {"image": Image, "audio": Audio, "video": Video}
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
@@ -63,6 +63,7 @@ class Prompt(Widget):
             (why so little, else ""), ``memory`` (bytes).
         busy: an answer is being written.
         conversation: counts up when another conversation takes the place of this one.
+        explains: a ``Why`` view is open on this widget: tokens can be asked about.
 
     Raises:
         ChatError: options beside a ``Chat``; and what ``Chat`` raises for its options.
@@ -80,6 +81,7 @@ class Prompt(Widget):
     stats = traitlets.Dict().tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
     conversation = traitlets.Int(0).tag(sync=True)
+    explains = traitlets.Bool(False).tag(sync=True)
 
     urgent = frozenset({"stop", "approve"})
 
@@ -108,6 +110,7 @@ class Prompt(Widget):
         self._idle = threading.Event()
         self._idle.set()
         self._now: Answering | None = None
+        self._explainer = lambda: None  # a weak reference to a Why view
         self._count = 0
         self._flusher = Flusher(self._flush)
         self.about = describe_model(self.chat, suggestions)
@@ -155,6 +158,11 @@ class Prompt(Widget):
         except KeyboardInterrupt:
             self.stop()
             raise
+
+    def explain_in(self, view: Any) -> None:
+        """Have tokens explained in a ``Why`` view from now on, as long as it is kept."""
+        self._explainer = weakref.ref(view)
+        self.explains = True
 
     # -- what the view asks for -----------------------------------------------------------------
 
@@ -270,13 +278,27 @@ class Prompt(Widget):
         """
         first, _ = self._view.span(turn)
         i, written, token = self._view.find_token(turn, token)
-        old = written[token]
+        old = written.tokens[token]
         other = next((a for a in old.alternatives if a.id == alternative), None)
         if other is None:
             raise ChatError("this token was not among the alternatives")
         chosen = replace(old, id=other.id, text=other.text, logprob=other.logprob, stop=False)
-        begin = [*written[:token], chosen]
+        begin = [*written.tokens[:token], chosen]
         self._start(first, instead=True, kept=self.chat.messages[first:i], begin=begin)
+        return True
+
+    def answer_explain(self, turn: int, token: int, alternative: int | None = None) -> bool:
+        """Ask the ``Why`` view why a token came; with an ``alternative``, why not that one.
+
+        Raises ChatError where no such view is open, and for a turn or token that is gone.
+        """
+        view = self._explainer()
+        if view is None:
+            self.explains = False
+            raise ChatError("open g4.widgets.Why(prompt) to see why a token came")
+        i, written, at = self._view.find_token(turn, token)
+        ids = [each.id for each in written.tokens]
+        view.show_written(self.chat.messages[:i], ids, written.thinking, at, alternative)
         return True
 
     def answer_new(self) -> bool:
@@ -387,7 +409,7 @@ class Prompt(Widget):
         finally:
             answers = [m for m in self.chat.messages[before:] if m.role == "assistant"]
             for message, tokens in zip(answers, now.steps):
-                self._view.remember(message, tokens, now.live.id)
+                self._view.remember(Written(message, tokens, now.live.id, now.thinking))
             with self.hold_sync():  # the turns hold all of it: no delta has to come before them
                 self._now = None
                 self.stats = now.stats()

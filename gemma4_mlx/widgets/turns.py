@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from ..chat import Chat, Message, Text
@@ -27,6 +27,15 @@ TEACHING_SUGGESTIONS = (
 )
 
 
+class Written(NamedTuple):
+    """A message that the model wrote here: its tokens, its turn's id, whether it was to think."""
+
+    message: Message
+    tokens: list
+    turn: str
+    thinking: bool | int
+
+
 class ChatView:
     """A chat as turns, with what the view needs beside the messages: versions, tokens, media.
 
@@ -36,7 +45,7 @@ class ChatView:
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
         self.branches = Branches(chat.messages)
-        self._written: dict[int, tuple[Message, list, str]] = {}  # its tokens, its turn's id
+        self._written: dict[int, Written] = {}
         self._shown: WeakKeyDictionary[Any, dict] = WeakKeyDictionary()  # part -> its view
         self._keys = itertools.count()
 
@@ -50,13 +59,13 @@ class ChatView:
         version, versions = self.branches.versions(first)
         written = [self._written[id(m)] for m in messages if id(m) in self._written]
         return {
-            "id": written[-1][2] if written else f"{first}.{version}",
+            "id": written[-1].turn if written else f"{first}.{version}",
             "role": "user" if messages[0].role == "user" else "assistant",
             "parts": turn_parts(messages, self.show_media),
             "status": "done",
             "branch": version,
             "branches": versions,
-            "tokens": sum(len(tokens) for _, tokens, _ in written),
+            "tokens": sum(len(each.tokens) for each in written),
             "editable": any(isinstance(p, Text) for p in messages[-1].parts),
         }
 
@@ -67,9 +76,9 @@ class ChatView:
             raise ChatError("this message is not in the conversation any more")
         return spans[turn]
 
-    def remember(self, message: Message, tokens: list, turn_id: str) -> None:
-        """The tokens that a message was written with."""
-        self._written[id(message)] = (message, tokens, turn_id)
+    def remember(self, written: Written) -> None:
+        """How a message was written."""
+        self._written[id(written.message)] = written
 
     def tokens_of(self, turn: int) -> list:
         """The tokens of a turn's messages, one after another.
@@ -78,19 +87,21 @@ class ChatView:
         """
         first, stop = self.span(turn)
         found = [self._written.get(id(m)) for m in self.chat.messages[first:stop]]
-        return [token for entry in found if entry for token in entry[1]]
+        return [token for written in found if written for token in written.tokens]
 
-    def find_token(self, turn: int, token: int) -> tuple[int, list, int]:
-        """(message, its tokens, which of them) of a turn's ``token``-th token.
+    def find_token(self, turn: int, token: int) -> tuple[int, Written, int]:
+        """(message, how it was written, which of its tokens) of a turn's ``token``-th token.
 
         Raises ChatError if it is not known any more.
         """
         first, stop = self.span(turn)
         for i in range(first, stop):
-            _, tokens, _ = self._written.get(id(self.chat.messages[i]), (None, [], ""))
-            if token < len(tokens):
-                return i, tokens, token
-            token -= len(tokens)
+            written = self._written.get(id(self.chat.messages[i]))
+            if written is None:
+                continue
+            if token < len(written.tokens):
+                return i, written, token
+            token -= len(written.tokens)
         raise ChatError("this token is not known any more")
 
     def show_media(self, part: Any) -> dict:

@@ -1,12 +1,7 @@
 """What if experts were missing? Answers to one prompt with and without changes, side by side.
 
-The prompt is read once, unchanged; each answer is generated greedily from a fork of that cache, so
-that answers differ by the changes alone. The same changes to other experts of the same layers and
-about the same load are the control: a difference that they cause as well says nothing about the
-chosen ones.
-
-The divergence at a token is that of the changed model's next-token distribution from the unchanged
-model's, given the same text so far: sum of p log(p / q) over the vocabulary, in nats.
+The same changes to other experts of the same layers and about the same load are the control: a
+difference that they cause as well says nothing about the chosen ones.
 """
 
 from __future__ import annotations
@@ -17,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TraceError
+from .side_by_side import Change, prompt_until, side_by_side
 
 
 def answer_start(tokens) -> int:
@@ -57,56 +53,45 @@ def what_if(
         everywhere: change the reading of the prompt as well, not only the answer
         progress: told the share of the answers done
 
-    Returns ``{"answers": [{name, note, tokens, parts, divergence, mean}, ...], "note"}``, where
-    ``parts`` is the first token that differs from the unchanged answer, or None.
+    Returns what :func:`.side_by_side` does.
 
     Raises TraceError for no change and for a prompt with media without ``inputs``,
     InterventionError for experts or layers that do not exist, ContextError for a prompt longer
     than the model's context.
     """
-    from ..generation import engine
-
     if not changes:
         raise TraceError("nothing is changed: choose at least one expert")
     prompt = prompt_of(model, trace, inputs)
     changes = [_checked(change) for change in changes]
     made = [_intervention(**change) for change in changes]
     for intervention in made:
-        intervention.observer(model)  # raises here, before anything runs
+        intervention.observer(model)  # raises here, before a control is looked for
     controls = control_changes(trace.routing, changes)
-    sets = [made, [_intervention(**change) for change in controls]]
-    names = (_name(changes), f"Control: {_name(controls)}")
     says = "; ".join(dict.fromkeys(_says(change) for change in changes))
     loads = ", ".join(_load(trace.routing, change) for change in changes)
     others = ", ".join(_load(trace.routing, change) for change in controls)
-    notes = (f"{says}. Load {loads}", f"the same with experts of the nearest load: {others}")
-    job = engine().submit(_run, model, prompt, sets, names, notes, max_tokens, everywhere)
-    for share in job.events():
-        if progress is not None:
-            progress(share)
-    return job.result()
+    made = Change(_name(changes), f"{says}. Load {loads}", made)
+    control = Change(
+        f"Control: {_name(controls)}",
+        f"the same with experts of the nearest load: {others}",
+        [_intervention(**change) for change in controls],
+    )
+    return side_by_side(
+        model,
+        prompt,
+        (made, control),
+        max_tokens=max_tokens,
+        everywhere=everywhere,
+        progress=progress,
+    )
 
 
 def prompt_of(model, trace, inputs):
     """What the trace's last answer answers, as a ``Prompt``. Errors as of :func:`what_if`."""
-    from ..generation.prefill import Prompt
-    from ..processing.inputs import ModelInputs
-
     stop = answer_start(trace.tokens)
-    ids = [int(i) for i in trace.tokens.ids[:stop]]
-    if inputs is None:
-        if (np.asarray(trace.tokens.media[:stop]) >= 0).any():
-            raise TraceError(
-                "this prompt has pictures or sound, which the trace does not hold: give them as "
-                "Routing(trace, model=model, inputs=...)"
-            )
-        return Prompt.of(model, ids)
-    if callable(getattr(inputs, "inputs", None)):  # a chat
-        inputs = inputs.inputs()
-    if list(inputs.tokens[:stop]) != ids:
-        raise TraceError("these inputs are not those of the trace: their tokens differ")
-    media = [span for span in inputs.media if span.stop <= stop]
-    return Prompt.of(model, ModelInputs(ids, inputs.token_types[:stop], media))
+    return prompt_until(
+        model, trace.tokens, stop, inputs, "Routing(trace, model=model, inputs=...)"
+    )
 
 
 def control_changes(routing, changes: list[dict]) -> list[dict]:
@@ -186,92 +171,3 @@ def _says(change: dict) -> str:
 
 def _load(routing, change: dict) -> str:
     return f"{routing.load(change['layer'])[change['expert']]:.1%}"
-
-
-def _run(model, prompt, sets, names, notes, max_tokens, everywhere):
-    """Generator for the engine: yields the share done after every chunk and token, so that others
-    have their turns; returns the answers and their divergences."""
-    from ..generation import PromptCache
-
-    features: dict = {}
-    cache = PromptCache(model)
-    base = yield from _generate(model, prompt, cache, max_tokens, features, 0)
-    answers = [_answer("As it is", "the model unchanged", base, base, [])]
-    for done, (changes, name, note) in enumerate(zip(sets, names, notes), 1):
-        with model.intervene(*changes):
-            changed = PromptCache(model) if everywhere else _adopted(cache)
-            tokens = yield from _generate(model, prompt, changed, max_tokens, features, done)
-            ids = [t[0] for t in tokens]
-            p = _log_probabilities(model, prompt, changed, ids, features)
-        q = _log_probabilities(model, prompt, cache.fork(), ids, features)
-        divergence = (np.exp(p) * (p - q)).sum(axis=-1).clip(0).tolist() if ids else []
-        answers.append(_answer(name, note, tokens, base, divergence))
-    where = (
-        "reading the prompt and answering" if everywhere else "answering, from one cached prompt"
-    )
-    note = (
-        f"Greedy answers; the changes hold while {where}. Bars under tokens: divergence of the "
-        "changed model's next-token distribution from the unchanged one's, given the same text."
-    )
-    return {"answers": answers, "note": note}
-
-
-def _adopted(cache):
-    """A fork of an unchanged cache that the model goes on with although it is changed now."""
-    fork = cache.fork()
-    fork.interventions = fork.model.interventions
-    return fork
-
-
-def _generate(model, prompt, cache, max_tokens: int, features: dict, done: int):
-    """Greedy (id, text) tokens, of the answer after ``done`` of the three; a stop token shows as
-    its name. Yields the share done."""
-    from ..generation import Token, stream
-
-    options = {"temperature": 0.0, "max_tokens": max_tokens}
-    events = stream(
-        model,
-        prompt.inputs,
-        options=options,
-        cache=cache,
-        media_features=features,
-    )
-    name = model.tokenizer.token_text if model.tokenizer is not None else str
-    tokens = []
-    for event in events:
-        if isinstance(event, Token):
-            tokens.append((event.id, name(event.id) if event.stop else event.text))
-        yield (done + len(tokens) / max_tokens) / 3
-    return tokens
-
-
-def _log_probabilities(model, prompt, cache, ids: list[int], features: dict) -> np.ndarray:
-    """Log-probabilities at each of the answer's tokens, given those before: (len(ids), V)."""
-    import mlx.core as mx
-
-    from ..generation.prefill import SoftTokens
-
-    start = cache.reuse(prompt.inputs)
-    soft = SoftTokens(model, prompt, start, features)
-    tokens = mx.array([*prompt.tokens[start:], *ids[:-1]])[None]
-    logits = model(tokens, cache.entries, features=soft.between(start, len(prompt)))
-    logits = logits[0, len(prompt) - 1 - start :]
-    out = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    mx.eval(out)
-    return np.array(out, dtype=np.float32)
-
-
-def _answer(name: str, note: str, tokens, base, divergence: list[float]) -> dict:
-    ids, base_ids = [t[0] for t in tokens], [t[0] for t in base]
-    shared = min(len(ids), len(base_ids))
-    parts = next((i for i in range(shared) if ids[i] != base_ids[i]), None)
-    if parts is None and len(ids) != len(base_ids):
-        parts = shared
-    return {
-        "name": name,
-        "note": note,
-        "tokens": [text for _, text in tokens],
-        "parts": parts,
-        "divergence": [float(d) for d in divergence],
-        "mean": float(np.mean(divergence)) if divergence else 0.0,
-    }

@@ -1,4 +1,4 @@
-"""The README's pictures: the five widgets on the teaching model, in a live JupyterLab.
+"""The README's pictures: the six widgets on the teaching model, in a live JupyterLab.
 
     python tests/browser/screenshots.py                # into notebooks/images/
     python tests/browser/screenshots.py --out FOLDER --only prompt,routing --theme dark --whole
@@ -23,7 +23,9 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 
 WIDTH, SCALE = 1250, 1.25  # CSS pixels of the window, device pixels per CSS pixel
 #: Height of a picture at most, CSS pixels.
-HEIGHTS = {"prompt": 760, "routing": 900, "attention": 1120, "anatomy": 760, "fit": 760}
+HEIGHTS = {
+    "prompt": 760, "routing": 900, "attention": 1120, "why": 900, "anatomy": 760, "fit": 760,
+}  # fmt: skip
 
 SETUP = '''
 import gemma4_mlx as g4
@@ -71,10 +73,16 @@ best = trace.attention.find((start - 1, start), (note.start, note.stop), top=1)[
 trace.selection.update(layer=best.layer, head=best.head, token=start - 1)
 g4.widgets.Attention(trace)
 """
+WHY = """
+chat = g4.Chat(model, options={"temperature": 0})
+chat.send("Note: key 208. Note: drum 471. Note: lamp 935.\\nWhat is the note for key?")
+g4.widgets.Why(chat, target="0", against="9")
+"""
 CELLS = {
     "prompt": PROMPT,
     "routing": ROUTING,
     "attention": ATTENTION,
+    "why": WHY,
     "anatomy": "g4.widgets.Anatomy(model)",
     "fit": "g4.widgets.Fit()",
 }

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from gemma4_mlx.attribution import Attribution
 from gemma4_mlx.tracing import AttentionData, LayerAttention, RoutingData, Tokens, Trace
 from gemma4_mlx.tracing.data.tiles import pooled_weights
 from gemma4_mlx.tracing.data.tokens import KINDS
@@ -191,3 +192,39 @@ def make_media() -> list:
     picture = np.stack([x * 2.6, y * 2.6, 255 - x * 2.6], -1).astype(np.uint8)
     t = np.arange(12_800) / 16_000
     return [picture, (np.sin(2 * np.pi * 440 * t) * np.hanning(len(t))).astype(np.float32)]
+
+
+def make_why(
+    n: int = 240, layers: int = 8, heads: int = HEADS, seed: int = 0, **more
+) -> Attribution:
+    """An attribution of random shares, of the token at ``n - 40``, with a picture and a sound."""
+    rng = np.random.default_rng(seed)
+
+    def shares(*shape):
+        return rng.standard_t(2, shape).astype(np.float32)
+
+    weights = -np.sort(-rng.uniform(size=(layers, 2)).astype(np.float32))
+    positions = shares(n)
+    positions[n - 40 :] = 0
+    tokens = make_tokens(n, seed=seed)
+    return Attribution(
+        **{
+            "target": (int(tokens.ids[n - 40]), tokens.texts[n - 40]),
+            "against": (5, " <b>other</b>"),
+            "position": n - 40,
+            "total": 3.25,
+            "embedding": 0.5,
+            "heads": shares(layers, heads),
+            "mlp": shares(layers),
+            "per_layer": shares(layers),
+            "experts": shares(layers, 2),
+            "expert_ids": rng.integers(0, EXPERTS, (layers, 2)).astype(np.int32),
+            "expert_weights": weights,
+            "positions": positions,
+            "tokens": tokens,
+            "media": make_media(),
+            "method": "gradient",
+            "model": {"source": "made up"},
+            **more,
+        }
+    )

@@ -83,3 +83,22 @@ export function inkOn(table, t) {
     0.2126 * linear(table[i]) + 0.7152 * linear(table[i + 1]) + 0.0722 * linear(table[i + 2]);
   return luminance > 0.179 ? "#000" : "#fff";
 }
+
+/** Red, green and blue of "#rrggbb". @param {string} hex */
+export const rgbOf = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+export const mixed = (a, b, t) => [0, 1, 2].map((c) => a[c] + (b[c] - a[c]) * t);
+export const cssOf = ([r, g, b], alpha = 1) =>
+  `rgba(${Math.round(r)},${Math.round(g)},${Math.round(b)},${alpha.toFixed(3)})`;
+
+const DIVERGING = {
+  light: ["#1f5fa8", "#6aa5d8", "#eceae6", "#f0a35e", "#b5540a"].map(rgbOf),
+  dark: ["#7ab8ff", "#3f78b5", "#30333b", "#b56a2a", "#ffab5c"].map(rgbOf),
+};
+
+/** Blue for less, orange for more. @param {number} v -1 to 1 @param {boolean} dark */
+export function diverging(v, dark) {
+  const stops = dark ? DIVERGING.dark : DIVERGING.light;
+  const at = (Math.max(-1, Math.min(1, v)) + 1) * 2;
+  const low = Math.min(3, Math.floor(at));
+  return mixed(stops[low], stops[low + 1], at - low);
+}

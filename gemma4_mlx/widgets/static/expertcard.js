@@ -1,8 +1,9 @@
 /* One expert in words: its load, its lifts, its texts and partners; and the list of experts that
  * pass a filter. */
 
+import { cssOf } from "./colours.js";
 import { h } from "./dom.js";
-import { cssOf, hueOf } from "./expertcolours.js";
+import { hueOf } from "./expertcolours.js";
 import { passes, times } from "./experts.js";
 import { barCell, chip, table } from "./pieces.js";
 import { formatCount, formatPercent, visibleToken } from "./words.js";

@@ -6,15 +6,10 @@
  */
 
 import { sizeCanvas } from "./canvas.js";
-import { categoryColors } from "./colours.js";
+import { categoryColors, cssOf, diverging, mixed, rgbOf } from "./colours.js";
 import { h } from "./dom.js";
 import { times } from "./experts.js";
 import { formatCount } from "./words.js";
-
-const rgbOf = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
-const mixed = (a, b, t) => [0, 1, 2].map((c) => a[c] + (b[c] - a[c]) * t);
-export const cssOf = ([r, g, b], alpha = 1) =>
-  `rgba(${Math.round(r)},${Math.round(g)},${Math.round(b)},${alpha.toFixed(3)})`;
 
 // Okabe and Ito's, then hues between them; groups with the most tokens come first.
 const HUES = [
@@ -25,10 +20,6 @@ const HUES = [
   "#7f4f24",
   "#b9a7e0",
 ].map(rgbOf);
-const DIVERGING = {
-  light: ["#1f5fa8", "#6aa5d8", "#eceae6", "#f0a35e", "#b5540a"].map(rgbOf),
-  dark: ["#7ab8ff", "#3f78b5", "#30333b", "#b56a2a", "#ffab5c"].map(rgbOf),
-};
 export const LIMIT = 3; // log2: an eighth to eight times
 
 const luminance = ([r, g, b]) =>
@@ -37,13 +28,6 @@ const luminance = ([r, g, b]) =>
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
 /** Black or white, whichever reads better on a colour. */
 export const inkFor = (rgb) => (luminance(rgb) > 0.179 ? "#000" : "#fff");
-
-function diverging(v, dark) {
-  const stops = dark ? DIVERGING.dark : DIVERGING.light;
-  const at = (Math.max(-1, Math.min(1, v)) + 1) * 2;
-  const low = Math.min(3, Math.floor(at));
-  return mixed(stops[low], stops[low + 1], at - low);
-}
 
 export const hueOf = (group, dark) =>
   dark

@@ -2,8 +2,9 @@
  * above. */
 
 import { onResize, sizeCanvas } from "./canvas.js";
+import { cssOf } from "./colours.js";
 import { h, perFrame } from "./dom.js";
-import { cssOf, hatch, inkFor } from "./expertcolours.js";
+import { hatch, inkFor } from "./expertcolours.js";
 
 export class ExpertMap {
   canvas = h("canvas", {

@@ -1,8 +1,9 @@
 /* The chosen layer close up: its experts with their numbers, in as many lines as they need. */
 
 import { onResize, sizeCanvas } from "./canvas.js";
+import { cssOf } from "./colours.js";
 import { h, perFrame } from "./dom.js";
-import { cssOf, hatch, LIMIT } from "./expertcolours.js";
+import { hatch, LIMIT } from "./expertcolours.js";
 
 const CELL = 23; // css pixels: least width of a cell
 const BAR = 22; // height of the bars

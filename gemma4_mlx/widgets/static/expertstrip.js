@@ -2,8 +2,9 @@
  * colours. */
 
 import { sizeCanvas } from "./canvas.js";
+import { cssOf } from "./colours.js";
 import { h, perFrame } from "./dom.js";
-import { cssOf, inkFor } from "./expertcolours.js";
+import { inkFor } from "./expertcolours.js";
 
 /**
  * @param {object} o as expertMap's: table, scheme, route, ink, chosen, onHover, onPick

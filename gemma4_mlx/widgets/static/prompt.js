@@ -77,6 +77,7 @@ class PromptView {
       icons,
       problem: (text) => this.#problem(text),
       isBusy: () => Boolean(this.model.get("busy")),
+      explains: () => Boolean(this.model.get("explains")),
       openTokens: new Set(),
       focusComposer: () => this.#composer.focus(),
       focusAction: (index, name) => this.#messages.get(this.#turnIds[index])?.focusAction(name),

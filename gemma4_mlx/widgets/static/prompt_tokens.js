@@ -193,45 +193,60 @@ export class TokenList {
     if (!token || (!this.#choices.hidden && this.#choices.dataset.at === String(i))) return;
     const [text, p, others] = this.#tokens[i];
     this.#choices.dataset.at = String(i);
-    const rows = others.map(([id, word, q]) => {
-      const bar = h("span", {
-        className: "g4-bar",
-        "aria-hidden": "true",
-        style: { "--share": q },
-      });
-      const row = h(
-        "button",
-        {
-          type: "button",
-          className: "g4-choice",
-          disabled: this.#view.isStatic,
-          title: this.#view.isStatic ? "" : "Go on from this token",
-          onclick: () => {
-            if (this.#isBusy()) return;
-            this.#close();
-            this.context.focusComposer();
-            this.#act("continue_from", { turn: this.index, token: i, alternative: id });
-          },
-        },
-        h("span", { className: "g4-token", textContent: visibleToken(word) }),
-        bar,
-        h("span", { className: "g4-number", textContent: formatPercent(q) }),
-      );
-      if (word === text) row.classList.add("g4-chosen");
-      return row;
-    });
+    const rows = others.map((other) => this.#choice(i, other));
     this.#choices.replaceChildren(
       h(
         "div",
         { className: "g4-choice-head" },
         h("span", { className: "g4-token", textContent: visibleToken(text) }),
         h("span", { className: "g4-note", textContent: `token ${i + 1} · ${formatPercent(p)}` }),
+        this.#askButton(i, "why", text, null),
       ),
       ...rows,
     );
     this.#choices.hidden = false;
     this.#choices.showPopover?.();
     this.#place();
+  }
+
+  /** One token that could have come: go on from it, or ask why it did or did not. */
+  #choice(i, [id, word, q]) {
+    const [text] = this.#tokens[i];
+    const { isStatic } = this.#view;
+    const bar = h("span", { className: "g4-bar", "aria-hidden": "true", style: { "--share": q } });
+    const goOn = () => {
+      if (this.#isBusy()) return;
+      this.#close();
+      this.context.focusComposer();
+      this.#act("continue_from", { turn: this.index, token: i, alternative: id });
+    };
+    const go = h(
+      "button",
+      {
+        type: "button",
+        className: "g4-choice",
+        disabled: isStatic,
+        title: isStatic ? "" : "Go on from this token",
+        onclick: goOn,
+      },
+      h("span", { className: "g4-token", textContent: visibleToken(word) }),
+      bar,
+      h("span", { className: "g4-number", textContent: formatPercent(q) }),
+    );
+    if (word === text) go.classList.add("g4-chosen");
+    if (word === text) return go;
+    return h("div", { className: "g4-choice-row" }, go, this.#askButton(i, "why not", word, id));
+  }
+
+  /** Shows in the Why view why a token came, or with an `alternative` why that one did not. */
+  #askButton(i, asks, word, alternative) {
+    if (this.#view.isStatic || !this.context.explains()) return null;
+    const label = `${asks} “${visibleToken(word)}”? Shown in the Why view`;
+    const ask = () => {
+      if (!this.#isBusy()) this.#act("explain", { turn: this.index, token: i, alternative });
+    };
+    const given = { type: "button", className: "g4-quiet g4-ask", title: label };
+    return h("button", { ...given, "aria-label": label, onclick: ask }, `${asks}?`);
   }
 
   /** Below its token, above it where the window ends; it follows when the page scrolls. */

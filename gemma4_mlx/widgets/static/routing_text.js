@@ -1,6 +1,6 @@
 /* The text in the colours of its tokens' experts. */
 
-import { cssOf } from "./expertcolours.js";
+import { cssOf } from "./colours.js";
 import { markColour } from "./pieces.js";
 import { formatCount, formatPercent } from "./words.js";
 
