@@ -254,7 +254,7 @@ class _Run:
             following = None
             if index + 1 < self.limit:
                 cache.expect(step[0])
-                logits = model(step[0][None], cache.entries)[:, 0]
+                logits = model.head(model.hidden(step[0][None], cache.entries))[:, 0]
                 if self.guides:
                     mx.async_eval(logits)
                 else:
