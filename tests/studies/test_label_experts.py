@@ -98,8 +98,21 @@ def test_a_control_is_drawn_of_the_same_load(atlas):
             nearest = load[layer][rest].max() / 2  # no worse than half of one expert
             assert control.loads[layer] == pytest.approx(best, abs=nearest)
         assert "drawn at random" in str(control) and control.key != without.key
-    assert len({control.key for control in controls}) > 1
     assert without.control(2).key == controls[2].key
+
+
+def test_controls_differ_where_experts_are_many():
+    from made import trace
+
+    rng = np.random.default_rng(0)
+    traces = {"a": [trace(rng, 40, {1: 5}) for _ in range(40)]}
+    traces |= {name: [trace(rng, 40) for _ in range(40)] for name in ("b", "c")}
+    without = drop(Atlas.of(traces), "a", above=1.4)
+    assert without.experts == {2: (5,)}
+    controls = [without.control(seed) for seed in range(6)]
+    assert len({control.key for control in controls}) >= 4
+    for control in controls:
+        assert abs(control.loads[2] - without.loads[2]) <= 0.1 * without.loads[2]
 
 
 def test_a_trace_names_what_was_dropped(model, atlas):
