@@ -70,7 +70,7 @@ def test_commands_work_or_say_in_one_line_what_they_need(trace_file):
 
 
 def test_an_atlas_is_opened_merged_and_asked(tmp_path):
-    counting = [f"Count from {i} to {i + 3}" for i in range(3)]
+    counting = [f"Count from {i} to {i + 5}: 1, 2, 3, 4, 5, 6, 7" for i in range(3)]
     path = tmp_path / "a.g4atlas"
     g4.atlas(g4.load(), {"count": counting, "talk": ["Hello"]}, progress=False).save(path)
     done = run(
