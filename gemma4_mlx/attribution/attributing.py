@@ -7,6 +7,7 @@ from ..generation.prefill import CHUNK, Prompt
 from ..tracing.recording.run import inputs_of
 from ..tracing.recording.tokens import tokens_of
 from .aligning import corrupt_prompt
+from .cost import check_memory
 from .data import Attribution
 from .direct import direct
 from .gradient import gradient, patching
@@ -30,6 +31,7 @@ def attribute(
     baseline: int | str | None = None,
     steps: int = STEPS,
     chunk: int = CHUNK,
+    memory: int | None = None,
     media_features=None,
     progress=None,
 ) -> Attribution:
@@ -59,6 +61,7 @@ def attribute(
         baseline: for "integrated", the token that stands for nothing; None: padding.
         steps: for "integrated", points at which the gradient is taken.
         chunk: tokens read at once.
+        memory: bytes that a gradient may take, by default what is free.
         media_features: a dict that keeps encoded pictures and sounds between calls.
         progress: called with a ``Progress`` after every chunk and every layer.
 
@@ -69,7 +72,7 @@ def attribute(
         AttributionError: a target that is not in the vocabulary or that the answer does not say, a
             function that returns no number, a token that is compared with itself, a position or
             method that does not exist, an argument that the method does not take, a corrupt prompt
-            whose positions are not the prompt's, or ``model`` is none.
+            whose positions are not the prompt's, too little memory, or ``model`` is none.
         TraceError: text or messages for a model without tokenizer.
         ContextError: the prompt is empty, or longer than the model's context.
         MediaError: the prompt holds media that the model cannot take.
@@ -95,17 +98,21 @@ def attribute(
     question = Question(model, prompt, tokens, target, chunk, media_features)
     if method != "direct":
         model.need_weights(f"method {method!r}")
+        check_memory(question, method, memory)
+    other = None
     if method == "direct":
         found = question.run(progress, direct)
-        known = replace(target, ids=target.ids or (found.target[0],))
-        return replace(found, measure=Measure(replace(question, target=known)))
-    if method == "patching":
+    elif method == "gradient":
+        found = question.run(progress, gradient)
+    elif method == "patching":
         other = corrupt_prompt(model, prompt, corrupt, target.start)
-        return question.run(progress, patching, other)
-    if method == "gradient":
-        return question.run(progress, gradient)
-    nothing = model.config.text.pad_token_id if baseline is None else token_of(model, baseline)
-    return question.run(progress, integrated, nothing, steps)
+        found = question.run(progress, patching, other)
+    else:
+        nothing = model.config.text.pad_token_id if baseline is None else token_of(model, baseline)
+        found = question.run(progress, integrated, nothing, steps)
+    if target.one_token:  # the likeliest one is known now
+        target = replace(target, ids=found.target[:1])
+    return replace(found, measure=Measure(replace(question, target=target), method, other))
 
 
 def _check_method(method: str, corrupt, baseline, steps: int) -> None:

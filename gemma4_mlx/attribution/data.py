@@ -16,8 +16,13 @@ from ..tracing.data.tokens import Tokens
 from . import file
 
 KINDS = ("embedding", "head", "expert", "mlp", "per_layer", "position")
-#: Kinds that an intervention can take out of a run.
-REMOVABLE = ("head", "expert")
+#: Kinds that can be taken out of a run, by what found their shares.
+REMOVABLE = {
+    "direct": ("head", "expert"),
+    "gradient": ("head", "expert", "position"),
+    "integrated": ("position",),
+    "patching": ("head", "position"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Effect:
-    """What removing a part did, beside what it was said to contribute.
+    """What removing a source did, beside what it was said to contribute.
 
-    ``share``: as the attribution has it. ``measured``: by how much the logit (difference) fell when
-    it was silenced in a run of the model; negative where it rose. ``control``: the part was drawn
-    at random, for comparison, and not asked for.
+    ``kind``, ``layer``, ``index``, ``share``: as of its :class:`Part`. ``measured``: by how much
+    what is explained fell when it was removed from a run of the model; negative where it rose.
+    ``control``: the source was drawn at random, for comparison, and not asked for.
     """
 
     kind: str
-    layer: int
+    layer: int | None
     index: int
     share: float
     measured: float
@@ -127,7 +132,7 @@ class Attribution:
     method: str = "direct"
     model: dict = field(default_factory=dict)
     interventions: tuple[str, ...] = ()
-    #: ``measure(parts, progress)`` silences each part in a run of the model.
+    #: ``measure(parts, progress)`` removes each source from a run of the model.
     measure: Callable | None = field(default=None, repr=False)
 
     def __post_init__(self):
@@ -241,32 +246,54 @@ class Attribution:
             raise AttributionError(f"no medium {medium}: the prompt has {there}, counted from 0")
         return at
 
-    def check(self, top: int = 10, progress=None) -> list[Effect]:
-        """Really silence each of the ``top`` heads and experts, and as many others drawn at random.
+    def check(self, top: int = 10, progress=None, kinds: tuple[str, ...] = ()) -> list[Effect]:
+        """Really remove each of the ``top`` sources, and as many others drawn at random.
 
-        Each is taken out alone and only at the position whose output is explained: a head by
-        ``ScaleHeads``, an expert by ``Ablate``. What is measured is not the share itself. A norm's
-        scale changes with its input, and later layers read what an earlier one wrote; a share
-        counts only what goes straight to the logit. A large difference says that the part works
-        through others.
+        Each is taken out alone. A head is silenced by ``ScaleHeads`` and an expert by ``Ablate``:
+        where "direct" found the share only at the position whose output is explained, else at all
+        positions. A position is hidden from all that read it by ``Knockout``. With "patching", a
+        head outputs what it did in the corrupt run, and a position gets the corrupt prompt's input.
+        Other parts cannot be removed.
 
-        ``progress`` is called with a ``Progress`` while the prompt is read again.
+        What is measured is not the share itself: a share is how steep the way is at its beginning
+        ("direct": what goes straight to the logit), and removing goes all the way. Norms' scales
+        change with their input, weights of attention and of experts saturate, and later layers
+        make up for earlier ones. A large difference says that one of them happened.
 
-        Raises AttributionError without the model: it is no longer in memory, has changed, or the
-        attribution comes from a file.
+        ``kinds``: some of those that can be removed; none: all. ``progress`` is called with a
+        ``Progress`` while the prompt is read again.
+
+        Raises AttributionError for a kind that cannot be removed, and without the model: it is no
+        longer in memory, has changed, or the attribution comes from a file.
         """
         if self.measure is None:
             raise AttributionError(
                 "this attribution was opened from a file: attribute(model, ...) again to check it"
             )
-        asked = self.top(top, *REMOVABLE)
-        others = [part for part in self.parts if part.kind in REMOVABLE and part not in asked]
-        drawn = np.random.default_rng(0).permutation(len(others))[: len(asked)]
-        parts = asked + [others[i] for i in drawn]
-        measured = self.measure(parts, progress)
+        there = REMOVABLE[self.method]
+        if wrong := set(kinds).difference(there):
+            raise AttributionError(
+                f"no {min(wrong)} can be removed after {self.method!r}; there are "
+                f"{', '.join(there)}"
+            )
+        sources = [
+            part
+            for part in self.sources
+            if part.kind in (kinds or there)
+            # The position that says the token stays, for it is asked.
+            and (part.kind != "position" or part.index < self.position - 1)
+        ]
+        sources.sort(key=lambda part: -abs(part.share))
+        asked, others = sources[:top], sources[top:]
+        rng, drawn = np.random.default_rng(0), []
+        for kind in there:
+            same = [part for part in others if part.kind == kind]
+            wanted = sum(part.kind == kind for part in asked)
+            drawn += [same[i] for i in rng.permutation(len(same))[:wanted]]
+        measured = self.measure(asked + drawn, progress)
         return [
             Effect(part.kind, part.layer, part.index, part.share, effect, i >= len(asked))
-            for i, (part, effect) in enumerate(zip(parts, measured))
+            for i, (part, effect) in enumerate(zip(asked + drawn, measured))
         ]
 
     def to_dataframe(self, library: str = "pandas"):

@@ -43,7 +43,7 @@ def direct(question: Question):
     yield from reading.before()
     seen = _Row(reading.row)
     with model.observe(seen):
-        hidden = reading.hidden()
+        hidden = yield from reading.hidden()
     target = target.known(model, hidden)
     total, direction = target.derivative(model, lambda h: h, hidden)
     return question.answer("direct", target, total, **_shares(model, seen.values, direction[0]))

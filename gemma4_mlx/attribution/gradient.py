@@ -15,9 +15,17 @@ are looked up by its token; what is projected from its embedding to per-layer in
 the embedding. Experts are those that the run chose: the choice itself has no derivative, only the
 weights have.
 
-Gradients are exact: what an mx.grad of the whole model would give, to float32's rounding. In 16
-bits values and derivatives inside a layer are rounded as the model's own are; derivatives between
-layers, and sums over queries and over positions, are float32.
+*What stands before a norm.* A norm forgets the common scale of what it reads. So the gradient x
+input of all heads of a layer together is zero (``post_attention_layernorm``), as is that of all its
+experts (``post_feedforward_layernorm_2``): such a share says for what a head turned the sum, not
+how much of it is there.
+
+*Precision.* Gradients are exact: what an mx.grad of the whole model would give, to float32's
+rounding. In 16 bits values and derivatives inside a layer are rounded as the model's own are;
+derivatives between layers, and sums over queries and over positions, are float32. On the teaching
+model in bfloat16 shares of positions are off by 2 to 5% of the largest, those of heads and MLPs by
+up to 12%, in float16 all by less than 1%. Packed weights are used as they are, for only
+activations are derived by.
 """
 
 import mlx.core as mx

@@ -14,12 +14,28 @@ from .sizes import STEPS
 
 
 @partial(mx.compile, shapeless=True)
-def rounded(x: mx.array, step: mx.array) -> mx.array:
-    """x to the nearest of -128, ..., 127 steps, in x's type."""
+def _rounded(x: mx.array, step: mx.array) -> mx.array:
     step = step.astype(x.dtype)
     safe = mx.where(step == 0, 1, step)
     steps = mx.minimum(mx.maximum(mx.round(x / safe), -128), 127)
     return mx.where(step == 0, x, (steps * safe).astype(x.dtype))
+
+
+@mx.custom_function
+def rounded(x: mx.array, step: mx.array) -> mx.array:
+    """x to the nearest of -128, ..., 127 steps, in x's type.
+
+    Its derivative by x is taken to be 1 within these and 0 outside (Bengio et al., "Estimating or
+    Propagating Gradients Through Stochastic Neurons", 2013): a staircase has none of its own.
+    """
+    return _rounded(x, step)
+
+
+@rounded.vjp
+def _(primals, cotangent, _) -> tuple[mx.array, mx.array]:
+    x, step = primals
+    inside = (step == 0) | ((x >= -128 * step) & (x <= 127 * step))
+    return mx.where(inside, cotangent, 0), mx.zeros_like(step)
 
 
 @cache

@@ -6,9 +6,12 @@ import gradient_reference
 import mlx.core as mx
 import numpy as np
 import pytest
+from media_reference import clip, picture
 
 import gemma4_mlx as g4
-from gemma4_mlx.processing.inputs import MediaSpan, ModelInputs
+from gemma4_mlx.processing.audio import load_audio
+from gemma4_mlx.processing.image import load_image
+from gemma4_mlx.processing.inputs import MediaSpan, ModelInputs, expand
 
 NAMES = ["e2b", "e2b_noshare", "moe", "dense31", "mm", "everything", "textonly", "textonly_moe"]
 TOLERANCE = 1e-4  # of the largest value
@@ -39,11 +42,14 @@ def log_probability(said):
     return score
 
 
+def by_number(why):
+    """Shares of experts in the order of their numbers: (L, E)."""
+    return np.take_along_axis(why.experts, np.argsort(why.expert_ids, axis=-1), axis=-1)
+
+
 def assert_agrees(why, reference, way):
     assert abs(why.total - reference[f"{way}_total"]) < TOLERANCE * 30
-    experts = why.experts
-    if experts is not None:
-        experts = np.take_along_axis(why.experts, np.argsort(why.expert_ids, axis=-1), axis=-1)
+    experts = None if why.experts is None else by_number(why)
     for name in ("positions", "stream", "heads", "mlp", "per_layer", "experts"):
         found = experts if name == "experts" else getattr(why, name)
         assert (found is None) == (f"{way}_{name}" not in reference), name
@@ -80,8 +86,18 @@ def test_torch_autograd_agrees(name, checkpoint):
     assert_agrees(why, reference, "function")
 
 
+def loaded(folder=None, **options):
+    """A model without looked-up per-layer inputs, which mx.grad by embeddings leaves out."""
+    model = g4.load(*([] if folder is None else [folder]), **options)
+    if model.config.text.hidden_size_per_layer_input:
+        table = model.language_model.model.embed_tokens_per_layer
+        for name in {"weight", "scales", "biases"} & table.keys():
+            table[name] = mx.zeros_like(table[name])
+    return model
+
+
 def whole_gradient(model, ids):
-    """mx.grad of the last position's logit 7 by all embeddings at once: (n, H)."""
+    """mx.grad of the last position's logit 7 by all embeddings at once, times these: (n,)."""
     tokens, language = mx.array(ids)[None], model.language_model
 
     def logit(x):
@@ -94,10 +110,8 @@ def whole_gradient(model, ids):
 
 @pytest.mark.float32
 def test_a_long_prompt_in_blocks():
-    """Of more queries than a block holds, behind a window, as mx.grad of it all. The looked-up
-    per-layer inputs, which that leaves out, are what the embeddings' share leaves of a position."""
-    model = g4.load()
-    model.language_model.model.embed_tokens_per_layer.weight *= 0
+    """Of more queries than a block holds, behind a window, as mx.grad of it all."""
+    model = loaded()
     ids = np.random.default_rng(0).integers(10, 2000, 1100).tolist()
     why = g4.attribute(model, ids, 7, method="gradient", chunk=700)
     expected = whole_gradient(model, ids)
@@ -139,3 +153,135 @@ def test_more_steps_and_another_baseline():
     why = g4.attribute(model, prompt, "8", method="integrated", baseline="8", steps=2)
     assert not why.positions[why.tokens.ids == token].any()
     assert why.base != g4.attribute(model, prompt, "8", method="integrated", steps=2).base
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("name", ["everything", "dense31", "e2b"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [g4.ScaleHeads(4, (0, 2), factor=0.3)],
+        [g4.Steer(3, np.linspace(-1, 1, 128), tokens=(5, 30))],
+        [g4.Patch(2, np.ones((9, 128)), tokens=(10, 19), tap="attention_output")],
+        [g4.Patch(5, np.ones((1, 128)), tokens=(59, 60), tap="layer_input")],
+        [g4.Knockout(None, keys=[3, 20, 40])],
+        [g4.Knockout((1, 4), (1, 3), queries=(30, None), keys=(25, 50)), g4.Steer(6, np.ones(128))],
+        [g4.Attend(None, (0, 1), keys=(8, 30), factor=4.0)],
+    ],
+)
+def test_the_changed_run_is_explained(name, changes, checkpoint):
+    """Under interventions, as mx.grad under them, in chunks."""
+    model = loaded(checkpoint(name).folder)
+    ids = checkpoint(name).ids[0, :60].tolist()
+    plain = whole_gradient(model, ids)
+    with model.intervene(*changes):
+        why = g4.attribute(model, ids, 7, method="gradient", chunk=23)
+        expected = whole_gradient(model, ids)
+    assert np.abs(why.positions - expected).max() < 1e-4 * np.abs(expected).max()
+    assert np.abs(plain - expected).max() > 1e-3 * np.abs(expected).max()
+    assert why.interventions == tuple(change.key for change in changes)
+
+
+@pytest.mark.float32
+def test_experts_that_are_forced_and_ablated(checkpoint):
+    model = loaded(checkpoint("moe").folder)
+    ids = checkpoint("moe").ids[0, :40].tolist()
+    with model.intervene(g4.Ablate(3, 5), g4.Force(6, (1, 2), tokens=(3, 30)), g4.Boost(8, 4)):
+        why = g4.attribute(model, ids, 7, method="gradient", chunk=16)
+        expected = whole_gradient(model, ids)
+    assert np.abs(why.positions - expected).max() < 1e-4 * np.abs(expected).max()
+    assert why.experts[3][why.expert_ids[3] == 5] == 0
+    counts = np.zeros(16, int)
+    np.add.at(counts, why.expert_ids[6], why.expert_weights[6] > 0)
+    assert counts[1] == counts[2] == 1
+
+
+def test_replaced_keys_have_no_gradient(checkpoint):
+    """Nobody but a person's own intervention replaces them."""
+
+    class Halved:
+        key = "Halved()"
+
+        def observer(self, model):
+            return lambda name, layer, value, geometry: value / 2 if name == "keys" else None
+
+    model = g4.load(checkpoint("moe").folder)
+    with (
+        model.intervene(Halved()),
+        pytest.raises(g4.errors.AttributionError, match="replaces the keys of layer 11"),
+    ):
+        g4.attribute(model, [5, 6, 7], method="gradient")
+
+
+@pytest.mark.float32
+def test_before_a_norm_shares_sum_to_nothing():
+    """A norm forgets the scale of its input: of a layer's heads, and of its experts."""
+    why = g4.attribute(g4.load(), "Note: key 208. The key is 20", "8", method="gradient")
+    for shares in (why.heads, why.experts):
+        assert np.abs(shares.sum(axis=1)).max() < 1e-2 * np.abs(shares).max()
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("bits", [8, 4])
+def test_packed_weights(bits):
+    """Derivatives by activations alone, as mx.grad has them."""
+    model = loaded(bits=bits)
+    ids = np.random.default_rng(1).integers(10, 1900, 150).tolist()
+    why = g4.attribute(model, ids, 7, position=150, method="gradient", chunk=64)
+    expected = whole_gradient(model, ids)
+    assert np.abs(why.positions - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("dtype, bound", [(mx.bfloat16, 0.15), (mx.float16, 0.02)])
+def test_sixteen_bits(dtype, bound):
+    """What the module says of the precision that is lost."""
+    prompt = "Note: key 208. The key is 20"
+    exact = g4.attribute(g4.load(), prompt, "8", against="9", method="gradient")
+    why = g4.attribute(g4.load(dtype=dtype), prompt, "8", against="9", method="gradient")
+    for name in ("positions", "heads", "mlp", "per_layer", "experts", "stream"):
+        expected, found = getattr(exact, name), getattr(why, name)
+        if name == "experts":
+            expected, found = by_number(exact), by_number(why)
+        assert found.dtype == np.float32
+        assert np.abs(found - expected).max() < bound * np.abs(expected).max(), name
+
+
+@pytest.mark.float32
+def test_a_picture_and_a_sound_as_they_lie():
+    model = g4.load()
+    config = model.config
+    sight = load_image(picture(200, 480), model, budget=70)
+    sound = load_audio(clip(16_000), model, rate=16_000)
+    places = [5, 6, config.image_token_id, 7, config.audio_token_id, 8, 9]
+    inputs = expand(places, [sight, sound], config)
+    why = g4.attribute(model, inputs, method="gradient")
+    seen, heard = inputs.media
+    shown = why.picture(0)
+    assert shown.shape == sight.soft_grid
+    assert np.array_equal(shown.ravel(), why.positions[seen.start : seen.stop])
+    shares, times = why.sound(1)
+    assert np.array_equal(shares, why.positions[heard.start : heard.stop])
+    assert np.array_equal(times, heard.times) and shares.any() and shown.any()
+    assert [medium.ndim for medium in why.media] == [3, 1]
+
+
+def test_memory_is_counted_before_anything_runs():
+    model = g4.load()
+    mx.eval(model.parameters())
+    ids = np.random.default_rng(0).integers(10, 1900, 1500).tolist()
+    for method, options in (("gradient", {}), ("patching", {"corrupt": [*ids[:-5], 9, *ids[-4:]]})):
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        options |= dict(method=method, position=1500, chunk=256)
+        why = g4.attribute(model, ids, 7, **options)
+        took = mx.get_peak_memory() - before
+        with pytest.raises(g4.errors.AttributionError, match=f"{method}' needs .* 1,500 tokens"):
+            g4.attribute(model, ids, 7, memory=took, **options)
+        assert why.total == g4.attribute(model, ids, 7, memory=4 * took, **options).total
+
+
+def test_weights_on_disk_have_no_gradient(tmp_path, checkpoint):
+    model = g4.load(checkpoint("moe").folder, layers="disk")
+    with pytest.raises(g4.errors.CheckpointError, match="'gradient' needs all weights in memory"):
+        g4.attribute(model, [5, 6, 7], method="gradient")

@@ -353,6 +353,9 @@ class TestMobile:
         got = rounded(mx.array(reference["x"]), mx.array(0.03))
         np.testing.assert_array_equal(np.array(got), reference["rounded"])
         np.testing.assert_array_equal(rounded(got, mx.array(0.0)), got)
+        x, step = mx.array([-4.0, -3.0, 0.01, 3.0, 4.0]), mx.array(0.03)
+        slope = mx.grad(lambda x: (rounded(x, step) * mx.arange(1, 6)).sum())(x)
+        assert slope.tolist() == [0, 2, 3, 4, 0]  # straight through, but for what is cut
 
     def test_calibrated(self, mobile):
         """Where no value lies between two steps to the last digit, the outputs agree to it too;

@@ -28,7 +28,7 @@ import numpy as np
 
 from ...arguments import say_arguments
 from ...errors import InterventionError
-from .choices import store_indices
+from .plans import store_indices
 
 #: Added to a router score, this makes it lower than all others, boosted ones included.
 NEVER = -1e30
@@ -208,7 +208,7 @@ class Force(Intervention):
         if name == "expert_indices":
             k, scores = value.shape[-1], seen["router_logits"]
             forced = _vector(scores.shape[-1], self.experts, 1.0) > 0
-            scores = mx.where(forced, mx.inf, scores)
+            scores = mx.stop_gradient(mx.where(forced, mx.inf, scores))
             return mx.argpartition(scores, kth=-k, axis=-1)[..., -k:].astype(value.dtype)
         if name == "expert_weights" and self.share is not None:
             forced = _any_of(seen["expert_indices"], self.experts)
