@@ -16,7 +16,7 @@ def ids(path):
 
 
 def test_the_course_is_complete_and_in_order():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{i:02}" for i in range(11)]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{i:02}" for i in range(12)]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
