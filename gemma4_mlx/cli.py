@@ -126,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         help="count the model's own answers to questions, too, of at most so many tokens",
     )  # fmt: skip
     _load_options(atlas)
+    atlas.add_argument("--html", type=Path, metavar="FILE", help="write it as a page as well")
     atlas.set_defaults(run=_atlas)
 
     fit = commands.add_parser("fit", help="which model fits this machine")
@@ -451,6 +452,8 @@ def _atlas(options: argparse.Namespace) -> int:
         for sentence in sentences:
             print(f"{label}: {sentence}", file=sys.stderr)
     print(f"written to {options.out}")
+    if options.html is not None:
+        print(f"written to {found.to_html(options.html)}")
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ... import atomic
 from ...errors import StudyError
 from ...tracing.data import fileformat
 from ...tracing.data.frames import to_frame
@@ -21,6 +22,7 @@ from ...tracing.data.trace import Trace
 from .contexts import FIELDS, SORTS, Context, Contexts
 from .counts import AXES, GROUPINGS, UNIT, Counts, Piece, Subject
 from .labels import Lifts, lifts, number_of
+from .page import atlas_page
 from .vocabulary import Vocabulary
 
 FILE = fileformat.Kind("g4atlas", "an atlas's file", 1, StudyError)
@@ -452,6 +454,21 @@ class Atlas:
         }
         try:
             fileformat.write(path, arrays, description, FILE)
+        except OSError as error:
+            raise StudyError(f"{path} cannot be written: {error.strerror}") from None
+        return path
+
+    def to_html(self, path) -> Path:
+        """Write a web page of at most about 10 MB: maps of load and of every label's lift, and a
+        card for each expert that was used, with its tokens and some of its examples. It needs no
+        scripts, no network and no server.
+
+        Raises StudyError if it cannot be written, and for an atlas without documents.
+        """
+        path = Path(path)
+        page = atlas_page(self).encode("utf-8", "replace")
+        try:
+            atomic.write(path, page)
         except OSError as error:
             raise StudyError(f"{path} cannot be written: {error.strerror}") from None
         return path

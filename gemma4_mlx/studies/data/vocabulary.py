@@ -7,6 +7,7 @@ nearly all of their bucket are known nearly exactly; what the measures below say
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -48,8 +49,18 @@ class Vocabulary:
 
     def known(self, least: int = LEAST) -> np.ndarray:
         """Ids that occurred ``least`` times and make up :data:`PURE` of their bucket."""
-        whole = np.bincount(self.buckets, self.seen, self.counts.shape[-1])[self.buckets]
-        return np.flatnonzero((self.seen >= max(1, least)) & (self.seen >= PURE * whole))
+        return self._pure[self.seen[self._pure] >= max(1, least)]
+
+    @cached_property
+    def _pure(self) -> np.ndarray:
+        """Ids that occurred and make up :data:`PURE` of their bucket."""
+        whole = self._occurrences[self.buckets]
+        return np.flatnonzero((self.seen > 0) & (self.seen >= PURE * whole))
+
+    @cached_property
+    def _occurrences(self) -> np.ndarray:
+        """Tokens of each bucket."""
+        return np.bincount(self.buckets, self.seen, self.counts.shape[-1])
 
     def share(self, id: int) -> tuple[np.ndarray, np.ndarray]:
         """Share of an id's occurrences that went to each expert, at least and at most: two (layers,
@@ -92,10 +103,9 @@ class Vocabulary:
         """
         ids = self.known(max(2, least))
         n = self.counts[:, :, self.buckets[ids]].astype(np.float64)
-        total = n.sum(axis=1)  # k for each occurrence
-        k = total / np.bincount(self.buckets, self.seen, self.counts.shape[-1])[self.buckets[ids]]
+        occurrences = self._occurrences[self.buckets[ids]]
         pairs = (n * (n - 1)).sum(axis=1)
-        return ids, pairs / (total * (total / k - 1))
+        return ids, pairs / (n.sum(axis=1) * (occurrences - 1))
 
     def top(self, layer: int, expert: int, n: int = 10, least: int = LEAST) -> list[dict]:
         """The known tokens most typical of an expert, as a list of dicts.
@@ -106,7 +116,7 @@ class Vocabulary:
         """
         ids, i = self.known(least), self.layers.index(layer)
         count = np.minimum(self.counts[i, expert, self.buckets[ids]], self.seen[ids])
-        load = self.counts[i, expert].sum() / max(1, self.seen.sum())
+        load = self.counts[i, expert].sum() / max(1, self._occurrences.sum())
         share = count / self.seen[ids]
         lift = share / load if load else np.zeros(len(ids))
         score = count * np.log2(np.maximum(lift, 1e-9))
