@@ -22,6 +22,7 @@ from . import attention_kept
 from .attention_kept import TILE
 from .attention_picture import attention_drawing
 from .headpictures import layer_cells, layer_pictures, pooled_row, why_coarse
+from .headroles import checked_roles, role_columns
 from .headstats import METHOD, SUMMARY_NAMES, HeadStats, head_stats
 from .jobs import Jobs
 from .traceview import TraceView, media_of, parts_of
@@ -40,9 +41,11 @@ class Attention(TraceView):
         trace: a trace with attention, from ``g4.trace(...)``, ``chat.trace()`` or ``g4.open_trace``
         media: pictures (PIL, path, array) and sounds (samples) in the order of the prompt, drawn
             under the weights of their soft tokens; None takes what the trace carries
+        roles: what the heads do over many prompts, from ``g4.head_roles(...)`` or
+            ``g4.open_head_roles``: heads can be coloured and sorted by it, and carry its labels
 
     The selected layer, head and token are ``trace.selection``'s, both ways. Raises TypeError for
-    what is no trace.
+    what is no trace or no table of roles, ValueError for the roles of a model of another size.
 
     >>> view = Attention(g4.trace(model, "a prompt", attention=g4.AttentionPlan(retain="all")))
     """
@@ -56,13 +59,14 @@ class Attention(TraceView):
     #: What a page without a kernel keeps.
     kept = attention_kept.SNAPSHOT
 
-    def __init__(self, trace: Any, media: Any = None) -> None:
+    def __init__(self, trace: Any, media: Any = None, roles: Any = None) -> None:
         if not hasattr(trace, "attention"):
             raise TypeError(
                 f"Attention draws a trace, such as g4.trace(model, ...) or chat.trace(), not "
                 f"{type(trace).__name__}"
             )
         self.trace, self._jobs = trace, Jobs()
+        self.roles = checked_roles(roles, trace.attention)
         self.set_sources("a", trace, media)
         super().__init__()
         self.meta = self._facts()
@@ -176,6 +180,7 @@ class Attention(TraceView):
 
         Columns are the summaries in ``names`` ([name, words]), then "unlike" (how far from other
         heads of its kind), "reason" (the summary in which) and "group"; not a number: not kept.
+        With roles, their scores follow, ``roles`` ([name, words]), and each head has ``labels``.
         """
         s = self.stats
         columns = [*s.values.T, s.unlike, s.reason, s.group]
@@ -185,6 +190,9 @@ class Attention(TraceView):
             "method": METHOD,
             "by": self.heads_by(),
         }
+        if self.roles is not None:
+            words, scores, content["labels"] = role_columns(self.roles, self.trace.attention)
+            content["roles"], columns = words, [*columns, *scores]
         return content, np.stack(columns).astype("<f4").tobytes()
 
     def answer_pictures(self, layer: int, side: int, stat: str = "mean") -> tuple[dict, bytes]:

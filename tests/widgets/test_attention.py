@@ -11,6 +11,8 @@ from synthetic import DONORS, WINDOW, make_attention, make_media, make_tokens, m
 from waiting import PATIENCE, until
 
 import gemma4_mlx as g4
+from gemma4_mlx.attribution import HeadRoles
+from gemma4_mlx.attribution.roles_data import ROLES
 from gemma4_mlx.tracing import Tokens, Trace, open_trace
 from gemma4_mlx.widgets import attention as module
 from gemma4_mlx.widgets.attention import Attention
@@ -152,6 +154,38 @@ def test_every_head_has_its_summaries_in_the_order_of_layers(trace, view):
     for at in (0, 9, 31):
         assert columns["first"][at] == pytest.approx(trace.attention.summary("first", *heads[at]))
     assert sum(len(g["central"]) for g in content["groups"]) <= 4 * len(content["groups"])
+
+
+def roles_of(layers, heads):
+    """A table in which one head retrieves and another is a sink that retrieves, too."""
+    scores = {role: np.full((layers, heads), 0.01, np.float32) for role in ROLES}
+    scores["sound"][:] = np.nan
+    scores["retrieval"][-3, 2], scores["retrieval"][1, 0], scores["sink"][1, 0] = 0.9, 0.4, 0.7
+    chance = {role: np.zeros(layers, np.float32) for role in ROLES}
+    prompts = {role: np.ones(layers, np.int32) for role in ROLES}
+    return HeadRoles(scores, chance, prompts, ("full_attention",) * layers)
+
+
+def test_heads_have_roles_over_many_prompts(trace, view):
+    with_roles = Attention(trace, roles=roles_of(8, 4))
+    content, bulk = with_roles.answer_heads()
+    plain, before = view.answer_heads()
+    assert not {"roles", "labels"} & plain.keys() and bulk.startswith(before)
+    names = [name for name, _ in content["roles"]]
+    assert names == [f"role.{role}" for role in ROLES if role != "sound"]
+    scores = np.frombuffer(bulk[len(before) :], "<f4").reshape(len(names), -1)
+    assert scores[0, 5 * 4 + 2] == np.float32(0.9) and scores.shape[1] == 32
+    assert content["labels"][5 * 4 + 2] == ["retrieval"]
+    assert content["labels"][4] == ["retrieval", "sink"] and content["labels"][0] == []
+    some = g4.tracing.AttentionData(trace.n, trace.attention.width, [trace.attention.layer(5)])
+    of_some = Attention(Trace(trace.tokens, attention=some), roles=roles_of(8, 4)).answer_heads()[0]
+    assert of_some["labels"] == [[], [], ["retrieval"], []]
+    with pytest.raises(TypeError, match="not a dict"):
+        Attention(trace, roles={})
+    for wrong in ((5, 4), (8, 5)):
+        with pytest.raises(ValueError, match=f"a model of {wrong[0]} layers with {wrong[1]} heads"):
+            Attention(trace, roles=roles_of(*wrong))
+    assert "role.retrieval" in with_roles.snapshot().page
 
 
 def test_a_head_unlike_the_others_of_its_kind_stands_out():

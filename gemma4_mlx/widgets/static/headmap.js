@@ -46,6 +46,7 @@ export class HeadMap {
    * @param {(index: number) => string | null} o.colour  css colour of a head, null without a value
    * @param {(index: number) => [string, string] | null} o.number text and css colour for a large
    *   cell
+   * @param {(index: number) => [string, string]} o.letter of a head's role ("": none), and its colour
    * @param {() => Float32Array | null} o.order values to sort each layer's heads by, null for
    *   their numbers
    * @param {() => Set<number> | null} o.marked   heads that are not faded, null for all
@@ -254,14 +255,18 @@ export class HeadMap {
     const cell = this.#cell;
     context.fillStyle = this.colour(index) ?? ink.masked;
     context.fillRect(LEFT + column * cell, y, cell - 1, size - (size > 8 ? 1 : 0.5));
-    const number = cell >= 44 && size >= 18 && this.number(index);
-    if (!number) return;
-    const [text, colour] = number;
-    context.font = `12px ${ink.font}`;
     context.textAlign = "center";
     context.textBaseline = "middle";
-    context.fillStyle = colour;
-    context.fillText(text, LEFT + (column + 0.5) * cell, y + size / 2 + 0.5);
+    const write = ([text, colour], x, weight = "") => {
+      context.font = `${weight}12px ${ink.font}`;
+      context.fillStyle = colour;
+      context.fillText(text, x, y + size / 2 + 0.5);
+    };
+    const number = cell >= 44 && size >= 18 && this.number(index);
+    if (number) write(number, LEFT + (column + 0.5) * cell);
+    const letter = this.letter(index);
+    if (letter[0] && cell >= 14 && size >= 11)
+      write(letter, LEFT + column * cell + (number ? 9 : cell / 2), "600 ");
   }
 
   #labels(context, ink) {

@@ -6,6 +6,7 @@ import { sizeCanvas } from "./canvas.js";
 import { categoryColors, colorAt, inkOn } from "./colours.js";
 import { h, perFrame } from "./dom.js";
 import { HeadMap } from "./headmap.js";
+import { fillRoles, letterOf, sayRoles } from "./headroles.js";
 import { sayValue } from "./headscale.js";
 import { barCell, picker, segmented, table } from "./pieces.js";
 import { HeadScatter } from "./scatter.js";
@@ -75,6 +76,7 @@ export class HeadPanel {
   #stage = h("div", { class: "g4-stage" });
   #list = h("div", { class: "g4-stage-list" });
   #unusual = h("div", { class: "g4-unusual" });
+  #roles = h("div", { class: "g4-unusual g4-roles" });
 
   /**
    * @param {object} o
@@ -102,6 +104,7 @@ export class HeadPanel {
     this.#map = new HeadMap({
       ...shared,
       number: (index) => this.#number(index),
+      letter: (index) => [letterOf(this.heads.labels[index]), this.#inkAt(index)],
       order: () => (this.#now.sorted ? this.heads.columns.get(this.#now.by) : null),
     });
     this.#plot = new HeadScatter({ ...shared, axes: () => [this.#now.across, this.#now.up] });
@@ -110,26 +113,13 @@ export class HeadPanel {
       this.#map.draw();
     };
     this.#sorted.addEventListener("change", sort, { signal: this.view.signal });
-    this.#sortLabel = h(
-      "label",
-      { title: "Highest first in each layer" },
-      this.#sorted,
-      "Sort in layers",
-    );
+    const title = "Highest first in each layer";
+    this.#sortLabel = h("label", { title }, this.#sorted, "Sort in layers");
     this.#axes = h("div", { class: "g4-toolbar g4-axes" }, this.#across.node, this.#up.node);
-    this.#markNote = h(
-      "div",
-      { class: "g4-marknote", role: "status" },
-      h("span", { class: "g4-note" }),
-      this.#unmark,
-    );
-    this.#tools = h(
-      "div",
-      { class: "g4-toolbar g4-headtools" },
-      this.#by.node,
-      this.#sortLabel,
-      this.#unfold,
-    );
+    const note = h("span", { class: "g4-note" });
+    this.#markNote = h("div", { class: "g4-marknote", role: "status" }, note, this.#unmark);
+    const tools = [this.#by.node, this.#sortLabel, this.#unfold];
+    this.#tools = h("div", { class: "g4-toolbar g4-headtools" }, ...tools);
     this.node = h(
       "section",
       { class: "g4-panel g4-section g4-headpanel", "aria-label": "All heads" },
@@ -140,6 +130,7 @@ export class HeadPanel {
       this.#stage,
       this.#legend,
       this.#readout,
+      this.#roles,
       this.#unusual,
     );
     this.view.signal.addEventListener("abort", () => {
@@ -159,6 +150,7 @@ export class HeadPanel {
     this.#filled = true;
     this.#now.by = this.heads.by;
     this.#choices();
+    fillRoles(this.#roles, this.heads, (heads, reason) => this.#mark(heads, reason));
     this.#update();
   }
 
@@ -187,13 +179,19 @@ export class HeadPanel {
   }
 
   #number(index) {
-    const value = this.heads.value(this.#now.by, index);
-    if (Number.isNaN(value) || this.#now.by === "group") return null;
-    const text =
-      this.#now.by === "unlike"
-        ? value.toFixed(1)
-        : sayValue(this.#now.by, value).replace(/ (nats|tokens)$/, "");
-    return [text, inkOn(this.palette().table, this.heads.scale(this.#now.by).place(value))];
+    const { by } = this.#now;
+    const value = this.heads.value(by, index);
+    if (Number.isNaN(value) || by === "group") return null;
+    const said = sayValue(by, value).replace(/ (nats|tokens)$/, "");
+    return [by === "unlike" ? value.toFixed(1) : said, this.#inkAt(index)];
+  }
+
+  /** What is legible on a head's colour. */
+  #inkAt(index) {
+    const { by } = this.#now;
+    const value = this.heads.value(by, index);
+    if (by === "group" || Number.isNaN(value)) return this.ink().text;
+    return inkOn(this.palette().table, this.heads.scale(by).place(value));
   }
 
   #nameOf(index) {
@@ -215,7 +213,9 @@ export class HeadPanel {
     const { by } = this.#now;
     const value = `${heads.words.get(by)} ${heads.say(by, index)}`;
     const why = by === "unlike" ? `; ${this.#why(index)}` : "";
-    return `${this.#nameOf(index)}, ${heads.list[index].kind} attention: ${value}${why}`;
+    const roles = sayRoles(heads.labels[index]);
+    const kind = `${heads.list[index].kind} attention${roles && `, ${roles}`}`;
+    return `${this.#nameOf(index)}, ${kind}: ${value}${why}`;
   }
 
   #hover(index, x, y) {
@@ -233,6 +233,7 @@ export class HeadPanel {
       .filter((name) => name !== "group" && this.heads.columns.has(name))
       .slice(0, 7);
     const item = this.heads.list[index];
+    const roles = sayRoles(this.heads.labels[index]);
     // Beside the panel, so that no head is hidden.
     const right = this.node.getBoundingClientRect().right - 8;
     this.view.tip.show(
@@ -251,6 +252,7 @@ export class HeadPanel {
             { class: "g4-note" },
             item.kind === "full" ? "full: queries × keys" : "sliding: queries × offset",
           ),
+          roles && h("span", { class: "g4-note" }, roles),
           h(
             "dl",
             {},
@@ -283,9 +285,8 @@ export class HeadPanel {
   }
 
   #choices() {
-    const all = ["unlike", ...this.heads.names, "group", "span"].filter((name) =>
-      this.heads.columns.has(name),
-    );
+    const { names, roles, columns } = this.heads;
+    const all = ["unlike", ...names, ...roles, "group", "span"].filter((name) => columns.has(name));
     this.#by.select.replaceChildren(
       ...all.map((name) => h("option", { value: name }, this.heads.words.get(name))),
     );

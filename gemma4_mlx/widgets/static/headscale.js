@@ -11,6 +11,8 @@ export class HeadTable {
   method = "";
   by = "unlike";
   names = []; // of the summaries, without those that compare heads
+  roles = []; // of the scores in roles, where a table of them was given
+  labels = []; // each head's roles
   #scales = new Map();
 
   /** @param {Array<{index: number, kind: string, heads: number[]}>} layers */
@@ -35,14 +37,16 @@ export class HeadTable {
     const values = floats(buffer);
     const size = this.list.length;
     const names = content.names.map(([name]) => name);
-    [...names, "unlike", "reason", "group"].forEach((name, k) => {
+    const roles = (content.roles ?? []).map(([name]) => name);
+    [...names, "unlike", "reason", "group", ...roles].forEach((name, k) => {
       this.columns.set(name, values.subarray(k * size, (k + 1) * size));
     });
-    for (const [name, text] of content.names) this.words.set(name, text);
+    for (const [name, text] of [...content.names, ...(content.roles ?? [])])
+      this.words.set(name, text);
     this.words.set("unlike", "unlike the other heads");
     this.words.set("group", "group of alike heads");
-    const { groups, method, by } = content;
-    Object.assign(this, { names, groups, method, by });
+    const { groups, method, by, labels = [] } = content;
+    Object.assign(this, { names, roles, labels, groups, method, by });
   }
 
   /** The mass from one marked span to another, as one more column. @param {Float32Array} values */

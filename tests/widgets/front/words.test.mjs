@@ -9,6 +9,7 @@ import {
 } from "../../../gemma4_mlx/widgets/static/anatomy_words.js";
 import { cellIndex, edge, shorten, ticks } from "../../../gemma4_mlx/widgets/static/axes.js";
 import { gib } from "../../../gemma4_mlx/widgets/static/fit_bar.js";
+import { headsByRole, letterOf, sayRoles } from "../../../gemma4_mlx/widgets/static/headroles.js";
 import { HeadTable, sayValue } from "../../../gemma4_mlx/widgets/static/headscale.js";
 import { largest, tokensHolding } from "../../../gemma4_mlx/widgets/static/pieces.js";
 import {
@@ -96,6 +97,36 @@ test("the largest weights, and how many hold most of the mass", () => {
   assert.equal(largest(weights, 9).length, 4, "zero is left out");
   assert.equal(tokensHolding(weights, 0.75), 2);
   assert.equal(tokensHolding(weights, 0.76), 3);
+});
+
+test("heads by their roles over many prompts", () => {
+  const table = new HeadTable([{ index: 0, kind: "full", heads: [0, 1, 2] }]);
+  const values = Float32Array.from([1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.9, NaN, 0.04]);
+  const content = {
+    names: [["entropy", "entropy"]],
+    roles: [["role.retrieval", "role: retrieval"]],
+    labels: [["retrieval", "sink"], [], ["sink"]],
+    groups: [],
+    method: "",
+    by: "unlike",
+  };
+  table.fill({ content, buffer: new DataView(values.buffer) });
+  assert.deepEqual([table.names, table.roles], [["entropy"], ["role.retrieval"]]);
+  assert.deepEqual(table.ranked("role.retrieval"), [0, 2, 1]);
+  assert.equal(table.say("role.retrieval", 0), "90 %");
+  assert.equal(table.say("role.retrieval", 1), "not kept");
+  assert.deepEqual(table.labels.map(letterOf), ["R", "", "S"]);
+  assert.deepEqual(table.labels.map(sayRoles), ["retrieval and sink head", "", "sink head"]);
+  const found = [...headsByRole(table.labels)].map(([role, heads]) => [role, [...heads]]);
+  assert.deepEqual(found, [
+    ["retrieval", [0]],
+    ["sink", [0, 2]],
+  ]);
+  table.fill({
+    content: { ...content, roles: undefined, labels: undefined },
+    buffer: new DataView(values.buffer),
+  });
+  assert.deepEqual([table.roles, table.labels, letterOf(table.labels[0])], [[], [], ""]);
 });
 
 test("heads by their numbers", () => {
