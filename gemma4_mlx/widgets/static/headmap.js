@@ -46,7 +46,7 @@ export class HeadMap {
    * @param {(index: number) => string | null} o.colour  css colour of a head, null without a value
    * @param {(index: number) => [string, string] | null} o.number text and css colour for a large
    *   cell
-   * @param {(index: number) => [string, string]} o.letter of a head's role ("": none), and its colour
+   * @param {(index: number) => [string, string]} o.letter of a head's role, or "", and its colour
    * @param {() => Float32Array | null} o.order values to sort each layer's heads by, null for
    *   their numbers
    * @param {() => Set<number> | null} o.marked   heads that are not faded, null for all
