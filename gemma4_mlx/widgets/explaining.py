@@ -185,15 +185,18 @@ class Explaining:
         progress: Callable[[float], None],
     ) -> dict:
         """What the model says from the question's place on: as it is, without ``parts``, and
-        without ``others``, which were drawn at random. As :func:`.side_by_side` gives it."""
+        without ``others``, which were drawn at random. As :func:`.side_by_side` gives it.
+
+        Where "direct" found the shares, heads and experts are removed while answering; else, as
+        positions always are, while the prompt is read as well: that is what a share is about.
+        """
         call = "Why(...)"
         prompt = prompt_until(self.model, self.tokens, question.position, self.inputs, call)
+        kinds = {part.kind for part in parts}
+        done = ["their output counts as zero"] if kinds - {"position"} else []
+        done += ["nothing reads the token"] if "position" in kinds else []
         changes = [
-            Change(
-                f"Without {_named(parts)}",
-                "their output counts as zero while answering",
-                [_removed(part) for part in parts],
-            ),
+            Change(f"Without {_named(parts)}", "; ".join(done), [_removed(part) for part in parts]),
             Change(
                 f"Control: without {_named(others)}",
                 "as many of the same kind, drawn at random",
@@ -205,20 +208,37 @@ class Explaining:
             prompt,
             [change for change in changes if change.interventions],
             max_tokens=max_tokens,
+            everywhere=question.method != "direct" or "position" in kinds,
             progress=progress,
         )
 
+    def removable(self, why: Attribution) -> dict[tuple, Part]:
+        """What can be taken away, by (kind, layer, index): heads, experts, and the positions before
+        the one that says the token."""
+        from ..attribution import Part
 
-def drawn_beside(parts: Sequence[Part], why: Attribution) -> list[Part]:
-    """As many other parts, each of the kind and, where there is one left, of the layer of one of
-    ``parts``; the same every time."""
+        found = [part for part in why.parts if part.kind in ("head", "expert")]
+        shares = np.zeros(why.position) if why.positions is None else why.positions
+        found += [
+            Part("position", None, i, float(shares[i]), self.tokens.texts[i])
+            for i in range(why.position - 1)
+        ]
+        return {(part.kind, part.layer, part.index): part for part in found}
+
+
+def drawn_beside(parts: Sequence[Part], there: dict[tuple, Part], kinds) -> list[Part]:
+    """As many others of ``there``, each of the kind of one of ``parts``, and of its layer where
+    one is left; for a patch a patch, for a word a word (``kinds``: of the tokens). The same every
+    time."""
     rng = np.random.default_rng(0)
     taken = {(p.kind, p.layer, p.index) for p in parts}
     found = []
     for part in parts:
-        free = [p for p in why.parts if p.kind == part.kind]
-        free = [p for p in free if (p.kind, p.layer, p.index) not in taken]
-        near = [p for p in free if p.layer == part.layer] or free
+        free = [p for key, p in there.items() if p.kind == part.kind and key not in taken]
+        if part.kind == "position":
+            near = [p for p in free if kinds[p.index] == kinds[part.index]] or free
+        else:
+            near = [p for p in free if p.layer == part.layer] or free
         if near:
             found.append(near[int(rng.integers(len(near)))])
             taken.add((part.kind, found[-1].layer, found[-1].index))
@@ -274,13 +294,17 @@ def _likeliest(model, hidden, following: list[int]) -> list[tuple]:
 
 
 def _named(parts: Sequence[Part]) -> str:
-    return ", ".join(f"layer {p.layer} {p.kind} {p.index}" for p in parts)
+    return ", ".join(
+        f"token {p.index} “{p.text}”" if p.kind == "position" else str(p) for p in parts
+    )
 
 
 def _removed(part: Part):
-    """The intervention that silences a part at every position that is computed from now on."""
-    from ..tracing import Ablate, ScaleHeads
+    """The intervention that silences a part, or hides a position, wherever it holds."""
+    from ..tracing import Ablate, Knockout, ScaleHeads
 
+    if part.kind == "position":
+        return Knockout(None, keys=[part.index])
     if part.kind == "head":
         return ScaleHeads(part.layer, (part.index,), 0.0)
     return Ablate(part.layer, (part.index,))

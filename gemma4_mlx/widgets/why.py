@@ -239,16 +239,21 @@ class Why(TraceView):
 
     def answer_check(self, question: dict) -> Any:
         """What removing the largest parts really does, and as many others: ``{"effects": [[kind,
-        layer, index, share, measured, control], ...]}``; or how far it is. Raises AttributionError
-        without the model."""
+        layer, index, share, measured, control, text], ...]}``; or how far it is. Raises
+        AttributionError without the model."""
         asked = Question(**question)
 
         def work(tell):
             why = self._explained(asked)
             effects = why.check(CHECKED, lambda event: tell(event.done / max(1, event.total)))
+            texts = why.tokens.texts
             return {
                 "effects": [
-                    [e.kind, e.layer, e.index, e.share, e.measured, e.control] for e in effects
+                    [
+                        *(e.kind, e.layer, e.index, e.share, e.measured, e.control),
+                        texts[e.index] if e.kind == "position" else None,
+                    ]
+                    for e in effects
                 ]
             }
 
@@ -256,9 +261,10 @@ class Why(TraceView):
 
     def answer_without(self, question: dict, parts: list, tokens: int = 24) -> Any:
         """Answer again from the question's place on, without ``parts`` ([[kind, layer, index],
-        ...]), and without as many others as a control; or how far that is.
+        ...]), and without as many others as a control; or how far that is. Of kind "position" is
+        a token that nothing may read.
 
-        Raises AttributionError without the model, and for a part that has no share here.
+        Raises AttributionError without the model, and for what cannot be removed.
         """
         if self._told is None:
             raise AttributionError("answering again takes the model: Why(attribution, model=model)")
@@ -266,11 +272,11 @@ class Why(TraceView):
 
         def work(tell):
             why = self._explained(asked)
-            there = {(part.kind, part.layer, part.index): part for part in why.parts}
+            there = self._told.removable(why)
             if unknown := [part for part in wanted if part not in there]:
-                raise AttributionError(f"there is no part {unknown[0]}")
+                raise AttributionError(f"{unknown[0]} cannot be removed here")
             chosen = [there[part] for part in wanted]
-            others = drawn_beside(chosen, why)
+            others = drawn_beside(chosen, there, self._told.tokens.kinds)
             return self._told.without(asked, chosen, others, int(tokens), tell)
 
         key = json.dumps({"question": question, "parts": parts, "tokens": tokens})

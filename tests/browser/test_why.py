@@ -155,10 +155,21 @@ def test_a_part_is_removed_and_put_back(told):
     assert panel.is_hidden()
 
 
+def test_a_token_is_hidden(told):
+    page = told.page
+    digit = told.widget.trace_of().tokens.find("208")[0].start + 1
+    page.locator(f".g4-word[data-i='{digit}']").click()
+    page.get_by_role("button", name="hide it").click()
+    panel = page.get_by_label("Without these parts")
+    panel.locator("h5", has_text=f"Without token {digit}").wait_for()
+    panel.locator(".g4-first").first.wait_for()
+    page.get_by_role("button", name="hidden", exact=True).click()
+    assert panel.is_hidden() and "Logit of 0" in said(page)
+
+
 def test_the_check_is_shown_with_its_controls(told, accessible, picture):
     page = told.page
     panel = page.get_by_label("Check", exact=True)
-    page.get_by_role("button", name="Direct").click()
     panel.get_by_role("button", name="Remove them and measure").click()
     panel.locator("circle").first.wait_for()
     count = told.widget.meta["checked"]

@@ -168,12 +168,14 @@ def test_other_questions(chat, model):
     assert set(range(start, stop)) <= explained
 
 
-def test_the_check_removes_the_largest_and_as_many_others(chat):
-    view = Why(chat, target="0", method="direct")
+@pytest.mark.parametrize("method", ["gradient", "direct", "integrated"])
+def test_the_check_removes_the_largest_and_as_many_others(chat, method):
+    view = Why(chat, target="0", method=method)
     found = finished(view.answer_check, view.question)["effects"]
     effects = view.attribution.check(view.meta["checked"])
     assert len(found) == len(effects) == 2 * view.meta["checked"]
-    for (kind, layer, index, share, measured, control), effect in zip(found, effects):
+    for (kind, layer, index, share, measured, control, text), effect in zip(found, effects):
+        assert (text is None) == (kind != "position")
         assert (kind, layer, index) == (effect.kind, effect.layer, effect.index)
         assert (share, control) == (effect.share, effect.control)
         assert measured == pytest.approx(effect.measured, abs=1e-4)
@@ -198,16 +200,36 @@ def test_answering_again_without_parts(view, model):
         first = [event.text for event in stream if hasattr(event, "logprob")]
     if without["parts"] == 0:  # the prompt was read unchanged there and changed here
         assert first[0] != as_it_is["tokens"][0]
-    with pytest.raises(AttributionError, match="no part"):
+    with pytest.raises(AttributionError, match="cannot be removed"):
         finished(view.answer_without, view.question, [["head", 99, 0]])
+
+
+def test_answering_again_without_a_token_that_was_read(view):
+    """Nothing may read the note's digit; and as a control, nothing may read another word."""
+    tokens = view.trace_of().tokens
+    digit = tokens.find("208")[0].start + 1
+    asked = [["position", None, digit]]
+    as_it_is, hidden, control = finished(view.answer_without, view.question, asked, tokens=3)[
+        "answers"
+    ]
+    assert hidden["name"] == f"Without token {digit} “0”" and "nothing reads" in hidden["note"]
+    assert as_it_is["tokens"][0] == "0" != hidden["tokens"][0]
+    assert control["name"].startswith("Control: without token")
+    last = view.question["position"] - 1
+    with pytest.raises(AttributionError, match="cannot be removed"):
+        finished(view.answer_without, view.question, [["position", None, last]])
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_controls_are_others_of_the_same_kind(seed):
     why = make_why(seed=seed)
-    parts = why.top(5, "head", "expert")
-    others = drawn_beside(parts, why)
-    assert others == drawn_beside(parts, why), "the same every time"
+    there = {(part.kind, part.layer, part.index): part for part in why.sources}
+    kinds = why.tokens.kinds
+    parts = [*why.top(5, "head", "expert"), *why.top(3, "position")]
+    others = drawn_beside(parts, there, kinds)
+    assert others == drawn_beside(parts, there, kinds), "the same every time"
+    for part, other in zip(parts[-3:], others[-3:]):
+        assert kinds[part.index] == kinds[other.index], "a patch for a patch, a word for a word"
     places = [(p.kind, p.layer, p.index) for p in [*parts, *others]]
     assert len(set(places)) == 2 * len(parts)
     assert [p.kind for p in parts] == [p.kind for p in others]

@@ -10,7 +10,7 @@ import { Alternatives, AnswerRow } from "./why_answer.js";
 import { CheckPanel } from "./why_check.js";
 import { ShareColours, ShareLegend } from "./why_colours.js";
 import { PartMap } from "./why_map.js";
-import { PartList } from "./why_parts.js";
+import { PartList, partKey } from "./why_parts.js";
 import { WhyScene } from "./why_scene.js";
 import { questionKey } from "./why_values.js";
 import { Without } from "./why_without.js";
@@ -64,10 +64,16 @@ class WhyView {
     });
     this.others = new Alternatives(scene, (change) => this.#ask({ ...scene.question, ...change }));
     this.text = this.#makeText();
-    this.without = new Without(scene, () => this.parts.draw());
+    this.without = new Without(scene, {
+      onChange: () => {
+        this.parts.draw();
+        this.#drawAbout();
+      },
+      textOf: (token) => this.text.nameOf(token, () => {}),
+    });
     this.parts = new PartList(scene, {
       onPick: (part) => this.#pickPart(part),
-      onRemove: (part) => this.#remove(part),
+      onRemove: (part) => this.without.toggle(part),
       removed: () => this.without.removed,
       chosen: () => this.link.get(),
     });
@@ -261,11 +267,6 @@ class WhyView {
     else if (part.kind === "expert") this.#select({ ...chosen, expert: part.index });
   }
 
-  /** Parts are removed from the answer that was chosen, not from one that is only pointed at. */
-  #remove(part) {
-    this.without.toggle(part);
-  }
-
   #drawAbout() {
     const { scene, text } = this;
     const token = this.#token;
@@ -283,6 +284,19 @@ class WhyView {
       "Explain this token",
     );
     const can = token > 0 && token !== scene.question.position && scene.canAsk(question);
+    const part = { kind: "position", layer: null, index: token, text: name };
+    const away = this.without.removed.has(partKey(part));
+    const hide = h(
+      "button",
+      {
+        type: "button",
+        "aria-pressed": String(away),
+        title: "Nothing may read this token; the answer is generated again",
+        onclick: () => this.without.toggle(part),
+      },
+      away ? "hidden" : "hide it",
+    );
+    const live = scene.meta.live && !scene.model.isStatic;
     this.#about.replaceChildren(
       h(
         "span",
@@ -294,6 +308,7 @@ class WhyView {
         `”${worth}`,
       ),
       can ? explain : "",
+      live && token < scene.question.position - 1 ? hide : "",
     );
   }
 }

@@ -38,8 +38,8 @@ export class CheckPanel {
     const can = Boolean(shown?.checkable) && !model.isStatic;
     this.#button.hidden = !can;
     this.#note.textContent = can
-      ? `Takes the ${meta.checked} heads and experts with the largest shares out, one at a time, ` +
-        "and as many others drawn at random."
+      ? `Takes the ${meta.checked} tokens, heads and experts with the largest shares out, one at ` +
+        "a time, and as many others drawn at random."
       : noCheck(model.isStatic, shown);
     if (questionKey(question) === this.#key) return;
     this.#key = "";
@@ -84,8 +84,7 @@ export class CheckPanel {
 function noCheck(isStatic, shown) {
   if (isStatic)
     return "The notebook runs the model for that; this page has the checks that were made there.";
-  if (!shown) return "";
-  return "These shares cannot be checked here: that takes the model, and the method “Direct”.";
+  return shown ? "These shares cannot be checked here: that takes the model." : "";
 }
 
 function effectTable(effects) {

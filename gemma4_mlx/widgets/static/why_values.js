@@ -113,11 +113,12 @@ export function chartRange(effects) {
 
 /** Effects as the view takes them. @param {Array<any[]>} rows */
 export const effectsOf = (rows) =>
-  rows.map(([kind, layer, index, share, measured, control]) => ({
+  rows.map(([kind, layer, index, share, measured, control, text]) => ({
     kind,
     layer,
     index,
     share,
     measured,
     control,
+    text,
   }));

@@ -22,9 +22,14 @@ export class Without {
     this.#result,
   );
 
-  /** @param {WhyScene} scene @param {() => void} onChange what is taken away has changed */
-  constructor(scene, onChange) {
-    Object.assign(this, { scene, onChange });
+  /**
+   * @param {WhyScene} scene
+   * @param {object} o
+   * @param {() => void} o.onChange what is taken away has changed
+   * @param {(token: number) => string | null} o.textOf
+   */
+  constructor(scene, { onChange, textOf }) {
+    Object.assign(this, { scene, onChange, textOf });
   }
 
   /** Keys of what is taken away. */
@@ -114,7 +119,9 @@ export class Without {
     };
     this.#chips.replaceChildren(
       ...tried.map((asked) => {
-        const names = asked.parts.map(([kind, layer, index]) => partName({ kind, layer, index }));
+        const names = asked.parts.map(([kind, layer, index]) =>
+          partName({ kind, layer, index, text: this.textOf(index) }),
+        );
         return h("button", { type: "button", onclick: () => show(asked) }, names.join(", "));
       }),
     );

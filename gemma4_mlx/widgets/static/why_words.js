@@ -1,6 +1,6 @@
 /* How the Why view names parts and methods, and writes shares. */
 
-import { formatCount } from "./words.js";
+import { formatCount, visibleToken } from "./words.js";
 
 /** Of each method of g4.attribute: its name, what its shares are, and what they cannot tell. */
 const METHODS = {
@@ -50,9 +50,10 @@ const KINDS = {
   per_layer: "per-layer embedding",
 };
 
-/** A part of the model: "Layer 5 head 2". @param {{kind: string, layer: number|null,
- *   index: number|null}} part */
-export function partName({ kind, layer, index }) {
+/** A part of the model: "Layer 5 head 2"; or a token. @param {{kind: string, layer: number|null,
+ *   index: number|null, text?: string|null}} part */
+export function partName({ kind, layer, index, text }) {
+  if (kind === "position") return `Token ${formatCount(index)} “${visibleToken(text ?? "")}”`;
   if (layer === null || layer === undefined) return KINDS[kind] ?? kind;
   const number = index === null || index === undefined ? "" : ` ${index}`;
   return `Layer ${layer} ${KINDS[kind] ?? kind}${number}`;
@@ -91,7 +92,7 @@ export function checkWords(effects) {
   const asked = effects.filter((e) => !e.control);
   const random = effects.filter((e) => e.control);
   const mean = (list) => list.reduce((s, e) => s + Math.abs(e.measured), 0) / list.length;
-  if (!asked.length) return "There is no head and no expert here to remove.";
+  if (!asked.length) return "There is nothing here to remove.";
   const same = asked.filter((e) => Math.sign(e.share) === Math.sign(e.measured)).length;
   const one = `Removing one of the ${formatCount(asked.length)} largest changes it by`;
   const control = random.length

@@ -143,6 +143,7 @@ test("shares, parts and targets in words", () => {
   assert.equal(signed(0), "0");
   assert.equal(signed(-0.00123), "−0.001");
   assert.equal(partName({ kind: "head", layer: 5, index: 0 }), "Layer 5 head 0");
+  assert.equal(partName({ kind: "position", layer: null, index: 7, text: " a" }), "Token 7 “·a”");
   assert.equal(partName({ kind: "mlp", layer: 0, index: null }), "Layer 0 MLP");
   assert.equal(partName({ kind: "embedding", layer: null, index: null }), "Token embedding");
   const of = { target: [1, "שלום"], against: [2, "9"], total: -1 };
@@ -180,7 +181,7 @@ test("a check compares with the random ones and counts directions", () => {
   assert.match(words, /one of 1 others drawn at random by 0.50/);
   assert.match(words, /as predicted for 1 of 2/);
   assert.doesNotMatch(checkWords(effects.slice(0, 2)), /random/);
-  assert.match(checkWords([]), /no head and no expert/);
+  assert.match(checkWords([]), /nothing here to remove/);
   const { low, high } = chartRange(effects);
   assert.ok(low < -1 && high > 3);
   assert.ok(chartRange(effectsOf([["head", 0, 0, 0, 0, false]])).high > 0);
