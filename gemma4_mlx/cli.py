@@ -16,6 +16,8 @@ from pathlib import Path
 from .errors import Gemma4Error, MissingError
 
 START_NOTEBOOK = "00_start_here.ipynb"
+#: What goes into the learner's folder: the notebooks, and the pages that they lead to.
+COURSE = ("*.ipynb", "glossary.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -295,7 +297,7 @@ def notebooks_folder(wanted: Path | None = None) -> Path:
     if not source.is_dir():
         raise Gemma4Error("this installation has no notebooks; they are in the repository.")
     folder = (wanted or Path("gemma4-notebooks")).expanduser().resolve()
-    for file in sorted(source.glob("*.ipynb")):
+    for file in sorted(file for pattern in COURSE for file in source.glob(pattern)):
         target = folder / file.name
         try:
             folder.mkdir(parents=True, exist_ok=True)

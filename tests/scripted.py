@@ -25,23 +25,24 @@ class Script:
         self.break_off = None
 
     def stream(self, model, inputs, *, options, cache, constraint, guides, alternatives, cancel,
-               media_features, beyond_context):  # fmt: skip
+               media_features, beyond_context, text):  # fmt: skip
         """In place of ``generation.stream``."""
         self.prompts.append(self.tokenizer.decode(inputs.tokens))
         self.options.append(options)
         self.constraints.append((constraint, guides))
         yield Progress(0, len(inputs), 0.0)
         reply = self.replies.pop(0)
-        text, error = reply if isinstance(reply, tuple) else (reply, None)
-        if isinstance(text, BaseException):
-            raise text
+        said, error = reply if isinstance(reply, tuple) else (reply, None)
+        if isinstance(said, BaseException):
+            raise said
         stops = self.tokenizer.eos_token_ids
         reason, count = "stop", 0
-        for count, id in enumerate(self.tokenizer.encode(text, allow_special=True), 1):
+        for count, id in enumerate(self.tokenizer.encode(said, allow_special=True), 1):
             if cancel.is_set():
                 reason = "cancelled"
                 break
-            yield Token(id, "", -1.0, (), count - 1, 0.0, id in stops)
+            shown = text.finish() if id in stops else text.add(id)
+            yield Token(id, shown, -1.0, (), count - 1, 0.0, id in stops)
             if self.break_off is not None and count == 5:
                 until(current_job()._events.empty)
                 self.break_off()
@@ -54,7 +55,7 @@ class Script:
                 break
         if error is not None:
             raise error
-        yield Finish(reason, len(inputs), 0, count, 0.1, 0.1, 0)
+        yield Finish(reason, len(inputs), 0, count, 0.1, 0.1, 0, text.finish())
 
 
 def actor_like(model) -> SimpleNamespace:

@@ -218,8 +218,10 @@ def test_lab_opens_a_copy_of_the_course(monkeypatch, tmp_path):
     folder = tmp_path / "gemma4-notebooks"
     source = Path(cli.__file__).parent.parent / "notebooks"
     assert sorted(f.name for f in folder.iterdir()) == sorted(
-        f.name for f in source.glob("*.ipynb")
+        f.name for pattern in cli.COURSE for f in source.glob(pattern)
     )
+    for page in ("glossary.md", "01_anatomy.ipynb"):  # where the notebooks lead
+        assert (folder / page).is_file()
     assert f"--notebook-dir={folder}" in command
     assert f"--LabApp.default_url=/lab/tree/{cli.START_NOTEBOOK}" in command
     assert (folder / cli.START_NOTEBOOK).is_file()

@@ -16,7 +16,13 @@ def ids(path):
 
 
 def test_the_course_is_complete_and_in_order():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{i:02}" for i in range(12)]
+    numbers = [path.stem.split("_")[0] for path in NOTEBOOKS]
+    assert numbers[:4] == ["00", "01", "02", "02b"] and numbers == sorted(set(numbers))
+    whole = [number for number in numbers if number.isdigit()]
+    assert whole == [f"{i:02}" for i in range(len(whole))] and len(whole) >= 11
+    for listed in ("index.md", "mkdocs.yml"):
+        text = (FOLDER / listed).read_text(encoding="utf-8")
+        assert [path.name for path in NOTEBOOKS if path.name not in text] == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)
@@ -29,10 +35,25 @@ def test_kept_without_outputs(path):
 def test_what_the_tests_assert_is_hidden(path):
     """A cell that asserts what the prose says is folded away, and left out of the site's pages."""
     for cell in nbformat.read(path, 4).cells:
+        tags = cell.metadata.get("tags", [])
         hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
-        assert hidden == ("check" in cell.metadata.get("tags", [])), cell.source
-        if hidden:
+        assert hidden == ("check" in tags or "answer" in tags), cell.source
+        if "check" in tags:
             assert cell.source.startswith("# Checked by the tests: ") and "assert" in cell.source
+        if "answer" in tags:
+            assert cell.source.startswith("# Compares your answer") and "verdict(" in cell.source
+
+
+def test_words_are_explained():
+    """Every link into the glossary finds its entry, and every entry is found from a notebook."""
+    import re
+
+    text = (FOLDER / "glossary.md").read_text(encoding="utf-8")
+    entries = {name.lower().replace(" ", "-") for name in re.findall(r"(?m)^## (.*)$", text)}
+    linked = re.findall(r"\]\(#([\w-]+)\)", text)
+    for path in NOTEBOOKS:
+        linked += re.findall(r"\]\(glossary\.md#([\w-]+)\)", path.read_text(encoding="utf-8"))
+    assert set(linked) == entries
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids)

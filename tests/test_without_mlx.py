@@ -67,3 +67,28 @@ def test_commands_work_or_say_in_one_line_what_they_need(trace_file):
         assert "needs MLX" in done.stderr and "gemma4-mlx check" in done.stderr
     done = run("g4.load")
     assert "MissingError: gemma4_mlx.load needs MLX" in done.stderr
+
+
+def test_an_atlas_is_opened_merged_and_asked(tmp_path):
+    counting = [f"Count from {i} to {i + 5}: 1, 2, 3, 4, 5, 6, 7" for i in range(3)]
+    path = tmp_path / "a.g4atlas"
+    g4.atlas(g4.load(), {"count": counting, "talk": ["Hello"]}, progress=False).save(path)
+    done = run(
+        """
+        atlas = g4.open_atlas(sys.argv[1])
+        twice = atlas.merge(atlas)
+        assert twice.tokens == 2 * atlas.tokens
+        twice.load("count"), twice.lifts().experts("count"), twice.to_dataframe()
+        twice.vocabulary("predicted"), twice.reap(scaled=False), twice.early_recall()
+        twice.examples(0, int(twice.load()[0].argmax())), twice.find("Count")
+        twice.save(sys.argv[1])
+        assert not any(name.split(".")[0].startswith("mlx") for name in sys.modules)
+        try:
+            g4.atlas
+        except ImportError as error:
+            print(error)
+        """,
+        path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "gemma4_mlx.atlas needs MLX" in done.stdout

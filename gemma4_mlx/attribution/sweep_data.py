@@ -14,6 +14,7 @@ from ..errors import AttributionError, TraceError
 from ..tracing.data import fileformat
 from ..tracing.data.frames import to_frame
 from ..tracing.data.tokens import Tokens
+from .data import Attribution
 
 FILE = fileformat.Kind("g4sweep", "a sweep's file", 1, AttributionError)
 #: What is patched -> the name of its axis beside the layer, if it has one.
@@ -144,6 +145,69 @@ class Sweep:
         """The n places with the largest effects, whichever way."""
         return sorted(self.places, key=lambda place: -abs(place.effect))[:n]
 
+    def predicted(self, why: Attribution) -> np.ndarray:
+        """What attribution patching of the same prompts says that each patch does, shaped as
+        :attr:`effects`; nan where it says nothing. All of it comes from one backward pass.
+
+        It goes back from the clean prompt's run, so it stands for "corrupt"; for "restore" it is
+        taken with the other sign. Heads, experts and MLPs are compared as wholes, the residual
+        stream position by position, of each layer but the last.
+
+        Raises AttributionError for an attribution by another method, of another prompt, token or
+        comparison, and for a sweep over what it has no shares of: spans of positions, windows.
+        """
+        clean = self.source_tokens if self.direction == "restore" else self.tokens
+        if why.method != "patching":
+            raise AttributionError(
+                f"an attribution by {why.method!r} predicts no patch: one by 'patching' does"
+            )
+        ends = why.position == len(clean) and np.array_equal(why.tokens.ids, clean.ids)
+        if not ends or (why.target, why.against) != (self.target, self.against):
+            raise AttributionError(
+                "the attribution explains another prompt or token than the sweep measures: "
+                f"attribute(model, clean, {self.target}, against={self.against}, position="
+                f"{len(clean)}, method='patching', corrupt=corrupt) explains the same"
+            )
+        shares = np.full(self.effects.shape, np.nan, np.float32)
+        for place in np.ndindex(shares.shape):
+            index = None if self.indices is None else self.indices[place[1]]
+            shares[place] = self._share(why, self.layers[place[0]], index, self.spans[place[-1]])
+        if np.isnan(shares).all():
+            raise AttributionError(
+                f"attribution patching has no shares of what this sweep over {self.over!r} patches"
+            )
+        return shares if self.direction == "restore" else -shares
+
+    def _share(self, why, layer: int, index: int | None, span: tuple[int, int]) -> float:
+        """The share of one place; nan without."""
+        if self.window > 1 or self.metric != "logit":
+            return np.nan
+        if self.over == "residual":  # what leaves a layer enters the next
+            above = layer + 1 < len(why.stream) and span[1] == span[0] + 1 and not self.beside
+            return why.stream[layer + 1, span[0]] if above else np.nan
+        begin = next(iter(np.flatnonzero(self.tokens.ids != self.source_tokens.ids)), 0)
+        if span[0] > begin or span[1] < len(self.tokens):
+            return np.nan  # not the whole
+        if self.over == "heads":
+            return why.heads[layer, index]
+        if self.over == "experts":
+            return float(why.experts[layer][why.expert_ids[layer] == index].sum())
+        return why.mlp[layer] if self.over == "mlp" else np.nan
+
+    def rank_correlation(self, why: Attribution) -> float:
+        """How well attribution patching ranks the places: Spearman's rank correlation of what it
+        predicts (see :meth:`predicted`) and what was measured, from -1 to 1.
+
+        Raises AttributionError as :meth:`predicted`, and for fewer than two places to compare.
+        """
+        predicted = self.predicted(why)
+        both = np.isfinite(predicted) & np.isfinite(self.effects)
+        if both.sum() < 2:
+            raise AttributionError(f"{both.sum()} places to compare: a ranking takes two")
+        a, b = (_ranks(values[both]) for values in (predicted, self.effects))
+        with np.errstate(invalid="ignore"):
+            return float(np.corrcoef(a, b)[0, 1])
+
     def to_dataframe(self, library: str = "pandas"):
         """One row for each place that has been measured: layer, head or expert if there are any,
         start, stop, text, effect and moved.
@@ -206,6 +270,13 @@ class Sweep:
             if not np.array_equal(getattr(self, name).ids, getattr(other, name).ids):
                 return "its prompts are others"
         return None if self.media == other.media else "its pictures or sounds are others"
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 0 on; equal values share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts + 1) / 2)[place]
 
 
 def open_sweep(path) -> Sweep:

@@ -19,32 +19,23 @@ from typing import Any
 
 from ..errors import ChatError
 from ..generation.caches import PromptCache, checked_snapshot_bytes
-from ..generation.engine import Job, engine
-from ..generation.guides import ThinkingBudget
+from ..generation.engine import engine
 from ..generation.sampling import SamplingOptions
-from ..generation.stream import resolve_options, stream
+from ..generation.stream import resolve_options
 from ..model.sizes import checked_kv_bits
 from ..processing.inputs import MediaCache, ModelInputs
 from ..processing.template import Rendered
 from . import history
 from .agent import run_steps
+from .answer import answer
 from .approval import Approve
 from .events import Done, Reply
 from .exclusive import Answering, knowing_itself
 from .loading import MediaLoader
 from .messages import Message, Text, check_history, check_messages
-from .prompting import (
-    Prompting,
-    answer_constraint,
-    answer_options,
-    check_can_be_answered,
-    checked_text,
-    checked_thinking,
-    continued,
-    user_message,
-)
+from .prompting import Prompting, checked_text, checked_thinking
 from .tools import Tool, as_tools
-from .turn import ChatEvent, Turn
+from .turn import ChatEvent
 
 
 class Chat:
@@ -184,73 +175,7 @@ class Chat:
     def _begin(self, history: list[Message] | None, said: tuple, **how: Any) -> Generator:
         """:meth:`stream`. A ``history``, if given, replaces the chat's messages once the answer
         begins: an error before then leaves them as they are."""
-        return knowing_itself(lambda itself: self._answer(itself, history, said, **how))
-
-    def _answer(
-        self, itself, history, said, *, schema=None, thinking=None, require_tool=False,
-        or_calls=False, alternatives=0, begin=(), cancel=None, **sampling,
-    ):  # fmt: skip
-        """The generator of :meth:`stream`. An interrupt may end it on any line; what it has begun
-        is then undone before the next answer begins."""
-        thinking = self.thinking if thinking is None else checked_thinking(thinking)
-        options = answer_options(self.model, self.options, sampling)
-        constraint = answer_constraint(
-            self.model.tokenizer, self.tools, schema,
-            thinking=bool(thinking), strict=self.strict_tools, require=require_tool,
-            or_calls=or_calls,
-        )  # fmt: skip
-        message = user_message(*said)
-        self._answering.begin(itself)
-        messages = list(self.messages if history is None else history)
-        messages += [] if message is None else [message]
-        check_can_be_answered(messages)
-        inputs = self._prompting.inputs(messages, self.tools, thinking, True)
-        parser = self._prompting.parser(inputs)
-        inputs = continued(inputs, begin)
-        turn = Turn(parser, options.stop, constraint, wants_value=schema is not None)
-        guides = []
-        if thinking and thinking is not True:
-            guides.append(ThinkingBudget(self.model.tokenizer, int(thinking)))
-        before, self._cancel = list(self.messages), cancel or threading.Event()
-        jobs: list[Job] = []
-        self._answering.undo_if_abandoned(self._undoing(before, messages, self._cancel, jobs))
-        work = (inputs, options, constraint, guides, alternatives)
-        # One statement, so that no interrupt leaves a submitted job that undo() does not know.
-        jobs.append(engine().submit(self._generate, *work, cancel=self._cancel))
-        self.messages[:] = messages
-        try:
-            for id in begin:
-                yield from turn.begin(id)
-            for event in jobs[0].events():
-                yield from turn.take(event)
-        except (KeyboardInterrupt, GeneratorExit):
-            jobs[0].cancel()
-            self._keep_what_was_said(turn, before)
-            raise
-        except BaseException:
-            self.messages[:] = before
-            raise
-        reply_message = turn.message(keep_calls=turn.stats.reason != "cancelled")
-        self.messages.append(reply_message)
-        reply = turn.reply(reply_message)
-        self._answering.end(itself)
-        yield Done(reply)
-
-    def _undoing(
-        self, before: list[Message], asked: list[Message], cancel: threading.Event, jobs: list[Job]
-    ) -> Callable[[], None]:
-        """A function that undoes an abandoned answer: it stops the model and removes the user's
-        message if no answer follows it."""
-
-        def undo() -> None:
-            cancel.set()
-            for job in jobs:
-                job.wait()
-            now = self.messages
-            if len(now) == len(asked) and all(a is b for a, b in zip(now, asked)):
-                now[:] = before
-
-        return undo
+        return knowing_itself(lambda itself: answer(self, itself, history, said, **how))
 
     def run(
         self,
@@ -513,28 +438,6 @@ class Chat:
         self.cache = cache
 
     # Inside
-
-    def _generate(self, inputs, options, constraint, guides, alternatives, *, cancel):
-        """Runs on the engine."""
-        self._features.keep(self._media.keys())
-        if self.cache is None:
-            self.cache = PromptCache.sharing(
-                self.model, inputs, kv_bits=self.kv_bits, snapshot_bytes=self.snapshot_bytes
-            )
-        yield from stream(
-            self.model, inputs, options=options, cache=self.cache, constraint=constraint,
-            guides=guides, alternatives=alternatives, cancel=cancel,
-            media_features=self._features, beyond_context=self.beyond_context,
-        )  # fmt: skip
-
-    def _keep_what_was_said(self, turn: Turn, before: list[Message]) -> None:
-        for _ in turn.close(complete=False):
-            pass
-        message = turn.message(keep_calls=False)
-        if message.text or message.thinking:
-            self.messages.append(message)
-        else:
-            self.messages[:] = before
 
     def _answer_anew(self, history: list[Message], **how: Any) -> Reply:
         check_history(history)

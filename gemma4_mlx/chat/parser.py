@@ -78,14 +78,26 @@ class ReplyParser:
 
     # Input
 
-    def feed(self, id: int) -> list[Event]:
-        """Take one generated token. Raises ChatError for a parser without tokenizer."""
+    def feed(self, id: int, text: str | None = None) -> list[Event]:
+        """Take one generated token.
+
+        Args:
+            id: of the token
+            text: what can be shown now that it is known, as in a ``Token`` event: it ends with a
+                control token's name, unless that token ended the output. None: the parser works
+                it out from the ids.
+
+        Raises ChatError for a parser without tokenizer.
+        """
         if self._tokenizer is None:
             raise ChatError("a parser without tokenizer reads text: call feed_text, not feed.")
         name = self._names.get(id)
-        if name is None:
-            return self._characters(self._bytes.add(id))
-        events = self._characters(self._bytes.finish())
+        if text is None:
+            before = self._bytes.add(id) if name is None else self._bytes.finish()
+            text = before + (name or "")
+        if name is None or not text.endswith(name):
+            return self._characters(text)
+        events = self._characters(text.removesuffix(name))
         return events + self._control(name)
 
     def feed_text(self, text: str) -> list[Event]:
@@ -113,16 +125,17 @@ class ReplyParser:
                 text = text[1:]
         return events
 
-    def finish(self, *, complete: bool = True) -> list[Event]:
+    def finish(self, text: str = "", *, complete: bool = True) -> list[Event]:
         """The output is over: release what was held back, close what is open.
 
         Args:
+            text: text of the tokens that :meth:`feed` was not told of, as in ``Finish.text``.
             complete: False if the output was cut off; an unfinished call is then dropped.
         """
         events = self._characters(self._marker)
         self._marker = ""
         if self._bytes is not None:
-            events += self._characters(self._bytes.finish())
+            events += self._characters(self._bytes.finish() + text)
         if not complete and self._mode == "call":
             self._mode, self._call = "text", []
         return events + self._end()

@@ -7,7 +7,6 @@ from ..errors import Gemma4Error
 from ..generation.choices import CallsOrAnswer
 from ..generation.constrained import Constraint
 from ..generation.events import Finish, Progress, Token
-from ..generation.stopping import TextGate
 from .events import Reply, TextDelta, ThinkingDelta, ToolCallDelta
 from .messages import Message, Text, ToolCall
 from .parser import ReplyParser
@@ -20,7 +19,6 @@ class Turn:
 
     Args:
         parser: fresh, told whether the prompt left the thinking channel open.
-        stops: stop strings; they end the answer and are not part of it.
         constraint: the answer's constraint, None if there is none.
         wants_value: the constraint is the user's schema, so the reply gets a parsed value.
     """
@@ -28,13 +26,10 @@ class Turn:
     def __init__(
         self,
         parser: ReplyParser,
-        stops: tuple[str, ...] = (),
         constraint: Constraint | CallsOrAnswer | None = None,
         wants_value: bool = False,
     ):
         self.parser, self.constraint, self.wants_value = parser, constraint, wants_value
-        self._gate = TextGate(stops)
-        self._shown = 0  # code points of the answer in events so far
         self._answered_in_thought = False
         self.tokens: list[Token] = []
         self.stats: Finish | None = None
@@ -44,61 +39,32 @@ class Turn:
         if isinstance(event, Token):
             self.tokens.append(event)
             yield event
-            if not event.stop:
-                yield from self._gated(self.parser.feed(event.id))
+            yield from self.parser.feed(event.id, event.text)
         elif isinstance(event, Finish):
             self.stats = event
             yield from self.close(complete=event.reason == "stop")
         else:
             yield event
 
-    def begin(self, id: int) -> Iterator[ChatEvent]:
-        """The chat events of a token that the answer was made to begin with. Stop strings are not
-        looked for in it."""
-        for event in self.parser.feed(id):
-            yield self._delta(event.text) if isinstance(event, TextDelta) else event
+    def begin(self, id: int, text: str) -> Iterator[ChatEvent]:
+        """The chat events of a token that the answer was made to begin with."""
+        yield from self.parser.feed(id, text)
 
     def close(self, *, complete: bool) -> Iterator[ChatEvent]:
         """The chat events at the end of the output; ``complete=False`` if it was cut off."""
-        yield from self._gated(self.parser.finish(complete=complete))
-        yield from self._flushed()
+        held = self.stats.text if self.stats is not None else ""
+        yield from self.parser.finish(held, complete=complete)
         parser = self.parser
         if complete and parser.left_open and not parser.calls and not parser.text.strip():
             # The model ended its turn without closing the channel: its thought is the answer.
-            answer = Text(parser.parts[-1].text)
+            shown, answer = len(parser.text), Text(parser.parts[-1].text)
             parser.parts[-1] = answer
             self._answered_in_thought = True
-            yield self._delta(answer.text)
-
-    def _gated(self, events) -> Iterator[ChatEvent]:
-        for event in events:
-            if isinstance(event, TextDelta):
-                text = self._gate.add(event.text)
-                if text:
-                    yield self._delta(text)
-            else:  # a stop string cannot continue after a thought or a call
-                yield from self._flushed()
-                yield event
-
-    def _flushed(self) -> Iterator[TextDelta]:
-        rest = self._gate.flush()
-        if rest:
-            yield self._delta(rest)
-
-    def _delta(self, text: str) -> TextDelta:
-        delta = TextDelta(text, self._shown)
-        self._shown += len(text)
-        return delta
+            yield TextDelta(answer.text, shown)
 
     def message(self, *, keep_calls: bool = True) -> Message:
         """The assistant's message, with an empty text if there is nothing else."""
-        parts, left = [], self._shown
-        for part in self.parser.parts:
-            if isinstance(part, Text):
-                part = Text(part.text[:left])
-                left -= len(part.text)
-            if (keep_calls or not isinstance(part, ToolCall)) and part != Text(""):
-                parts.append(part)
+        parts = [p for p in self.parser.parts if keep_calls or not isinstance(p, ToolCall)]
         return Message("assistant", tuple(parts) or (Text(""),))
 
     def reply(self, message: Message) -> Reply:

@@ -120,6 +120,14 @@ class AnswerText:
             self._ends = _LEAVES[edge]
         return text + self._text.add(token)
 
+    def begin(self, token: int) -> str:
+        """The same for a token that the answer was made to begin with, and that no stop string is
+        looked for in. Such tokens come before those of :meth:`add`."""
+        gate, self._gate = self._gate, TextGate()
+        text = self.add(token)
+        self._gate = gate
+        return text
+
     def finish(self) -> str:
         """What was held back, once nothing more can come."""
         text = self._passed(self._text.finish()) if self._text is not None else ""

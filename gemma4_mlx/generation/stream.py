@@ -47,6 +47,7 @@ def stream(
     media_features: MutableMapping | None = None,
     memory_guard: bool | None = None,
     beyond_context: bool = False,
+    text: AnswerText | None = None,
 ) -> Iterator[Event]:
     """Generate in the calling thread, yielding Progress, Token and finally one Finish.
 
@@ -68,6 +69,8 @@ def stream(
         media_features: a dict that keeps encoded pictures and sounds between calls.
         memory_guard: False skips the estimate of memory; None: as GEMMA4_MLX_MEMORY_GUARD says.
         beyond_context: allow more tokens than the model was made for.
+        text: turns the tokens into text up to a stop string of the options, in place of one that
+            begins where the prompt ends.
 
     Raises:
         ContextError: the prompt is empty, longer than the context, or will not fit in memory.
@@ -81,6 +84,7 @@ def stream(
     if not isinstance(prefill_chunk, int) or prefill_chunk < 1:
         raise GenerationError(f"prefill_chunk must be 1 token or more, not {prefill_chunk!r}.")
     run = _Run(model, inputs, options, constraint, guides, alternatives, sampler, beyond_context)
+    run.text = text or AnswerText(model.tokenizer, run.options.stop, run.prompt.tokens)
     run.cancelled = cancel.is_set if cancel is not None else (lambda: False)
     run.cache = _checked_cache(cache, model)
     claimed = run.make_room(prefill_chunk, memory_guard)
@@ -166,7 +170,6 @@ class _Run:
                 logits - mx.logsumexp(logits, keepdims=True)
             )
         self.guides = Guides(_checked_guides(guides, constraint))
-        self.text = AnswerText(model.tokenizer, options.stop, self.prompt.tokens)
         self.reused = self.count = 0
         self.reads = model.on_disk and replace(model.on_disk.reads)  # before this run
         self.reason = "cancelled"
@@ -251,7 +254,7 @@ class _Run:
             following = None
             if index + 1 < self.limit:
                 cache.expect(step[0])
-                logits = model(step[0][None], cache.entries)[:, 0]
+                logits = model.head(model.hidden(step[0][None], cache.entries))[:, 0]
                 if self.guides:
                     mx.async_eval(logits)
                 else:

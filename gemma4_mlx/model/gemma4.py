@@ -13,10 +13,10 @@ import numpy as np
 
 from ..config import Gemma4Config, UnifiedVisionConfig
 from ..errors import CheckpointError, GenerationError, InterventionError, MediaError
+from . import ops
 from .adapter import Adapter, Fingerprint, adapted
 from .cache import FullKVCache, SlidingKVCache
 from .decoder import LanguageModel, image_blocks
-from .ops import rms_norm
 from .sizes import checked_kv_bits
 from .taps import NAMES, Observer, Tap, Taps
 
@@ -30,7 +30,7 @@ class MultimodalEmbedder(nn.Module):
         self.embedding_projection = nn.Linear(tower_size, hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.embedding_projection(rms_norm(x, self.eps))
+        return self.embedding_projection(ops.rms_norm(x, self.eps))
 
 
 class Model(nn.Module):
@@ -120,7 +120,7 @@ class Model(nn.Module):
         """Next-token logits (B, n, V) in float32 for tokens (B, n).
 
         Args:
-            tokens: token ids, positions continuing the cache's.
+            tokens: token ids, positions continuing the cache's; also as a list or NumPy array.
             cache: from :meth:`make_cache`, updated in place; None computes without one.
             features: (m, H) soft tokens for the m image, video and audio placeholders among
                 ``tokens``, in order of position (row by row).
@@ -132,17 +132,21 @@ class Model(nn.Module):
 
         Raises:
             MediaError: ``features`` has another number of rows than there are placeholders.
-            GenerationError: an id is outside the vocabulary. A single token behind a filled cache
-                is not looked at: while decoding that would wait for the accelerator. Or an id has
-                no per-layer embedding.
+            GenerationError: an id is outside the vocabulary. On a GPU a single token behind a
+                filled cache is not looked at if it is an MLX array: while decoding that would wait
+                for the token before. Or an id has no per-layer embedding.
         """
+        known = not isinstance(tokens, mx.array)
+        tokens = mx.array(tokens) if known else tokens
         start = cache[0].offset if cache else 0
-        if tokens.shape[1] > 1 or (isinstance(start, int) and start == 0):
+        first = isinstance(start, int) and start == 0
+        if known or first or tokens.shape[1] > 1 or ops.on_cpu():
             self._check_ids(tokens)
         return self.head(self.hidden(tokens, cache, features, input_embeddings))
 
     def _check_ids(self, tokens: mx.array) -> None:
-        """MLX's gather does not check indices: on the CPU a wrong one ends the process."""
+        """MLX's gather does not check indices: a wrong one gives any numbers on a GPU, and ends the
+        process on the CPU."""
         try:
             low, high = mx.min(tokens).item(), mx.max(tokens).item()
         except ValueError:  # inside mx.compile or mx.vmap, ids have no values yet

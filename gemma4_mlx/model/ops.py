@@ -17,6 +17,7 @@ Either computes the same numbers to a rounding; tests compare it with what is in
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -162,19 +163,36 @@ def rope(x: mx.array, rotary, offset: int | mx.array, shared: dict) -> mx.array:
     )
 
 
+def _or_in_numpy(function: Callable) -> Callable:
+    """Decorate an operation that ``function`` does with numpy's arrays where :func:`in_numpy`."""
+
+    def decorate(operation: Callable) -> Callable:
+        by_numpy = activations.worked_out_in_numpy(operation)(function)
+
+        @wraps(operation)
+        def either(*arrays: mx.array) -> mx.array:
+            return by_numpy(*arrays) if in_numpy(arrays[0]) else operation(*arrays)
+
+        return either
+
+    return decorate
+
+
+@_or_in_numpy(activations.geglu)
 def geglu(gate: mx.array, up: mx.array) -> mx.array:
     """GELU (tanh form) of a tower's gate, times ``up``."""
-    return activations.geglu(gate, up) if in_numpy(gate) else nn.gelu_approx(gate) * up
+    return nn.gelu_approx(gate) * up
+
+
+@_or_in_numpy(activations.glu)
+def glu(x: mx.array, gate: mx.array) -> mx.array:
+    """x / (1 + exp(-gate))."""
+    return x * mx.sigmoid(gate)
 
 
 def silu(x: mx.array) -> mx.array:
     """x / (1 + exp(-x))."""
-    return activations.glu(x, x) if in_numpy(x) else nn.silu(x)
-
-
-def glu(x: mx.array, gate: mx.array) -> mx.array:
-    """x / (1 + exp(-gate))."""
-    return activations.glu(x, gate) if in_numpy(gate) else x * mx.sigmoid(gate)
+    return glu(x, x) if in_numpy(x) else nn.silu(x)
 
 
 def capped_softmax(x: mx.array, cap: float, seen: mx.array) -> mx.array:

@@ -9,8 +9,20 @@ from .data.atlas import Atlas, open_atlas
 from .data.contexts import Context
 from .data.labels import Lifts
 from .data.vocabulary import Vocabulary
+from .interventions import LabelExperts, boost, drop
 
-__all__ = ["Atlas", "Context", "Lifts", "Vocabulary", "atlas", "corpora", "open_atlas"]
+__all__ = [
+    "Atlas",
+    "Context",
+    "LabelExperts",
+    "Lifts",
+    "Vocabulary",
+    "atlas",
+    "boost",
+    "corpora",
+    "drop",
+    "open_atlas",
+]
 
 
 def __getattr__(name: str):

@@ -13,8 +13,9 @@ import numpy as np
 from ..config import Rope
 
 Round = Callable[[np.ndarray], np.ndarray]
-#: Half the distance between neighbouring numbers near 1.
-UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-11}
+#: Unit roundoff: rounding to the nearest changes no number by more than this part of it. Half the
+#: distance from 1 to the next larger number, 2^-p for p significant bits (24, 8 and 11).
+UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 
 
 def exactly(x: np.ndarray) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 All heads are one heat map, a cell for each, coloured by a summary; small pictures are sent a layer
 at a time, when one is pointed at. The map of one head works like a street map: the view asks for
-tiles of 128 x 128 cells of 2^level tokens as it shows them. A tile is recomputed exactly from the
-trace's queries and keys while that means at most :data:`TILE_WEIGHTS` weights; wider ones are
-merged, exactly as well, from the trace's overview, whose bins may be coarser than the screen. The
-answer says which edges its cells have.
+tiles of 128 x 128 cells of 2^level tokens as it shows them. The trace recomputes a tile exactly
+from queries and keys while that takes at most :data:`TILE_PRODUCTS`; wider ones are merged, exactly
+as well, from its overview, whose bins may be coarser than the screen. The answer says which edges
+its cells have.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .headstats import METHOD, SUMMARY_NAMES, HeadStats, head_stats
 from .jobs import Jobs
 from .traceview import TraceView, media_of, parts_of
 
-TILE_WEIGHTS = 1 << 23  # weights recomputed for one tile at most, of heads of 64 numbers or fewer
+TILE_PRODUCTS = 1 << 29  # to recompute one tile at most: see AttentionData.tile
 ANSWER_WEIGHTS = 1 << 23  # recomputed for one answer to the map, which then asks for the rest
 PICTURE = 48  # cells of a head's small picture along each side
 SPAN_WEIGHTS = 1 << 26  # recomputed for the mass between two spans at most; else from the bins
@@ -129,19 +129,25 @@ class Attention(TraceView):
         }
 
     def _exact_level(self, part, head: int) -> int:
-        """The coarsest level whose tiles are all recomputed, -1 for none: finer than the bins."""
-        data, level, most = self.trace.attention, -1, self._most_weights(part.layer, head)
-        while (1 << (level + 1)) < data.width and (level < 0 or TILE << level < data.n):
-            span = TILE << (level + 1)
-            if span * min(span, part.window or data.n) > most:
+        """The coarsest level whose tiles are all recomputed, -1 for none.
+
+        No tile of a level has more weights that are seen than the first one on the diagonal (in a
+        sliding layer) or the one below that."""
+        data, level = self.trace.attention, -1
+        while level < 0 or TILE << level < data.n:
+            spans = [self._span_of(level + 1, k) for k in (0, 1)]
+            places = [(queries, spans[0]) for queries in spans if queries.start < data.n]
+            how = {"cell": 1 << (level + 1), "limit": TILE_PRODUCTS, "compute": False}
+            sources = {data.tile_source(part.layer, head, *place, **how) for place in places}
+            if "overview" in sources:
                 break
             level += 1
         return level
 
-    def _most_weights(self, layer: int, head: int) -> int:
-        """Weights of a tile that are recomputed rather than read off the overview; a weight costs
-        as many products as a head has numbers."""
-        return TILE_WEIGHTS * 64 // max(64, self.trace.attention.queries(layer, head, 0).shape[-1])
+    def _span_of(self, level: int, k: int) -> slice:
+        """The tokens of the ``k``-th row or column of tiles."""
+        span = TILE << level
+        return slice(k * span, min(self.trace.attention.n, (k + 1) * span))
 
     def _start(self) -> dict:
         """The head and query of the strongest link outside the sinks, a full layer's if any."""
@@ -307,9 +313,6 @@ class Attention(TraceView):
         except Exception as error:  # a raise would be lost in this thread
             self.computing = {"layer": layer, "error": str(error)}
 
-    def _overview(self, layer: int, head: int, stat: str) -> np.ndarray:
-        return self.trace.attention.overview(layer, head, "max" if stat == "max" else "mass")
-
     def answer_tiles(
         self, layer: int, head: int, tiles: list, stat: str = "mean"
     ) -> tuple[list[dict], bytes]:
@@ -353,34 +356,31 @@ class Attention(TraceView):
         Raises TraceError for a layer or head that does not exist, ValueError for a tile outside
         the text.
         """
-        data = self.trace.attention
-        span = TILE << level
-        queries = slice(row * span, min(data.n, (row + 1) * span))
-        keys = slice(column * span, min(data.n, (column + 1) * span))
-        if queries.start >= data.n or keys.start >= data.n:
-            raise ValueError(f"no tile ({row}, {column}) at level {level} in {data.n:,} tokens")
+        n = self.trace.attention.n
+        queries, keys = self._span_of(level, row), self._span_of(level, column)
+        if queries.start >= n or keys.start >= n:
+            raise ValueError(f"no tile ({row}, {column}) at level {level} in {n:,} tokens")
         content, bulk = self._cells(layer, head, queries, keys, 1 << level, stat)
         return eight_bits(content, bulk) if bits == 8 else (content, bulk)
 
     def _cells(self, layer, head, queries, keys, cell: int, stat: str) -> tuple[dict, bytes]:
-        """A rectangle in cells of ``cell`` tokens, or of the overview's bins where it is large."""
-        data = self.trace.attention
-        part, statistic = data.layer(layer), "max" if stat == "max" else "mass"
-        exact = data.exactness(layer, head) == "kept" and cell < data.width
-        seen = _visible_weights(queries, keys, part.window)
-        if not exact or seen > self._most_weights(layer, head):
-            return self._from_overview(layer, head, queries, keys, cell, stat)
-        shape = tuple(-(-(s.stop - s.start) // cell) for s in (queries, keys))
-        values = data.tile(layer, head, queries, keys, shape, statistic).values
+        """A rectangle in cells of ``cell`` tokens, or of bins of the overview, as the trace says.
+
+        The model does not run again for it."""
+        statistic = "max" if stat == "max" else "mass"
+        tile = self.trace.attention.tile(
+            layer, head, queries, keys, statistic=statistic,
+            cell=cell, limit=TILE_PRODUCTS, compute=False,
+        )  # fmt: skip
         content = {
-            "rows": shape[0],
-            "columns": shape[1],
-            "query": queries.start,
-            "key": keys.start,
-            "rowCell": (queries.stop - queries.start) / shape[0],
-            "columnCell": (keys.stop - keys.start) / shape[1],
+            "rows": tile.shape[0],
+            "columns": tile.shape[1],
+            "query": int(tile.query_edges[0]),
+            "key": int(tile.key_edges[0]),
+            "rowCell": int(tile.query_edges[1] - tile.query_edges[0]),
+            "columnCell": int(tile.key_edges[1] - tile.key_edges[0]),
         }
-        return content, np.ascontiguousarray(values, "<f4").tobytes()
+        return content, np.ascontiguousarray(tile.values, "<f4").tobytes()
 
     def whole_map(self, layer: int, head: int) -> tuple[dict, np.ndarray]:
         """The head's map over the whole context in at most 256 x 256 cells, as for a tile."""
@@ -388,35 +388,6 @@ class Attention(TraceView):
         everything = slice(0, n)
         facts, bulk = self._cells(layer, head, everything, everything, -(-n // 256), "mean")
         return facts, np.frombuffer(bulk, "<f4").reshape(facts["rows"], facts["columns"])
-
-    def _from_overview(self, layer, head, queries, keys, cell, stat) -> tuple[dict, bytes]:
-        """A tile merged from overview bins, its edges moved outwards to multiples of them."""
-        data = self.trace.attention
-        cells = self._overview(layer, head, stat)
-        step = max(1, cell // data.width)  # bins merged into one cell
-        size = step * data.width
-        spans = [
-            (s.start // size * step, min(len(cells), -(-s.stop // size) * step))
-            for s in (queries, keys)
-        ]
-        (r0, r1), (c0, c1) = spans
-        cells = cells[r0:r1, c0:c1]
-        rows, columns = np.arange(0, r1 - r0, step), np.arange(0, c1 - c0, step)
-        if stat == "max":
-            cells = np.maximum.reduceat(np.maximum.reduceat(cells, rows, 0), columns, 1)
-        else:  # mass: added over keys, averaged over queries
-            tokens = np.diff(data.edges)[r0:r1].astype(np.float32)
-            cells = np.add.reduceat(cells * tokens[:, None], rows, 0)
-            cells = np.add.reduceat(cells, columns, 1) / np.add.reduceat(tokens, rows)[:, None]
-        content = {
-            "rows": len(rows),
-            "columns": len(columns),
-            "query": r0 * data.width,
-            "key": c0 * data.width,
-            "rowCell": size,
-            "columnCell": size,
-        }
-        return content, np.ascontiguousarray(cells, "<f4").tobytes()
 
     def answer_weights(
         self, layer: int, head: int, token: int, mode: str = "row", bits: int = 32
@@ -480,16 +451,6 @@ def eight_bits(content: dict, bulk: bytes) -> tuple[dict, bytes]:
     place = np.log(np.maximum(values, low) / low) / np.log(high / low)
     codes = np.where(values > low / 2, 1 + 254 * place, 0).round().astype(np.uint8)
     return {**content, "bits": 8, "low": low, "high": high}, codes.tobytes()
-
-
-def _visible_weights(queries: slice, keys: slice, window: int | None) -> int:
-    """About how many weights of a rectangle lie below the diagonal and inside the window."""
-    i = np.linspace(queries.start, queries.stop, 33)
-    low = np.full_like(i, keys.start)
-    if window is not None:
-        low = np.maximum(low, i - window)
-    seen = np.clip(np.minimum(i + 1, keys.stop) - low, 0, None).mean()
-    return int(seen * (queries.stop - queries.start))
 
 
 def _runs(blocks) -> list[list[int]]:

@@ -19,7 +19,7 @@ def tokenizer(teaching):
 @pytest.fixture
 def script(monkeypatch, tokenizer):
     found = Script(tokenizer)
-    monkeypatch.setattr("gemma4_mlx.chat.chat.stream", found.stream)
+    monkeypatch.setattr("gemma4_mlx.chat.answer.stream", found.stream)
     return found
 
 

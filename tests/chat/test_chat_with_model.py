@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from gemma4_mlx.chat import Audio, Chat, Done, Image, Message, Text, ToolCall, ToolResult
 from gemma4_mlx.errors import ChatError, ContextError, MediaError
 from gemma4_mlx.generation import Token
-from gemma4_mlx.processing.tokenizer import CONTROL_TOKENS
+from gemma4_mlx.processing.tokenizer import CONTROL_TOKENS, Detokenizer
 
 SHORT = {"max_tokens": 6, "temperature": 0.0}
 LONG_TEXT = " ".join(f"The {n} stone lies by the river." for n in range(24))
@@ -44,6 +44,16 @@ def test_each_turn_reads_only_what_is_new(chat):
         assert new < 100
         assert reply.stats.reused_tokens > LONG
         assert reply.text == fresh_answer(chat).text
+
+
+def test_each_token_becomes_text_once(chat, monkeypatch):
+    """In the generation; the chat takes the texts of its tokens apart."""
+    add, seen = Detokenizer.add, []
+    monkeypatch.setattr(Detokenizer, "add", lambda self, id: seen.append(id) or add(self, id))
+    begin = chat.model.tokenizer.encode("Well, ")
+    reply = chat.send("Hello", stop="@@", begin=begin)
+    assert seen == [*begin, *(token.id for token in reply.tokens if not token.stop)]
+    assert reply.text == "Well, " + "".join(token.text for token in reply.tokens)
 
 
 def test_edit_in_the_middle_past_the_window_is_exact(chat):

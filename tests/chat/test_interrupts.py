@@ -5,12 +5,13 @@ import sys
 import pytest
 
 from gemma4_mlx.chat import Chat, TextDelta
+from gemma4_mlx.chat import answer as answer_module
 from gemma4_mlx.chat import chat as chat_module
 from gemma4_mlx.chat import exclusive as exclusive_module
 from gemma4_mlx.chat.messages import check_history
 from gemma4_mlx.errors import ChatError
 
-FILES = {chat_module.__file__, exclusive_module.__file__}
+FILES = {m.__file__ for m in (answer_module, chat_module, exclusive_module)}
 
 
 class Injected(BaseException):
@@ -34,11 +35,12 @@ class Injector:
         return self._trace
 
     def __enter__(self):
+        self._before = sys.gettrace()  # coverage, perhaps
         sys.settrace(self._trace)
         return self
 
     def __exit__(self, *_):
-        sys.settrace(None)
+        sys.settrace(self._before)
 
 
 def acts():

@@ -10,6 +10,7 @@ from gemma4_mlx.chat.events import TextDelta, ThinkingDelta, ToolCallDelta
 from gemma4_mlx.chat.messages import Text, Thinking, ToolCall
 from gemma4_mlx.chat.parser import ReplyParser
 from gemma4_mlx.errors import ChatError
+from gemma4_mlx.generation.stopping import AnswerText
 from gemma4_mlx.processing.characters import characters
 
 CALL = '<|tool_call>call:f{a:<|"|>}{,"<|"|>,b:[1]}<tool_call|>'
@@ -62,12 +63,15 @@ def check_events(parser, events):
     assert [e for e in events if isinstance(e, ToolCall)] == list(parser.calls)
 
 
+@pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_by_ids(tokenizer, name):
+def test_by_ids(tokenizer, name, told):
+    """Alone, and with the texts that a generation tells."""
     output, parts = OUTPUTS[name]
-    parser = ReplyParser(tokenizer)
-    events = [e for id in tokenizer.encode(output, allow_special=True) for e in parser.feed(id)]
-    events += parser.finish()
+    parser, text, events = ReplyParser(tokenizer), AnswerText(tokenizer), []
+    for id in tokenizer.encode(output, allow_special=True):
+        events += parser.feed(id, text.add(id) if told else None)
+    events += parser.finish(text.finish() if told else "")
     assert simplified(parser.parts) == parts
     check_events(parser, events)
 

@@ -160,7 +160,7 @@ def result(rng, folder):
         script = Script(model.tokenizer)
         script.replies += ["<|tool_call>call:f{}<tool_call|>", "Done.<turn|>", "Well.<turn|>"]
         chat = g4.Chat(actor_like(model), tools=[f])
-        with mock.patch("gemma4_mlx.chat.chat.stream", script.stream):
+        with mock.patch("gemma4_mlx.chat.answer.stream", script.stream):
             assert chat.run("Go").text == "Done."
             assert chat.send("And?").text == "Well."
         chat.save(folder / "chat.json")

@@ -239,6 +239,17 @@ def test_a_stop_string_ends_the_answer_alone(tokenizer, stretches, stops, opened
     assert (shown + text.finish(), text.met) == (wanted, met)
 
 
+def test_an_answer_may_begin_in_the_middle_of_a_character(tokenizer):
+    """Tokens that it was made to begin with are text of its own, but no stop string."""
+    text = AnswerText(tokenizer, ("b",), tokenizer.encode("x"))
+    smile = [tokenizer.id(f"<0x{byte:02X}>") for byte in "\N{GRINNING FACE}".encode()]
+    begun = [*tokenizer.encode("abc"), *smile[:2]]
+    assert "".join(map(text.begin, begun)) == "abc"
+    assert [text.add(id) for id in smile[2:]] == ["", "\N{GRINNING FACE}"]
+    assert "".join(map(text.add, tokenizer.encode("aba"))) + text.finish() == "a"
+    assert text.met == "b"
+
+
 class Forced:
     """A guide that has the model write a text."""
 

@@ -7,6 +7,7 @@ from mlx.nn.utils import value_and_grad
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import GenerationError
+from gemma4_mlx.model import ops
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +17,25 @@ def model(checkpoint):
 
 @pytest.mark.parametrize("wrong", [-1, "size", 10**6])
 @pytest.mark.parametrize("shape", ["one", "many"])
-def test_wrong_ids_are_named(model, wrong, shape):
+@pytest.mark.parametrize("kind", [mx.array, list, np.array])
+def test_wrong_ids_are_named(model, wrong, shape, kind):
     wrong = model.config.text.vocab_size if wrong == "size" else wrong
     row = [[wrong]] if shape == "one" else [[5, 6, wrong]]
     for cache in (None, model.make_cache()):
         with pytest.raises(GenerationError, match=f"token {wrong} does not exist: ids go from 0"):
-            model(mx.array(row), cache=cache)
+            model(kind(row), cache=cache)
+
+
+@pytest.mark.parametrize("kind", [pytest.param(mx.array, marks=pytest.mark.cpu), list, np.array])
+def test_a_wrong_id_behind_a_filled_cache_is_named(model, kind):
+    cache, size = model.make_cache(), model.config.text.vocab_size
+    after = np.array(model([[5, 6]], cache=cache))
+    assert after.shape == (1, 2, size)
+    with pytest.raises(GenerationError, match=f"token {size} does not exist: ids go from 0"):
+        model(kind([[size]]), cache=cache)
+    assert cache[0].offset == 2
+    whole = np.array(model([[5, 6, 7]]))[:, -1:]
+    assert np.abs(np.array(model(kind([[7]]), cache=cache)) - whole).max() < 1e-5 * whole.max()
 
 
 def test_the_last_id_exists(model):
@@ -31,6 +45,7 @@ def test_the_last_id_exists(model):
 def test_a_decoded_token_is_not_waited_for(model, monkeypatch):
     cache = model.make_cache()
     model(mx.array([[5, 6]]), cache=cache)
+    monkeypatch.setattr(ops, "on_cpu", lambda: False)
     monkeypatch.setattr(model, "_check_ids", lambda tokens: pytest.fail("looked at the token"))
     model(mx.array([[7]]), cache=cache)
 

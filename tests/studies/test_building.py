@@ -47,7 +47,7 @@ def test_an_atlas_is_that_of_the_documents_traces(model, built):
     assert [t.n for t in count] and all(len(e) > 10 for e in ends)
     own = g4.Atlas.of({"count": count}, vocabulary=model.config.text.vocab_size)
     g = built.labels.index("count")
-    for name in ("tokens", "documents", "counts", "counts_squared", "counts_tokens"):
+    for name in ("tokens", "documents", "counts"):
         assert np.array_equal(built.counts[name][g], own.counts[name][0]), name
     alone = quiet(model, {"count": COUNTING})
     for name in ("together", "paths", "norms", "weighted_norms", "largest_norm", "next_counts"):
@@ -145,7 +145,7 @@ def test_a_long_document_is_cut_and_said(model):
     }
     assert atlas.counts["documents"].tolist() == [1]
     assert atlas.tokens == len(ids) - 1 + pieces  # each piece begins with <bos>
-    assert atlas.counts["tokens_squared"][0] == atlas.tokens**2
+    assert atlas.documents.arrays["tokens"][0, 0] == atlas.tokens
     last = atlas.counts["position_tokens"].nonzero()[0].max()
     assert last == 6  # positions 32 to 63
 

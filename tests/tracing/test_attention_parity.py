@@ -1,5 +1,7 @@
 """Traced attention against transformers' eager attention, every layer and head, to 1e-5."""
 
+from itertools import pairwise, product
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -375,3 +377,42 @@ def test_tiles_of_unretained_layers_come_from_the_overview(loaded):
             assert abs(tile.values[i, j] - cell.sum(1).mean()) < EXACT
     with pytest.raises(g4.errors.TraceError, match="were not kept"):
         trace.attention.tile(0, 1, (31, 35), (12, 58))
+
+
+@pytest.mark.parametrize("layer, queries, keys", [(4, (24, 100), (0, 36)), (0, (24, 48), (12, 24))])
+def test_tiles_on_the_grid_of_the_whole_map(layer, queries, keys, loaded):
+    """Cells at multiples of their size; recomputed if they are finer than bins of 5 tokens."""
+    model, reference = loaded("e2b")
+    plan = TracePlan(attention=AttentionPlan(bins=20, retain="full"))
+    attention = record(model, reference.ids, plan=plan, expected=100).attention
+    w = getattr(reference, f"attn_{layer}")[1].astype(float)
+    for cell, statistic in product([1, 3, 4, 5, 12], ["mass", "mean", "max"]):
+        exact = layer == 4 and cell < 5
+        size = cell if exact else max(1, cell // 5) * 5
+        how = {"cell": cell, "compute": False}
+        tile = attention.tile(layer, 1, queries, keys, statistic=statistic, **how)
+        assert tile.source == ("recomputed" if exact else "overview")
+        assert tile.source == attention.tile_source(layer, 1, queries, keys, **how)
+        for edges, (start, stop) in ((tile.query_edges, queries), (tile.key_edges, keys)):
+            assert edges[0] == start // size * size
+            assert edges[-1] == min(-(-stop // size) * size, 100)
+            assert (edges[:-1] % size == 0).all() and (np.diff(edges)[:-1] == size).all()
+        for i, rows in enumerate(pairwise(tile.query_edges)):
+            for j, columns in enumerate(pairwise(tile.key_edges)):
+                part = w[slice(*rows), slice(*columns)]
+                expected = {"mass": part.sum(1).mean(), "mean": part.mean(), "max": part.max()}
+                assert abs(tile.values[i, j] - expected[statistic]) < EXACT
+
+
+def test_what_is_more_work_than_allowed_comes_from_the_overview(loaded):
+    model, reference = loaded("e2b")
+    plan = TracePlan(attention=AttentionPlan(bins=20, retain="all"))
+    attention = record(model, reference.ids, plan=plan, expected=100).attention
+    below, diagonal = ((60, 100), (0, 40)), ((60, 100), (60, 100))
+    D = max(64, attention.head_dim(4))
+    assert attention.tile_source(4, 0, *below, limit=D * 40 * 40) == "recomputed"
+    assert attention.tile_source(4, 0, *below, limit=D * 40 * 40 - 1) == "overview"
+    assert attention.tile_source(4, 0, *diagonal, limit=D * 850) == "recomputed"
+    assert attention.tile_source(4, 0, *diagonal, limit=D * 750) == "overview"
+    with pytest.raises(g4.errors.TraceError, match="no cells"):
+        attention.tile(4, 0, cell=0)

@@ -14,7 +14,7 @@ import gemma4_mlx as g4
 from gemma4_mlx.config import Gemma4Config
 from gemma4_mlx.errors import TraceError
 from gemma4_mlx.tracing import AttentionPlan, Recorder, TracePlan
-from gemma4_mlx.tracing.recording import buffers, plans, room
+from gemma4_mlx.tracing.recording import attention_plan, buffers, room
 
 GIB = 2**30
 IDS = np.random.default_rng(2).integers(3, 490, 200).tolist()
@@ -30,7 +30,7 @@ def there(monkeypatch):
     """``there(memory, disk)``: as much room on this machine."""
 
     def set_room(memory, disk):
-        monkeypatch.setattr(plans, "room", lambda folder=None: room.Room(memory, disk))
+        monkeypatch.setattr(attention_plan, "room", lambda folder=None: room.Room(memory, disk))
 
     return set_room
 

@@ -15,7 +15,7 @@ from gemma4_mlx.cli import main
 from gemma4_mlx.config import Rope
 from gemma4_mlx.model import attention, moe
 from gemma4_mlx.model.layers import RotaryEmbedding
-from gemma4_mlx.verify import Report, verify
+from gemma4_mlx.verify import Report, plain, verify
 from gemma4_mlx.verify.questions import text_ids
 from gemma4_mlx.verify.weights import farthest
 
@@ -38,6 +38,13 @@ def faults(model, folder, parts=("layers",)):
     report = verify(model, folder=folder, parts=parts)
     assert "Not sound" in str(report) and not report.sound
     return {(f.layer, f.mechanism) for f in report.faults}
+
+
+@pytest.mark.parametrize("dtype", plain.UNIT)
+def test_a_unit_is_the_most_that_rounding_changes(dtype):
+    x = np.random.default_rng(0).uniform(1, 4, 100_000)
+    change = np.abs(plain.rounding(dtype)(x) - x) / x
+    assert 0.99 < change.max() / plain.UNIT[dtype] < 1.001
 
 
 def test_a_sound_model_is_sound(model, folder):

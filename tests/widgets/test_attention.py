@@ -96,7 +96,7 @@ def test_tiles_of_layers_that_were_not_retained_come_from_the_overview(trace, st
 
 
 def test_wide_tiles_come_from_the_overview_too(view, trace, monkeypatch):
-    monkeypatch.setattr(module, "TILE_WEIGHTS", 1000)
+    monkeypatch.setattr(module, "TILE_PRODUCTS", 64 * 1000)
     content, values = tile(view, layer=2, head=0, level=1, row=0, column=0, stat="mean")
     assert content["rowCell"] == trace.attention.width
     np.testing.assert_allclose(values.sum(1), 1, atol=1e-5)
@@ -120,7 +120,7 @@ def test_many_tiles_in_one_answer(view, trace, monkeypatch):
 
 def test_the_view_knows_which_levels_are_recomputed(trace, monkeypatch):
     """At and below "exact" every tile has cells of its level; above, cells of the overview."""
-    monkeypatch.setattr(module, "TILE_WEIGHTS", 128**2)
+    monkeypatch.setattr(module, "TILE_PRODUCTS", 64 * 128**2)
     view = Attention(trace)
     facts = {f["index"]: f for f in view.meta["layers"]}
     assert facts[2]["exact"] == 0 and facts[0]["exact"] == 1  # full; sliding over 64 tokens

@@ -7,7 +7,7 @@ with slots in place of experts, so logits, routing and traces are the resident m
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -92,6 +92,7 @@ class _Shelf:
 
     def __init__(self, layer: int, experts: int, size: int, reads: Reads):
         self.slots = Slots(experts, size)
+        self.whole = False  # every expert is held, at its own index
         self.guess: mx.array | None = None  # what the layer before expects to be chosen here
         self._layer, self._reads = layer, reads
         self._reading: dict[int, tuple[int, list]] = {}  # expert -> slot, reads under way
@@ -100,13 +101,20 @@ class _Shelf:
     def open(self, files: Files, parts: dict[str, list[_Part]]) -> None:
         self._files, self._parts = files, parts
 
+    def hold_all(self) -> None:
+        """Fill slots that are as many as the experts. Raises CheckpointError."""
+        for slot in range(len(self.slots.held)):
+            self._start([slot], ())
+        self._finish(list(self._reading))
+        self.whole = True
+
     def computing(self, y: mx.array) -> mx.array:
         """``y`` is about to be computed from the slots, which must stay as they are until then."""
         self._last = y
         return y
 
-    def hold(self, needed: np.ndarray, ahead: "_Shelf | None" = None) -> None:
-        """Have experts (m,) in slots, m at most the number of slots.
+    def hold(self, needed: list[int], ahead: "_Shelf | None" = None) -> None:
+        """Have experts in slots, which are at least as many.
 
         ``ahead``: the next layer's shelf, whose likely experts are asked for behind these.
 
@@ -114,15 +122,15 @@ class _Shelf:
         """
         slots, reads, begin = self.slots, self._reads, perf_counter()
         slots.used(needed)
-        reads.held += int(np.count_nonzero(slots.place[needed] >= 0))
-        known = self._reading.keys() & set(needed.tolist())
-        reads.ahead += len(known)
-        missing = [e for e in needed.tolist() if slots.place[e] < 0 and e not in known]
+        absent = [e for e in needed if slots.place[e] < 0]
+        missing = [e for e in absent if e not in self._reading]
+        reads.held += len(needed) - len(absent)
+        reads.ahead += len(absent) - len(missing)
         reads.missed += len(missing)
         self._start(missing, needed)
         if ahead is not None:
             ahead.expect()
-        self._finish([e for e in needed.tolist() if e in self._reading])
+        self._finish([e for e in absent if e in self._reading])
         if left := [e for e in missing if slots.place[e] < 0]:
             self._finish(list(self._reading))  # slots that were filled on suspicion
             self._start(left, needed)
@@ -133,12 +141,14 @@ class _Shelf:
         """Ask for the experts that are likely to be chosen."""
         if self.guess is None:
             return
-        guess, self.guess = np.unique(np.array(self.guess)), None
-        wanted = [e for e in guess.tolist() if self.slots.place[e] < 0 and e not in self._reading]
+        guess, self.guess = set(np.array(self.guess).reshape(-1).tolist()), None
+        wanted = [e for e in guess if self.slots.place[e] < 0 and e not in self._reading]
         self._start(wanted, guess)
 
-    def _start(self, experts: list[int], needed: np.ndarray) -> None:
-        if self._last is not None and experts:
+    def _start(self, experts: list[int], needed: Collection[int]) -> None:
+        if not experts:
+            return
+        if self._last is not None:
             mx.eval(self._last)
             self._last = None
         for expert, slot in self.slots.make_room(experts, needed):
@@ -155,6 +165,8 @@ class _Shelf:
 
     def _finish(self, experts: list[int]) -> None:
         """Wait for experts that are being read."""
+        if not experts:
+            return
         what = f"experts of layer {self._layer}"
         settled([read for e in experts for read in self._reading[e][1]], what)
         problem = None
@@ -185,33 +197,34 @@ class SlottedGLU(SwitchGLU):
         taken.
         """
         shelf, ahead = self.shelf, self.ahead
-        place = shelf.slots.place
-        if shelf.slots.whole:
-            return super().__call__(x, indices, mx.array(place)[indices])
+        if shelf.whole:  # every expert at its own index
+            return super().__call__(x, indices)
         guess = () if ahead is None or ahead.guess is None else (ahead.guess,)
         if not evaluated(indices, *guess):
             raise CheckpointError("a model with experts on disk cannot be compiled")
         chosen = np.array(indices)
-        needed = np.unique(chosen)
+        needed = sorted(set(chosen.reshape(-1).tolist()))
         if len(needed) > len(shelf.slots.held):
             many = indices.size >= SORT_FROM
             in_rounds = self._many_in_rounds if many else self._few_in_rounds
             return _opaque(in_rounds(x, indices, chosen, needed))
         shelf.hold(needed, ahead)
-        y = shelf.computing(_opaque(super().__call__(x, indices, mx.array(place[chosen]))))
+        places = mx.array(shelf.slots.place[chosen])
+        y = shelf.computing(_opaque(super().__call__(x, indices, places)))
         if indices.size >= SORT_FROM:
             mx.eval(y)  # to be kept until the next call it would be large
         return y
 
-    def _rounds(self, needed: np.ndarray) -> list[np.ndarray]:
-        """Experts (m,) in groups of as many as there are slots, those that are held first, so that
+    def _rounds(self, needed: list[int]) -> Iterator[list[int]]:
+        """The experts in groups of as many as there are slots, those that are held first, so that
         each is read once."""
-        held, size = self.shelf.slots.place[needed] >= 0, len(self.shelf.slots.held)
-        order = needed[np.argsort(~held, kind="stable")]
-        return [np.sort(order[i : i + size]) for i in range(0, len(order), size)]
+        place, size = self.shelf.slots.place, len(self.shelf.slots.held)
+        order = sorted(needed, key=lambda expert: place[expert] < 0)
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
 
     def _few_in_rounds(
-        self, x: mx.array, indices: mx.array, chosen: np.ndarray, needed: np.ndarray
+        self, x: mx.array, indices: mx.array, chosen: np.ndarray, needed: list[int]
     ) -> mx.array:
         """A few pairs of more experts than there are slots. Each round computes all pairs, since a
         product's rounding may depend on how many rows it has, and those of its experts stay."""
@@ -225,7 +238,7 @@ class SlottedGLU(SwitchGLU):
         return y
 
     def _many_in_rounds(
-        self, x: mx.array, indices: mx.array, chosen: np.ndarray, needed: np.ndarray
+        self, x: mx.array, indices: mx.array, chosen: np.ndarray, needed: list[int]
     ) -> mx.array:
         """The same of many pairs, each computed once, the rows of an expert as in
         :class:`SwitchGLU`."""
@@ -267,7 +280,7 @@ class _Foresight(Router):
 
 
 def _foresee(router: Router, shelf: _Shelf, x: mx.array) -> None:
-    if x.size // x.shape[-1] * router.k < SORT_FROM and not shelf.slots.whole:
+    if x.size // x.shape[-1] * router.k < SORT_FROM and not shelf.whole:
         shelf.guess, _ = Router.__call__(router, x, lambda name, value: value)
 
 
@@ -350,7 +363,7 @@ class ExpertsOnDisk:
     def open(self, model: Model) -> None:
         """Open the files; from then on the model computes.
 
-        Raises CheckpointError for one that cannot be opened.
+        Raises CheckpointError for one that cannot be opened or, where all experts have room, read.
         """
         files = Files(extent.file for where in self._where.values() for extent in where)
         parts: dict[int, dict[str, list[_Part]]] = defaultdict(lambda: defaultdict(list))
@@ -361,6 +374,8 @@ class ExpertsOnDisk:
             parts[int(number)][projection].append(made)
         for number, shelf in self._shelves.items():
             shelf.open(files, parts[number])
+            if self.slots == self.experts:
+                shelf.hold_all()
 
 
 def _bytes(memory: int | str | None) -> int:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
 from .blocks import evaluated
@@ -66,14 +65,6 @@ def _capped(x: mx.array, cap: mx.array) -> mx.array:
     return cap - 2 * cap / (1.0 + _exp2(doubled))
 
 
-def _mlx_geglu(gate: mx.array, up: mx.array) -> mx.array:
-    return nn.gelu_approx(gate) * up
-
-
-def _mlx_glu(x: mx.array, gate: mx.array) -> mx.array:
-    return x * mx.sigmoid(gate)
-
-
 def worked_out_in_numpy(plain: Callable) -> Callable:
     """Decorate a function of numpy arrays that does the work of ``plain``, to be called with MLX's.
 
@@ -97,7 +88,6 @@ def worked_out_in_numpy(plain: Callable) -> Callable:
     return decorate
 
 
-@worked_out_in_numpy(_mlx_geglu)
 def geglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     """g/2 (1 + tanh(u)) ``up`` with u = sqrt(2 / pi) (g + 0.044715 g^3), for gates g."""
     out, pieces = _pieces(gate, up)
@@ -115,7 +105,6 @@ def geglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     return out
 
 
-@worked_out_in_numpy(_mlx_glu)
 def glu(x: np.ndarray, gate: np.ndarray) -> np.ndarray:
     """x / (1 + exp(-gate)) = x/2 (1 + tanh(gate / 2))."""
     out, pieces = _pieces(gate, x)

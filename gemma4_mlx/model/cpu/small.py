@@ -31,18 +31,12 @@ def _fused_weighted_norm(x: mx.array, weight: mx.array, size: int, eps: float) -
 
 
 def rms_norm(x: mx.array, eps: float, weight: mx.array | None) -> mx.array:
-    """Root-mean-square norm, times ``weight`` if there is one.
-
-    The reference multiplies in float32 and rounds once. MLX rounds before the product as well; in
-    16 bits, where nothing is gained by fusing, this therefore computes in float32.
-    """
-    if few(x):
-        if weight is None:
-            return _fused_norm(x, x.shape[-1], eps)
-        return _fused_weighted_norm(x, weight, x.shape[-1], eps)
-    if x.dtype == mx.float32 or weight is None:
+    """Root-mean-square norm, times ``weight`` if there is one."""
+    if not few(x):
         return mx.fast.rms_norm(x, weight, eps)
-    return mx.fast.rms_norm(x.astype(mx.float32), weight.astype(mx.float32), eps).astype(x.dtype)
+    if weight is None:
+        return _fused_norm(x, x.shape[-1], eps)
+    return _fused_weighted_norm(x, weight, x.shape[-1], eps)
 
 
 @partial(mx.compile, shapeless=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ...errors import StudyError
 from ..data.atlas import NAME, Atlas, open_atlas
 from ..data.counts import Counts, Subject
+from ..data.documents import Documents
 from . import sources
 from .builder import CONTEXT, Builder
 from .progress import AtlasProgress, Line
@@ -33,7 +34,8 @@ def atlas(
     Documents are read one by one, in turn of the labels, each by itself from an empty cache, so
     that what is counted of one does not depend on any other. Memory is bounded whatever the
     corpora: counts (:func:`.counts.state_bytes`: 277 MiB for 30 layers of 128 experts and 8
-    labels), contexts (13 MiB, and 7 KB for each picture that they show), and one document.
+    labels), a sample of documents (30 MiB), contexts (13 MiB, and 7 KB for each picture that they
+    show), and one document.
 
     Args:
         model: a loaded model with experts.
@@ -152,8 +154,15 @@ def _opened(folder, subject: Subject, corpora, tokens: int) -> Atlas:
         found.contexts, *[[counts.labels.index(label) for label in found.labels]] * 2
     )
     own = Counts(subject, counts.labels, {n: a.copy() for n, a in counts.arrays.items()})
+    sample = found.documents.merged(Documents(subject, counts.labels))
     return Atlas(
-        own, renamed, texts=found.texts, read=found.read, marks=found.marks, remarks=found.remarks
+        own,
+        sample,
+        renamed,
+        texts=found.texts,
+        read=found.read,
+        marks=found.marks,
+        remarks=found.remarks,
     )
 
 

@@ -19,8 +19,9 @@ from ...tracing.data.groups import Groups
 from ...tracing.data.ranges import ranges
 from ...tracing.data.specialisation import Specialisation
 from ...tracing.data.trace import Trace
-from .contexts import FIELDS, SORTS, Context, Contexts
+from .contexts import FIELDS, SORTS, Context, Contexts, hash_of, piece_key
 from .counts import AXES, GROUPINGS, UNIT, Counts, Piece, Subject
+from .documents import TYPES, Documents
 from .labels import Lifts, lifts, number_of
 from .page import atlas_page
 from .vocabulary import Vocabulary
@@ -38,6 +39,7 @@ class Atlas:
 
     Attributes:
         counts: the sums that everything is computed from.
+        documents: a sample of each label's documents.
         contexts: places at which each expert was at work.
         model: facts about the model, as a trace's.
         scale: (layers, E) float32 learned scale of each expert, or None.
@@ -52,6 +54,7 @@ class Atlas:
     """
 
     counts: Counts
+    documents: Documents
     contexts: Contexts
     model: dict = field(default_factory=dict)
     scale: np.ndarray | None = None
@@ -67,7 +70,8 @@ class Atlas:
         """An atlas without documents."""
         counts = Counts(subject, tuple(labels))
         rows = len(subject.layers) * subject.num_experts
-        return cls(counts, Contexts(rows), dict(model or {}), scale)
+        documents = Documents(subject, counts.labels)
+        return cls(counts, documents, Contexts(rows), dict(model or {}), scale)
 
     @classmethod
     def of(cls, traces: Mapping[str, Iterable[Trace]], vocabulary: int | None = None) -> "Atlas":
@@ -110,7 +114,9 @@ class Atlas:
         Raises StudyError for a label that does not exist, and for pieces that do not fit; then
         nothing is counted.
         """
-        self.counts.add(label, pieces)
+        tokens, counts = self.counts.add(label, pieces)
+        keys = [int(piece_key(label, piece.trace)) for piece in pieces]
+        self.documents.add(label, hash_of(*keys), tokens, counts)
         number = self.labels.index(label)
         for piece in pieces:
             routing = piece.trace.routing
@@ -129,6 +135,7 @@ class Atlas:
         numbers = [[counts.labels.index(label) for label in a.labels] for a in (self, other)]
         merged = Atlas(
             counts,
+            self.documents.merged(other.documents),
             self.contexts.merged(other.contexts, *numbers),
             self.model or other.model,
             other.scale if self.scale is None else self.scale,
@@ -212,7 +219,7 @@ class Atlas:
 
     def lifts(self) -> Lifts:
         """Which labels each expert prefers, and whether that is more than chance."""
-        return lifts(self.counts)
+        return lifts(self.counts, self.documents)
 
     def by(self, grouping: str) -> Specialisation:
         """Counts, loads and lifts of the experts by "label", or by the "position", "role" or "kind"
@@ -433,6 +440,7 @@ class Atlas:
         for sort in SORTS:
             kept = self.contexts.arrays[sort]
             arrays |= {f"contexts.{sort}.{name}": kept[name] for name in FIELDS}
+        arrays |= {f"documents.{name}": self.documents.arrays[name] for name in TYPES}
         self.contexts.prune()
         arrays |= {f"picture.{key}": picture for key, picture in self.contexts.pictures.items()}
         for name in ("scale", "promoted", "suppressed"):
@@ -500,6 +508,7 @@ def _from_file(arrays: dict, description: dict) -> Atlas:
     if list(labels) != sorted(set(labels)):
         raise ValueError(f"labels {labels}")
     counts = Counts.from_arrays(subject, labels, {name: arrays[name] for name in AXES})
+    documents = {name: arrays[f"documents.{name}"] for name in TYPES}
     rows = len(subject.layers) * subject.num_experts
     kept = {sort: {name: arrays[f"contexts.{sort}.{name}"] for name in FIELDS} for sort in SORTS}
     pictures = {
@@ -514,6 +523,7 @@ def _from_file(arrays: dict, description: dict) -> Atlas:
             raise ValueError(f"{name} of shape {arrays[name].shape}")
     return Atlas(
         counts,
+        Documents.from_arrays(subject, labels, documents),
         contexts,
         dict(description["model"]),
         arrays.get("scale"),

@@ -207,6 +207,12 @@ def piece_key(label: str, trace: Trace) -> np.uint64:
     return np.uint64(int.from_bytes(blake2b(said, digest_size=8).digest()) >> 1)
 
 
+def hash_of(*keys: int) -> int:
+    """One number, below :data:`NOBODY`, of several."""
+    said = b"".join(key.to_bytes(8) for key in keys)
+    return int.from_bytes(blake2b(said, digest_size=8).digest()) >> 1
+
+
 def _weakness(gate: np.ndarray) -> np.ndarray:
     """Smaller for a larger share of the gate: float32 bits are in the order of their numbers."""
     bits = np.ascontiguousarray(gate, np.float32).view(np.uint32)

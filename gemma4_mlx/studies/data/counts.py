@@ -38,12 +38,7 @@ _EXPERTS = ("layer", "expert")
 AXES: dict[str, tuple[str, ...]] = {
     "documents": ("label",),
     "tokens": ("label",),
-    "tokens_squared": ("label",),  # each document's number of tokens, squared
-    "largest_document": ("label",),  # tokens
     "counts": ("label", *_EXPERTS),
-    "counts_squared": ("label", *_EXPERTS),  # each document's count, squared
-    "counts_tokens": ("label", *_EXPERTS),  # each document's count times its number of tokens
-    "largest_count": _EXPERTS,  # of a document
     "together": (*_EXPERTS, "expert"),
     "paths": ("step", "expert", "expert"),
     "normed": _EXPERTS,  # tokens whose norms were recorded
@@ -58,7 +53,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "written": (*_EXPERTS, "hidden"),
     "written_tokens": _EXPERTS,
 }
-_LARGEST = {"largest_norm", "largest_count", "largest_document"}  # merged by the larger one
+_LARGEST = {"largest_norm"}  # merged by the larger one
 _SMALL = {f"{name}_counts" for name in VOCABULARIES}  # in 32 bits
 
 
@@ -173,8 +168,9 @@ class Counts:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
-    def add(self, label: str, pieces: Sequence[Piece]) -> None:
-        """Count a document, given in one or several pieces.
+    def add(self, label: str, pieces: Sequence[Piece]) -> tuple[int, np.ndarray]:
+        """Count a document, given in one or several pieces: its tokens, and how many of them went
+        to each expert (layers, E).
 
         Raises StudyError for a label that does not exist, pieces of another model or without
         routing, and norms that are not finite; then nothing is counted.
@@ -186,20 +182,8 @@ class Counts:
         number, E = self.labels.index(label), self.subject.num_experts
         c = sum(expert_counts(piece.trace.routing.experts, E) for piece in pieces)
         n = sum(piece.trace.n for piece in pieces)
-        for name, value in (
-            ("documents", 1),
-            ("tokens", n),
-            ("tokens_squared", n * n),
-            ("counts", c),
-            ("counts_squared", c * c),
-            ("counts_tokens", c * n),
-        ):
+        for name, value in (("documents", 1), ("tokens", n), ("counts", c)):
             self.arrays[name][number] += value
-        for name, place, value in (
-            ("largest_document", number, n),
-            ("largest_count", ..., c),
-        ):
-            self.arrays[name][place] = np.maximum(self.arrays[name][place], value)
         for piece in pieces:
             self._add_routing(piece.trace)
             self._add_groups(piece.trace)
@@ -208,6 +192,7 @@ class Counts:
                 self.arrays["early"] += piece.early
             for written in piece.written:
                 self._add_written(written)
+        return n, c
 
     def _check(self, piece: Piece) -> None:
         routing, subject = piece.trace.routing, self.subject

@@ -7,7 +7,8 @@ import numpy as np
 from ...errors import StudyError
 from ...tracing.data.frames import to_frame
 from .counts import Counts
-from .statistics import bennett_tail, false_discovery
+from .documents import Documents
+from .statistics import false_discovery, sum_tail
 
 #: An expert has a label if its lift is 2^FLOOR or more, or as much below 1,
 FLOOR = 0.5
@@ -25,6 +26,8 @@ class Lifts:
             to the expert: 0 for an expert to which the label makes no difference, 1 for one that is
             chosen twice as often; -inf for one that is never chosen there, nan for one that is
             never chosen at all.
+        load: (layers, labels, E) share of the label's tokens that go to the expert; nan for a label
+            without documents.
         p: the chance of a difference as large, at most, if labels were dealt out to documents
             at random; nan where there is nothing to test.
         q: the same, corrected for the number of experts and labels
@@ -34,6 +37,7 @@ class Lifts:
     layers: tuple[int, ...]
     labels: tuple[str, ...]
     lift: np.ndarray
+    load: np.ndarray
     p: np.ndarray
     q: np.ndarray
 
@@ -45,7 +49,7 @@ class Lifts:
 
     def experts(self, label: str, false: float = FALSE, floor: float = FLOOR) -> list[dict]:
         """The experts that a label's documents use more than others, highest lift first: ``layer``,
-        ``expert``, ``lift`` (log2), ``q``.
+        ``expert``, ``lift`` (log2), ``load`` (among the label's tokens), ``q``.
 
         Raises StudyError for a label that does not exist.
         """
@@ -56,6 +60,7 @@ class Lifts:
                 "layer": self.layers[i],
                 "expert": int(e),
                 "lift": float(self.lift[i, g, e]),
+                "load": float(self.load[i, g, e]),
                 "q": float(self.q[i, g, e]),
             }
             for i, e in zip(*np.nonzero(chosen))
@@ -63,7 +68,8 @@ class Lifts:
         return sorted(rows, key=lambda row: (-row["lift"], row["layer"], row["expert"]))
 
     def to_dataframe(self, library: str = "pandas"):
-        """One row for each layer, label and expert: layer, label, expert, lift, p, q, found.
+        """One row for each layer, label and expert: layer, label, expert, lift, load, p, q,
+        found.
 
         Raises TraceError if that library is not installed or not known.
         """
@@ -74,6 +80,7 @@ class Lifts:
                 "label": np.tile(np.repeat(np.array(self.labels, object), E), L).tolist(),
                 "expert": np.tile(np.arange(E, dtype=np.int32), L * G),
                 "lift": self.lift.ravel(),
+                "load": self.load.ravel(),
                 "p": self.p.ravel(),
                 "q": self.q.ravel(),
                 "found": self.found().ravel(),
@@ -89,37 +96,42 @@ def number_of(label: str, labels: tuple[str, ...]) -> int:
     return labels.index(label)
 
 
-def lifts(counts: Counts) -> Lifts:
+def lifts(counts: Counts, documents: Documents) -> Lifts:
     """Lifts of all experts and labels, tested with documents as the unit.
 
     Tokens of one document are alike, so that a thousand tokens are not a thousand witnesses. What
-    is dealt out under the null hypothesis is therefore the documents: each has an excess ``u = c -
-    r n``, for c of its n tokens at the expert and r the expert's share of all tokens, and the
-    label's excess ``t``, the sum of u over its documents, is tested as a sum of so many drawn from
-    all. The variance is the larger of that of a draw, ``m mean(u^2)`` for the label's m documents,
-    and of ``sum(u^2)`` over these, which may be longer than others. Whatever the distribution of u,
-    :func:`.statistics.bennett_tail` bounds the chance, doubled for the two sides. With fewer than
-    about twenty documents to a label little can be found.
-
-    The excess is that of a ratio estimator with documents as clusters: Rao and Scott, "A Simple
-    Method for the Analysis of Clustered Binary Data" (1992).
+    is dealt out under the null hypothesis is therefore the documents, each with the share of its
+    tokens that went to the expert: the shares of a label's documents are summed, and
+    :func:`.statistics.sum_tail` bounds the chance that as many documents drawn from all have a sum
+    so far from what is expected; doubled for the two sides. Where the label's shares spread more
+    than all do, as those of short texts may, what is beyond expectation is first divided by how
+    much more. The documents are those of the sample (:mod:`.documents`).
     """
-    documents, tokens = counts["documents"][:, None, None], counts["tokens"][:, None, None]
+    tokens = counts["tokens"][:, None, None]
     c, everywhere = counts["counts"], counts.all_counts
     with np.errstate(divide="ignore", invalid="ignore"):
-        r = everywhere / tokens.sum()
-        lift = np.log2(c / tokens / r)
+        load = c / tokens
+        lift = np.log2(load / (everywhere / tokens.sum()))
     lift = np.where((everywhere > 0) & (tokens > 0), lift, np.nan)
-    squares = (
-        counts["counts_squared"]
-        - 2 * r * counts["counts_tokens"]
-        + r**2 * counts["tokens_squared"][:, None, None]
-    )
-    excess, total = c - r * tokens, documents.sum()
-    variance = np.maximum(documents * squares.sum(axis=0) / np.maximum(total, 1), squares)
-    above, below = counts["largest_count"], r * counts["largest_document"].max(initial=0)
-    p = 2 * bennett_tail(np.abs(excess), variance, np.where(excess > 0, above, below))
-    tested = (documents > 0) & (documents < total) & (everywhere > 0)
-    p = np.where(tested, np.minimum(p, 1), np.nan)
-    lift, p = lift.swapaxes(0, 1), p.swapaxes(0, 1)
-    return Lifts(counts.subject.layers, counts.labels, lift, p, false_discovery(p))
+    label, shares = documents.shares()
+    p = np.full(lift.shape, np.nan)
+    for g in range(len(counts.labels)):
+        own = label == g
+        if own.any() and not own.all():
+            for i in range(len(everywhere)):
+                p[g, i] = _chance(shares[:, i], own)
+    p = np.where(everywhere > 0, p, np.nan)
+    lift, load, p = (each.swapaxes(0, 1) for each in (lift, load, p))
+    return Lifts(counts.subject.layers, counts.labels, lift, load, p, false_discovery(p))
+
+
+def _chance(shares: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Two-sided chance of the shares (m, E) of the documents ``own`` (m,): (E,)."""
+    drawn = int(own.sum())
+    mine = shares[own].astype(np.float64)
+    excess = mine.sum(axis=0) - drawn * shares.mean(axis=0, dtype=np.float64)
+    of_all = shares.var(axis=0, dtype=np.float64)
+    of_mine = mine.var(axis=0) * drawn / max(1, drawn - 1)
+    more = np.divide(of_mine, of_all, where=of_all > 0, out=np.ones(len(of_all)))
+    excess = excess / np.sqrt(np.maximum(more, 1))
+    return np.minimum(2 * sum_tail(shares, drawn, excess), 1)

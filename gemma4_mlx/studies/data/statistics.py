@@ -2,23 +2,35 @@
 
 import numpy as np
 
+#: Where the bound on a tail is looked for, in units of one over the standard deviation.
+_TILTS = np.geomspace(0.05, 8, 24)
 
-def bennett_tail(t: np.ndarray, variance: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """Most that the chance can be of a sum of ``t`` or more.
 
-    The sum is of independent terms of mean 0, none above ``largest``, whose variances add up to
-    ``variance``: ``exp(-(v / b^2) h(b t / v))`` with ``h(u) = (1 + u) ln(1 + u) - u``. It is a
-    bound, not an approximation: it holds for few terms and for skewed ones. It holds as well for
-    terms drawn from a list without putting them back (Hoeffding, "Probability Inequalities for Sums
-    of Bounded Random Variables", 1963, section 6).
+def sum_tail(values: np.ndarray, drawn: int, excess: np.ndarray) -> np.ndarray:
+    """Most that the chance can be of a sum this far from its expectation, on its side.
 
-    Bennett, "Probability Inequalities for the Sum of Independent Random Variables" (1962).
+    Args:
+        values: (m, ...) float32, of which ``drawn`` are taken at random without putting them back.
+        drawn: how many.
+        excess: (...) the sum less ``drawn`` times the mean of the values.
+
+    ``min over s of exp(drawn log mean exp(s (x - mean)) - s excess)``: Chernoff's bound for draws
+    with putting back, which is one without, too (Hoeffding, "Probability Inequalities for Sums of
+    Bounded Random Variables", 1963, theorem 4). Every s of either sign gives a bound; it is looked
+    for among some. It is no approximation: no distribution is assumed, and values may be as skewed
+    as they like. 1 where all values are equal.
     """
-    t, v, b = np.broadcast_arrays(t, variance, largest)
-    possible = (v > 0) & (b > 0) & (t > 0)
-    v, b, t = (np.where(possible, x, 1.0) for x in (v, b, t))
-    u = b * t / v
-    return np.where(possible, np.exp(-(v / b**2) * ((1 + u) * np.log1p(u) - u)), 1.0)
+    centred = values - values.mean(axis=0, dtype=np.float64).astype(np.float32)
+    spread = np.sqrt((centred**2).mean(axis=0, dtype=np.float64))
+    sign = np.sign(excess) / np.where(spread > 0, spread, 1)
+    least = np.zeros(excess.shape)
+    for tilt in _TILTS:
+        s = tilt * sign
+        scaled = s.astype(np.float32) * centred
+        highest = scaled.max(axis=0)
+        mean = np.exp(scaled - highest).mean(axis=0, dtype=np.float64)
+        least = np.minimum(least, drawn * (highest + np.log(mean)) - s * excess)
+    return np.where(spread > 0, np.exp(least), 1.0)
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:

@@ -6,19 +6,15 @@ recomputed here, with numpy, from the queries and keys that the plan retained, s
 needs neither MLX nor weights.
 """
 
-import threading
-from collections import OrderedDict
-from contextlib import suppress
-from dataclasses import dataclass
-
 import numpy as np
 
 from ...errors import TraceError
-from . import head_maps, tiles
+from . import between, head_maps, overviews, tiles
+from .between import HeadMass, Link
 from .head_maps import OffsetMap, SpanMass
-from .layer_attention import LayerAttention, Vectors, check_whole
+from .layer_attention import LayerAttention, check_whole
 from .maps import bin_sizes, square
-from .ranges import ranges
+from .queries_keys import QueriesAndKeys
 from .tiles import Tile, checked_span
 from .visibility import key_range
 
@@ -36,30 +32,12 @@ SUMMARIES = {
     "audio": "mass on audio tokens",
 }
 
-#: Above this many weights a tile is taken from the overview, if there is one.
-TILE_LIMIT = 1 << 28
+#: Above so many products of two numbers, a query's and a key's, a tile comes from the overview, if
+#: there is one: 2^28 weights of heads of 256 numbers.
+PRODUCTS = 1 << 36
 
 
-@dataclass(frozen=True)
-class Link:
-    """A strong attention weight from a query to a key."""
-
-    query: int
-    key: int
-    weight: float
-
-
-@dataclass(frozen=True)
-class HeadMass:
-    """A head's mass from one span to another: mean over the source tokens, and its best link."""
-
-    layer: int
-    head: int
-    mass: float
-    strongest: Link
-
-
-class AttentionData:
+class AttentionData(QueriesAndKeys):
     """The attention of a trace over ``n`` tokens, in ``layers``; overviews have bins of ``width``
     tokens.
 
@@ -68,181 +46,10 @@ class AttentionData:
     are kept for reuse.
     """
 
-    def __init__(self, n: int, width: int, layers: list[LayerAttention], blocks=None):
-        self.n, self.width = n, width
-        self.blocks = blocks
-        self._layers = {part.layer: part for part in layers}
-        self.rerun, self.room = None, 0
-        self._computed: OrderedDict[int, Vectors] = OrderedDict()  # least recently used first
-        self._lock = threading.RLock()
-
-    # Layers and what is kept of them
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Traced layers."""
-        return tuple(self._layers)
-
-    @property
-    def parts(self) -> tuple[LayerAttention, ...]:
-        """The arrays and properties of each traced layer."""
-        return tuple(self._layers.values())
-
-    @property
-    def retained(self) -> tuple[int, ...]:
-        """Layers with queries and keys in memory or in the file, of some heads at least: see
-        :meth:`exactness`."""
-        return tuple(
-            i for i, part in self._layers.items() if part.queries is not None or self._ready(i)
-        )
-
-    def _ready(self, layer: int) -> bool:
-        return layer in self._computed
-
-    def exactness(self, layer: int, head: int | None = None) -> str:
-        """Where tiles and rows of a head come from; without ``head``, for the worst of the layer.
-
-        "kept": recomputed from queries and keys that are available. "on demand": the same, after
-        the model has run again up to this layer (see :meth:`compute`). "pooled": there is nothing
-        finer than the bins of the overview.
-
-        Raises TraceError for a layer or head that was not traced.
-        """
-        part = self.layer(layer)
-        if head is not None:
-            self.part_and_head(layer, head)
-        heads = part.heads if head is None else (head,)
-        if self._ready(layer) or set(heads) <= set(part.kept):
-            return "kept"
-        return "on demand" if self.rerun is not None and not self.rerun.obstacle() else "pooled"
-
-    def why_not(self, layer: int, head: int | None = None) -> str | None:
-        """A sentence that says why :meth:`exactness` is not "kept" and which plan would make it so;
-        None if it is "kept".
-
-        Raises TraceError for a layer or head that was not traced.
-        """
-        state = self.exactness(layer, head)
-        if state == "kept":
-            return None
-        kept = self.layer(layer).kept
-        of = f"of layer {layer}" + (f" only those of heads {ranges(kept)}" if kept else "")
-        what = f"Queries and keys {of} were {'' if kept else 'not '}kept"
-        plan = f"g4.AttentionPlan(retain=({layer},)) keeps them"
-        if state == "on demand":
-            return f"{what}; the model runs again up to this layer to show single weights ({plan})."
-        obstacle = self.rerun.obstacle() if self.rerun is not None else "no model is at hand"
-        return (
-            f"{what} and {obstacle}, so it is drawn from bins of {self.width} tokens (a trace with "
-            f"{plan})."
-        )
-
-    def compute(self, *layers: int, progress=None) -> None:
-        """Make the queries and keys of these layers available; runs the model again if need be.
-
-        The prompt is read once more up to the last of these layers, chunk by chunk, which gives the
-        queries and keys of the traced run, to the bit. They are kept until others need the room
-        (``room`` bytes). ``progress`` is called with a ``Progress`` after every chunk; an exception
-        from it stops the run, and so does Ctrl-C.
-
-        Raises TraceError for a layer that was not traced, if the model is gone or would now
-        compute something else (other interventions, other weights), and if the layers take more
-        room than there is.
-        """
-        wanted = [i for i in dict.fromkeys(layers) if self.exactness(i) != "kept"]
-        if not wanted:
-            return
-        with self._lock:
-            for layer in wanted:
-                self._check_can_compute(layer)
-            held = [i for i in layers if i in self._computed]
-            size = sum(map(self._size, [*wanted, *held]))
-            if size > self.room:
-                raise TraceError(
-                    f"the queries and keys of layers {ranges(wanted)} take {size / 2**20:,.1f} "
-                    f"MiB, and there is room for {self.room / 2**20:,.1f}: compute fewer at a time"
-                )
-            others = [i for i in self._computed if i not in held]
-            while others and size + sum(self._computed[i].nbytes for i in others) > self.room:
-                del self._computed[others.pop(0)]
-            everything = slice(0, self.n)
-            spans = {i: (self._layers[i].heads, everything, everything) for i in wanted}
-            found = self.rerun.run(spans, progress)
-            for layer, vectors in found.items():
-                self._check_same(self._layers[layer], vectors)
-            self._computed |= found
-
-    def _check_can_compute(self, layer: int) -> None:
-        if self.exactness(layer) == "pooled":
-            raise TraceError(self.why_not(layer))
-
-    def _size(self, layer: int) -> int:
-        part = self._layers[layer]
-        return self.rerun.bytes_of(layer, len(part.heads)) * self.n
-
-    def _check_same(self, part: LayerAttention, vectors: Vectors) -> None:
-        """Raise TraceError if recomputed weights of some queries do not sum to 1 with the traced
-        run's normalisers: then the model's weights have changed since."""
-        blocks, head = self._blocks_of(part), part.heads[-1]
-        for query in {0, self.n // 2, self.n - 1}:
-            rows = slice(query, query + 1)
-            keys = slice(*key_range(query, query + 1, part.window, blocks))
-            q, k = vectors.queries_of(head, rows), vectors.keys_of(part.kv_head(head), keys)
-            weights = tiles.weights(
-                q, k, part.normaliser[-1][rows], rows, keys, part.window, blocks
-            )
-            if not abs(float(weights.sum()) - 1) < 1e-2:
-                raise TraceError(
-                    f"the model computes other queries and keys in layer {part.layer} than when "
-                    "this was traced: its weights were changed. Trace again"
-                )
-
-    def queries(self, layer: int, head: int, tokens=slice(None)) -> np.ndarray:
-        """The queries of some tokens, after norm and rotation: float32 (r, D).
-
-        Raises TraceError for a layer, head or span that does not exist, and for a layer that was
-        not kept and cannot be computed.
-        """
-        part, _ = self.part_and_head(layer, head)
-        rows = checked_span(tokens, self.n, "tokens")
-        return self._vectors(part, head, rows, slice(0, 0)).queries_of(head, rows)
-
-    def keys(self, layer: int, head: int, tokens=slice(None)) -> np.ndarray:
-        """The keys of some tokens in the KV head that a query head uses: float32 (c, D).
-
-        Raises TraceError as :meth:`queries`."""
-        part, _ = self.part_and_head(layer, head)
-        rows = checked_span(tokens, self.n, "tokens")
-        return self._vectors(part, head, slice(0, 0), rows).keys_of(part.kv_head(head), rows)
-
     @property
     def edges(self) -> np.ndarray:
         """Token positions at which the overview's bins begin, and ``n``: (R + 1,)."""
         return np.minimum(np.arange(0, self.n + self.width, self.width), self.n)
-
-    def layer(self, layer: int) -> LayerAttention:
-        """One layer's arrays and properties: type, window, donor, heads, KV heads.
-
-        Raises TraceError for a layer that was not traced.
-        """
-        if layer not in self._layers:
-            raise TraceError(
-                f"layer {layer} has no attention in this trace; traced: {ranges(self.layers)}"
-            )
-        return self._layers[layer]
-
-    def heads(self, layer: int) -> tuple[int, ...]:
-        """Traced heads of a layer. Raises TraceError for a layer that was not traced."""
-        return self.layer(layer).heads
-
-    def part_and_head(self, layer: int, head: int) -> tuple[LayerAttention, int]:
-        part = self.layer(layer)
-        if head not in part.heads:
-            raise TraceError(
-                f"layer {layer} has no traced head {head}; traced: {ranges(part.heads)} "
-                f"of {part.all_heads} heads"
-            )
-        return part, part.heads.index(head)
 
     # Reduced during the pass
 
@@ -273,7 +80,8 @@ class AttentionData:
         self.overview(layer, head, statistic)  # checks
         part, h = self.part_and_head(layer, head)
         whole, shape = slice(0, self.n), tiles.checked_shape(shape)
-        return self._from_overview(part, h, whole, whole, shape, statistic)
+        rows, columns = (overviews.bins_of(whole, cells, None, self.edges) for cells in shape)
+        return overviews.merged(part, h, rows, columns, self.edges, statistic)
 
     def normaliser(self, layer: int, head: int) -> np.ndarray:
         """Log-sum-exp of every query's scores, in nats: (n,).
@@ -377,6 +185,41 @@ class AttentionData:
 
     # Recomputed from queries and keys
 
+    def tile_source(
+        self,
+        layer: int,
+        head: int,
+        queries: slice = slice(None),
+        keys: slice = slice(None),
+        shape: tuple[int, int] = (256, 256),
+        *,
+        cell: int | None = None,
+        limit: int = PRODUCTS,
+        compute: bool = True,
+    ) -> str:
+        """Where :meth:`tile` takes a rectangle from: "recomputed" or "overview".
+
+        Arguments and errors as there.
+        """
+        part, _ = self.part_and_head(layer, head)
+        queries, keys = checked_span(queries, self.n, "queries"), checked_span(keys, self.n, "keys")
+        shape = tiles.checked_shape(shape if cell is None else cell)
+        state = self.exactness(layer, head)
+        if part.mass is None:
+            return "recomputed"
+        if state == "pooled" or (state == "on demand" and not compute):
+            shortest = min(queries.stop - queries.start, keys.stop - keys.start)
+            wide = cell is not None or shortest >= min(2 * self.width, self.n)
+            return "overview" if wide else "recomputed"
+        if cell is not None and cell >= self.width:  # whole bins: the overview is as exact
+            return "overview"
+        if state == "on demand" and cell is None:  # rather than run the model for such cells
+            cells = zip((queries, keys), shape)
+            if all(-(-(s.stop - s.start) // c) >= self.width for s, c in cells):
+                return "overview"
+        products = overviews.seen_weights(part, queries, keys) * max(64, self.head_dim(layer))
+        return "overview" if products > limit else "recomputed"
+
     def tile(
         self,
         layer: int,
@@ -385,34 +228,54 @@ class AttentionData:
         keys: slice = slice(None),
         shape: tuple[int, int] = (256, 256),
         statistic: str = "mass",
+        *,
+        cell: int | None = None,
+        limit: int = PRODUCTS,
+        compute: bool = True,
     ) -> Tile:
-        """Any rectangle of the map, pooled to at most ``shape`` cells, exact.
+        """Any rectangle of the map, pooled to cells, exact.
 
-        A rectangle no larger than ``shape`` comes as single weights. One of more than
-        :data:`TILE_LIMIT` visible weights, or in a layer that was not retained, is merged from the
-        overview's cells, and its edges move outwards to theirs: see ``Tile.query_edges`` and
-        ``Tile.source``.
+        It is recomputed from queries and keys, or merged from the overview's cells: then its edges
+        move outwards to theirs, see ``Tile.query_edges`` and ``Tile.source``. The latter where
+        recomputing would take more than ``limit`` products, in a layer that was not retained, and
+        for cells of at least a bin that need not be elsewhere.
+
+        Args:
+            layer, head: indices
+            queries, keys: spans of tokens
+            shape: the most cells (rows, columns); a rectangle no larger comes as single weights
+            statistic: "mass", "mean" or "max": see :class:`.Tile`
+            cell: in place of ``shape``: cells of so many tokens along each side, at multiples of
+                that, so that neighbouring tiles fit together. From the overview: of as many whole
+                bins as fit, one at least.
+            limit: the most products of a query's number with a key's, of weights that are seen;
+                a weight of a head of D numbers takes D, and never less than 64
+            compute: whether the model may run again for queries and keys that were not kept
 
         Raises TraceError for a layer, head or span that does not exist, for a shape without cells,
-        and for a rectangle finer than two bins of the overview in a layer that was not retained.
+        and, without ``cell``, for a rectangle finer than two bins of the overview whose queries
+        and keys are not to be had.
         """
         tiles.check_statistic(statistic)
         part, h = self.part_and_head(layer, head)
+        how = {"cell": cell, "limit": limit, "compute": compute}
+        source = self.tile_source(layer, head, queries, keys, shape, **how)
         queries, keys = checked_span(queries, self.n, "queries"), checked_span(keys, self.n, "keys")
-        shape = tiles.checked_shape(shape)
-        shortest = min(queries.stop - queries.start, keys.stop - keys.start)
-        state = self.exactness(layer, head)
-        if state == "pooled":
-            from_overview = shortest >= min(2 * self.width, self.n)
-        else:
-            from_overview = self._seen_cells(part, queries, keys) > TILE_LIMIT
-            if state == "on demand":  # rather than run the model for cells as wide as bins
-                cells = zip((queries, keys), shape)
-                from_overview |= all(-(-(s.stop - s.start) // c) >= self.width for s, c in cells)
-        if from_overview and part.mass is not None:
-            return self._from_overview(part, h, queries, keys, shape, statistic)
+        rows, columns = tiles.checked_shape(shape)
+        if source == "overview":
+            return overviews.merged(
+                part,
+                h,
+                overviews.bins_of(queries, rows, cell, self.edges),
+                overviews.bins_of(keys, columns, cell, self.edges),
+                self.edges,
+                statistic,
+            )
+        if not compute and self.exactness(layer, head) != "kept":
+            raise TraceError(self.why_not(layer, head))
         load_q, load_k, normaliser = self.loaders(part, h, queries, keys)
-        query_edges, key_edges = tiles.edges_of(queries, shape[0]), tiles.edges_of(keys, shape[1])
+        query_edges = tiles.edges_of(queries, rows, cell)
+        key_edges = tiles.edges_of(keys, columns, cell)
         pooled = tiles.pooled_weights(
             load_q,
             load_k,
@@ -420,7 +283,7 @@ class AttentionData:
             query_edges,
             key_edges,
             part.window,
-            self._blocks_of(part),
+            self.blocks_of(part),
             maximum=statistic == "max",
         )
         values = tiles.statistic_of(pooled, query_edges, key_edges, statistic)
@@ -436,7 +299,7 @@ class AttentionData:
         query = checked_span(query, self.n, "query")
         if query.stop - query.start != 1:
             raise TraceError("row() takes one query; tile() takes a span")
-        blocks = self._blocks_of(part)
+        blocks = self.blocks_of(part)
         keys = slice(*key_range(query.start, query.stop, part.window, blocks))
         load_q, load_k, normaliser = self.loaders(part, h, query, keys)
         out = np.zeros(self.n, np.float32)
@@ -457,111 +320,7 @@ class AttentionData:
 
         Raises TraceError for spans that do not exist, and if nothing can be ranked.
         """
-        source = checked_span(source, self.n, "source")
-        target = checked_span(target, self.n, "target")
-        kept = {
-            i: [head for head in part.heads if self.exactness(i, head) == "kept"]
-            for i, part in self._layers.items()
-        }
-        missing = {
-            i: tuple(head for head in part.heads if self.exactness(i, head) == "on demand")
-            for i, part in self._layers.items()
-        }
-        missing = {i: heads for i, heads in missing.items() if heads} if compute else {}
-        fetched = {}
-        if missing:
-            spans = {i: (heads, source, target) for i, heads in missing.items()}
-            with self._lock:
-                fetched = self.rerun.run(spans, progress)
-        if not fetched and not any(kept.values()):
-            raise TraceError(self.why_not(self.layers[0]))
-        found = []
-        for i, part in self._layers.items():
-            for head in kept[i]:
-                vectors = self.at_hand(part, head)
-                found.append(self._mass_between(part, vectors, head, source, target))
-            for head in missing.get(i, ()):
-                found.append(self._mass_between(part, fetched[i], head, source, target))
-        found.sort(key=lambda each: (-each.mass, each.layer, each.head))
-        return found[:top]
-
-    def _mass_between(self, part, vectors, head: int, source: slice, target: slice) -> HeadMass:
-        total, best = 0.0, Link(source.start, target.start, 0.0)
-        normaliser = part.normaliser[part.heads.index(head)]
-        step = max(1, tiles.STRIP // (target.stop - target.start))
-        k = vectors.keys_of(part.kv_head(head), target)
-        for start in range(source.start, source.stop, step):
-            rows = slice(start, min(start + step, source.stop))
-            q, blocks = vectors.queries_of(head, rows), self._blocks_of(part)
-            w = tiles.weights(q, k, normaliser[rows], rows, target, part.window, blocks)
-            total += float(w.sum(dtype=np.float64))
-            i, j = np.unravel_index(w.argmax(), w.shape)
-            if w[i, j] > best.weight:
-                best = Link(start + int(i), target.start + int(j), float(w[i, j]))
-        return HeadMass(part.layer, head, total / (source.stop - source.start), best)
-
-    def _blocks_of(self, part: LayerAttention):
-        return self.blocks if part.window is not None else None
-
-    def at_hand(self, part: LayerAttention, head: int | None = None) -> Vectors | None:
-        """Retained or computed queries and keys of all tokens, including those of ``head``, or
-        without it of as many heads as possible; None if there are none."""
-        vectors = self._computed.get(part.layer)
-        if head in part.kept or (head is None and part.kept and vectors is None):
-            keys = part.keys if part.keys is not None else self._layers[part.donor].keys
-            return Vectors(part.kept, part.queries, keys, part.dtype)
-        if vectors is not None:
-            with suppress(KeyError):  # another thread may just have removed it to make room
-                self._computed.move_to_end(part.layer)
-        return vectors
-
-    def _vectors(self, part: LayerAttention, head: int, queries: slice, keys: slice) -> Vectors:
-        """A head's queries and keys of some tokens at least, computed if need be."""
-        if (vectors := self.at_hand(part, head)) is not None:
-            return vectors
-        with self._lock:
-            self._check_can_compute(part.layer)
-            if self._size(part.layer) <= self.room:
-                self.compute(part.layer)
-                return self._computed[part.layer]
-            return self.rerun.run({part.layer: ((head,), queries, keys)})[part.layer]
-
-    def loaders(self, part: LayerAttention, h: int, queries: slice, keys: slice):
-        head = part.heads[h]
-        vectors = self._vectors(part, head, queries, keys)
-
-        def load_q(rows: slice):
-            return vectors.queries_of(head, rows)
-
-        def load_k(rows: slice):
-            return vectors.keys_of(part.kv_head(head), rows)
-
-        return load_q, load_k, np.asarray(part.normaliser[h])
-
-    def _seen_cells(self, part: LayerAttention, queries: slice, keys: slice) -> int:
-        """About how many weights of a rectangle are not masked."""
-        i = np.linspace(queries.start, queries.stop, 65)
-        low = np.full_like(i, keys.start)
-        if part.window is not None:
-            low = np.maximum(low, i - part.window)
-        seen = np.clip(np.minimum(i + 1, keys.stop) - low, 0, None).mean()
-        return int(seen * (queries.stop - queries.start))
-
-    def _from_overview(self, part, h, queries, keys, shape, statistic) -> Tile:
-        def merged_edges(span, cells):
-            first, last = span.start // self.width, -(-span.stop // self.width)
-            step = -(-(last - first) // cells)
-            return np.append(np.arange(first, last, step), last)
-
-        rows, cols = merged_edges(queries, shape[0]), merged_edges(keys, shape[1])
-        grid = (slice(rows[0], rows[-1]), slice(cols[0], cols[-1]))
-        kept, pool = (part.peak, np.maximum) if statistic == "max" else (part.mass, np.add)
-        pooled = square(kept[h], part.back)[grid]
-        for axis, edges in ((0, rows), (1, cols)):
-            pooled = pool.reduceat(pooled, edges[:-1] - edges[0], axis=axis)
-        query_edges, key_edges = self.edges[rows], self.edges[cols]
-        values = tiles.statistic_of(pooled, query_edges, key_edges, statistic)
-        return Tile(values, query_edges, key_edges, statistic, "overview")
+        return between.ranked(self, source, target, compute, progress)[:top]
 
     # To and from the trace file
 

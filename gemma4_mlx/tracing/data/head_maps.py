@@ -15,6 +15,7 @@ import numpy as np
 
 from ...errors import TraceError
 from . import tiles
+from .between import mass_between
 from .layer_attention import LayerAttention
 from .offsets import by_offset
 from .tiles import checked_shape, checked_span
@@ -101,9 +102,9 @@ def span_mass(data: AttentionData, target, source=None, exact: bool = False) -> 
             line[heads] = _cells_mass(part, rows, columns) / tokens
             sure[heads] = aligned
         if exact and not aligned and (vectors := data.at_hand(part)):
-            own = list(vectors.heads)
-            line[own] = _mass_between(part, vectors, source, target, data.blocks)
-            sure[own] = True
+            for head in vectors.heads:
+                between = mass_between(part, vectors, head, source, target, data.blocks_of(part))
+                line[head], sure[head] = between.mass, True
     return SpanMass(values, known, row_span, column_span)
 
 
@@ -124,21 +125,6 @@ def _cells_mass(part: LayerAttention, rows: slice, columns: slice) -> np.ndarray
         if first < last:
             total += part.mass[:, first:last, slot].sum(axis=1)
     return total
-
-
-def _mass_between(part, vectors, source: slice, target: slice, blocks) -> np.ndarray:
-    """Exact mass from one span on another for the heads of ``vectors``: (K,)."""
-    out, blocks = np.zeros(len(vectors.heads)), blocks if part.window is not None else None
-    step = max(1, tiles.STRIP // (target.stop - target.start))
-    for i, head in enumerate(vectors.heads):
-        k = vectors.keys_of(part.kv_head(head), target)
-        normaliser = part.normaliser[part.heads.index(head)]
-        for start in range(source.start, source.stop, step):
-            rows = slice(start, min(start + step, source.stop))
-            q = vectors.queries_of(head, rows)
-            w = tiles.weights(q, k, normaliser[rows], rows, target, part.window, blocks)
-            out[i] += w.sum(dtype=np.float64)
-    return out / (source.stop - source.start)
 
 
 def offsets(data: AttentionData, layer: int, head: int, queries, shape) -> OffsetMap:

@@ -59,8 +59,12 @@ def as_float32(array: np.ndarray, dtype: str) -> np.ndarray:
     return np.asarray(array, np.float32)
 
 
-def edges_of(span: slice, cells: int) -> np.ndarray:
-    """Integer edges that cut a span into at most ``cells`` nearly equal parts."""
+def edges_of(span: slice, cells: int, cell: int | None = None) -> np.ndarray:
+    """Integer edges that cut a span into at most ``cells`` nearly equal parts, or, with ``cell``,
+    at its multiples."""
+    if cell is not None:
+        inside = np.arange(span.start // cell + 1, -(-span.stop // cell)) * cell
+        return np.r_[span.start, inside, span.stop]
     length = span.stop - span.start
     return span.start + np.arange(min(cells, length) + 1) * length // min(cells, length)
 

@@ -24,8 +24,8 @@ from ..data.maps import PooledMap
 from ..data.offsets import offset_edges, records_offsets
 from ..data.visibility import key_range
 from . import strips_cpu, strips_gpu
+from .attention_plan import AttentionPlan
 from .buffers import MappedFile, TokenBuffer
-from .plans import AttentionPlan
 from .room import full_disk, ready_folder, room
 from .strips import score_strip
 from .vectors import VectorStore

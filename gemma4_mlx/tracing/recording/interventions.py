@@ -28,7 +28,7 @@ import numpy as np
 
 from ...arguments import say_arguments
 from ...errors import InterventionError
-from .plans import store_indices
+from .choices import store_indices
 
 #: Added to a router score, this makes it lower than all others, boosted ones included.
 NEVER = -1e30

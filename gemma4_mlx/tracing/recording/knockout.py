@@ -27,8 +27,8 @@ import numpy as np
 from ...arguments import say_arguments
 from ...errors import InterventionError
 from ...model.scores import ScoreChange
+from .choices import store_indices
 from .interventions import OPEN, Intervention, check_indices, is_finite, span_of
-from .plans import store_indices
 
 
 class _Weighting(Intervention):

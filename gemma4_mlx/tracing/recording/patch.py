@@ -9,8 +9,9 @@ from ...arguments import say_arguments
 from ...errors import InterventionError
 from ..data.ranges import ranges
 from ..data.trace import Activations, Trace
+from .choices import store_indices
 from .interventions import OPEN, Intervention, check_indices, floats, span_of
-from .plans import HEAD_OUTPUTS, KEEPABLE, store_indices
+from .plans import HEAD_OUTPUTS, KEEPABLE
 
 
 @say_arguments(InterventionError)

@@ -4,103 +4,13 @@ A plan is checked and its cost computed before anything runs: ``plan.cost(model,
 bytes by part and the extra floating-point work, from the configuration alone.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from operator import index
+from dataclasses import dataclass, replace
 
 from ...arguments import say_arguments
-from ...errors import Gemma4Error, TraceError
-from ..data.offsets import offset_edges, records_offsets
-from ..data.ranges import ranges
-from .room import room
-
-
-@dataclass(frozen=True)
-class PlanCost:
-    """Price of a plan. ``parts``: bytes in memory by part; ``disk``: bytes in a mapped file;
-    ``flops``: floating-point operations beyond the plain forward pass."""
-
-    parts: dict[str, int] = field(default_factory=dict)
-    disk: int = 0
-    flops: int = 0
-
-    @property
-    def memory(self) -> int:
-        """Bytes in memory when the trace is complete."""
-        return sum(self.parts.values())
-
-    def __add__(self, other: "PlanCost") -> "PlanCost":
-        parts = dict(self.parts)
-        for name, size in other.parts.items():
-            parts[name] = parts.get(name, 0) + size
-        return PlanCost(parts, self.disk + other.disk, self.flops + other.flops)
-
-    def __str__(self):
-        parts = ", ".join(f"{name} {in_bytes(size)}" for name, size in self.parts.items() if size)
-        disk = f", {in_bytes(self.disk)} on disk" if self.disk else ""
-        return f"{in_bytes(self.memory)} in memory ({parts}){disk}, {self.flops / 1e9:.3g} Gflop"
-
-
-def in_bytes(size: float) -> str:
-    """12345678 -> "11.8 MiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-
-
-def text_config(model):
-    """The text configuration of a model, or of a ``Gemma4Config`` or ``TextConfig``."""
-    config = getattr(model, "config", model)
-    return getattr(config, "text", config)
-
-
-def store_indices(frozen, *names: str, error: type[Gemma4Error]) -> None:
-    """Make fields that hold an index or several, numpy's as well, tuples of int.
-
-    Raises ``error`` for anything else.
-    """
-    for name in names:
-        given = getattr(frozen, name)
-        several = given if isinstance(given, Iterable) else (given,)
-        try:
-            object.__setattr__(frozen, name, tuple(map(index, several)))
-        except TypeError:
-            raise error(
-                f"{name}={given!r}: give an index or several, such as {name}=(0, 3)"
-            ) from None
-
-
-def _store_indices(plan, *names: str) -> None:
-    """:func:`store_indices` for a plan's fields, in which None stays and means all."""
-    given = [name for name in names if getattr(plan, name) is not None]
-    store_indices(plan, *given, error=TraceError)
-
-
-def checked_indices(
-    wanted: tuple[int, ...] | None, count: int, what: str, whose: str = "this model"
-) -> tuple[int, ...]:
-    """None (all) or some indices, checked against ``count``; sorted, without repeats.
-
-    Raises TraceError for one that is not there, and for an empty choice.
-    """
-    if wanted is None:
-        return tuple(range(count))
-    wrong = [i for i in wanted if not 0 <= i < count]
-    if wrong or not wanted:
-        shown = ", ".join(map(str, wrong)) or "an empty choice"
-        raise TraceError(f"{what} {shown}: {whose} has {what}s 0 to {count - 1}")
-    return tuple(sorted(set(wanted)))
-
-
-def _check_length(n_tokens: int) -> None:
-    if n_tokens < 1:
-        raise TraceError(f"a prompt of {n_tokens} tokens has nothing to trace")
-
-
-def itemsize(model) -> int:
-    """Bytes of an activation: 2 for 16-bit models, else 4; 4 if only a configuration is given."""
-    return getattr(getattr(model, "dtype", None), "size", 4)
+from ...errors import TraceError
+from .attention_plan import AttentionPlan
+from .choices import check_length, checked_indices, itemsize, store_choices, text_config
+from .cost import PlanCost, in_bytes
 
 
 @say_arguments(TraceError)
@@ -118,7 +28,7 @@ class RoutingPlan:
     norms: bool = False
 
     def __post_init__(self):
-        _store_indices(self, "layers")
+        store_choices(self, "layers")
 
     def chosen_layers(self, model) -> tuple[int, ...]:
         """The traced layers.
@@ -138,7 +48,7 @@ class RoutingPlan:
         Raises TraceError for no tokens, for layers that the model lacks, and for a model without
         experts.
         """
-        _check_length(n_tokens)
+        check_length(n_tokens)
         text, layers = text_config(model), self.chosen_layers(model)
         id_bytes = 1 if text.num_experts <= 256 else 2
         size = len(layers) * n_tokens * text.top_k_experts * (id_bytes + 4)
@@ -148,171 +58,6 @@ class RoutingPlan:
         if self.probabilities:
             parts["router probabilities"] = len(layers) * n_tokens * text.num_experts * 4
         return PlanCost(parts)
-
-
-@dataclass(frozen=True)
-class Retention:
-    """Which queries and keys a plan keeps.
-
-    The queries and keys of ``layers`` take ``bytes`` in ``storage``, "memory" or "disk". If
-    ``limit`` is set, not all heads fit into so many bytes: once it is reached, the heads are kept
-    that put the most and the sharpest mass on tokens other than the first and the previous one.
-    """
-
-    layers: tuple[int, ...]
-    bytes: int
-    storage: str
-    limit: int | None = None
-
-
-@say_arguments(TraceError)
-@dataclass(frozen=True)
-class AttentionPlan:
-    """Which attention to record and what to keep for later.
-
-    Args:
-        layers, heads: indices, None for all
-        bins: cells of an overview along each side, at most; a bin is ceil(n / bins) tokens
-        overview: the mean and the maximum of every bin
-        columns: how much each token is looked at
-        summaries: entropy, distance, mass on the first, previous and equal tokens, on media
-        links: how many of the strongest weights to keep for each head; 0 for none
-        retain: whose queries and keys to keep, for tiles, rows and ``find``: "full" (the
-            full-attention layers), "all", "none", layer indices, or "auto": what :meth:`retention`
-            finds room for
-        storage: where retained queries and keys go: "memory"; "disk", a file in ``folder`` that is
-            mapped, not read, and gone with the trace; or "auto", memory while there is room
-        folder: None is the user's cache folder
-        budget: bytes that ``retain="auto"`` keeps at most; None takes :func:`.room.room`, an eighth
-            of the free memory (4 GiB at most) and a quarter of the free disk (16 GiB at most)
-
-    Queries and keys are kept as the model computed them (16-bit models: the same 16 bits), after
-    norm and rotation. That is exact whatever the weights' quantization, which recomputing them
-    from hidden states outside the model would not be. What finds no room is pooled, or computed
-    by running the model again, rather than kept in fewer bits. Where the disk becomes full
-    meanwhile, a warning says so and nothing is kept.
-
-    Raises TraceError for numbers, a storage or a choice of layers or heads that make no sense;
-    layers and heads that the model does not have are one when tracing begins.
-    """
-
-    layers: tuple[int, ...] | None = None
-    heads: tuple[int, ...] | None = None
-    bins: int = 256
-    overview: bool = True
-    columns: bool = True
-    summaries: bool = True
-    links: int = 16
-    retain: str | tuple[int, ...] = "auto"
-    storage: str = "auto"
-    folder: str | None = None
-    budget: int | None = None
-
-    def __post_init__(self):
-        if self.bins < 1 or self.links < 0:
-            raise TraceError(f"a plan of {self.bins} bins and {self.links} links is impossible")
-        if self.storage not in ("auto", "memory", "disk"):
-            raise TraceError(f"storage {self.storage!r}; there are 'auto', 'memory' and 'disk'")
-        if isinstance(self.retain, str) and self.retain not in ("auto", "full", "all", "none"):
-            raise TraceError(
-                f"retain {self.retain!r}; there are 'auto', 'full', 'all', 'none', or layers"
-            )
-        if self.budget is not None and self.budget < 0:
-            raise TraceError(f"a budget of {self.budget} bytes; give a number from 0 on, or None")
-        _store_indices(self, "layers", "heads")
-        if not isinstance(self.retain, str):
-            _store_indices(self, "retain")
-
-    def chosen_layers(self, model) -> tuple[int, ...]:
-        """The traced layers. Raises TraceError for layers that the model lacks."""
-        return checked_indices(self.layers, text_config(model).num_hidden_layers, "layer")
-
-    def chosen_heads(self, model) -> tuple[int, ...]:
-        """The traced heads of each layer. Raises TraceError for heads that the model lacks."""
-        return checked_indices(self.heads, text_config(model).num_attention_heads, "head")
-
-    def retained_layers(self, model, n_tokens: int) -> tuple[int, ...]:
-        """The layers whose queries and keys are kept: see :meth:`retention`."""
-        return self.retention(model, n_tokens).layers
-
-    def retention(self, model, n_tokens: int) -> "Retention":
-        """What is kept of a prompt of ``n_tokens``, and where.
-
-        With ``retain="auto"``: all layers if they fit into memory; else the full-attention ones,
-        in memory or in a mapped file. Where not even they fit, recording begins with all of their
-        heads and goes on with the most interesting ones, see :class:`Retention`. Sliding layers
-        are given up first, for they are known best without: :meth:`.AttentionData.offsets`.
-
-        Raises TraceError for layers that the model lacks or the plan does not trace.
-        """
-        text, layers = text_config(model), self.chosen_layers(model)
-        full = tuple(i for i in layers if text.is_full(i)) or layers
-        there = room(self.folder)
-        places = {"memory": there.memory, "disk": there.disk}
-        if self.storage != "auto":
-            places = {self.storage: places[self.storage]}
-        if self.retain != "auto":
-            chosen = {"all": layers, "full": full, "none": ()}.get(self.retain)
-            if not isinstance(self.retain, str):
-                chosen = checked_indices(self.retain, text.num_hidden_layers, "layer")
-                if missing := set(chosen) - set(layers):
-                    raise TraceError(f"retain names layers {ranges(missing)}, which are not traced")
-            size = self._retained_bytes(model, chosen, n_tokens)
-            fits = [place for place, free in places.items() if size <= free]
-            return Retention(chosen, size, (fits or list(places))[0])
-        if self.budget is not None:
-            places = {place: min(free, self.budget) for place, free in places.items()}
-        choices = [(layers, next(iter(places))), *((full, place) for place in places)]
-        for chosen, place in choices:
-            size = self._retained_bytes(model, chosen, n_tokens)
-            if size <= places[place]:
-                return Retention(chosen, size, place)
-        place = max(places, key=places.get)
-        return Retention(full, places[place], place, places[place])
-
-    def _retained_bytes(self, model, layers, n_tokens: int) -> int:
-        text, heads = text_config(model), len(self.chosen_heads(model))
-        numbers, holders = 0, set()
-        for i in layers:
-            donor = text.kv_donor(i)
-            numbers += heads * text.head_dim_of(i)
-            if donor not in holders:
-                numbers += text.kv_heads_of(i) * text.head_dim_of(i)
-                holders |= {donor} if donor in layers else set()
-        return numbers * n_tokens * itemsize(model)
-
-    def cost(self, model, n_tokens: int) -> PlanCost:
-        """Bytes by part, and additional operations, of tracing ``n_tokens``.
-
-        Raises TraceError for no tokens, and for layers or heads that the model lacks.
-        """
-        _check_length(n_tokens)
-        text, heads = text_config(model), len(self.chosen_heads(model))
-        bins = min(self.bins, n_tokens)
-        width = -(-n_tokens // bins)
-        cells = offsets = flops = 0
-        for i in self.chosen_layers(model):
-            window = n_tokens if text.is_full(i) else min(text.sliding_window, n_tokens)
-            band = bins if text.is_full(i) else min(bins, -(-(window - 1) // width) + 1)
-            cells += bins * band
-            if not text.is_full(i) and records_offsets(text.sliding_window, width):
-                offsets += -(-n_tokens // width) * (len(offset_edges(text.sliding_window)) - 1)
-            pairs = n_tokens * window - window * (window - 1) // 2
-            flops += pairs * heads * (2 * text.head_dim_of(i) + 12)
-        layers = len(self.chosen_layers(model))
-        retention = self.retention(model, n_tokens)
-        parts = {
-            "normalisers": layers * heads * n_tokens * 4,
-            "overviews": 8 * heads * cells * self.overview,
-            "offsets": 2 * heads * offsets * self.overview,
-            "column sums": layers * heads * n_tokens * 4 * self.columns,
-            "summaries": layers * heads * bins * 4 * 9 * self.summaries,
-            "links": layers * heads * self.links * 12,
-        }
-        on_disk = retention.storage == "disk"
-        if not on_disk:
-            parts["queries and keys"] = retention.bytes
-        return PlanCost(parts, disk=retention.bytes if on_disk else 0, flops=flops)
 
 
 @say_arguments(TraceError)
@@ -333,7 +78,7 @@ class LensPlan:
     def __post_init__(self):
         if self.top < 1:
             raise TraceError(f"a logit lens that keeps {self.top} guesses keeps nothing")
-        _store_indices(self, "layers", "positions")
+        store_choices(self, "layers", "positions")
 
     def chosen_layers(self, model) -> tuple[int, ...]:
         """The layers looked at. Raises TraceError for layers that the model lacks."""
@@ -345,7 +90,7 @@ class LensPlan:
         Raises TraceError for no tokens, for layers that the model lacks, and for positions that
         the prompt lacks.
         """
-        _check_length(n_tokens)
+        check_length(n_tokens)
         text, layers = text_config(model), len(self.chosen_layers(model))
         n = len(checked_indices(self.positions, n_tokens, "position", "the prompt"))
         flops = layers * n * text.vocab_size * (2 * text.hidden_size + 6)
@@ -386,7 +131,7 @@ class ActivationPlan:
     def __post_init__(self):
         if wrong := [t for t in self.taps if t not in KEEPABLE]:
             raise TraceError(f"activations {wrong}; those that can be kept: {', '.join(KEEPABLE)}")
-        _store_indices(self, "layers")
+        store_choices(self, "layers")
 
     def chosen_layers(self, model) -> tuple[int, ...]:
         """The layers whose values are kept. Raises TraceError for layers that the model lacks."""
@@ -397,7 +142,7 @@ class ActivationPlan:
 
         Raises TraceError for no tokens, and for layers that the model lacks.
         """
-        _check_length(n_tokens)
+        check_length(n_tokens)
         text, layers = text_config(model), self.chosen_layers(model)
         of_heads = HEAD_OUTPUTS in self.taps
         numbers = (len(self.taps) - of_heads) * len(layers) * text.hidden_size
@@ -437,7 +182,7 @@ class TracePlan:
 
         Raises TraceError for no tokens, and for what the model does not have.
         """
-        _check_length(n_tokens)
+        check_length(n_tokens)
         return sum((part.cost(model, n_tokens) for part in self.parts), PlanCost())
 
     def within(self, model, n_tokens: int, memory: int) -> "TracePlan":

@@ -16,7 +16,7 @@ from ...generation.prefill import Prompt, SoftTokens
 from ...model.cache import expect
 from ..data.layer_attention import Vectors
 from .buffers import MappedFile
-from .plans import itemsize, text_config
+from .choices import itemsize, text_config
 from .room import full_disk
 from .vectors import VectorStore
 
@@ -71,6 +71,10 @@ class Rerun(SameModel):
         model = self.model
         text = text_config(model)
         return (heads + text.kv_heads_of(layer)) * text.head_dim_of(layer) * itemsize(model)
+
+    def head_dim(self, layer: int) -> int:
+        """Numbers of a head's queries and keys."""
+        return text_config(self.model).head_dim_of(layer)
 
     def run(self, wanted: dict, progress=None) -> dict[int, Vectors]:
         """Queries and keys of layers: ``wanted`` {layer: (heads, query span, key span)}.

@@ -1,10 +1,11 @@
 /* The layers x experts map. Its cells are drawn once and copied; what follows the pointer lies
  * above. */
 
-import { onResize, sizeCanvas } from "./canvas.js";
+import { sizeCanvas } from "./canvas.js";
 import { cssOf } from "./colours.js";
 import { h, perFrame } from "./dom.js";
 import { hatch, inkFor } from "./expertcolours.js";
+import { listenForExperts } from "./expertinput.js";
 
 export class ExpertMap {
   canvas = h("canvas", {
@@ -80,32 +81,23 @@ export class ExpertMap {
     this.node = h("div", { class: "g4-maphold" }, this.canvas);
     this.#rows = this.layers.length;
     this.rowHeight = Math.max(13, Math.min(24, Math.floor(364 / this.#rows)));
-    this.canvas.addEventListener("pointermove", (event) => this.onHover(this.#cellAt(event)));
-    this.canvas.addEventListener("pointerleave", () => this.onHover(null));
-    this.canvas.addEventListener("click", (event) => this.#click(event));
-    this.canvas.addEventListener("blur", () => this.onHover(null));
-    this.canvas.addEventListener("keydown", (event) => this.#pressKey(event));
-    onResize(
-      this.node,
-      (w) => {
-        w = Math.floor(w);
-        if (w > 100 && w !== this.#width) {
-          this.#width = w;
-          this.#stale = true;
-          this.draw();
-        }
+    listenForExperts(this, {
+      at: (event) => this.#cellAt(event),
+      from: () => this.#from(),
+      to: (key, from) => this.#to(key, from),
+      resized: (width) => {
+        this.#width = width;
+        this.redraw();
       },
-      this.signal,
-    );
+    });
   }
 
-  #click(event) {
-    const i = this.#cellAt(event);
-    if (i !== null) this.onPick(i);
+  #from() {
+    const { row, expert, hover } = this.chosen();
+    return hover ?? row * this.table().E + (expert ?? this.order(row)[0]);
   }
 
-  #pressKey(event) {
-    const t = this.table();
+  #to(key, from) {
     const step = {
       ArrowLeft: [0, -1],
       ArrowRight: [0, 1],
@@ -113,30 +105,13 @@ export class ExpertMap {
       ArrowDown: [1, 0],
       Home: [0, -1e6],
       End: [0, 1e6],
-    }[event.key];
-    if (!t) return;
-    const { row, expert, hover } = this.chosen();
-    const from = hover ?? row * t.E + (expert ?? this.order(row)[0]);
-    if (event.key === "Enter" || event.key === " ") {
-      event.preventDefault();
-      this.onPick(from);
-      return;
-    }
-    if (event.key === "Escape") {
-      this.onHover(null);
-      return;
-    }
-    if (!step) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const at = Math.max(0, Math.min(this.#rows - 1, Math.floor(from / t.E) + step[0]));
-    const column = Math.max(
-      0,
-      Math.min(t.E - 1, this.#places[Math.floor(from / t.E)][from % t.E] + step[1]),
-    );
-    const next = at * t.E + this.#places[at].indexOf(column);
-    this.onHover(next);
-    this.say(this.name(next));
+    }[key];
+    if (!step) return null;
+    const { E } = this.table();
+    const row = Math.floor(from / E);
+    const at = Math.max(0, Math.min(this.#rows - 1, row + step[0]));
+    const column = Math.max(0, Math.min(E - 1, this.#places[row][from % E] + step[1]));
+    return at * E + this.#places[at].indexOf(column);
   }
 
   redraw() {

@@ -1,9 +1,10 @@
 /* The chosen layer close up: its experts with their numbers, in as many lines as they need. */
 
-import { onResize, sizeCanvas } from "./canvas.js";
+import { sizeCanvas } from "./canvas.js";
 import { cssOf } from "./colours.js";
 import { h, perFrame } from "./dom.js";
 import { hatch, LIMIT } from "./expertcolours.js";
+import { listenForExperts } from "./expertinput.js";
 
 const CELL = 23; // css pixels: least width of a cell
 const BAR = 22; // height of the bars
@@ -76,46 +77,27 @@ export class ExpertRow {
   constructor(o) {
     Object.assign(this, o);
     this.node = h("div", { class: "g4-maphold" }, this.canvas);
-    this.canvas.addEventListener("pointermove", (event) => this.onHover(this.#cellAt(event)));
-    this.canvas.addEventListener("pointerleave", () => this.onHover(null));
-    this.canvas.addEventListener("blur", () => this.onHover(null));
-    this.canvas.addEventListener("click", (event) => this.#click(event));
-    this.canvas.addEventListener("keydown", (event) => this.#pressKey(event));
-    onResize(
-      this.node,
-      (w) => {
-        w = Math.floor(w);
-        if (w > 100 && w !== this.#width) {
-          this.#width = w;
-          this.draw();
-        }
+    listenForExperts(this, {
+      at: (event) => this.#cellAt(event),
+      from: () => this.#from(),
+      to: (key, from) => this.#to(key, from),
+      resized: (width) => {
+        this.#width = width;
+        this.draw();
       },
-      this.signal,
-    );
+    });
   }
 
-  #click(event) {
-    const i = this.#cellAt(event);
-    if (i !== null) this.onPick(i);
-  }
-
-  #pressKey(event) {
-    const t = this.table();
-    if (!t) return;
+  #from() {
     const { row, expert, hover } = this.chosen();
-    const order = this.order(row);
-    const { across } = this.#grid(t);
-    const from =
-      hover !== null && Math.floor(hover / t.E) === row ? hover % t.E : (expert ?? order[0]);
-    if (event.key === "Enter" || event.key === " ") {
-      event.preventDefault();
-      this.onPick(row * t.E + from);
-      return;
-    }
-    if (event.key === "Escape") {
-      this.onHover(null);
-      return;
-    }
+    const first = row * this.table().E;
+    const here = hover !== null && hover >= first && hover < first + this.table().E;
+    return here ? hover : first + (expert ?? this.order(row)[0]);
+  }
+
+  #to(key, from) {
+    const { E } = this.table();
+    const { across } = this.#grid(this.table());
     const step = {
       ArrowLeft: -1,
       ArrowRight: 1,
@@ -123,13 +105,12 @@ export class ExpertRow {
       ArrowDown: across,
       Home: -1e6,
       End: 1e6,
-    }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const next = row * t.E + order[Math.max(0, Math.min(t.E - 1, order.indexOf(from) + step))];
-    this.onHover(next);
-    this.say(this.name(next));
+    }[key];
+    if (!step) return null;
+    const row = Math.floor(from / E);
+    const order = this.order(row);
+    const place = Math.max(0, Math.min(E - 1, order.indexOf(from % E) + step));
+    return row * E + order[place];
   }
 
   #grid(t) {

@@ -7,6 +7,7 @@
 
 import { sizeCanvas } from "./canvas.js";
 import { h } from "./dom.js";
+import { HeadPointer } from "./headinput.js";
 
 const ROOM = 412; // css pixels that the rows may take
 const WIDE = 384; // css pixels that the columns may take
@@ -33,11 +34,9 @@ export class HeadMap {
   #height = 0;
   #cell = 12;
   #chosen = -1;
-  #cursor = -1;
-  #drag = null;
+  #pointer;
   #orders = [];
   #abort = new AbortController();
-  #on;
 
   /**
    * @param {object} o
@@ -65,70 +64,40 @@ export class HeadMap {
     this.#runs = slidingRuns(this.#layers);
     this.foldable = this.#runs.length > 0 && this.#layers.length * 11 > ROOM;
     this.#open = new Set(this.foldable ? [] : this.#runs);
-    this.#on = { signal: this.#abort.signal };
-    this.canvas.addEventListener(
-      "pointerdown",
-      (event) => {
-        this.#drag = { x: event.offsetX, y: event.offsetY, box: null };
+    const { signal } = this.#abort;
+    this.#pointer = new HeadPointer(this, {
+      at: (x, y) => this.#at(x, y),
+      within: (box) => this.#within(box),
+      over: (x, y) => {
+        const folds = this.foldable && this.#runAt(x, y);
+        this.canvas.style.cursor = folds ? "pointer" : "crosshair";
       },
-      this.#on,
-    );
-    this.canvas.addEventListener("pointermove", (event) => this.#pointerMove(event), this.#on);
-    this.canvas.addEventListener("pointerup", (event) => this.#pointerUp(event), this.#on);
-    this.canvas.addEventListener(
-      "pointerleave",
-      () => {
-        if (!this.#drag) this.#point(-1, 0, 0);
+      clicked: (x, y) => {
+        const run = this.#runAt(x, y);
+        if (run) this.#fold(run);
+        return Boolean(run);
       },
-      this.#on,
-    );
-    this.canvas.addEventListener("keydown", (event) => this.#pressKey(event), this.#on);
-    this.canvas.addEventListener("blur", () => this.#point(-1, 0, 0), this.#on);
+      signal,
+    });
+    this.canvas.addEventListener("keydown", (event) => this.#pressKey(event), { signal });
+    this.canvas.addEventListener("blur", () => this.#pointer.point(-1), { signal });
   }
 
-  #pointerMove(event) {
-    if (this.#drag && event.buttons) {
-      const x = Math.min(this.#drag.x, event.offsetX);
-      const y = Math.min(this.#drag.y, event.offsetY);
-      const w = Math.abs(this.#drag.x - event.offsetX);
-      const hh = Math.abs(this.#drag.y - event.offsetY);
-      if (this.#drag.box || Math.hypot(w, hh) > 6) {
-        this.#drag.box = { x, y, w, hh };
-        this.draw();
-        this.onHover(null, 0, 0);
-      }
-      return;
-    }
-    this.canvas.style.cursor =
-      this.foldable && this.#runAt(event.offsetX, event.offsetY) ? "pointer" : "crosshair";
-    this.#point(this.#at(event.offsetX, event.offsetY), event.clientX, event.clientY);
-  }
-
-  #pointerUp(event) {
-    const box = this.#drag?.box;
-    const run = this.#runAt(event.offsetX, event.offsetY);
-    const index = this.#at(event.offsetX, event.offsetY);
-    this.#drag = null;
-    if (box) {
-      const inside = new Set(
-        this.#list
-          .map((_, i) => i)
-          .filter((i) => {
-            const b = this.#boxOf(i);
-            return (
-              b.x < box.x + box.w && b.x + b.w > box.x && b.y < box.y + box.hh && b.y + b.h > box.y
-            );
-          }),
-      );
-      if (inside.size) this.onMark(inside);
-      this.draw();
-    } else if (run) this.#fold(run);
-    else if (index >= 0) this.onPick(index);
+  /** The heads in a rectangle, null without any. */
+  #within([x, y, w, hh]) {
+    const inside = this.#list
+      .map((_, i) => i)
+      .filter((i) => {
+        const b = this.#boxOf(i);
+        return b.x < x + w && b.x + b.w > x && b.y < y + hh && b.y + b.h > y;
+      });
+    const heads = new Set(inside);
+    return heads.size ? heads : null;
   }
 
   #pressKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const from = [this.#cursor, this.#chosen, 0].find((index) => index >= 0);
+    const from = [this.#pointer.cursor, this.#chosen, 0].find((index) => index >= 0);
     const { row } = this.#list[from];
     const column = this.#orders[row].indexOf(from);
     const to = (r, c) => {
@@ -149,16 +118,13 @@ export class HeadMap {
     if (next) {
       const index = next();
       const box = this.canvas.getBoundingClientRect();
-      this.#cursor = index;
-      this.draw();
       const there = this.#boxOf(index);
-      this.onHover(index, box.x + there.x + there.w, box.y + there.y + there.h);
+      this.#pointer.point(index, box.x + there.x + there.w, box.y + there.y + there.h);
       this.announce(this.describe(index));
     } else if (event.key === "Enter" || event.key === " ") this.onPick(from);
     else if (event.key.toLowerCase() === "f" && run) this.#fold(run);
     else if (event.key === "Escape") {
-      this.#cursor = -1;
-      this.onHover(null, 0, 0);
+      this.#pointer.point(-1);
       this.onMark(new Set());
     } else return;
     event.preventDefault();
@@ -238,17 +204,10 @@ export class HeadMap {
       }
     context.globalAlpha = 1;
     this.#labels(context, ink);
-    if (this.#cursor >= 0 && this.#cursor !== this.#chosen)
-      this.#frame(context, this.#cursor, ink.text, ink.halo);
+    const { cursor } = this.#pointer;
+    if (cursor >= 0 && cursor !== this.#chosen) this.#frame(context, cursor, ink.text, ink.halo);
     if (this.#chosen >= 0) this.#frame(context, this.#chosen, ink.accent, ink.halo);
-    if (this.#drag?.box) {
-      const { x, y, w, hh } = this.#drag.box;
-      context.strokeStyle = ink.accent;
-      context.lineWidth = 1;
-      context.setLineDash([4, 3]);
-      context.strokeRect(x + 0.5, y + 0.5, w, hh);
-      context.setLineDash([]);
-    }
+    this.#pointer.drawBox(context, ink);
   }
 
   #drawCell(context, index, { y, size }, column, ink) {
@@ -351,14 +310,6 @@ export class HeadMap {
     const [first, last] = [run.start, run.stop - 1].map((at) => this.#layers[at].index);
     const state = this.#open.has(run) ? "unfolded" : "folded";
     this.announce(`Layers ${first} to ${last} ${state}`);
-  }
-
-  #point(index, x, y) {
-    if (index !== this.#cursor) {
-      this.#cursor = index;
-      this.draw();
-    }
-    this.onHover(index < 0 ? null : index, x, y);
   }
 }
 

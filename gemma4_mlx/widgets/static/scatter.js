@@ -2,6 +2,7 @@
 
 import { sizeCanvas } from "./canvas.js";
 import { h } from "./dom.js";
+import { HeadPointer } from "./headinput.js";
 import { sayValue } from "./headscale.js";
 
 const MARGIN = { left: 66, right: 12, top: 10, bottom: 40 };
@@ -16,10 +17,8 @@ export class HeadScatter {
   #size = { width: 440, height: 400 };
   #points = [];
   #chosen = -1;
-  #cursor = -1;
-  #drag = null;
+  #pointer;
   #abort = new AbortController();
-  #on;
 
   /**
    * @param {object} o  as for HeadMap: table, ink, colour, marked, onHover, onPick, onMark
@@ -27,70 +26,14 @@ export class HeadScatter {
    */
   constructor(o) {
     Object.assign(this, o);
-    this.#on = { signal: this.#abort.signal };
-    this.canvas.addEventListener(
-      "pointerdown",
-      (event) => {
-        this.#drag = { x: event.offsetX, y: event.offsetY, box: null };
+    this.#pointer = new HeadPointer(this, {
+      at: (x, y) => this.#at(x, y),
+      within: ([x, y, w, high]) => {
+        const inside = ([, p]) => p.x >= x && p.x <= x + w && p.y >= y && p.y <= y + high;
+        return new Set([...this.#points.entries()].filter(inside).map(([index]) => index));
       },
-      this.#on,
-    );
-    this.canvas.addEventListener("pointermove", (event) => this.#pointerMove(event), this.#on);
-    this.canvas.addEventListener("pointerup", (event) => this.#pointerUp(event), this.#on);
-    this.canvas.addEventListener("pointerleave", () => this.#pointerLeave(), this.#on);
-  }
-
-  #pointerMove(event) {
-    if (this.#drag && event.buttons) {
-      const box = [
-        Math.min(this.#drag.x, event.offsetX),
-        Math.min(this.#drag.y, event.offsetY),
-        Math.abs(this.#drag.x - event.offsetX),
-        Math.abs(this.#drag.y - event.offsetY),
-      ];
-      if (this.#drag.box || Math.hypot(box[2], box[3]) > 6) {
-        this.#drag.box = box;
-        this.draw();
-        this.onHover(null, 0, 0);
-      }
-      return;
-    }
-    const index = this.#at(event.offsetX, event.offsetY);
-    if (index !== this.#cursor) {
-      this.#cursor = index;
-      this.draw();
-    }
-    this.onHover(index < 0 ? null : index, event.clientX, event.clientY);
-  }
-
-  #pointerUp(event) {
-    const box = this.#drag?.box;
-    const index = this.#at(event.offsetX, event.offsetY);
-    this.#drag = null;
-    if (box) {
-      this.onMark(
-        new Set(
-          this.#points
-            .map((_, i) => i)
-            .filter(
-              (i) =>
-                this.#points[i].x >= box[0] &&
-                this.#points[i].x <= box[0] + box[2] &&
-                this.#points[i].y >= box[1] &&
-                this.#points[i].y <= box[1] + box[3],
-            ),
-        ),
-      );
-      this.draw();
-    } else if (index >= 0) this.onPick(index);
-  }
-
-  #pointerLeave() {
-    if (!this.#drag) {
-      this.#cursor = -1;
-      this.draw();
-      this.onHover(null, 0, 0);
-    }
+      signal: this.#abort.signal,
+    });
   }
 
   resize(width) {
@@ -123,14 +66,9 @@ export class HeadScatter {
     this.#drawAxes(context, across, up, ink);
     this.#place(across, up);
     this.#drawPoints(context, ink);
-    this.#drawRing(context, this.#cursor, ink.text, ink.halo);
+    this.#drawRing(context, this.#pointer.cursor, ink.text, ink.halo);
     this.#drawRing(context, this.#chosen, ink.accent, ink.halo);
-    if (!this.#drag?.box) return;
-    context.strokeStyle = ink.accent;
-    context.lineWidth = 1;
-    context.setLineDash([4, 3]);
-    context.strokeRect(...this.#drag.box);
-    context.setLineDash([]);
+    this.#pointer.drawBox(context, ink);
   }
 
   #place(across, up) {
