@@ -15,6 +15,7 @@ What differs from the textbook, all after transformers' ``modeling_gemma4.py``:
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -59,7 +60,7 @@ class AttentionGeometry:
     shared: dict = field(default_factory=dict, init=False, repr=False, compare=False)
     changes: list[ScoreChange] = field(default_factory=list, init=False, repr=False, compare=False)
 
-    @property
+    @cached_property
     def offset(self) -> int | mx.array:
         """Position of the first query for the rotary embedding; one per row (B,) with padding,
         for each row's positions start at its first token."""
@@ -70,7 +71,7 @@ class AttentionGeometry:
         """Whether a query sees the keys up to its own position, or those of them in a window."""
         return self.blocks is None and self.left_padding is None
 
-    @property
+    @cached_property
     def sees_all(self) -> bool:
         """Whether there is one query, and it sees every key: a decoded token."""
         return self.n == 1 and self.plain and (self.window is None or self.m <= self.window)
@@ -192,6 +193,20 @@ def dequantized(cached: mx.array | tuple, cache, dtype: mx.Dtype) -> mx.array:
     return mx.dequantize(*cached, group_size=cache.group_size, bits=cache.bits).astype(dtype)
 
 
+def by_head(x: mx.array, heads: int, norm: Callable[[mx.array], mx.array]) -> mx.array:
+    """Normed per head: (B, n, heads * D) -> (B, heads, n, D)."""
+    B, n, _ = x.shape
+    if n == 1:  # the same without transposing
+        return norm(x.reshape(B, heads, 1, -1))
+    return norm(x.reshape(B, n, heads, -1)).swapaxes(1, 2)
+
+
+def side_by_side(x: mx.array) -> mx.array:
+    """The heads' numbers in one row: (B, heads, n, D) -> (B, n, heads * D)."""
+    B, _, n, _ = x.shape
+    return (x if n == 1 else x.swapaxes(1, 2)).reshape(B, n, -1)
+
+
 class Attention(nn.Module):
     """One layer's attention. KV-shared layers own queries only."""
 
@@ -217,24 +232,20 @@ class Attention(nn.Module):
 
     def queries(self, x: mx.array, geometry: AttentionGeometry) -> mx.array:
         """x (B, n, H) -> normed, rotated queries (B, heads, n, D)."""
-        B, n, _ = x.shape
-        q = self.q_norm(self.q_proj(x).reshape(B, n, self.heads, self.head_dim))
-        return self.rope(q.transpose(0, 2, 1, 3), geometry.offset, geometry.shared)
+        q = by_head(self.q_proj(x), self.heads, self.q_norm)
+        return self.rope(q, geometry.offset, geometry.shared)
 
     def keys_values(self, x: mx.array, geometry: AttentionGeometry) -> tuple[mx.array, mx.array]:
         """x (B, n, H) -> normed, rotated keys and normed values, each (B, kv heads, n, D)."""
-        B, n, _ = x.shape
-        k = self.k_proj(x).reshape(B, n, self.kv_heads, self.head_dim)
-        v = k if self.k_eq_v else self.v_proj(x).reshape(B, n, self.kv_heads, self.head_dim)
-        k = self.k_norm(k).transpose(0, 2, 1, 3)
+        k = self.k_proj(x)
+        v = k if self.k_eq_v else self.v_proj(x)
+        k = by_head(k, self.kv_heads, self.k_norm)
         k = self.rope(k, geometry.offset, geometry.shared)
-        v = ops.rms_norm(v, self.eps).transpose(0, 2, 1, 3)
-        return k, v
+        return k, by_head(v, self.kv_heads, lambda v: ops.rms_norm(v, self.eps))
 
     def output(self, heads: mx.array) -> mx.array:
         """Outputs of the heads (B, heads, n, D) -> (B, n, H)."""
-        B, _, n, _ = heads.shape
-        return self.o_proj(heads.transpose(0, 2, 1, 3).reshape(B, n, -1))
+        return self.o_proj(side_by_side(heads))
 
     def fill(self, x: mx.array, cache, geometry: AttentionGeometry) -> None:
         """Put the keys and values of x (B, n, H) into the cache, and attend to nothing."""

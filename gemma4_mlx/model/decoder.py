@@ -15,7 +15,7 @@ from . import ops
 from .attention import Attention, AttentionGeometry
 from .layers import GatedMLP, RMSNorm, geglu, scaled, soft_cap
 from .moe import Experts, Router
-from .taps import Tap, Taps
+from .taps import Tap, Taps, untouched
 
 
 class DecoderLayer(nn.Module):
@@ -110,8 +110,8 @@ class TextDecoder(nn.Module):
         self.norm = RMSNorm(H, eps=config.rms_norm_eps)
 
     def embed(self, tokens: mx.array) -> mx.array:
-        """Scaled token embeddings (B, n, H), in the model's type: MLX unpacks block floating point
-        to bfloat16 whatever that is."""
+        """Scaled token embeddings (B, n, H), in the model's type. MLX unpacks a table in block
+        floating point to bfloat16, whatever the model's type is."""
         return self.embed_tokens(tokens).astype(self.norm.weight.dtype) * self.embed_scale
 
     def per_layer_inputs(self, tokens: mx.array, x: mx.array) -> mx.array:
@@ -178,6 +178,7 @@ class TextDecoder(nn.Module):
         if config.hidden_size_per_layer_input:
             per_layer = tap("per_layer_inputs", self.per_layer_inputs(tokens, x))
         geometries = self.geometries(tokens.shape[1], cache, blocks)
+        tap_of = taps.at if taps.active else (lambda layer: untouched)  # asked once, not per layer
         kept = {}  # donor layer -> its keys and values
         for i, layer in enumerate(self.layers):
             donor = config.kv_donor(i)
@@ -190,7 +191,7 @@ class TextDecoder(nn.Module):
                 kept.get(donor),
                 cache[donor],
                 geometries[config.layer_types[i]],
-                taps.at(i),
+                tap_of(i),
             )
             if cache_only:
                 ops.settled(x)  # one layer's intermediates at a time

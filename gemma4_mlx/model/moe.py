@@ -8,8 +8,8 @@ import mlx.nn as nn
 
 from ..config import TextConfig
 from . import ops
-from .layers import geglu, scaled
-from .taps import Tap
+from .layers import geglu
+from .taps import Tap, untouched
 
 #: From this many (token, expert) pairs on, pairs are sorted by expert, so that each expert's
 #: weights are read once.
@@ -34,8 +34,8 @@ class Router(nn.Module):
 
     def scores(self, x: mx.array) -> mx.array:
         """x (B, n, H), the un-normed residual stream -> all experts' scores (B, n, E), float32."""
-        z = scaled(ops.rms_norm(x, self.eps) * self.scale, mx.array(self.root_size))
-        return self.proj(z).astype(mx.float32)
+        z = ops.rms_norm(x, self.eps, self.scale)
+        return self.proj(z).astype(mx.float32) * self.root_size
 
     def __call__(self, x: mx.array, tap: Tap) -> tuple[mx.array, mx.array]:
         """x (B, n, H), the un-normed residual stream -> expert indices and weights (B, n, k).
@@ -43,7 +43,8 @@ class Router(nn.Module):
         ``per_expert_scale`` comes after the softmax, so weights need not sum to 1.
         """
         logits = tap("router_logits", self.scores(x))
-        tap("router_probabilities", mx.softmax(logits, axis=-1))
+        if tap is not untouched:
+            tap("router_probabilities", mx.softmax(logits, axis=-1))
         # The choice itself has no gradient; the weights carry it.
         indices = mx.stop_gradient(mx.argpartition(logits, kth=-self.k, axis=-1)[..., -self.k :])
         indices = tap("expert_indices", indices)
@@ -149,7 +150,8 @@ class SwitchGLU(nn.Module):
         """
         places = indices if places is None else places
         if indices.size < SORT_FROM:
-            return self.glu(x[..., None, None, :], places, sorted_indices=False).squeeze(-2)
+            rows = mx.expand_dims(x, (-3, -2))  # (B, n, 1, 1, H)
+            return self.glu(rows, places, sorted_indices=False).squeeze(-2)
         k, H = indices.shape[-1], x.shape[-1]
         order = mx.argsort(indices.reshape(-1))  # each expert's rows stand together
         rows = x.reshape(-1, 1, H)[order // k]  # (B * n * k, 1, H)

@@ -1,6 +1,6 @@
 """Ours against mlx-lm on random mid-size checkpoints, alternating in one run.
 
-    python tests/benchmarks/against_mlx_lm.py [dense moe dense-4bit moe-4bit] [--repeat 2]
+    python tests/benchmarks/against_mlx_lm.py [dense moe dense-4bit moe-4bit] [--prefill 512]
 
 ``dense`` has per-layer embeddings, shared keys and values and double-wide MLPs, like E2B; ``moe``
 routes to 4 of 32 experts beside a dense MLP, with k = v, like 26B-A4B. float32, and 4 bits with
@@ -102,9 +102,11 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", help=" ".join(CASES))
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--decode", type=int, default=16)
+    parser.add_argument("--prefill", type=int, nargs="+", help="lengths in place of the case's")
     options = parser.parse_args()
     for case in options.cases or CASES:
         text, packing, lengths = CASES[case]
+        lengths = options.prefill or lengths
         config = Gemma4Config("gemma4", text)
         folder = Path(tempfile.mkdtemp(prefix="gemma4-bench-"))
         try:
