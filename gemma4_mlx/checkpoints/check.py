@@ -71,7 +71,7 @@ def check(where: str, sources: dict[str, Source], wanted: dict[str, Tensor]) -> 
 
 class _Grouped:
     """Problems by kind, those of many layers on one line (``layers.{0-3,7}.mlp...``), and what a
-    tower lacks or has too much on one line, too."""
+    tower lacks or has too much also on one."""
 
     def __init__(self):
         self._names: dict[tuple, list[str]] = defaultdict(list)

@@ -223,7 +223,7 @@ def fit(
 
 
 def _most(holds, longest: int) -> int:
-    """The largest context that ``holds``, by bisection."""
+    """The largest context for which ``holds`` is true, by bisection."""
     low, high = 0, longest
     while low < high:
         middle = (low + high + 1) // 2

@@ -72,7 +72,8 @@ def read_as_stored(
         if stored.file not in files:
             files[stored.file] = _open(stored.file)
         arrays = files[stored.file]
-        # The second half is asked for last; keeping the whole would keep it in memory.
+        # Two tensors come from one that is stored as a whole. It is let go with the second, or it
+        # would stay in memory.
         array = arrays[stored.name] if source.half == 0 else arrays.pop(stored.name)
         array = _arranged(array, source)
         if dtype is not None and mx.issubdtype(array.dtype, mx.floating):

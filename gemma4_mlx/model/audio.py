@@ -83,8 +83,9 @@ class Subsampling(nn.Module):
     def __call__(self, mel: mx.array) -> mx.array:
         x = mel.astype(self.layer0.conv.weight.dtype)[None, :, :, None]  # (1, T, bins, 1)
         n = -(-mel.shape[0] // 4)
-        # Some tokens at a time, for the convolutions' memory. The token before them is computed
-        # along and dropped: its frames reach into theirs, and its own are incomplete.
+        # Some tokens at a time, for the convolutions' memory. The token before them is computed as
+        # well and dropped: the convolutions take its frames into account for the next token, and
+        # it lacks those before it.
         tokens = []
         for first in range(0, n, _TOKENS):
             before = 1 if first else 0
@@ -104,7 +105,8 @@ class ConvLayer(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(1, T, F, C) -> (1, ceil(T/2), ceil(F/2), C')."""
         y = self.conv(x).astype(mx.float32)
-        # A layer norm: of centred channels the root mean square is the deviation.
+        # This is a layer norm: the root mean square of channels whose mean is 0 is their standard
+        # deviation.
         y = self.norm(y - y.mean(axis=-1, keepdims=True))
         return nn.relu(y.astype(x.dtype))
 

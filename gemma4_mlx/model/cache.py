@@ -163,7 +163,7 @@ class SlidingKVCache(_KVCache):
         Args:
             before: an earlier copy, for what has left this cache since.
 
-        Returns None if some of them are nowhere any more.
+        Returns None if the cache has dropped some of them and ``before`` has not got them either.
         """
         start, here = max(0, first - (self.window - 1)), self.offset - self._end
         parts = []

@@ -40,7 +40,7 @@ def on_cpu() -> bool:
 
 
 def in_numpy(x: mx.array) -> bool:
-    """Whether what needs x's exponential is NumPy's: x is float32, and on MLX's CPU backend."""
+    """Whether NumPy computes what takes exponentials of x: for float32 on MLX's CPU backend."""
     return x.dtype == mx.float32 and on_cpu()
 
 
@@ -164,7 +164,8 @@ def rope(x: mx.array, rotary, offset: int | mx.array, shared: dict) -> mx.array:
 
 
 def _or_in_numpy(function: Callable) -> Callable:
-    """Decorate an operation that ``function`` does with numpy's arrays where :func:`in_numpy`."""
+    """Decorate an operation: where :func:`in_numpy` says so, ``function``, of NumPy arrays,
+    computes it."""
 
     def decorate(operation: Callable) -> Callable:
         by_numpy = activations.worked_out_in_numpy(operation)(function)
@@ -277,8 +278,8 @@ def begun(x: mx.array) -> None:
 
 
 def settled(x):
-    """``x``, an array or a tuple, computed now where memory is claimed for all that is asked for;
-    a GPU's command buffers are bounded, though not small."""
+    """``x``, an array or a tuple, computed now on MLX's CPU backend, which claims the memory of
+    everything that it is asked for before it begins. A GPU works in steps of bounded memory."""
     if on_cpu():
         blocks.evaluated(x)
     return x
@@ -286,8 +287,8 @@ def settled(x):
 
 @contextmanager
 def few_spare_buffers() -> Iterator[None]:
-    """While a tower works: MLX keeps few freed buffers, where more make nothing faster. Also usable
-    as a decorator."""
+    """Have MLX's CPU backend keep few freed buffers while a tower works: more would take memory
+    and save no time. Also usable as a decorator."""
     if not on_cpu():
         yield
         return

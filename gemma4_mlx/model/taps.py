@@ -106,7 +106,7 @@ class Taps:
         self._shared = _Observers()
 
     def _here(self) -> _Observers:
-        """What holds where this is called: in one job, or everywhere."""
+        """The caller's observers: of its job, or outside jobs of everyone."""
         job = _of_this_job.get()
         if job is None:
             return self._shared

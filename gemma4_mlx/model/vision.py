@@ -134,7 +134,7 @@ class EncoderLayer(nn.Module):
     def __call__(self, x: mx.array, rotation: tuple[mx.array, mx.array]) -> mx.array:
         heads = self.self_attn.attend(*ops.by_rows(self.queries_keys_values, x, *rotation, axis=1))
         x = ops.by_rows(self.add_heads, x, heads)
-        del heads  # its memory serves the feed-forward half
+        del heads  # so that the feed-forward half can take its memory
         return ops.by_rows(self.feed_forward, x)
 
     def queries_keys_values(self, x: mx.array, *rotation: mx.array) -> tuple[mx.array, ...]:
@@ -186,7 +186,7 @@ class Attention(nn.Module):
         out = []
         for i in range(0, P, rows):
             part = q[:, :, i : i + rows]
-            if out:  # block after block, whatever order the scheduler prefers
+            if out:  # a dependency, so that MLX computes one block after another
                 part = mx.depends([part], [out[-1]])[0]
             out.append(ops.attention(part, k, v))
         return mx.concatenate(out, axis=2)[0].swapaxes(0, 1).reshape(P, -1)

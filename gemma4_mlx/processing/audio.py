@@ -94,7 +94,7 @@ def load_audio(
         name: a label to show, in place of the file's name.
 
     Raises:
-        MediaError: no sound, a damaged, too long or too short one, a rate that cannot be, or a
+        MediaError: no sound, a damaged, too long or too short one, an impossible rate, or a
             model that cannot hear.
         ConfigError: as of :meth:`.MediaSettings.of`.
     """
@@ -124,7 +124,7 @@ def load_audio(
 
 
 def _check_length(seconds: float, limit: float, name: str, split: bool) -> None:
-    if seconds <= limit + 1e-4:  # a sample of rounding
+    if seconds <= limit + 1e-4:  # resampling may add a sample
         return
     if split:
         raise MediaError(f"{name} is {seconds:.0f} s long, more than {limit} s; cut it first")

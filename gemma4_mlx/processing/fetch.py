@@ -110,7 +110,8 @@ def locate(source: object) -> tuple[Path | bytes, str]:
         return path, path.name
     elif hasattr(source, "read"):
         data = source.read()
-        if not data and hasattr(source, "seek"):  # read before, in the conversation branched off
+        # Another chat may have read it, from which this one was branched off.
+        if not data and hasattr(source, "seek"):
             with contextlib.suppress(OSError, ValueError):
                 source.seek(0)
                 data = source.read()

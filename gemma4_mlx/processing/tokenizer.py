@@ -57,7 +57,7 @@ def _check_patterns(file: Path) -> None:
         try:
             pattern = json.loads(text)
         except ValueError:
-            continue  # then the file is no JSON, as its reader will say
+            continue  # the file is no valid JSON: its reader raises
         repeats = len(re.findall(_REPEAT, pattern))
         if len(pattern) > _LONGEST_PATTERN or repeats > _MOST_REPEATS or _is_nested(pattern):
             raise CheckpointError(
@@ -71,7 +71,8 @@ def _is_nested(pattern: str) -> bool:
     while True:
         if _NESTED.search(pattern):
             return True
-        # The innermost groups go; one with a repeat inside leaves it for the group around it.
+        # Replace the innermost groups by a letter, with a repeat behind it if they hold one: so the
+        # group around them holds it as well.
         inner = _SIMPLE_GROUP.sub(
             lambda match: "x+" if re.search(_REPEAT, match.group()) else "x", pattern
         )
@@ -192,7 +193,7 @@ class Tokenizer:
             add_special_tokens: put ``<bos>`` in front (the name other libraries use).
 
         Raises:
-            ChatError: the text is none, or holds half of a surrogate pair.
+            ChatError: the text is no string, or holds half of a surrogate pair.
         """
         if not isinstance(text, str):
             raise ChatError(f"a text is encoded; a {type(text).__name__} was given")

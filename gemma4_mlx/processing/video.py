@@ -97,7 +97,7 @@ def load_video(
         name: a label to show, in place of the file's name.
 
     Raises:
-        MediaError: no video or one without pictures, a damaged one, numbers that cannot be, PyAV
+        MediaError: no video or one without pictures, a damaged one, impossible numbers, PyAV
             missing, or a model that cannot see.
         ConfigError: as of :meth:`.MediaSettings.of`.
     """

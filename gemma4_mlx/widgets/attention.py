@@ -28,9 +28,9 @@ from .jobs import Jobs
 from .traceview import TraceView, media_of, parts_of
 
 TILE_PRODUCTS = 1 << 29  # to recompute one tile at most: see AttentionData.tile
-ANSWER_WEIGHTS = 1 << 23  # recomputed for one answer to the map, which then asks for the rest
+ANSWER_WEIGHTS = 1 << 23  # weights recomputed for one answer, after which the map asks again
 PICTURE = 48  # cells of a head's small picture along each side
-SPAN_WEIGHTS = 1 << 26  # recomputed for the mass between two spans at most; else from the bins
+SPAN_WEIGHTS = 1 << 26  # weights recomputed for the mass between spans at most; else it is pooled
 TEXT_PAGES = 256  # pages of text it keeps: 131,072 tokens
 
 

@@ -48,7 +48,8 @@ class _Sequence:
         if not 0 <= keep <= len(self.ids):
             first, keep = start, 0
         new, buffers = (ids[None], experts, weights), self.buffers
-        if not buffers or keep != buffers[0].n:  # others show what stands there, or would go on
+        # Behind ``keep`` the buffers may hold what a view of another sequence shows.
+        if not buffers or keep != buffers[0].n:
             kept = (self.ids[None], self.experts, self.weights)
             buffers = tuple(TokenBuffer((len(x), *x.shape[2:]), x.dtype) for x in new)
             for buffer, old in zip(buffers, kept):
@@ -106,10 +107,10 @@ class LiveRouting:
         self._k, self._count = text.top_k_experts, text.num_experts
         self._lock = threading.Lock()
         self._views: list[weakref.WeakMethod] = []
-        self._shown = self._reader = None  # the last tokens given out, and what decodes them
+        self._shown = self._reader = None  # the Tokens given out last, and their detokenizer
         self._read, self._read_ids = [], np.zeros(0, np.int32)
         self._sequence = self._empty(0)  # the one that is shown
-        self.revision = 0  # changes when what was shown is not the beginning of what is shown
+        self.revision = 0  # goes up when what is shown does not continue what was shown before
         self._sequences: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # by cache or job
         self._job: weakref.ref | None = None  # the one that is followed
         self._calls: list[_Call] = []
@@ -183,11 +184,11 @@ class LiveRouting:
         start = call.start or 0
         before = self._sequences.pop(owner, None) or self._beginning(call, start)
         now = before.with_call(start, ids, experts, weights)
-        self._sequences[owner] = now  # the last one
+        self._sequences[owner] = now  # it is the last now, so that others go first
         if len(self._sequences) > KEPT:
             del self._sequences[next(iter(self._sequences))]
         followed = self._job() if self._job is not None else None
-        left = any(call.job is followed for call in self._calls)  # to be shown, though it is done
+        left = any(call.job is followed for call in self._calls)  # not all of it was shown yet
         if followed is None or followed is call.job or (followed.done and not left):
             self._job = weakref.ref(call.job) if call.job is not None else None
             if before is not self._sequence or start - now.first < len(before.ids):

@@ -1,4 +1,4 @@
-"""8-bit floats with a scale a tensor, a row, or a block of rows and columns.
+"""8-bit floats with one scale for each tensor, row, or block of rows and columns.
 
 As compressed-tensors (``float-quantized``), NVIDIA's modelopt and DeepSeek's exporters
 (``weight_scale_inv``) store them: a weight is code * scale. MLX has no packing with such scales,

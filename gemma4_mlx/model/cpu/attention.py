@@ -17,9 +17,9 @@ from .activations import LOG2_E, SAFE, exp2, worked_out_in_numpy
 
 #: From how many keys on the softmax for a single query is better done with :func:`exp2`.
 KEYS = 1536
-#: A score this far below its row's largest weighs nothing in float32, as does all of a long
-#: context together. Left smaller, the exponentials are subnormal, and products with those take
-#: thirty times as long.
+#: Scores further below their row's largest are raised to this. Even all of a long context's add
+#: nothing to a float32 sum, but with their own exponentials, which are subnormal numbers, products
+#: take thirty times as long.
 FADED = -60.0
 #: Queries and keys of a block of scores: a megabyte.
 _ROWS, _COLUMNS = 512, 512

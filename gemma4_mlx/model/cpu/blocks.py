@@ -1,5 +1,6 @@
-"""Values now, and a few rows at a time: MLX's CPU backend claims memory for everything it has been
-asked for before it begins to compute, so blocks that are not waited for need as much as no blocks.
+"""Computing a few rows at a time, and waiting for them. MLX's CPU backend claims the memory of
+everything that it has been asked for before it begins to compute, so blocks that are not waited for
+need as much as no blocks.
 """
 
 from collections.abc import Callable, Iterator
