@@ -19,7 +19,7 @@ from ...tracing.data.groups import Groups
 from ...tracing.data.ranges import ranges
 from ...tracing.data.specialisation import Specialisation
 from ...tracing.data.trace import Trace
-from .contexts import FIELDS, SORTS, Context, Contexts, hash_of, piece_key
+from .contexts import FIELDS, KEPT, SORTS, Context, Contexts, hash_of, piece_key
 from .counts import AXES, GROUPINGS, UNIT, Counts, Piece, Subject
 from .documents import TYPES, Documents
 from .labels import Lifts, lifts, number_of
@@ -394,13 +394,14 @@ class Atlas:
                 return self.vocabulary().experts(ids, n)
         raise StudyError(f"no token of this atlas has {text!r} in its text")
 
-    def examples(self, layer: int, expert: int) -> list[Context]:
-        """Places at which an expert was at work: the strongest, then a random sample.
+    def examples(self, layer: int, expert: int, most: int = KEPT) -> list[Context]:
+        """Places at which an expert was at work: the strongest, then a random sample, of each at
+        most so many (8 are kept).
 
         Raises StudyError for a layer or expert that does not exist.
         """
         row = self.at(layer) * self.counts.subject.num_experts + self._expert(expert)
-        return self.contexts.of(row, self.labels, self.text)
+        return self.contexts.of(row, self.labels, self.text, most)
 
     def to_dataframe(self, library: str = "pandas"):
         """One row for each layer and expert.

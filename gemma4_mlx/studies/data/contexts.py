@@ -173,12 +173,12 @@ class Contexts:
         self.pictures = {key: self.pictures[key] for key in sorted(self.pictures) if key in used}
         self._many = 64 + 2 * len(self.pictures)
 
-    def of(self, row: int, labels, texts) -> list[Context]:
-        """One expert's contexts. ``texts(id)``: a token's text."""
+    def of(self, row: int, labels, texts, most: int) -> list[Context]:
+        """One expert's contexts, of each sort at most so many. ``texts(id)``: a token's text."""
         found = []
         for sort in SORTS:
             fields = self.arrays[sort]
-            for slot in np.flatnonzero(fields["key"][row] != NOBODY):
+            for slot in np.flatnonzero(fields["key"][row] != NOBODY)[:most]:
                 one = {name: fields[name][row, slot] for name in FIELDS}
                 words = [texts(int(i)) if i >= 0 else "" for i in one["ids"]]
                 picture = self.pictures.get(int(one["medium"]))

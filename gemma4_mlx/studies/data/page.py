@@ -15,6 +15,8 @@ from .vocabulary import Vocabulary
 
 #: Bytes that a page takes at most, about: examples are left out where more would be needed.
 PAGE_BYTES = 10_000_000
+#: Examples of each expert, at most.
+EXAMPLES = 6
 #: log2 of the factor at the ends of the colours.
 ENDS = 3
 _LOW, _MIDDLE, _HIGH = (np.array(c, float) for c in ((33, 102, 172), (247,) * 3, (178, 24, 43)))
@@ -23,11 +25,11 @@ _NEVER = (150, 150, 150)
 
 def atlas_page(atlas) -> str:
     """The page's HTML, as much of the examples as fits in :data:`PAGE_BYTES`."""
-    page = ""
-    for examples in (6, 4, 2, 1, 0):
-        page = _page(atlas, examples)
-        if len(page.encode()) <= PAGE_BYTES:
-            break
+    page = _page(atlas, EXAMPLES)
+    if (size := len(page.encode())) > PAGE_BYTES:
+        bare = _page(atlas, 0)
+        room = (PAGE_BYTES - len(bare.encode())) * EXAMPLES // (size - len(bare.encode()))
+        page = _page(atlas, room) if room > 0 else bare
     return page
 
 
@@ -114,9 +116,10 @@ def _expert(atlas, i: int, e: int, shown: _Shown) -> str:
     for name, ids in (("promotes", atlas.promoted), ("suppresses", atlas.suppressed)):
         if ids is not None:
             lines.append(_tokens(name, [id for id in ids[i, e].tolist() if id >= 0], atlas))
-    half, some = -(-examples // 2), atlas.examples(layer, e)
+    half = -(-examples // 2)
+    some = atlas.examples(layer, e, half)
     strongest, sampled = ([c for c in some if c.sort == sort] for sort in SORTS)
-    contexts = map(_context, strongest[:half] + sampled[: examples - half])
+    contexts = map(_context, strongest + sampled[: examples - half])
     return (
         f"<details><summary><b>Expert {e}</b> load {times:.2f} times even {tags}</summary>"
         f'<div class="card">{"".join(lines)}{"".join(contexts)}</div></details>'
