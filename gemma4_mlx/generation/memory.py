@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 from ..checkpoints.planner import activation_bytes, cache_bytes
 from ..errors import ContextError
 from ..model.ops import on_cpu
+from .prefill import CHUNK
 from .wired import kept_in_place
 
 #: Bytes of the free memory that are left to other programs.
@@ -77,6 +78,23 @@ def _needed(model, cache, tokens: int, chunk: int, weights: int) -> Need:
         cache=max(0, kv + cache.snapshot_bytes_at(tokens) - cache.nbytes),
         activations=activation_bytes(text, tokens, itemsize, cache.kv_bits, chunk, on_cpu()),
     )
+
+
+def chunk_for(model, tokens: int, chunk: int | None) -> int:
+    """How many of a prompt's tokens to compute at once: ``chunk``, if one is given.
+
+    With layers on disk, which are read anew for every chunk, as many as a quarter of the free
+    memory holds the activations of; else :data:`.prefill.CHUNK`.
+    """
+    if chunk is not None or model.on_disk is None or not model.on_disk.whole_layers:
+        return chunk or CHUNK
+    text, itemsize, chunk = model.config.text, model.dtype.size, CHUNK
+    room = free_memory() // 4
+    while chunk < tokens and (
+        activation_bytes(text, tokens, itemsize, None, 2 * chunk, on_cpu()) <= room
+    ):
+        chunk *= 2
+    return chunk
 
 
 def check_memory(

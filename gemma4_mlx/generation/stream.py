@@ -23,8 +23,8 @@ from ..model.cache import expect
 from .caches import PromptCache
 from .events import Alternative, Finish, Progress, Token
 from .guides import Guide, Guides
-from .memory import check_memory, under_way
-from .prefill import CHUNK, Prompt, SoftTokens, prefill, turn_places
+from .memory import check_memory, chunk_for, under_way
+from .prefill import Prompt, SoftTokens, prefill, turn_places
 from .sampling import SamplingOptions, likeliest, make_processors, make_sampler
 from .stopping import AnswerText, stop_token_ids
 
@@ -42,7 +42,7 @@ def stream(
     cancel: threading.Event | None = None,
     alternatives: int = 0,
     progress: bool = True,
-    prefill_chunk: int = CHUNK,
+    prefill_chunk: int | None = None,
     sampler: Callable[[mx.array], mx.array] | None = None,
     media_features: MutableMapping | None = None,
     memory_guard: bool | None = None,
@@ -64,7 +64,7 @@ def stream(
             chunk) with a Finish of reason "cancelled". The same call made again goes on.
         alternatives: how many of the likeliest tokens to report with each token.
         progress: False leaves out the Progress events.
-        prefill_chunk: prompt tokens computed at once.
+        prefill_chunk: prompt tokens computed at once; None: 2,048, with layers on disk more.
         sampler: an mlx-lm sampler, logprobs (1, V) -> token (1,), in place of the options'.
         media_features: a dict that keeps encoded pictures and sounds between calls.
         memory_guard: False skips the estimate of memory; None: as GEMMA4_MLX_MEMORY_GUARD says.
@@ -81,12 +81,13 @@ def stream(
         raise GenerationError(
             f"stream takes a loaded model, such as g4.load(...), not {type(model).__name__}."
         )
-    if not isinstance(prefill_chunk, int) or prefill_chunk < 1:
+    if prefill_chunk is not None and (not isinstance(prefill_chunk, int) or prefill_chunk < 1):
         raise GenerationError(f"prefill_chunk must be 1 token or more, not {prefill_chunk!r}.")
     run = _Run(model, inputs, options, constraint, guides, alternatives, sampler, beyond_context)
     run.text = text or AnswerText(model.tokenizer, run.options.stop, run.prompt.tokens)
     run.cancelled = cancel.is_set if cancel is not None else (lambda: False)
     run.cache = _checked_cache(cache, model)
+    prefill_chunk = chunk_for(model, len(run.prompt), prefill_chunk)
     claimed = run.make_room(prefill_chunk, memory_guard)
     with under_way(model, run.cache, claimed, prefill_chunk):
         with run.cache.in_use():

@@ -8,6 +8,7 @@ from mlx.utils import tree_flatten
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import CheckpointError
+from gemma4_mlx.generation.memory import chunk_for
 from gemma4_mlx.verify import verify
 
 HOW = {
@@ -83,6 +84,18 @@ def test_traces_and_answers_are_the_same():
         rows = [trace.attention.row(layer, 0, -1) for trace in traces]
         assert np.array_equal(*rows)
     assert not matrices(model)
+
+
+def test_a_long_prompt_is_read_in_few_passes():
+    model = g4.load(layers="disk")
+    passes, ids = model.on_disk.reads, [5, 6, 7] * 2000
+    plan = g4.AttentionPlan(retain="none")
+    g4.trace(model, ids, attention=plan)
+    assert passes.nbytes == model.on_disk.a_pass
+    g4.trace(model, ids, attention=plan, chunk=2048)
+    assert passes.nbytes == (1 + 3) * model.on_disk.a_pass
+    assert chunk_for(model, 6000, None) == 8192 and chunk_for(g4.load(), 6000, None) == 2048
+    assert chunk_for(model, 6000, 100) == 100
 
 
 def test_an_error_within_a_layer_gives_its_matrices_back(tmp_path):

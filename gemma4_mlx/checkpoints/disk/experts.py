@@ -296,6 +296,9 @@ class ExpertsOnDisk:
     are not to be prepared, and memory for fewer experts than a token needs.
     """
 
+    #: Of a chunk's layers only the experts that it chose are read.
+    whole_layers = False
+
     def __init__(
         self,
         memory: int | str | None,

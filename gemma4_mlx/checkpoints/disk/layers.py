@@ -99,6 +99,9 @@ class LayersOnDisk:
         reads: what was read so far.
     """
 
+    #: All weights are read for each chunk of a prompt.
+    whole_layers = True
+
     def __init__(
         self,
         folder: Path,

@@ -5,6 +5,7 @@ import psutil
 
 from ...errors import ContextError, TraceError
 from ...generation import Progress, engine
+from ...generation.memory import chunk_for
 from ...generation.prefill import CHUNK, KEPT_BYTES, Prompt, SoftTokens
 from ...model.cache import expect
 from ...processing.template import render
@@ -28,7 +29,7 @@ def trace(
     routing: RoutingPlan | None = _DEFAULT,
     lens: LensPlan | None = None,
     activations: ActivationPlan | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     memory: int | None = None,
     media_features=None,
     progress=None,
@@ -45,7 +46,8 @@ def trace(
             :meth:`.AttentionPlan.retention` finds room; those of other layers are computed when
             they are needed, by running the model again while it is in memory.
         lens, activations: further parts, by default left out.
-        chunk: prompt tokens read at once; a picture is never cut.
+        chunk: prompt tokens read at once; a picture is never cut. None: 2,048, with layers on disk
+            more.
         memory: bytes the trace may take, by default 80% of what is free. With ``retain="auto"``
             fewer queries and keys are kept, as ``trace.plan`` then says; if the plan still needs
             more, the error, raised before anything runs, names one that fits.
@@ -83,8 +85,9 @@ def trace(
         raise ContextError(
             f"The prompt has {len(prompt):,} tokens, the model's context is {context:,}."
         )
-    if chunk < 1:
+    if chunk is not None and chunk < 1:
         raise TraceError(f"a chunk of {chunk} tokens reads nothing")
+    chunk = chunk_for(model, len(prompt), chunk)
     memory, disk = _room(plan, memory)
     plan = plan.within(model, len(prompt), memory)
     plan.check(model, len(prompt), memory, disk)
