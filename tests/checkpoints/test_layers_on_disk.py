@@ -88,11 +88,11 @@ def test_traces_and_answers_are_the_same():
 
 def test_a_long_prompt_is_read_in_few_passes():
     model = g4.load(layers="disk")
-    passes, ids = model.on_disk.reads, [5, 6, 7] * 2000
+    passes, ids = model.on_disk.reads, [5, 6, 7] * 800
     plan = g4.AttentionPlan(retain="none")
     g4.trace(model, ids, attention=plan)
     assert passes.nbytes == model.on_disk.a_pass
-    g4.trace(model, ids, attention=plan, chunk=2048)
+    g4.trace(model, ids, attention=plan, chunk=1000)
     assert passes.nbytes == (1 + 3) * model.on_disk.a_pass
     assert chunk_for(model, 6000, None) == 8192 and chunk_for(g4.load(), 6000, None) == 2048
     assert chunk_for(model, 6000, 100) == 100
