@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-import gemma4_mlx  # noqa: F401  (loads OpenBLAS before anything imports mlx.core)
+import gemma4_mlx  # (loads OpenBLAS before anything imports mlx.core)
 
 HERE = Path(__file__).parent
 pytest_plugins = ("as_gpu", "cores")
@@ -72,5 +72,18 @@ def checkpoint():
                     Path(made).rename(root)
         with np.load(folder / "reference.npz") as arrays:
             return SimpleNamespace(folder=folder, **dict(arrays))
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint):
+    """``loaded(name)``: the model of a checkpoint, the same one at every call."""
+    models = {}
+
+    def get(name):
+        if name not in models:
+            models[name] = gemma4_mlx.load(checkpoint(name).folder)
+        return models[name]
 
     return get

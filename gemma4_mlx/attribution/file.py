@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import AttributionError, TraceError
+from ..errors import AttributionError
 from ..tracing.data import fileformat
 from ..tracing.data.tokens import Tokens
 
@@ -39,11 +39,7 @@ def write(path, values: dict) -> Path:
         own, description["tokens"] = values["tokens"].to_arrays()
         arrays |= {f"tokens.{name}": np.asarray(array) for name, array in own.items()}
     arrays |= {f"media.{i}": np.asarray(medium) for i, medium in enumerate(values["media"])}
-    try:
-        fileformat.write(path, arrays, description, FILE)
-    except OSError as error:
-        raise AttributionError(f"{path} cannot be written: {error.strerror}") from None
-    return Path(path)
+    return fileformat.save(path, arrays, description, FILE)
 
 
 def read(path) -> dict:
@@ -51,11 +47,7 @@ def read(path) -> dict:
 
     Raises AttributionError if the file is missing, damaged, cut short or of a newer version.
     """
-    arrays, description = fileformat.read(path, FILE)
-    try:
-        return _attributes(arrays, description)
-    except (ArithmeticError, IndexError, KeyError, TypeError, ValueError, TraceError) as error:
-        raise AttributionError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+    return fileformat.opened(path, _attributes, FILE)
 
 
 def _attributes(arrays: dict, description: dict) -> dict:

@@ -133,11 +133,7 @@ class HeadRoles:
             "model": self.model,
             "interventions": list(self.interventions),
         }
-        try:
-            fileformat.write(path, arrays, description, FILE)
-        except OSError as error:
-            raise AttributionError(f"{path} cannot be written: {error.strerror}") from None
-        return Path(path)
+        return fileformat.save(path, arrays, description, FILE)
 
 
 def open_head_roles(path) -> HeadRoles:
@@ -145,11 +141,7 @@ def open_head_roles(path) -> HeadRoles:
 
     Raises AttributionError if the file is missing, damaged, cut short or of a newer version.
     """
-    arrays, said = fileformat.read(path, FILE)
-    try:
-        return _from_file(arrays, said)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AttributionError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+    return fileformat.opened(path, _from_file, FILE)
 
 
 def _from_file(arrays: dict, said: dict) -> HeadRoles:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import AttributionError, TraceError
+from ..errors import AttributionError
 from ..tracing.data import fileformat
 from ..tracing.data.frames import to_frame
 from ..tracing.data.tokens import Tokens
@@ -242,11 +242,7 @@ class Sweep:
         for name in ("tokens", "source_tokens"):
             own, description[name] = getattr(self, name).to_arrays()
             arrays |= {f"{name}.{key}": np.asarray(array) for key, array in own.items()}
-        try:
-            fileformat.write(path, arrays, description, FILE)
-        except OSError as error:
-            raise AttributionError(f"{path} cannot be written: {error.strerror}") from None
-        return Path(path)
+        return fileformat.save(path, arrays, description, FILE)
 
     def _say(self, place: Place) -> str:
         start, stop = place.positions
@@ -284,11 +280,7 @@ def open_sweep(path) -> Sweep:
 
     Raises AttributionError if the file is missing, damaged, cut short or of a newer version.
     """
-    arrays, description = fileformat.read(path, FILE)
-    try:
-        return _from_file(arrays, description)
-    except (ArithmeticError, KeyError, IndexError, TypeError, ValueError, TraceError) as error:
-        raise AttributionError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+    return fileformat.opened(path, _from_file, FILE)
 
 
 def _from_file(arrays: dict, said: dict) -> Sweep:

@@ -19,18 +19,6 @@ CLEAN = np.random.default_rng(0).integers(3, 490, N).tolist()
 CORRUPT = [7 if i == 12 else 300 if i == 17 else token for i, token in enumerate(CLEAN)]
 
 
-@pytest.fixture(scope="module")
-def loaded(checkpoint):
-    models = {}
-
-    def get(name):
-        if name not in models:
-            models[name] = g4.load(checkpoint(name).folder)
-        return models[name]
-
-    return get
-
-
 def values_of(model, ids, features=None):
     """What each tap holds: {(tap, layer): array without the batch axis}."""
     seen = {}

@@ -135,22 +135,36 @@ def trace(rng, folder):
 
 
 @cache
-def attribution_bytes() -> bytes:
+def attributions() -> dict[str, bytes]:
+    """A file of every kind that the room of attributions writes, by its ending."""
     import tempfile
 
+    model, found = teaching(), {}
+    values = {
+        "g4why": g4.attribute(model, [5, 6, 7], 8, against=9),
+        "g4sweep": g4.sweep(model, [5, 6, 7], [5, 8, 7], over="heads", layers=0),
+        "g4heads": g4.head_roles(model, [[5, 6, 7, 6]]),
+    }
     with tempfile.TemporaryDirectory() as folder:
-        why = g4.attribute(teaching(), [5, 6, 7], 8, against=9)
-        return why.save(Path(folder) / "x.g4why").read_bytes()
+        for ending, value in values.items():
+            found[ending] = value.save(Path(folder) / f"x.{ending}").read_bytes()
+    return found
 
 
 def attribution(rng, folder):
-    data = attribution_bytes()
+    ending = str(rng.choice(list(attributions())))
+    data = attributions()[ending]
     data = with_header(data, rng) if rng.random() < 0.7 else damaged(rng, data)
-    path = folder / "x.g4why"
+    path = folder / f"x.{ending}"
     path.write_bytes(data)
+    openers = {
+        "g4why": g4.open_attribution,
+        "g4sweep": g4.open_sweep,
+        "g4heads": g4.open_head_roles,
+    }
 
     def call():
-        opened = g4.open_attribution(path)
+        opened = openers[ending](path)
         repr(opened), opened.to_dataframe()
 
     return data, call

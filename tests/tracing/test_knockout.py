@@ -18,18 +18,6 @@ from gemma4_mlx.model.scores import ScoreChange, attend_changed
 EXACT = 1e-5
 
 
-@pytest.fixture(scope="module")
-def loaded(checkpoint):
-    models = {}
-
-    def get(name):
-        if name not in models:
-            models[name] = g4.load(checkpoint(name).folder)
-        return models[name]
-
-    return get
-
-
 def interventions(name):
     for layers, heads, queries, keys, factor in CHANGES[name]:
         if factor:

@@ -12,6 +12,7 @@ mass by offset of sliding layers (``offset_mass``); files of version 1 open as b
 
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,30 @@ def write(path, arrays: dict[str, np.ndarray], description: dict, kind: Kind = T
     }
     with replacing(path) as file:
         safetensors.write(file, arrays, metadata)
+
+
+def save(path, arrays: dict[str, np.ndarray], description: dict, kind: Kind = TRACE) -> Path:
+    """:func:`write`, and the path. Raises the kind's error if it cannot be written."""
+    try:
+        write(path, arrays, description, kind)
+    except OSError as error:
+        raise kind.error(f"{path} cannot be written: {error.strerror}") from None
+    return Path(path)
+
+
+def opened(path, make: Callable[[dict, dict], object], kind: Kind = TRACE):
+    """What ``make(arrays, description)`` makes of a file of a kind.
+
+    Raises the kind's error as :func:`read`, and where ``make`` finds that something is missing or
+    is not what it should be.
+    """
+    arrays, description = read(path, kind)
+    try:
+        return make(arrays, description)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, kind.error):
+            raise
+        raise kind.error(f"{path} is damaged: {type(error).__name__}: {error}") from None
 
 
 def read(path, kind: Kind = TRACE) -> tuple[dict[str, np.ndarray], dict]:

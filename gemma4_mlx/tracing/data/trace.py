@@ -174,11 +174,7 @@ class Trace:
         description["model"] = self.model
         description["interventions"] = list(self.interventions)
         description["plan"] = self.plan
-        try:
-            fileformat.write(path, arrays, description)
-        except OSError as error:
-            raise TraceError(f"{path} cannot be written: {error.strerror}") from None
-        return path
+        return fileformat.save(path, arrays, description)
 
     def to_html(self, path, resolution: int = 128) -> Path:
         """Write a web page of at most 10 MB with the views of the Attention and Routing widgets. It
@@ -208,13 +204,7 @@ def open_trace(path) -> Trace:
 
     Raises TraceError if the file is missing, damaged, cut short or of a newer version.
     """
-    arrays, description = fileformat.read(path)
-    try:
-        return _from_file(arrays, description)
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        if isinstance(error, TraceError):
-            raise
-        raise TraceError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+    return fileformat.opened(path, _from_file)
 
 
 def _from_file(arrays: dict, description: dict) -> Trace:
