@@ -17,7 +17,7 @@ from .errors import Gemma4Error, MissingError
 
 START_NOTEBOOK = "00_start_here.ipynb"
 #: What goes into the learner's folder: the notebooks, and the pages that they lead to.
-COURSE = ("*.ipynb", "glossary.md")
+COURSE = ("*.ipynb", "glossary.md", "teachers.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     lab.add_argument("--port", type=_port, help="port to listen on")
     lab.set_defaults(run=_lab)
 
-    chat = commands.add_parser("chat", help="talk to a model")
+    chat = commands.add_parser(
+        "chat", help="talk to a model", epilog='For example: gemma4-mlx chat "Count from 3 to 9"'
+    )
     chat.add_argument(
         "prompt", nargs="*", action="extend", default=[],
         help="what to say; without it, a conversation",

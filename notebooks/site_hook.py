@@ -1,7 +1,8 @@
 """For mkdocs: pages that fetch nothing.
 
 nbconvert's template loads the widget manager from a CDN and carries every widget's state. The
-widgets on these pages are recordings that need neither (``widget.snapshot()``).
+widgets on these pages are recordings that need neither (``widget.snapshot()``). And notebooks link
+to pages by their source, ``glossary.md#head``, which is ``glossary.html#head`` here.
 """
 
 import re
@@ -10,7 +11,8 @@ _RENDERER = re.compile(r"<script>(?:(?!</script>).)*addWidgetsRenderer.*?</scrip
 _STATE = re.compile(
     r'<script type="application/vnd\.jupyter\.widget-state\+json">.*?</script>', re.S
 )
+_PAGE = re.compile(r'(<a [^>]*href="[\w/-]+)\.md(?=["#])')
 
 
 def on_post_page(output: str, page, config) -> str:
-    return _STATE.sub("", _RENDERER.sub("", output))
+    return _PAGE.sub(r"\1.html", _STATE.sub("", _RENDERER.sub("", output)))

@@ -80,13 +80,19 @@ def test_a_page_of_the_site_fetches_nothing():
     state = {"version_major": 2, "version_minor": 0, "state": {"a": {"model_name": "X"}}}
     frame = nbformat.v4.new_output("display_data", {"text/html": '<iframe srcdoc="x"></iframe>'})
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell("1", outputs=[frame])],
+        cells=[
+            nbformat.v4.new_code_cell("1", outputs=[frame]),
+            nbformat.v4.new_markdown_cell(
+                "a [head](glossary.md#head), `x.md`, [q](http://q.org/r.md)"
+            ),
+        ],
         metadata={"widgets": {"application/vnd.jupyter.widget-state+json": state}},
     )
     page, _ = HTMLExporter().from_notebook_node(notebook)
     assert "html-manager" in page and "widget-state+json" in page, "nbconvert does so no more"
     kept = hook.on_post_page(page, None, None)
     assert "html-manager" not in kept and "widget-state+json" not in kept
+    assert 'href="glossary.html#head"' in kept and "x.md" in kept and "q.org/r.md" in kept
     assert '<iframe srcdoc="x">' in kept and kept.rstrip().endswith("</html>")
 
 

@@ -22,7 +22,7 @@ from .live_turn import as_text
 TEACHING_SUGGESTIONS = (
     "Hello",
     "Please count from 3 to 9.",
-    "What is 12 + 30 - 5?",
+    "What is 12 + 30?",
     "Count from 1 to 5 in Spanish.",
 )
 
