@@ -89,6 +89,18 @@ def test_the_adapter_example_runs(tmp_path, monkeypatch):
     assert mx.abs(half - plain).max() > 5 * mx.abs(merged - half).max()
 
 
+def test_the_atlas_example_runs(tmp_path, monkeypatch):
+    import gemma4_mlx as g4
+
+    monkeypatch.chdir(tmp_path)
+    example = re.search(r"<!-- atlas -->\s*```python\n(.*?)```", README, re.S)[1]
+    names = {"g4": g4}
+    exec(example, names)
+    assert names["best"]["lift"] > 0.5 and names["without"].experts
+    assert g4.open_atlas("tiny.g4atlas").labels == ("arithmetic", "chat", "code")
+    assert "Expert" in Path("tiny.html").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def table():
     return fit_table(memory=64, contexts=[1024 * k for k in (8, 32, 128, 256)]).fits

@@ -362,3 +362,9 @@ def test_ids_alone_do_for_a_model_without_tokenizer(checkpoint):
     assert atlas.text(docs[0][0]) == f"<{docs[0][0]}>"
     with pytest.raises(StudyError, match="text needs a tokenizer"):
         quiet(model, {"x": ["text"]})
+
+
+@pytest.mark.parametrize("place", ["experts", "layers"])
+def test_weights_on_disk_give_the_same_atlas(built, place):
+    model = g4.load(**{place: "disk"})
+    assert same(quiet(model, {"count": COUNTING, "talk": TALK}), built)
