@@ -80,9 +80,10 @@ def attribute(
         ChatError: messages that the chat template refuses.
         CheckpointError: a gradient of a model whose weights stay on disk.
     """
-    if not hasattr(model, "observe"):
+    if not hasattr(model, "language_model"):
         raise AttributionError(
-            f"attribute takes a loaded model and then a prompt; {type(model).__name__} is no model"
+            "attribute takes a loaded model, not one within mx.compile, which shows nothing of its "
+            f"inside, and then a prompt; {type(model).__name__} is no model"
         )
     _check_method(method, corrupt, baseline, steps)
     if chunk < 1:

@@ -179,8 +179,9 @@ class Backward:
 
     def _by_per_layer_inputs(self, span: Span) -> mx.array:
         """The derivative by per-layer inputs (1, n, L, P), zero in layers that were left out."""
-        ds = self._d_per_layer.pop(span)[::-1]
-        ds += [mx.zeros_like(ds[0])] * (self._text.num_hidden_layers - len(ds))
+        ds = self._d_per_layer.pop(span, [])[::-1]
+        nothing = mx.zeros_like(self.run.per_layer_inputs[span][:, :, 0])
+        ds += [nothing] * (self._text.num_hidden_layers - len(ds))
         return mx.stack(ds, axis=2)
 
     def _through_projection(self, span: Span, by: mx.array) -> mx.array:

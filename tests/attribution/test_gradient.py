@@ -6,9 +6,14 @@ import gradient_reference
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from media_reference import clip, picture
+from mlx.utils import tree_map
 
 import gemma4_mlx as g4
+from gemma4_mlx.config import Gemma4Config
+from gemma4_mlx.model.gemma4 import Model
 from gemma4_mlx.processing.audio import load_audio
 from gemma4_mlx.processing.image import load_image
 from gemma4_mlx.processing.inputs import MediaSpan, ModelInputs, expand
@@ -89,11 +94,15 @@ def test_torch_autograd_agrees(name, checkpoint):
 def loaded(folder=None, **options):
     """A model without looked-up per-layer inputs, which mx.grad by embeddings leaves out."""
     model = g4.load(*([] if folder is None else [folder]), **options)
+    silence_lookups(model)
+    return model
+
+
+def silence_lookups(model):
     if model.config.text.hidden_size_per_layer_input:
         table = model.language_model.model.embed_tokens_per_layer
         for name in {"weight", "scales", "biases"} & table.keys():
             table[name] = mx.zeros_like(table[name])
-    return model
 
 
 def whole_gradient(model, ids):
@@ -236,7 +245,7 @@ def test_packed_weights(bits):
 def test_sixteen_bits(dtype, bound):
     """What the module says of the precision that is lost."""
     prompt = "Note: key 208. The key is 20"
-    exact = g4.attribute(g4.load(), prompt, "8", against="9", method="gradient")
+    exact = g4.attribute(g4.load(dtype=mx.float32), prompt, "8", against="9", method="gradient")
     why = g4.attribute(g4.load(dtype=dtype), prompt, "8", against="9", method="gradient")
     for name in ("positions", "heads", "mlp", "per_layer", "experts", "stream"):
         expected, found = getattr(exact, name), getattr(why, name)
@@ -285,3 +294,65 @@ def test_weights_on_disk_have_no_gradient(tmp_path, checkpoint):
     model = g4.load(checkpoint("moe").folder, layers="disk")
     with pytest.raises(g4.errors.CheckpointError, match="'gradient' needs all weights in memory"):
         g4.attribute(model, [5, 6, 7], method="gradient")
+
+
+@pytest.mark.float32
+@settings(max_examples=15, phases=[Phase.generate])
+@given(data=st.data())
+def test_any_configuration_is_mx_grad(data):
+    """Random shapes, weights, chunks, and targets before the end."""
+    layers = data.draw(st.integers(1, 5))
+    shared = data.draw(st.integers(0, layers - 1))
+    kinds = ["sliding_attention", "full_attention"]
+    types = ["full_attention"]  # as the last layer is; and so is one that it may share from
+    for left in reversed(range(layers - 1)):
+        sharing = left >= layers - shared or (shared and not left)
+        types.insert(0, data.draw(st.sampled_from(kinds[1:] if sharing else kinds)))
+    heads, groups = data.draw(st.sampled_from([(1, 1), (2, 1), (4, 2)]))
+    text = {
+        "model_type": "gemma4_text",
+        "vocab_size": 96,
+        "vocab_size_per_layer_input": 96,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": layers,
+        "layer_types": types,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "num_global_key_value_heads": 1,
+        "attention_k_eq_v": data.draw(st.booleans()),
+        "num_kv_shared_layers": shared,
+        "head_dim": 32,
+        "global_head_dim": 64,
+        "sliding_window": data.draw(st.integers(1, 9)),
+        "hidden_size_per_layer_input": 32 * data.draw(st.booleans()),
+        "enable_moe_block": data.draw(st.booleans()),
+        "num_experts": 6,
+        "top_k_experts": 3,
+        "moe_intermediate_size": 32,
+        "final_logit_softcapping": 30.0,
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": data.draw(st.booleans()),
+    }
+    model, seed = Model(Gemma4Config.from_dict(text)), data.draw(st.integers(0, 99))
+    keys = iter(mx.random.split(mx.random.key(seed), 999))
+
+    def randomised(x):
+        if x.ndim < 2:
+            return mx.random.uniform(0.5, 1.5, x.shape, key=next(keys))
+        return mx.random.normal(x.shape, key=next(keys)) * x.shape[-1] ** -0.5
+
+    model.update(tree_map(randomised, model.parameters()))
+    silence_lookups(model)
+    n = data.draw(st.integers(2, 24))
+    ids = np.random.default_rng(seed).integers(0, 96, n + 3).tolist()
+    chunk = data.draw(st.integers(1, 30))
+    why = g4.attribute(model, ids, 7, position=n, method="gradient", chunk=chunk)
+    expected = whole_gradient(model, ids[:n])
+    assert np.abs(why.positions[:n] - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert not why.positions[n:].any()
+
+
+def test_a_compiled_model_is_none():
+    with pytest.raises(g4.errors.AttributionError, match="is no model"):
+        g4.attribute(mx.compile(g4.load()), [5, 6, 7], method="gradient")

@@ -6,7 +6,7 @@ import pytest
 
 from gemma4_mlx.config import Rope
 from gemma4_mlx.model import attention, ops, sizes
-from gemma4_mlx.model.attention import AttentionGeometry, attend
+from gemma4_mlx.model.attention import AttentionGeometry, attend, attend_vjp
 from gemma4_mlx.model.cpu import attention as numpy_attention
 from gemma4_mlx.model.cpu import small
 from gemma4_mlx.model.decoder import image_blocks
@@ -42,7 +42,7 @@ def test_neighbouring_pictures_are_separate_blocks():
 @pytest.mark.parametrize("by_hand", [None, 69.0, 0.0])
 def test_query_blocks_equal_one_dense_softmax(window, with_blocks, cached, by_hand, monkeypatch):
     """Splitting queries and leaving out unseen keys changes nothing, nor does MLX's softmax; by
-    hand, scores up to ``by_hand`` are exponentiated as they are."""
+    hand, scores up to ``by_hand`` are exponentiated as they are. So it is with the derivatives."""
     monkeypatch.setattr(ops, "in_numpy", lambda q: by_hand is not None)
     monkeypatch.setattr(sizes, "SCORE_BYTES", 4 * 4 * 40 * 6)  # a few rows at a time
     monkeypatch.setattr(sizes, "CPU_MASK_BYTES", 150 * 20)
@@ -60,10 +60,19 @@ def test_query_blocks_equal_one_dense_softmax(window, with_blocks, cached, by_ha
         tokens[:, 20:50] = 500
         blocks = image_blocks(mx.array(tokens), (500,))
     geometry = AttentionGeometry(cached, n, first, m, window=window, blocks=blocks)
-    scores = q @ mx.repeat(k, 2, axis=1).swapaxes(-1, -2)
-    scores = mx.where(geometry.mask(), scores, -mx.inf)
-    expected = mx.softmax(scores, axis=-1) @ mx.repeat(v, 2, axis=1)
+
+    def dense(q, k, v):
+        scores = q @ mx.repeat(k, 2, axis=1).swapaxes(-1, -2)
+        scores = mx.where(geometry.mask(), scores, -mx.inf)
+        return mx.softmax(scores, axis=-1) @ mx.repeat(v, 2, axis=1)
+
+    d_out = mx.random.normal(q.shape)
+    (expected,), derivatives = mx.vjp(dense, [q, k, v], [d_out])
     assert np.abs(np.array(attend(q, k, v, geometry) - expected)).max() < 1e-5
+    out, back = attend_vjp(q, k, v, geometry)
+    assert np.abs(np.array(out - expected)).max() < 1e-5
+    for got, wanted in zip(back(d_out), derivatives, strict=True):
+        assert mx.abs(got - wanted).max().item() < 1e-5 * mx.abs(wanted).max().item()
 
 
 @pytest.mark.parametrize("m", [numpy_attention.KEYS - 1, numpy_attention.KEYS])
