@@ -9,7 +9,7 @@ FOR, AGAINST = "#b5540a", "#1f5fa8"
 WIDTH, TEXT, LEFT = 1040, 560, 610  # the picture, its text, where the parts begin
 SHOWN = 420  # tokens of text at most
 PARTS = 12
-FAINTEST = 0.02  # of the largest share; below it a token has no colour
+FAINTEST = 0.01  # of the largest share; below it a token has no colour
 
 
 def draw_why(view) -> Drawing:
@@ -50,7 +50,8 @@ def _draw_text(out: Drawing, why, tokens) -> None:
             return
         v = float(shares[i]) / high if high else 0.0
         if abs(v) >= FAINTEST:
-            out.rect(x, y, wide, 18, fill=FOR if v > 0 else AGAINST, opacity=0.62 * abs(v))
+            fill = FOR if v > 0 else AGAINST
+            out.rect(x, y, wide, 18, fill=fill, opacity=0.62 * abs(v) ** 0.5)
         if i >= why.position:
             out.rect(x, y, wide, 18, stroke="#2558c9")
         out.text(x, y + 13.5, shown, 12.5)

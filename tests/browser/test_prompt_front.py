@@ -124,6 +124,27 @@ def test_tokens_alternatives_and_going_on_from_one_by_keyboard(front, picture):
     assert (went["turn"], went["token"], went["alternative"]) == (1, 1, 8)
 
 
+def test_a_token_is_explained_in_the_why_view(front):
+    """Only where one is open; why the token came, and why another did not."""
+    tokens = [["A", 0.9, [[7, "A", 0.9], [8, "The", 0.1]]], [" cat", 0.8, [[9, " cat", 0.8]]]]
+    f = front(
+        turn("0", "user", "hi"),
+        turn("1", "assistant", "A cat", tokens=2),
+        answers={"tokens": {"content": tokens}, "explain": {"content": True}},
+    )
+    f.root.get_by_role("button", name="Show the tokens").click()
+    f.root.locator(".g4-tok").first.click()
+    assert not f.root.get_by_text("why").count()
+    f.page.keyboard.press("Escape")
+    f.set(explains=True)
+    f.root.locator(".g4-tok").first.click()
+    f.root.get_by_role("button", name="why “A”?").click()
+    f.root.get_by_role("button", name="why not “The”?").click()
+    f.page.wait_for_function("sent.filter((m) => m.type === 'explain').length === 2")
+    asked = [(m["turn"], m["token"], m["alternative"]) for m in f.sent("explain")]
+    assert asked == [(1, 0, None), (1, 0, 8)]
+
+
 def test_a_tool_waits_for_the_reader(front):
     call = {"kind": "tool_call", "id": "c7", "name": "rm", "arguments": {"path": "/"}}
     f = front(

@@ -101,7 +101,7 @@ export class TokenList {
     flow.addEventListener("mouseleave", (event) => this.#closeSoon(event));
     flow.addEventListener("focusin", openAt);
     flow.addEventListener("click", (event) => {
-      if (openAt(event)) this.#choices.querySelector("button")?.focus();
+      if (openAt(event)) this.#choices.querySelector(".g4-choice")?.focus();
     });
     this.node.addEventListener("focusout", (event) => {
       if (!this.node.contains(event.relatedTarget)) this.#close();

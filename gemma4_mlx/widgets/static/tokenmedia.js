@@ -85,6 +85,7 @@ export class MediaBlock {
     if (this.#picture) {
       context.imageSmoothingEnabled = width < this.#picture.width;
       context.drawImage(this.#picture, 0, 0, width, height);
+      if (paint.grey) fade(context, width, height);
     }
     this.#content.boxes.forEach((_, k) => {
       const token = this.media.start + k;
@@ -153,6 +154,16 @@ export class MediaBlock {
     context.textAlign = "right";
     context.fillText(`${this.#content.seconds.toFixed(2)} s`, width - 3, height - 2);
   }
+}
+
+/** Take most of a picture's own colour away, so that colours over it can be told. */
+function fade(context, width, height) {
+  context.globalCompositeOperation = "saturation";
+  context.globalAlpha = 0.8;
+  context.fillStyle = "#808080";
+  context.fillRect(0, 0, width, height);
+  context.globalAlpha = 1;
+  context.globalCompositeOperation = "source-over";
 }
 
 function drawFrame(context, [x, y, width, height], ink) {

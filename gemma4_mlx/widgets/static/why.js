@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { mount } from "./frame.js";
-import { linkSelection, setTraits, watch } from "./kernel.js";
+import { linkSelection, NotRecorded, setTraits, watch } from "./kernel.js";
 import { chip, exportPicker, headline, problemNote, segmented } from "./pieces.js";
 import { PAGE } from "./tokenpages.js";
 import { TokenView } from "./tokenview.js";
@@ -58,7 +58,7 @@ class WhyView {
     this.colours = new ShareColours(scene);
     this.legend = new ShareLegend();
     this.row = new AnswerRow(scene, {
-      onPoint: (position) => this.#show(scene.questionAt(position)),
+      onPoint: (position) => this.#show(scene.questionFor(position)),
       onLeave: () => this.#show(scene.question),
       onPick: (position, stop) => this.#pick(position, stop),
     });
@@ -170,8 +170,12 @@ class WhyView {
 
   /** Ask another question, here and in Python. */
   #ask(question) {
-    if (questionKey(question) === questionKey(this.scene.question)) return;
-    setTraits(this.model, { question });
+    const { scene } = this;
+    if (questionKey(question) === questionKey(scene.question)) return;
+    if (scene.model.isStatic && !scene.canAsk(question)) {
+      this.methods.set(scene.question.method);
+      scene.onError(new NotRecorded());
+    } else setTraits(this.model, { question });
   }
 
   /** The question has changed, here or in Python. */
@@ -185,15 +189,16 @@ class WhyView {
   }
 
   #pick(position, stop = null) {
-    this.#ask(this.scene.questionAt(position, stop));
-    if (position < this.scene.n) this.#select({ token: position });
+    const { scene } = this;
+    const question = stop === null ? scene.questionFor(position) : scene.questionAt(position, stop);
+    this.#ask(question);
+    if (position < scene.n) this.#select({ token: position });
   }
 
   /** Draw the answer to a question as soon as it is there. */
   async #show(question) {
     const { scene } = this;
     const known = scene.isKnown(question);
-    if (scene.model.isStatic && !scene.canAsk(question)) return;
     this.#bar.hidden = known;
     this.#bar.value = 0;
     this.view.root.dataset.explaining = String(!known);
@@ -256,7 +261,7 @@ class WhyView {
     this.#drawAbout();
     const [start] = scene.meta.answer;
     const other = token >= start && token !== scene.question.position;
-    if (!this.#own && other && scene.canAsk(scene.questionAt(token))) this.#pick(token);
+    if (!this.#own && other && scene.questionFor(token)) this.#pick(token);
   }
 
   /** Heads and experts worked where the token was predicted from: the place before it. */

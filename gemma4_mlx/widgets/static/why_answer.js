@@ -68,7 +68,7 @@ export class AnswerRow {
   #pointAt(at) {
     clearTimeout(this.#timer);
     if (at === null || at === this.#shown) return;
-    const known = this.scene.isKnown(this.scene.questionAt(at));
+    const known = this.scene.isKnown(this.scene.questionFor(at));
     this.#timer = setTimeout(() => this.onPoint(at), known ? 0 : REST);
   }
 
@@ -104,7 +104,7 @@ export class AnswerRow {
   }
 
   #token(at, text, probability) {
-    const can = this.scene.canAsk(this.scene.questionAt(at));
+    const can = this.scene.questionFor(at) !== null;
     const chance = probability === null ? "" : `, ${formatPercent(probability)}`;
     const name = text === null ? "the next token" : `“${visibleToken(text)}”${chance}`;
     const node = h(

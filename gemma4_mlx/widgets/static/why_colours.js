@@ -6,13 +6,18 @@ import { h } from "./dom.js";
 import { signed } from "./why_words.js";
 import { formatCount } from "./words.js";
 
-const FAINTEST = 0.02; // of the largest share; below it a token has no colour
+const FAINTEST = 0.01; // of the largest share; below it a token has no colour
 const BAR = 150; // css pixels of the legend
 
 /** CSS colour of a share: `v` of the largest, -1 to 1. */
 export const shareColour = (v, ink, alpha = 1) => cssOf(diverging(Math.sign(v), ink.dark), alpha);
 
+/** How strongly a share shows, 0 to 1: by its root, so that a tenth of the largest is seen. */
+export const strengthOf = (v) => Math.sqrt(Math.abs(v));
+
 export class ShareColours {
+  grey = true; // pictures are drawn without most of their own colour
+
   /** @param {WhyScene} scene */
   constructor(scene) {
     this.scene = scene;
@@ -34,7 +39,7 @@ export class ShareColours {
     if (this.#isExplained(token)) return this.scene.ink.zero;
     const v = this.#of(token);
     if (Math.abs(v) < FAINTEST) return null;
-    return shareColour(v, this.scene.ink, onPicture ? 1 : 0.62 * Math.abs(v));
+    return shareColour(v, this.scene.ink, onPicture ? 1 : 0.62 * strengthOf(v));
   }
 
   /** What came after the explained token had no part in it. */
@@ -45,7 +50,7 @@ export class ShareColours {
   }
 
   alpha(token) {
-    return 0.8 * Math.abs(this.#of(token));
+    return 0.8 * strengthOf(this.#of(token));
   }
 
   title(token) {
@@ -64,7 +69,7 @@ export class ShareColours {
       if (Math.abs(positions[i]) > Math.abs(most)) most = positions[i];
     const v = most / high;
     if (Math.abs(v) < FAINTEST) return null;
-    return shareColour(v, this.scene.ink, 0.25 + 0.75 * Math.abs(v));
+    return shareColour(v, this.scene.ink, 0.25 + 0.75 * strengthOf(v));
   }
 }
 
@@ -81,7 +86,7 @@ export class ShareLegend {
     context.clearRect(0, 0, BAR + 130, 34);
     for (let x = 0; x < BAR; x++) {
       const v = (2 * x) / (BAR - 1) - 1;
-      context.fillStyle = shareColour(v, ink, Math.abs(v));
+      context.fillStyle = shareColour(v, ink, strengthOf(v));
       context.fillRect(65 + x, 3, 1, 10);
     }
     context.font = `12px ${ink.font}`;

@@ -4,6 +4,7 @@
 import { onResize, sizeCanvas } from "./canvas.js";
 import { cssOf, diverging, mixed, rgbOf } from "./colours.js";
 import { h, perFrame } from "./dom.js";
+import { strengthOf } from "./why_colours.js";
 import { partName, signed } from "./why_words.js";
 
 const LEFT = 30; // css pixels of the layers' numbers
@@ -80,7 +81,7 @@ export class PartMap {
       if (part.layer === null) continue;
       this.#cells.set(`${part.layer} ${part.column}`, part);
       const v = part.share / (shown.partHigh || 1);
-      const rgb = mixed(zero, diverging(Math.sign(v), ink.dark), Math.sqrt(Math.abs(v)));
+      const rgb = mixed(zero, diverging(Math.sign(v), ink.dark), strengthOf(v));
       context.fillStyle = cssOf(rgb);
       const x = left(part.column);
       context.fillRect(x, TOP + part.layer * high, Math.max(1, cell - 1), high - 1);

@@ -68,6 +68,13 @@ export class WhyScene {
       : this.meta.live || question.position === this.question.position;
   }
 
+  /** What is shown when a token of the answer is pointed at, or null if nothing can be. */
+  questionFor(position) {
+    const plain = this.questionAt(position);
+    if (this.canAsk(plain)) return plain;
+    return position === this.question.position ? this.question : null;
+  }
+
   isKnown(question) {
     return this.#known.has(questionKey(question));
   }
