@@ -449,7 +449,10 @@ def _atlas(options: argparse.Namespace) -> int:
     )
     print(found)
     lifts = found.lifts()
-    for label, said in ((label, lifts.experts(label)) for label in found.labels):
+    if len(found.labels) == 1:
+        print("one label: there is nothing to compare it with")
+    several = found.labels if len(found.labels) > 1 else ()
+    for label, said in ((label, lifts.experts(label)) for label in several):
         best = ", ".join(f"layer {r['layer']} expert {r['expert']}" for r in said[:3])
         print(f"{label}: {len(said)} experts prefer it" + (f" ({best} most)" if best else ""))
     for label, sentences in found.remarks.items():

@@ -136,6 +136,7 @@ def _chosen(atlas: Atlas, label: str, above: float, name: str, make: Callable) -
     if not above > 1:
         raise StudyError(f"experts of a lift above {above}; give a number above 1")
     lifts = atlas.lifts()
+    lifts.experts(label)  # says so where there is no other label
     meant = lifts.found(FALSE, 0.0)[:, g] & (lifts.lift[:, g] >= np.log2(above))
     if not meant.any():
         raise StudyError(

@@ -12,6 +12,7 @@ import gemma4_mlx as g4
 from gemma4_mlx.errors import StudyError
 from gemma4_mlx.processing import load_image
 from gemma4_mlx.processing.inputs import ModelInputs
+from gemma4_mlx.studies import drop
 from gemma4_mlx.studies.building import build, builder, reading
 from gemma4_mlx.studies.data.counts import UNIT
 from gemma4_mlx.tracing import RoutingPlan
@@ -53,6 +54,9 @@ def test_an_atlas_is_that_of_the_documents_traces(model, built):
     for name in ("together", "paths", "norms", "weighted_norms", "largest_norm", "next_counts"):
         assert np.array_equal(alone.counts[name], own.counts[name]), name
     assert alone.labels == ("count",) and np.isnan(alone.lifts().p).all()
+    for ask in (alone.lifts().experts, lambda label: drop(alone, label)):
+        with pytest.raises(StudyError, match="'count' is the only label"):
+            ask("count")
 
 
 def test_roles_and_texts_are_those_of_the_conversation(built):
@@ -63,6 +67,7 @@ def test_roles_and_texts_are_those_of_the_conversation(built):
     assert any("Hello" in c.before + c.text + c.after for c in some)
 
 
+@pytest.mark.float32
 def test_predicted_tokens_and_early_routing_are_the_models(model):
     """Against the model's own logits, and the next router by hand."""
     ids = [2, *model.tokenizer.encode(" ".join(COUNTING))]
@@ -97,6 +102,7 @@ def test_predicted_tokens_and_early_routing_are_the_models(model):
     assert atlas.counts["written_tokens"].sum() == len(at) * len(sums) * 2
 
 
+@pytest.mark.float32
 def test_what_an_expert_writes_is_read_through_the_norms_and_the_head(model, built):
     layer, expert = np.argwhere(built.counts["written_tokens"] > 3)[0]
     mean = built.counts["written"][layer, expert] / built.counts["written_tokens"][layer, expert]

@@ -22,7 +22,7 @@ from ..data.counts import Piece, Written
 #: these cost a product with the vocabulary and with another layer's router.
 LOOKED_AT = 16
 #: Of every so many tokens the outputs of one are added to the sums of what experts write.
-ADDED_UP = 64
+ADDED_UP = 128
 #: The first token of both samples. It is a place in the piece, not in the corpus, so that what is
 #: counted of a document does not depend on the others.
 FIRST = 8

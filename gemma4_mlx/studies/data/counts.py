@@ -314,7 +314,8 @@ def _type_of(name: str) -> np.dtype:
 
 def _units(values: np.ndarray) -> np.ndarray:
     """Real numbers as whole numbers of units."""
-    return np.rint(values.astype(np.float64) * UNIT).astype(np.int64)
+    units = np.multiply(values, UNIT, dtype=np.float64)
+    return np.rint(units, out=units).astype(np.int64)
 
 
 def _positions(trace: Trace) -> np.ndarray:

@@ -51,9 +51,11 @@ class Lifts:
         """The experts that a label's documents use more than others, highest lift first: ``layer``,
         ``expert``, ``lift`` (log2), ``load`` (among the label's tokens), ``q``.
 
-        Raises StudyError for a label that does not exist.
+        Raises StudyError for a label that does not exist, and where there is no other one.
         """
         g = number_of(label, self.labels)
+        if len(self.labels) == 1:
+            raise StudyError(f"{label!r} is the only label: there is nothing to compare it with")
         chosen = self.found(false, floor)[:, g] & (self.lift[:, g] > 0)
         rows = [
             {
