@@ -171,6 +171,39 @@ def attribution(rng, folder):
 
 
 @cache
+def atlas_bytes() -> bytes:
+    import tempfile
+
+    found = g4.atlas(teaching(), {"a": ["Hello there"], "b": [[5, 6, 7] * 9]}, progress=False)
+    kept = found.contexts  # with a picture, as those of a patch have
+    kept.pictures = {7: np.zeros((4, 4, 3), np.uint8)}
+    kept.arrays["strongest"]["medium"][kept.arrays["strongest"]["label"] >= 0] = 7
+    kept.arrays["strongest"]["box"][:] = [0, 0, 1, 0.5]
+    with tempfile.TemporaryDirectory() as folder:
+        return found.save(Path(folder) / "x.g4atlas").read_bytes()
+
+
+def atlas(rng, folder):
+    data = atlas_bytes()
+    data = with_header(data, rng) if rng.random() < 0.7 else damaged(rng, data)
+    path = folder / "x.g4atlas"
+    path.write_bytes(data)
+
+    def call():
+        opened = g4.open_atlas(path)
+        repr(opened), opened.to_dataframe(), opened.merge(opened)
+        layer = opened.layers[0]
+        opened.paths(layer), opened.coactivation(layer), opened.reap(scaled=False)
+        for name in ("input", "predicted"):
+            words = opened.vocabulary(name)
+            words.specialisation(1), words.consistency(1), words.top(layer, 0)
+        opened.by("role").lift, opened.super_experts(), opened.to_html(folder / "x.html")
+        opened.save(folder / "y.g4atlas")
+
+    return data, call
+
+
+@cache
 def pictures() -> list[bytes]:
     from PIL import Image
 
@@ -334,6 +367,7 @@ TARGETS = {
     "header": Target(header, (errors.CheckpointError, errors.ConfigError)),
     "trace": Target(trace, (errors.TraceError,)),
     "attribution": Target(attribution, (errors.AttributionError,)),
+    "atlas": Target(atlas, (errors.StudyError,)),
     "image": Target(image, (errors.MediaError,)),
     "audio": Target(audio, (errors.MediaError,)),
     "conversation": Target(

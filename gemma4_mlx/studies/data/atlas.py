@@ -505,6 +505,8 @@ def _from_file(arrays: dict, description: dict) -> Atlas:
         *(int(said[name]) for name in ("num_experts", "k", "vocabulary", "hidden")),
         interventions=tuple(map(str, said["interventions"])),
     )
+    if not subject.layers or not 1 <= subject.k <= subject.num_experts or subject.hidden < 0:
+        raise ValueError(f"an atlas of {subject}")
     labels = tuple(map(str, description["labels"]))
     if list(labels) != sorted(set(labels)):
         raise ValueError(f"labels {labels}")
@@ -519,9 +521,11 @@ def _from_file(arrays: dict, description: dict) -> Atlas:
     }
     contexts = Contexts.from_arrays(rows, len(labels), kept, pictures)
     shape = (len(subject.layers), subject.num_experts)
-    for name in ("scale", "promoted", "suppressed"):
-        if name in arrays and arrays[name].shape[:2] != shape:
-            raise ValueError(f"{name} of shape {arrays[name].shape}")
+    for name, axes, kind in (("scale", 2, "f"), ("promoted", 3, "i"), ("suppressed", 3, "i")):
+        if name in arrays:
+            array = arrays[name]
+            if array.shape[:2] != shape or array.ndim != axes or array.dtype.kind != kind:
+                raise ValueError(f"{name} of shape {array.shape} and type {array.dtype}")
     return Atlas(
         counts,
         Documents.from_arrays(subject, labels, documents),
