@@ -184,6 +184,10 @@ def test_a_planted_router_is_recovered_exactly():
     }  # fmt: skip
     assert all(r["share"] == 1 for r in found[:6])
     assert {r["id"] % 4 for r in atlas.vocabulary().top(2, 3)} == {3}
+    # Experts 2, 6 and 10 of layer 2 read the same tokens, and so do 3, 7 and 11 of layer 4.
+    near = atlas.neighbours(2, 6, 5)
+    assert {(r["layer"], r["expert"]) for r in near} == {(2, 2), (2, 10), (4, 3), (4, 7), (4, 11)}
+    np.testing.assert_allclose([r["similarity"] for r in near], 1, rtol=1e-5)
     paths = atlas.paths(2)
     expected = [[float((b - a - 1) % 4 == 0 and b != a) for b in range(E)] for a in range(E)]
     np.testing.assert_array_equal(paths, expected)
@@ -432,6 +436,21 @@ def test_questions_about_what_is_not_there_are_answered_in_words(known):
     ):
         with pytest.raises(StudyError, match=says):
             ask()
+
+
+def test_neighbours_read_similar_tokens(known):
+    _, atlas, whole = known
+    reads = [
+        [np.bincount(whole.tokens.ids[(c == e).any(-1)], minlength=VOCABULARY) for e in range(E)]
+        for c in whole.experts
+    ]
+    p = np.array(reads) / np.maximum(np.sum(reads, axis=-1, keepdims=True), 1)
+    for row in atlas.neighbours(LAYERS[1], 5, 100):
+        other = p[LAYERS.index(row["layer"]), row["expert"]]
+        assert row["similarity"] == pytest.approx(np.sqrt(p[1, 5] * other).sum(), rel=1e-4)
+    found = [r["similarity"] for r in atlas.neighbours(LAYERS[1], 5, 100)]
+    assert found == sorted(found, reverse=True)
+    assert len(found) == sum(1 for layer in reads for r in layer if r.sum()) - 1
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "arrow"])

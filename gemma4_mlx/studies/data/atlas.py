@@ -207,8 +207,8 @@ class Atlas:
     def load(self, label: str | None = None) -> np.ndarray:
         """Share of the tokens (of a label) that went to each expert: (layers, E). A row sums to k.
 
-        Of a label it is OLMoE's domain specialisation, N(e, D) / N(D): Muennighoff et al., "OLMoE"
-        (2024), section 5.3.
+        Of a label it is OLMoE's domain specialisation, N(e, D) / N(D): Muennighoff et al., "OLMoE:
+        Open Mixture-of-Experts Language Models" (2024), section 5.
 
         Raises StudyError for a label that does not exist, and one without documents.
         """
@@ -266,7 +266,7 @@ class Atlas:
         """Share of an expert's tokens that went to another one of its layer as well: (E, E), the
         former first, N(a, b) / N(a); nan for experts without tokens, 1 on the diagonal.
 
-        Muennighoff et al., "OLMoE" (2024), section 5.2.
+        Muennighoff et al., "OLMoE: Open Mixture-of-Experts Language Models" (2024), section 5.
 
         Raises StudyError for a layer that is not in the atlas.
         """
@@ -292,7 +292,8 @@ class Atlas:
         """Mean Euclidean norm of what an expert puts out for a token, before it is weighted:
         (layers, E); nan for experts without tokens.
 
-        The expert activation norm of Jaiswal et al., "Finding Fantastic Experts in MoEs" (2025).
+        The mean activation norm of Liu et al., "How to Score Experts for One-Shot MoE Expert
+        Pruning" (2026).
 
         Raises StudyError if norms were not recorded.
         """
@@ -393,6 +394,27 @@ class Atlas:
             if ids := [id for id in ids if seen[id]]:
                 return self.vocabulary().experts(ids, n)
         raise StudyError(f"no token of this atlas has {text!r} in its text")
+
+    def neighbours(self, layer: int, expert: int, n: int = 10) -> list[dict]:
+        """The experts, of any layer, that read the most similar tokens: ``layer``, ``expert``,
+        ``similarity``, most similar first.
+
+        ``sum over x of sqrt(p(x | a) p(x | b))`` over the tokens that experts a and b read: 1 where
+        they are distributed alike, 0 where no token is read by both (Bhattacharyya, 1943).
+
+        Raises StudyError for a layer or expert that does not exist.
+        """
+        here = (self.at(layer), self._expert(expert))
+        counts = self.counts["input_counts"].astype(np.float32)
+        roots = np.sqrt(_ratio(counts, counts.sum(axis=-1, keepdims=True)))
+        similar = np.nan_to_num(roots @ roots[here])
+        similar[here] = -1
+        best = np.argsort(-similar, axis=None, kind="stable")[:n]
+        return [
+            {"layer": self.layers[i], "expert": int(e), "similarity": float(similar[i, e])}
+            for i, e in zip(*np.unravel_index(best, similar.shape))
+            if similar[i, e] > 0
+        ]
 
     def examples(self, layer: int, expert: int, most: int = KEPT) -> list[Context]:
         """Places at which an expert was at work: the strongest, then a random sample, of each at

@@ -66,8 +66,8 @@ class Vocabulary:
         """Share of an id's occurrences that went to each expert, at least and at most: two (layers,
         E), equal where no other id is in the bucket.
 
-        OLMoE's vocabulary specialisation, N(e, x) / N(x): Muennighoff et al., "OLMoE" (2024),
-        section 5.4.
+        OLMoE's vocabulary specialisation, N(e, x) / N(x): Muennighoff et al., "OLMoE: Open
+        Mixture-of-Experts Language Models" (2024), section 5.
 
         Raises StudyError for an id that did not occur.
         """
@@ -86,7 +86,7 @@ class Vocabulary:
         occurrences. 1: every token has an expert that it always goes to. Compare it with the
         largest load of the layer, which is its value if tokens made no difference.
 
-        After the vocabulary specialisation of Muennighoff et al., "OLMoE" (2024), section 5.4.
+        After the vocabulary specialisation of Muennighoff et al. (2024), see :meth:`share`.
         """
         ids = self.known(least)
         total = self.seen[ids].sum()
