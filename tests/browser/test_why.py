@@ -224,6 +224,29 @@ def test_text_picture_and_sound_have_the_colours_of_their_shares(made, picture):
     picture(made.root, "why")
 
 
+def test_a_sound_has_the_colours_of_its_frames(made):
+    page, why = made.page, made.widget.attribution
+    media = made.widget.meta["media"][1]
+    page.locator(".g4-strip").click(position={"x": 631 * media["start"] / 1400, "y": 10})
+    canvas = page.locator("canvas.g4-audio")
+    page.wait_for_function("document.querySelector('canvas.g4-audio').width > 100")
+    drawn(page)
+    frames = why.positions[media["start"] : media["stop"]]
+    pixel = """(n, at) => [...n.getContext("2d").getImageData(at * n.width, 3, 1, 1).data]"""
+    for k in np.argsort(-np.abs(frames))[:4].tolist():
+        red, _, blue, _ = canvas.evaluate(pixel, (k + 0.5) / len(frames))
+        assert (red > blue) == (frames[k] > 0), "orange for, blue against"
+
+
+def test_an_answer_from_right_to_left(page):
+    view = WidgetPage(page, Why(make_why(target=(5, " שלום"))))
+    ready(page)
+    flow = page.locator(".g4-whyflow")
+    assert flow.evaluate("(n) => getComputedStyle(n).direction") == "rtl"
+    assert "שלום" in said(page) and not page.errors
+    assert view.widget.attribution.target[1] == " שלום"
+
+
 def test_the_map_has_every_part(made):
     page, why = made.page, made.widget.attribution
     canvas = page.locator(".g4-partmap")

@@ -50,7 +50,7 @@ def test_a_head_is_shown_in_attention_and_a_patch_in_both(lab_why, picture):
     page = lab_why.page
     why, attention = page.locator(".g4.g4-why").nth(1), page.locator(".g4-attention")
     why.locator(".g4-whylist li").first.wait_for()
-    head = why.get_by_role("button", name="head").first
+    head = why.locator("button.g4-partname", has_text="head").first
     layer, number = head.inner_text().lower().removeprefix("layer ").split(" head ")
     head.click()
     attention.get_by_text(f"Layer {layer}, head {number}").first.wait_for()

@@ -118,7 +118,7 @@ export class AnswerRow {
         "aria-label": `Why ${name}?`,
         "aria-disabled": can ? null : "true",
       },
-      h("bdi", {}, text === null ? "next?" : visibleToken(text)),
+      text === null ? "next?" : visibleToken(text), // no bdi: dir="auto" would not look into it
     );
     if (!can) node.setAttribute("aria-disabled", "true");
     return text?.includes("\n") ? [node, h("br")] : [node];
