@@ -47,7 +47,6 @@ class Pair:
         first: the first position that is looked at; both prompts are the same before.
         chunk: tokens computed at once, of all rows together. Prompts of different lengths are
             computed at once from ``first`` on.
-        rows: of a batch.
         media_features: a dict that keeps encoded pictures and sounds.
 
     Attributes:
@@ -63,11 +62,10 @@ class Pair:
         places: np.ndarray,
         first: int,
         chunk: int,
-        rows: int,
         media_features,
     ):
         self.model, self._prompts, self.places = model, (source, base), places
-        self.rows, self._chunk = rows, chunk
+        self._chunk = chunk
         self.n, self._aligned = max(len(source), len(base)), len(source) == len(base)
         self._soft = [SoftTokens(model, prompt, 0, media_features) for prompt in self._prompts]
         first = self._outside(first)
@@ -108,11 +106,11 @@ class Pair:
                     kept[:] = [x[..., :start, :] for x in last]
         return hidden
 
-    def run(self, start: int, patch: "Patches | None" = None) -> mx.array:
+    def run(self, start: int, rows: int, patch: "Patches | None" = None) -> mx.array:
         """Hidden states (rows, H) at the last position of each row, computed from ``start`` on."""
-        cache, interventions = self._cache(start, self.rows), () if patch is None else (patch,)
+        cache, interventions = self._cache(start, rows), () if patch is None else (patch,)
         with self.model.intervene(*interventions):
-            return self._hidden(cache, start, self.n, self.rows)
+            return self._hidden(cache, start, self.n, rows)
 
     def _hidden(self, cache: list, start: int, stop: int, rows: int) -> mx.array:
         for at, end in self._pieces(start, stop, rows):
@@ -202,12 +200,13 @@ class Patches:
         cells: of row 1, row 2, ...; rows beyond them stay as they are.
         beside: patch what later layers read beside the stream, too: their per-layer inputs, and the
             keys and values that they share with a layer before the patch.
+        rows: of the batch.
     """
 
-    def __init__(self, pair: Pair, over: str, cells: Sequence[Cell], beside: bool):
+    def __init__(self, pair: Pair, over: str, cells: Sequence[Cell], beside: bool, rows: int):
         self._text, self._places = pair.model.config.text, pair.places
         self._tap, self._cells, self._beside = TAPS[over], cells, beside
-        self._rows, self._start, self._chosen = pair.rows, 0, {}
+        self._rows, self._start, self._chosen = rows, 0, {}
         self.key = f"sweep over {over}"
 
     def observer(self, model):

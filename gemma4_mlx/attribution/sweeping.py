@@ -154,16 +154,16 @@ def sweep(
     )
     empty = replace(empty, effects=empty.effects.reshape(*map(len, empty.axes.values())))
     mx.eval(model.parameters())  # lazy arrays belong to the thread that made them
-    pair = Pair(model, source, base, places, first, chunk, rows, media_features)
-    work = _Work(pair, empty, _Metric(model, metric, *tokens), file)
+    pair = Pair(model, source, base, places, first, chunk, media_features)
+    work = _Work(pair, empty, _Metric(model, metric, *tokens), rows, file)
     return work.run(progress)
 
 
 class _Work:
     """A sweep that is under way."""
 
-    def __init__(self, pair: Pair, empty: Sweep, metric: "_Metric", file):
-        self.pair, self.metric = pair, metric
+    def __init__(self, pair: Pair, empty: Sweep, metric: "_Metric", rows: int, file):
+        self.pair, self.metric, self.rows = pair, metric, rows
         self.found, self.file = empty, None if file is None else Path(file)
         self.known = False  # whether target and base are, so that it can be saved
 
@@ -205,12 +205,14 @@ class _Work:
         self.known, effects = True, self.found.effects
         waiting, total = self._waiting(), effects.size
         for start, places in waiting.items():
-            before, size = metric(pair.run(start)), pair.rows - 1
+            batches = -(-len(places) // (self.rows - 1))
+            size = -(-len(places) // batches)  # all alike, so that few rows stand empty
+            before = metric(pair.run(start, size + 1))
             for i in range(0, len(places), size):
                 some = places[i : i + size]
                 cells = [self._cell(place) for place in some]
-                patches = Patches(pair, self.found.over, cells, self.found.beside)
-                values = metric(pair.run(start, patches))
+                patches = Patches(pair, self.found.over, cells, self.found.beside, size + 1)
+                values = metric(pair.run(start, size + 1, patches))
                 for place, now, then in zip(some, values[1:], before[1:]):
                     effects[place] = now - then
                 yield Progress(int(np.isfinite(effects).sum()), total, 0.0)
