@@ -24,8 +24,8 @@ how much of it is there.
 rounding. In 16 bits values and derivatives inside a layer are rounded as the model's own are;
 derivatives between layers, and sums over queries and over positions, are float32. On the teaching
 model in bfloat16 shares of positions are off by 2 to 5% of the largest, those of heads and MLPs by
-up to 12%, in float16 all by less than 1%. Packed weights are used as they are, for only
-activations are derived by.
+up to 12%, in float16 all by less than 1%; but an expert that only one of the types chooses has its
+share in that one alone. Packed weights are used as they are, for only activations are derived by.
 """
 
 import mlx.core as mx

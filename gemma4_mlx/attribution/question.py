@@ -26,17 +26,12 @@ class Question:
 
     def run(self, progress, generator, *arguments):
         """What ``generator(self, *arguments)``, which yields Progress, returns; run by the
-        engine."""
+        engine. An exception from ``progress`` stops it, and so does Ctrl-C."""
         mx.eval(self.model.parameters())  # lazy arrays belong to the thread that made them
         job = engine().submit(generator, self, *arguments)
-        try:
-            for event in job.events():
-                if progress is not None:
-                    progress(event)
-        except BaseException:
-            job.cancel()
-            job.wait()
-            raise
+        for event in job.events():
+            if progress is not None:
+                progress(event)
         return job.result()
 
     def answer(self, method: str, target: Target, total: float, **found) -> Attribution:

@@ -47,9 +47,9 @@ def log_probability(said):
     return score
 
 
-def by_number(why):
-    """Shares of experts in the order of their numbers: (L, E)."""
-    return np.take_along_axis(why.experts, np.argsort(why.expert_ids, axis=-1), axis=-1)
+def by_number(why, name="experts"):
+    """Shares (or weights) of experts in the order of their numbers: (L, E)."""
+    return np.take_along_axis(getattr(why, name), np.argsort(why.expert_ids, axis=-1), axis=-1)
 
 
 def assert_agrees(why, reference, way):
@@ -250,7 +250,10 @@ def test_sixteen_bits(dtype, bound):
     for name in ("positions", "heads", "mlp", "per_layer", "experts", "stream"):
         expected, found = getattr(exact, name), getattr(why, name)
         if name == "experts":
-            expected, found = by_number(exact), by_number(why)
+            weights = [by_number(one, "expert_weights") for one in (exact, why)]
+            same = np.abs(weights[0] - weights[1]).max(axis=1) < 0.2  # no choice is another
+            assert same.sum() > 4
+            expected, found = by_number(exact)[same], by_number(why)[same]
         assert found.dtype == np.float32
         assert np.abs(found - expected).max() < bound * np.abs(expected).max(), name
 
@@ -288,6 +291,24 @@ def test_memory_is_counted_before_anything_runs():
         with pytest.raises(g4.errors.AttributionError, match=f"{method}' needs .* 1,500 tokens"):
             g4.attribute(model, ids, 7, memory=took, **options)
         assert why.total == g4.attribute(model, ids, 7, memory=4 * took, **options).total
+
+
+def test_it_can_be_stopped():
+    """By an exception from ``progress``, within a chunk or a layer; nothing goes on observing."""
+    model, ids, seen = g4.load(), [5, 6, 7] * 200, []
+
+    def stop(event):
+        seen.append(event)
+        if len(seen) == 5:
+            raise InterruptedError("enough")
+
+    for method, other in (("gradient", {}), ("patching", {"corrupt": [*ids[:-1], 9]})):
+        seen.clear()
+        with pytest.raises(InterruptedError, match="enough"):
+            g4.attribute(model, ids, method=method, chunk=100, progress=stop, **other)
+        assert len(seen) == 5
+    g4.generation.engine().run(lambda: None)  # what was stopped has ended
+    assert not model._taps.active
 
 
 def test_weights_on_disk_have_no_gradient(tmp_path, checkpoint):
