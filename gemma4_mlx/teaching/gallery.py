@@ -118,8 +118,9 @@ def _without(model):
     chat = asked(model, MIXED[0])
     view = Routing(chat.trace(attention=None), model=model)
     layer = int(view.trace.routing.layers[0])
-    busiest = np.argsort(-view.trace.routing.load(layer))[:2]
-    for experts in (busiest[:1], busiest):
+    load = view.trace.routing.load(layer)
+    used = [e for e in np.argsort(-load) if load[e] > 0]
+    for experts in (used[:1], used):  # others stand in for one, nobody for all
         changes = [{"layer": layer, "expert": int(e), "action": "drop"} for e in experts]
         while "running" in view.answer_whatif(changes, everywhere=True):
             pass  # each call waits a moment
@@ -142,7 +143,7 @@ SCENES = (
     Scene("routing-mixed", "Routing: three languages, code, a sum and a picture",
           lambda model: Routing(mixed(model).trace(attention=None))),
     Scene("routing-compared", "Routing: code against sums, with a test", _compared),
-    Scene("routing-without", "Routing: answers without an expert, and with a control", _without),
+    Scene("routing-without", "Routing: without an expert, and without a layer's", _without),
     Scene("attention-needle", "Attention: a note hidden in a long text, and the head that finds it",
           lambda model: _attention(model, notes())),
     Scene("attention-picture", "Attention: where it looks in a picture",
