@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import StudyError
-from ..data.atlas import NAME, Atlas, open_atlas
+from ..data.atlas import Atlas, open_atlas
 from ..data.counts import Counts, Subject
 from ..data.documents import Documents
+from ..data.file import NAME
 from . import sources
 from .builder import CONTEXT, Builder
 from .progress import AtlasProgress, Line

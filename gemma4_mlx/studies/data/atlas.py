@@ -13,24 +13,21 @@ import numpy as np
 
 from ... import atomic
 from ...errors import StudyError
-from ...tracing.data import fileformat
 from ...tracing.data.frames import to_frame
 from ...tracing.data.groups import Groups
 from ...tracing.data.ranges import ranges
 from ...tracing.data.specialisation import Specialisation
 from ...tracing.data.trace import Trace
-from .contexts import FIELDS, KEPT, SORTS, Context, Contexts, hash_of, piece_key
-from .counts import AXES, GROUPINGS, UNIT, Counts, Piece, Subject
-from .documents import TYPES, Documents
+from .contexts import KEPT, Context, Contexts, hash_of, piece_key
+from .counts import GROUPINGS, UNIT, Counts, Piece, Subject
+from .documents import Documents
+from .file import joined, read_atlas, write_atlas
 from .labels import Lifts, lifts, number_of
 from .page import atlas_page
 from .vocabulary import Vocabulary
 
-FILE = fileformat.Kind("g4atlas", "an atlas's file", 1, StudyError)
 #: Sentences kept about a label's documents.
 REMARKS = 100
-#: Name of the file in an atlas's folder.
-NAME = "atlas.g4atlas"
 
 
 @dataclass
@@ -454,40 +451,11 @@ class Atlas:
 
     def save(self, path) -> Path:
         """Write a ``.g4atlas`` file, laid out as a trace's; returns its path. Into a folder, under
-        the name :data:`NAME`.
+        the name :data:`.file.NAME`.
 
         Raises StudyError if it cannot be written.
         """
-        path = _file(path)
-        arrays = dict(self.counts.arrays)
-        for sort in SORTS:
-            kept = self.contexts.arrays[sort]
-            arrays |= {f"contexts.{sort}.{name}": kept[name] for name in FIELDS}
-        arrays |= {f"documents.{name}": self.documents.arrays[name] for name in TYPES}
-        self.contexts.prune()
-        arrays |= {f"picture.{key}": picture for key, picture in self.contexts.pictures.items()}
-        for name in ("scale", "promoted", "suppressed"):
-            if getattr(self, name) is not None:
-                arrays[name] = getattr(self, name)
-        subject = self.counts.subject
-        description = {
-            "subject": {
-                **vars(subject),
-                "layers": list(subject.layers),
-                "interventions": list(subject.interventions),
-            },
-            "labels": list(self.labels),
-            "model": self.model,
-            "texts": {str(id): text for id, text in self.texts.items()},
-            "read": self.read,
-            "marks": self.marks,
-            "remarks": self.remarks,
-        }
-        try:
-            fileformat.write(path, arrays, description, FILE)
-        except OSError as error:
-            raise StudyError(f"{path} cannot be written: {error.strerror}") from None
-        return path
+        return write_atlas(self, path)
 
     def to_html(self, path) -> Path:
         """Write a web page of at most about 10 MB: maps of load and of every label's lift, and a
@@ -511,76 +479,7 @@ def open_atlas(path) -> Atlas:
 
     Raises StudyError if the file is missing, damaged, cut short or of a newer version.
     """
-    path = _file(path)
-    arrays, description = fileformat.read(path, FILE)
-    try:
-        return _from_file(arrays, description)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StudyError(f"{path} is damaged: {type(error).__name__}: {error}") from None
-
-
-def _from_file(arrays: dict, description: dict) -> Atlas:
-    said = description["subject"]
-    subject = Subject(
-        str(said["fingerprint"]),
-        tuple(map(int, said["layers"])),
-        *(int(said[name]) for name in ("num_experts", "k", "vocabulary", "hidden")),
-        interventions=tuple(map(str, said["interventions"])),
-    )
-    if not subject.layers or not 1 <= subject.k <= subject.num_experts or subject.hidden < 0:
-        raise ValueError(f"an atlas of {subject}")
-    labels = tuple(map(str, description["labels"]))
-    if list(labels) != sorted(set(labels)):
-        raise ValueError(f"labels {labels}")
-    counts = Counts.from_arrays(subject, labels, {name: arrays[name] for name in AXES})
-    documents = {name: arrays[f"documents.{name}"] for name in TYPES}
-    rows = len(subject.layers) * subject.num_experts
-    kept = {sort: {name: arrays[f"contexts.{sort}.{name}"] for name in FIELDS} for sort in SORTS}
-    pictures = {
-        int(name.removeprefix("picture.")): array
-        for name, array in arrays.items()
-        if name.startswith("picture.")
-    }
-    contexts = Contexts.from_arrays(rows, len(labels), kept, pictures)
-    shape = (len(subject.layers), subject.num_experts)
-    for name, axes, kind in (("scale", 2, "f"), ("promoted", 3, "i"), ("suppressed", 3, "i")):
-        if name in arrays:
-            array = arrays[name]
-            if array.shape[:2] != shape or array.ndim != axes or array.dtype.kind != kind:
-                raise ValueError(f"{name} of shape {array.shape} and type {array.dtype}")
-    return Atlas(
-        counts,
-        Documents.from_arrays(subject, labels, documents),
-        contexts,
-        dict(description["model"]),
-        arrays.get("scale"),
-        {int(id): str(text) for id, text in description["texts"].items()},
-        {str(label): joined(spans) for label, spans in description["read"].items()},
-        {str(label): [int(n), str(digest)] for label, (n, digest) in description["marks"].items()},
-        {str(label): [str(s) for s in said] for label, said in description["remarks"].items()},
-        arrays.get("promoted"),
-        arrays.get("suppressed"),
-    )
-
-
-def _file(path) -> Path:
-    path = Path(path)
-    return path / NAME if path.is_dir() else path
-
-
-def joined(spans: Iterable) -> list[list[int]]:
-    """Ranges [start, stop] in order, those that touch joined.
-
-    >>> joined([[4, 6], [0, 2], [2, 3]])
-    [[0, 3], [4, 6]]
-    """
-    found: list[list[int]] = []
-    for start, stop in sorted((int(a), int(b)) for a, b in spans):
-        if found and start <= found[-1][1]:
-            found[-1][1] = max(found[-1][1], stop)
-        else:
-            found.append([start, stop])
-    return found
+    return Atlas(**read_atlas(path))
 
 
 def _share(counts: np.ndarray, tokens: int, whose: str) -> np.ndarray:
