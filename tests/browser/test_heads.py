@@ -203,7 +203,7 @@ def test_a_sliding_head_is_shown_by_offset_and_a_cell_leads_to_the_text(opened):
 
 def test_what_was_not_kept_is_pooled_and_one_calm_sentence_says_why(opened):
     root = opened.root
-    assert "AttentionPlan(retain=" in root.locator(".g4-why").inner_text()
+    assert "AttentionPlan(retain=" in root.locator(".g4-coarse").inner_text()
     root.locator(".g4-word").nth(20).click()
     root.locator(".g4-facts", has_text="pooled: bins of 32 tokens").wait_for()
     assert root.locator(".g4-problem").is_hidden()
@@ -252,7 +252,7 @@ def test_a_layer_is_computed_when_asked_for(page):
     view = Attention(g4.trace(model, ids, routing=None, attention=plan))
     view.selection = {**view.selection, "layer": 5, "head": 1, "token": 150}
     shown = WidgetPage(page, view)
-    why = shown.root.locator(".g4-why")
+    why = shown.root.locator(".g4-coarse")
     why.get_by_text("the model runs again up to this layer").wait_for()
     shown.root.locator(".g4-facts", has_text="pooled").wait_for()
     why.get_by_role("button", name="Compute layer 5").click()

@@ -28,13 +28,16 @@ HERE = Path(__file__).parent
 MINI_BROWSER = "/usr/lib/*/webkit2gtk-*/MiniBrowser"
 SETUP = """
 import gemma4_mlx as g4
-from gemma4_mlx.widgets import Anatomy, Attention, Fit, Prompt, Routing
+from gemma4_mlx.widgets import Anatomy, Attention, Fit, Prompt, Routing, Why
 model = g4.load()
 trace = g4.trace(model, "one two three four five", attention=g4.AttentionPlan(retain="all"))
+chat = g4.Chat(model)
+chat.send("Count from 3 to 6.", temperature=0, max_tokens=12)
 """
 WIDGETS = {
     "attention": "Attention(trace)",
     "routing": "Routing(trace)",
+    "why": "Why(chat)",
     "anatomy": "Anatomy(model)",
     "fit": "Fit(memory=24)",
     "prompt": "Prompt(model, options={'max_tokens': 20, 'temperature': 0})",
@@ -179,7 +182,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """The five snapshots behind an address of this machine."""
+    """The six snapshots behind an address of this machine."""
     import gemma4_mlx as g4
 
     folder = tmp_path_factory.mktemp("pages")
@@ -233,6 +236,13 @@ def drive(other, name, live):
         other.click(f".g4-{name} .g4-tokens [data-i='3']")
         selected = f".g4-{name} .g4-tokens [data-i='3'].g4-selected"
         other.wait("return document.querySelector(arguments[0])", selected)
+    elif name == "why":
+        other.text(".g4-why .g4-whysaid", r"Logit of \S+: \+\d")
+        other.wait(PAINTED, ".g4-why")
+        if live:
+            other.click(".g4-why .g4-whytoken:nth-of-type(2)")
+            second = ".g4-why .g4-whytoken:nth-of-type(2)[aria-pressed=true]"
+            other.wait("return document.querySelector(arguments[0])", second)
     elif name == "anatomy":
         other.click(".g4-anatomy [data-block=layer2][data-part=router]")
         other.text(".g4-anatomy h4", "Router of layer 2")
@@ -246,7 +256,7 @@ def drive(other, name, live):
 
 
 def test_live_in_jupyterlab(other, lab, tmp_path):
-    """All five in one notebook, run by *Run All*."""
+    """All six in one notebook, run by *Run All*."""
     name = f"{secrets.token_hex(4)}.ipynb"
     cells = [nbformat.v4.new_code_cell(code.strip()) for code in (SETUP, *WIDGETS.values())]
     spec = {"name": "python3", "display_name": "python3", "language": "python"}

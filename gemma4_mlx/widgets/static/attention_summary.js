@@ -10,7 +10,7 @@ import { formatCount } from "./words.js";
 export class HeadSummary {
   title = h("h4", { class: "g4-subtitle" });
   numbers = h("div", { class: "g4-summary g4-note" });
-  why = h("p", { class: "g4-note g4-why" });
+  why = h("p", { class: "g4-note g4-coarse" });
 
   /**
    * @param {AttentionScene} scene

@@ -8,6 +8,7 @@ import { formatCount } from "./words.js";
 
 const FAINTEST = 0.01; // of the largest share; below it a token has no colour
 const BAR = 150; // css pixels of the legend
+const STOPS = 40; // colours of its scale
 
 /** CSS colour of a share: `v` of the largest, -1 to 1. */
 export const shareColour = (v, ink, alpha = 1) => cssOf(diverging(Math.sign(v), ink.dark), alpha);
@@ -84,11 +85,13 @@ export class ShareLegend {
     if (!high) return;
     const context = sizeCanvas(this.canvas, BAR + 130, 34);
     context.clearRect(0, 0, BAR + 130, 34);
-    for (let x = 0; x < BAR; x++) {
-      const v = (2 * x) / (BAR - 1) - 1;
-      context.fillStyle = shareColour(v, ink, strengthOf(v));
-      context.fillRect(65 + x, 3, 1, 10);
+    const scale = context.createLinearGradient(65, 0, 65 + BAR, 0);
+    for (let i = 0; i <= STOPS; i++) {
+      const v = (2 * i) / STOPS - 1;
+      scale.addColorStop(i / STOPS, shareColour(v, ink, strengthOf(v)));
     }
+    context.fillStyle = scale;
+    context.fillRect(65, 3, BAR, 10);
     context.font = `12px ${ink.font}`;
     context.fillStyle = ink.text;
     context.textBaseline = "top";
