@@ -60,7 +60,6 @@ def test_tasks_on_threads_of_this_process_merge_to_one_pass(model, monkeypatch, 
     cluster._loaded.clear()
 
 
-@pytest.mark.slow
 def test_a_killed_worker_loses_nothing_but_time(model, monkeypatch):
     """Two real processes; one is killed once the first documents are counted."""
     monkeypatch.setattr(cluster, "TASK", 60)
