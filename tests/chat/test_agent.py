@@ -126,8 +126,9 @@ def test_a_given_beginning_is_that_of_the_first_step_alone(chat, script, tokeniz
 
 def test_step_limit(chat, script):
     script.replies = [ADD + STOP] * 3
-    reply = chat.run("loop", max_steps=3)
-    assert reply.finish_reason == "step_limit"
+    events = list(chat.run_stream("loop", max_steps=3))
+    assert events[-1].reply.finish_reason == "step_limit"
+    assert [e for e in events if isinstance(e, ToolResult)][-1:] == [*chat.messages[-1].parts]
     assert "limit of 3 steps" in chat.messages[-1].parts[0].error
     check_history(chat.messages)
     script.replies = ["fine<turn|>"]

@@ -71,6 +71,7 @@ def read(text):
         ("call:f{a:'x'}", {"a": "x"}),
         ("call:f{a:'it's, say', b:['x','y' ],c:''}", {"a": "it's, say", "b": ["x", "y"], "c": ""}),
         (r"call:f{'a b':'q \" r','c':'it\'s\n{x}'}", {"a b": 'q " r', "c": "it's\n{x}"}),
+        ("call:f{a:'x\\ty\nz'}", {"a": "x\ty\nz"}),
         ("call:f{a:'tis so,b:it's}", {"a": "'tis so", "b": "it's"}),
         (" call: f { } ", {}),
         ("f{a:1}", {"a": 1}),

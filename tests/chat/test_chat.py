@@ -20,8 +20,10 @@ from gemma4_mlx.chat import (
     ToolResult,
     check_history,
 )
+from gemma4_mlx.chat.prompting import continued
 from gemma4_mlx.errors import ChatError, GenerationError, SchemaError
 from gemma4_mlx.generation import Progress, Token
+from gemma4_mlx.processing.inputs import ModelInputs
 
 
 @pytest.fixture
@@ -180,6 +182,11 @@ def test_a_stop_string_is_not_looked_for_in_the_beginning(chat, script, tokenize
     script.replies = ["and\nmore<turn|>"]
     begin = tokenizer.encode("One\ntwo ")
     assert chat.send("Hi", begin=begin, stop="\n").text == "One\ntwo and"
+
+
+def test_what_an_answer_begins_with_is_text():
+    inputs = continued(ModelInputs.of_tokens([5, 6]), [7, 8])
+    assert (inputs.tokens, inputs.token_types.tolist()) == ([5, 6, 7, 8], [0] * 4)
 
 
 def test_words_that_imitate_control_tokens(chat, script):

@@ -196,6 +196,12 @@ def test_what_is_too_much_says_so():
     assert plain_result(os.fsdecode(b"caf\xe9"))[0] == "caf\ufffd"
 
 
+def test_the_largest_array_is_written():
+    for size in (LARGEST, LARGEST + 1):
+        value, _ = plain_result(np.zeros(size, np.uint8))
+        assert isinstance(value, list) == (size == LARGEST)
+
+
 def test_what_is_not_plain_is_refused_where_text_is_marked():
     for odd in (np.array([FORGED], dtype=object), Foreign(), b"x", Colour.RED, 1j):
         with pytest.raises(ChatError, match="a template takes text"):
