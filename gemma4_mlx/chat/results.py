@@ -7,6 +7,7 @@ and is short enough for a model. Where something was changed or left out, the va
 Pictures and sounds are returned beside it.
 """
 
+import codecs
 import dataclasses
 import enum
 import math
@@ -144,6 +145,8 @@ def _is_pil(value: Any) -> bool:
 
 def _text_of_bytes(value: bytes) -> str:
     try:
-        return value[: 4 * LARGEST].decode()
+        # A character that the cut goes through is left out.
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        return decoder.decode(value[: 4 * LARGEST], final=len(value) <= 4 * LARGEST)
     except UnicodeDecodeError:
         return f"[{len(value):,} bytes that are no text]"

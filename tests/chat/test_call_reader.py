@@ -104,6 +104,7 @@ def test_other_spellings(text, arguments):
         ("call:f{a:[1}", "',' or ']'"),
         ("call:f{a:1}}", "after the closing brace"),
         ("call:f{a:" + "[" * 100, "nested"),
+        ("call:f{a:" + "{a:" * 100, "nested"),
     ],
 )
 def test_broken_calls_say_what_is_wrong(text, words):

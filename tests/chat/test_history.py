@@ -1,5 +1,6 @@
 """Conversations as files."""
 
+import io
 import json
 import os
 
@@ -51,6 +52,16 @@ def test_everything_comes_back(actor, tmp_path):
     assert again.thinking == 5
     assert again.rendered().text == chat.rendered().text
     assert Chat.load(tmp_path / "new folder" / "chat.json", actor, thinking=False).thinking is False
+
+
+def test_an_open_file_that_was_read_is_saved_whole(actor, tmp_path):
+    raw = picture(tmp_path / "cat.png").read_bytes()
+    source = io.BytesIO(raw)
+    assert source.read() == raw
+    Chat(actor, messages=messages(Image(source))).save(tmp_path / "chat.json")
+    again = Chat.load(tmp_path / "chat.json", actor)
+    parts = [part for message in again.messages for part in message.parts]
+    assert [part.source for part in parts if isinstance(part, Image)] == [raw]
 
 
 def test_media_are_embedded_or_referred_to(actor, tmp_path):

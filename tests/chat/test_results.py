@@ -196,6 +196,17 @@ def test_what_is_too_much_says_so():
     assert plain_result(os.fsdecode(b"caf\xe9"))[0] == "caf\ufffd"
 
 
+@pytest.mark.parametrize("character", ["a", "\N{CJK UNIFIED IDEOGRAPH-6587}", "\N{GRINNING FACE}"])
+def test_long_bytes_of_text_are_text(character):
+    text, _ = plain_result((character * 5 * LARGEST).encode())
+    assert text.startswith(character * (LARGEST - 100)) and "left out]" in text
+
+
+def test_a_table_is_read_row_by_row():
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+    assert plain_result(frame)[0] == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+
+
 def test_the_largest_array_is_written():
     for size in (LARGEST, LARGEST + 1):
         value, _ = plain_result(np.zeros(size, np.uint8))
