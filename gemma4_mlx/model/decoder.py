@@ -13,7 +13,7 @@ import numpy as np
 from ..config import TextConfig
 from . import ops
 from .attention import Attention, AttentionGeometry
-from .layers import GatedMLP, RMSNorm, geglu, scaled, soft_cap
+from .layers import GatedMLP, RMSNorm, scaled, soft_cap
 from .moe import Experts, Router
 from .taps import Tap, Taps, untouched
 
@@ -88,7 +88,7 @@ class DecoderLayer(nn.Module):
         x = x + tap("feedforward_output", self.feed_forward(x, tap))
         if per_layer_input is not None:
             p = tap("per_layer_input", per_layer_input)
-            p = self.per_layer_projection(geglu(self.per_layer_input_gate(x), p))
+            p = self.per_layer_projection(ops.geglu(self.per_layer_input_gate(x), p))
             x = x + tap("per_layer_output", self.post_per_layer_input_norm(p))
         return tap("layer_output", x * self.layer_scalar)
 

@@ -1,7 +1,6 @@
 """Small parts that several files share: norms, the gated MLP, rotary embeddings, the soft cap, the
 towers' linear layers."""
 
-import math
 from functools import partial
 
 import mlx.core as mx
@@ -29,18 +28,6 @@ def scaled(x: mx.array, factor: mx.array) -> mx.array:
 
 
 @partial(mx.compile, shapeless=True)
-def geglu(gate: mx.array, up: mx.array) -> mx.array:
-    """GELU (tanh form) of the gate times the up projection, in float32 and rounded once.
-
-    g/2 (1 + tanh(u)) with u = sqrt(2 / pi) (g + 0.044715 g^3) is g sigmoid(2u). So written it is
-    short enough for MLX to make one kernel of it.
-    """
-    g = gate.astype(mx.float32)
-    twice_u = (g * g + 1 / 0.044715) * (0.044715 * math.sqrt(8 / math.pi) * g)
-    return (g * up.astype(mx.float32) * mx.sigmoid(twice_u)).astype(gate.dtype)
-
-
-@partial(mx.compile, shapeless=True)
 def soft_cap(logits: mx.array, cap: mx.array) -> mx.array:
     """cap * tanh(logits / cap): logits stay within (-cap, cap), order unchanged."""
     return mx.tanh(logits / cap) * cap
@@ -62,7 +49,7 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(geglu(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(ops.geglu(self.gate_proj(x), self.up_proj(x)))
 
 
 class RotaryEmbedding:

@@ -8,7 +8,7 @@ import mlx.nn as nn
 
 from ..config import TextConfig
 from . import ops
-from .layers import geglu
+from .ops import geglu
 from .taps import Tap, untouched
 
 #: From this many (token, expert) pairs on, pairs are sorted by expert, so that each expert's

@@ -102,7 +102,7 @@ def geglu(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
         y *= g
         y *= u
         y *= 0.5
-    return out
+    return out.reshape(gate.shape)
 
 
 def glu(x: np.ndarray, gate: np.ndarray) -> np.ndarray:
@@ -114,15 +114,17 @@ def glu(x: np.ndarray, gate: np.ndarray) -> np.ndarray:
         y += 1
         y *= v
         y *= 0.5
-    return out
+    return out.reshape(gate.shape)
 
 
 def _pieces(*arrays: np.ndarray) -> tuple[np.ndarray, Iterator[list[np.ndarray]]]:
-    """A result to fill, and it and the arrays a few rows at a time, for work in place."""
-    out = np.empty(arrays[0].shape, np.float32)
-    rows = max(1, _PIECE // max(1, out[0].size))
+    """A result (rows, last axis) to fill, and it and the arrays a few rows at a time, for work in
+    place."""
+    flat = [x.reshape(-1, x.shape[-1]) for x in arrays]
+    out = np.empty(flat[0].shape, np.float32)
+    rows = max(1, _PIECE // max(1, out.shape[1]))
     starts = range(0, len(out), rows)
-    return out, ([x[i : i + rows] for x in (out, *arrays)] for i in starts)
+    return out, ([x[i : i + rows] for x in (out, *flat)] for i in starts)
 
 
 def capped_softmax(x: mx.array, cap: float, seen: mx.array) -> mx.array:
