@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_reference import folder, picture
+from media_reference import arrays, folder, picture
 from mlx.utils import tree_map
 
 import gemma4_mlx as g4
@@ -58,6 +58,7 @@ def test_the_parts_sum_to_the_logit(name, checkpoint):
 
 @pytest.mark.float32
 def test_the_unified_model():
+    arrays("unified")  # makes the checkpoint
     model = g4.load(folder() / "unified")
     ids = np.random.default_rng(3).integers(10, 400, 40).tolist()
     assert_sums(g4.attribute(model, ids), uncapped(model, ids)[-1])

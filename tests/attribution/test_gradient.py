@@ -151,6 +151,21 @@ def test_an_integral_is_complete(prompt, target):
 
 
 @pytest.mark.float32
+def test_an_integral_through_saturated_heads_is_complete():
+    """A digit of one note against that of another: heads look at the notes with weights near 1."""
+    model = g4.load()
+    chat = g4.Chat(model)
+    chat.send("Note: drum 471. Note: key 208. Note: stone 935.\nWhat is the note for key?",
+              temperature=0, max_tokens=20)  # fmt: skip
+    tokens = chat.trace(routing=None).tokens
+    said = tokens.find("208")[-1].start
+    two, four = (int(tokens.ids[tokens.find(note)[0].start]) for note in ("208", "471"))
+    how = dict(against=four, position=said, method="integrated")
+    why = g4.attribute(model, chat, two, **how)
+    assert abs(why.remainder) < 0.01 * abs(why.total - why.base) and why.total > 10
+
+
+@pytest.mark.float32
 def test_more_steps_and_another_baseline():
     model, prompt = g4.load(), "Note: key 208. The key is 20"
     errors = [
