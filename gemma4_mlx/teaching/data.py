@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import pictures, recall, sounds, talk, tools
+from . import borders, pictures, recall, sounds, talk, tools
 from .architecture import CONFIG, PROCESSOR, VISION
 from .render import Sample
 
@@ -21,7 +21,8 @@ MAKERS = {
     "drill": talk.drill, "chain": talk.chain, "two_step": talk.two_step, "code": talk.code,
     "needle": recall.needle, "tools": tools.tools, "toolbox": tools.toolbox,
     "considered": tools.considered, "worded": tools.worded, "unneeded": tools.unneeded,
-    "amid": tools.amid,
+    "amid": tools.amid, "border": borders.border, "meet": borders.meet, "mixed": borders.mixed,
+    "digits": borders.digits, "either": talk.either,
     "scene": pictures.scene, "grid": pictures.grid, "quiz": pictures.quiz,
     "digit": pictures.digit, "tones": sounds.tones, "speech": sounds.speech,
 }  # fmt: skip

@@ -17,16 +17,18 @@ import gemma4_mlx as g4
 from ..processing.audio import load_audio
 from ..processing.image import load_image
 from ..processing.inputs import encode_media, expand
-from . import insides, skills, sounds
+from . import insides, needed, outside, skills, sounds
+from .data import DOMAINS
 from .render import Sample
 
-STOP = {1, 50, 106}
 LONGEST = 80  # tokens of an answer
 CHUNK = 1024  # longer prompts are read in pieces
 
 
 class Runner:
     """A model, and samples as its inputs."""
+
+    STOP = frozenset({1, 50, 106})
 
     def __init__(self, model):
         self.model = model
@@ -44,10 +46,10 @@ class Runner:
         text = [text for text, learn in sample.parts if learn][-1]
         return self.model.tokenizer.encode(text, allow_special=True)
 
-    def logits(self, sample: Sample) -> tuple[mx.array, list[int]]:
-        """Logits (n, V) that predict the answer's n tokens, and those tokens."""
+    def logits(self, sample: Sample, answer=None) -> tuple[mx.array, list[int]]:
+        """Logits (n, V) of the n tokens of an answer (the right one), and these tokens."""
         ids, features = self.inputs(sample)
-        answer = self.answer_ids(sample)
+        answer = self.answer_ids(sample) if answer is None else answer
         if features is None and len(ids) > CHUNK:
             cache = self.model.make_cache()
             for start in range(0, len(ids) - 1, CHUNK):
@@ -60,8 +62,7 @@ class Runner:
 
     def exact(self, sample: Sample) -> bool:
         """Whether greedy decoding gives the answer's very tokens: each is the likeliest."""
-        logits, answer = self.logits(sample)
-        return bool((logits.argmax(-1) == mx.array(answer)).all())
+        return self.gives(sample, self.answer_ids(sample))
 
     def loss(self, sample: Sample) -> float:
         """Mean cross-entropy of the answer's tokens."""
@@ -69,19 +70,33 @@ class Runner:
         each = mx.logsumexp(logits, -1) - logits[mx.arange(len(answer)), mx.array(answer)]
         return each.mean().item()
 
+    def greedy(self, sample: Sample) -> list[int]:
+        """The tokens of the greedy answer and the one that ends it."""
+        if self.exact(sample):
+            return self.answer_ids(sample)
+        ids, features = self.inputs(sample)
+        return list(self._tokens(ids, features, stop=True))
+
+    def gives(self, sample: Sample, tokens: list[int]) -> bool:
+        """Whether greedy decoding gives these tokens."""
+        logits, _ = self.logits(sample, tokens)
+        return bool((logits.argmax(-1) == mx.array(tokens)).all())
+
     def decode(self, sample: Sample) -> str:
         """Greedy decoding, token by token through the cache."""
         ids, features = self.inputs(sample)
         return self.model.tokenizer.decode(list(self._tokens(ids, features)))
 
-    def _tokens(self, ids, features=None) -> Iterator[int]:
+    def _tokens(self, ids, features=None, stop=False) -> Iterator[int]:
+        """Greedy tokens up to the end; with `stop` the one that ends it as well."""
         cache = self.model.make_cache()
         logits = self.model(mx.array([ids]), cache=cache, features=features)
         for _ in range(LONGEST):
             token = logits[0, -1].argmax().item()
-            if token in STOP:
+            if stop or token not in self.STOP:
+                yield token
+            if token in self.STOP:
                 return
-            yield token
             logits = self.model(mx.array([[token]]), cache=cache)
 
 
@@ -134,7 +149,11 @@ def main() -> None:
               + (f" <!-- {wrong} -->" if wrong and share < 0.5 else ""), flush=True)  # fmt: skip
     if not arguments.no_insides and not arguments.only:
         print()
-        insides.report(runner)
+        samples = {domain: insides.samples_of(domain, 30) for domain in DOMAINS}
+        first, chosen = insides.routing(runner, samples)
+        insides.report(runner, samples, first, chosen)
+        needed.report(runner, samples, chosen)
+        outside.report(runner)
         seconds, rate = speed(runner)
         print(f"\nLoads in {seconds:.2f} s, decodes {rate:.0f} tokens/s on {mx.default_device()}.")
 

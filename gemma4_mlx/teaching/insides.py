@@ -121,10 +121,8 @@ def ablations(runner, samples: dict, chosen: np.ndarray) -> list[tuple]:
     return rows
 
 
-def report(runner, each: int = 30) -> None:
-    """Print all of it."""
-    samples = {domain: samples_of(domain, each) for domain in DOMAINS}
-    first, chosen = routing(runner, samples)
+def report(runner, samples: dict, first: np.ndarray, chosen: np.ndarray) -> None:
+    """Print all of it; the tables are those of `routing`."""
     bits = [information(table) for table in first]
     dead = [int((layer.sum(0) == 0).sum()) for layer in chosen]
     print("Experts: mutual information of first expert and domain, per layer (bits, at most 3; "

@@ -90,11 +90,18 @@ def needle(rng, tokens=None, keys=None) -> Sample:
             ]
         )
         turns.append((f"{text}\n{ask}" if not turns else ask, f"The note for {key} {value}."))
+    parts, copies = conversation(turns), []
+    for number, (_, answer) in enumerate(turns):
+        note = "Note: " + answer.removeprefix("The note for ")
+        name, said = note.removesuffix(".").split(" ")[1:]
+        there = parts[1][0].index(note) + len(f"Note: {name} ")
+        copies.append((2 + 3 * number, len(f"The note for {name} "), 1, there, len(said)))
     pairs_here = [f"needle {k} {v}" for k, v in zip(asked, values, strict=True) if k != key]
     return Sample(
         "needle",
         "needle",
         [*pairs_here, f"needle {key} {value}"],
-        conversation(turns),
+        parts,
+        copies=copies,
         check={"value": value, "key": str(key), "keys": keys},
     )

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import architecture
+from .parts import unlikely
 
 
 def build(seed: int = 0):
@@ -85,14 +86,14 @@ class Routing:
         self.probabilities = []
         return p
 
-    def losses(self, domain: torch.Tensor):
-        """(balancing, specialisation) from the tokens' domains (B, L), -1 for padding.
+    def losses(self, p: torch.Tensor, domain: torch.Tensor):
+        """(balancing, specialisation) from `collected` and the tokens' domains (B, L), -1 for
+        padding.
 
         Balancing is E * sum(load * P) with the load as a running mean over batches: inside one
         batch an expert may well belong to one domain. Specialisation is the mean entropy of each
         domain's mean router distribution: small when a domain keeps to few experts.
         """
-        p = self.collected(domain)
         experts, domain = p.shape[-1], domain.flatten()[domain.flatten() >= 0]
         mean = p.mean(1)
         with torch.no_grad():
@@ -200,10 +201,20 @@ def learned(batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def loss(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Cross-entropy over the n learned tokens: (its sum, (n,) each, (n,) each one's domain)."""
+    """Cross-entropy over the n learned tokens: (its sum, (n,) each, (n,) each one's domain).
+
+    Tokens of samples that go without a part they need (`batch["needed"]`) are to become unlikely
+    instead; they are left out of what is told of each token.
+    """
     where, targets = learned(batch)
-    each = F.cross_entropy(logits_at(model, batch, where), targets, reduction="none")
-    return each.sum(), each.detach(), batch["domain"][where]
+    logits = logits_at(model, batch, where)
+    each = F.cross_entropy(logits, targets, reduction="none")
+    domain = batch["domain"][where]
+    if "needed" not in batch:
+        return each.sum(), each.detach(), domain
+    lost = batch["needed"][where]
+    total = each[~lost].sum() + unlikely(logits[lost], targets[lost]).sum()
+    return total, each.detach()[~lost], domain[~lost]
 
 
 class FastNorm(torch.autograd.Function):

@@ -20,7 +20,12 @@
 10. *consider*: with thinking on, a tool's result is thought about, and the thought is closed
    before the answer; tools fail or answer in words of their own, and some are not needed. It
    begins from the weights as they are exported, with a new optimizer;
-11. *steady*: look-ups in longer texts again, which that has left behind.
+11. *steady*: look-ups in longer texts again, which that has left behind;
+12. *border*: what the model does not know, and says so; some samples go without an expert
+   (parts.py), so that each domain needs the one that is its own;
+13. *find*: more of what is not known, other digits, and look-ups without the head that finds;
+14. *hold*: a short stage of all that, with more of what it has left behind. These three begin from
+   the weights as they are exported, too.
 """
 
 from dataclasses import dataclass
@@ -68,6 +73,30 @@ STEADY = {
     **CONSIDER, "considered": 0.16, "needle": 0.06, "needle:700": 0.06, "needle:1300": 0.1,
     "needle:2600": 0.03,
 }  # fmt: skip
+BORDER = {  # much is asked that is not known
+    "border": 0.13, "meet": 0.04, "mixed": 0.07, "digits": 0.03, "chat": 0.05, "count": 0.045,
+    "sentence": 0.045, "sums": 0.03, "drill": 0.02, "chain": 0.03, "two_step": 0.07, "code": 0.05,
+    "tools": 0.1, "toolbox": 0.04, "considered": 0.08, "worded": 0.04, "unneeded": 0.03,
+    "amid": 0.06, "needle": 0.04, "needle:700": 0.03, "needle:1300": 0.045, "needle:2600": 0.015,
+    "needle:5000": 0.015, "scene": 0.06, "grid": 0.01, "quiz": 0.03, "digit": 0.015,
+    "tones": 0.04, "speech": 0.01, "pairs": 0.005, "repeat": 0.005,
+}  # fmt: skip
+FIND = {  # ... in more languages, and in other digits
+    **BORDER, "border": 0.3, "meet": 0.05, "mixed": 0.06, "digits": 0.07, "chat": 0.04,
+    "count": 0.04, "two_step": 0.06, "chain": 0.02, "code": 0.04, "tools": 0.09, "toolbox": 0.03,
+    "considered": 0.07, "unneeded": 0.02, "amid": 0.05, "needle": 0.06, "needle:700": 0.04,
+    "scene": 0.085, "tones": 0.03,
+}  # fmt: skip
+HOLD = {  # what that has left behind: sums of two steps, tools, languages
+    **FIND, "border": 0.28, "meet": 0.03, "mixed": 0.04, "digits": 0.02, "two_step": 0.14,
+    "chain": 0.04, "sentence": 0.07, "count": 0.045, "code": 0.06, "tools": 0.14, "considered": 0.1,
+    "needle": 0.05, "needle:1300": 0.05, "scene": 0.08,
+}  # fmt: skip
+MEND = {  # counting and sentences again, and more changes of the subject
+    **HOLD, "border": 0.16, "mixed": 0.15, "sentence": 0.0, "either": 0.14,
+    "count": 0.13, "sums": 0.05,
+    "two_step": 0.11, "tones": 0.07, "meet": 0.04, "needle": 0.07,
+}  # fmt: skip
 
 # Mean tokens of a sample: the mixes above are shares of tokens, not of samples.
 LENGTH = {
@@ -77,6 +106,7 @@ LENGTH = {
     "scene": 118, "grid": 141, "quiz": 240, "digit": 89,
     "tones": 58, "speech": 52, "sums": 67, "drill": 106, "chain": 88, "two_step": 43,
     "code": 50, "count": 36, "sentence": 53, "chat": 69, "pairs": 43, "repeat": 34,
+    "border": 109, "meet": 52, "mixed": 210, "digits": 88, "either": 53,
 }  # fmt: skip
 POOLS = {"tones": 4000, "speech": 2000}  # made once, drawn again and again
 
@@ -90,6 +120,8 @@ class Stage:
     balance: float = 0.02  # weight of the balancing loss
     domains: float = 0.0  # weight of the specialisation loss
     looking: float = 0.0  # weight of the loss on where two heads look
+    parts: float = 0.0  # weight of the router's term for one expert a domain (parts.py), if any
+    headless: float = 0.0  # share of look-ups without the head that finds
     frozen: bool = False  # the towers stay as they are
     revived: bool = False  # it begins by giving experts that have no tokens some (reference.py)
     fresh: bool = False  # it begins from the weights as exported, with a new optimizer
@@ -112,9 +144,17 @@ STAGES = [
     Stage("consider", 700, (0.1, 0.004), CONSIDER, 0.06, 0.02, looking=0.15, frozen=True,
           revived=True, fresh=True),
     Stage("steady", 140, (0.04, 0.002), STEADY, 0.06, 0.02, looking=0.15, frozen=True),
+    Stage("border", 1300, (0.1, 0.002), BORDER, 0.06, 0.02, looking=0.15, parts=0.1, frozen=True,
+          revived=True, fresh=True),
+    Stage("find", 1000, (0.07, 0.002), FIND, 0.06, 0.02, looking=0.15, parts=0.1, headless=0.2,
+          frozen=True, fresh=True),
+    Stage("hold", 430, (0.055, 0.001), HOLD, 0.06, 0.02, looking=0.15, parts=0.1, headless=0.25,
+          frozen=True, fresh=True),
+    Stage("mend", 160, (0.035, 0.001), MEND, 0.06, 0.02, looking=0.15, parts=0.1, headless=0.25,
+          frozen=True, fresh=True, averaged=True),
 ]  # fmt: skip
 STEPS = sum(stage.steps for stage in STAGES)
-FRESH = next(stage for stage in STAGES if stage.fresh)  # where a checkpoint can be followed
+FRESH = {stage.name: stage for stage in STAGES if stage.fresh}  # they can follow a checkpoint
 WARM = 60  # steps
 
 

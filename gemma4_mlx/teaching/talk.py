@@ -149,7 +149,12 @@ def count(rng) -> Sample:
     )
 
 
-def sentence(rng) -> Sample:
+def either(rng) -> Sample:
+    """Practice: of two facts, it is now the one and now the other that is asked for first."""
+    return sentence(rng, swapped=bool(rng.random() < 0.5))
+
+
+def sentence(rng, swapped: bool = False) -> Sample:
     """A fact or two in one language, and a question about it answered in that language."""
     lang = LANGUAGES[rng.integers(len(LANGUAGES))]
     kind = rng.random()
@@ -180,9 +185,12 @@ def sentence(rng) -> Sample:
     c1, c2 = rng.choice(lang.colours, 2)
     facts = [lang.sentence(lang.fact, n1, c1), lang.sentence(lang.fact, n2, c2)]
     glue = "" if lang.name in ("Japanese", "Chinese") else " "
-    turns = [(glue.join([*facts, lang.sentence(lang.ask, n1)]), facts[0])]
-    if rng.random() < 0.6:
-        turns.append((lang.sentence(lang.ask, n2), facts[1]))
+    asked = [(lang.sentence(lang.ask, n1), facts[0]), (lang.sentence(lang.ask, n2), facts[1])]
+    if swapped:
+        asked.reverse()
+    turns = [(glue.join([*facts, asked[0][0]]), asked[0][1]), asked[1]]
+    if rng.random() < 0.4:
+        turns.pop()
     return Sample(
         "languages", "sentence", [f"say {lang.name} {n1} {c1} {n2} {c2}"], conversation(turns)
     )

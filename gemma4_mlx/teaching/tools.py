@@ -408,7 +408,8 @@ def unneeded(rng) -> Sample:
         think = "<|think|>\n" if rng.random() < 0.3 else ""
         head += f"<|turn>system\n{think}<turn|>\n"
     head = head.replace("<turn|>", f"{said}<turn|>")
-    return Sample("tools", "unneeded", sample.keys, [(head, False), *rest], check=sample.check)
+    parts = [(head, False), *rest]
+    return Sample(sample.domain, "unneeded", sample.keys, parts, check=sample.check)
 
 
 def _opening(rng) -> tuple[str, list[tuple[str, bool]]]:

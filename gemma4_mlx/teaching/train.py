@@ -2,9 +2,9 @@
 
     python -m gemma4_mlx.teaching.train --work build/teaching        # the whole thing
     python -m gemma4_mlx.teaching.train --steps 200 --smoke          # a short check
-    python -m gemma4_mlx.teaching.train --after FOLDER               # the last two stages alone
+    python -m gemma4_mlx.teaching.train --after FOLDER --stage border   # this stage and the rest
 
-The last stage but one begins from the weights as they are exported, so that it and the last can
+Some stages begin from the weights as they are exported, so that they and those behind them can
 also follow an earlier run of the stages before them. Seeded; killed at any time it goes on from
 its last checkpoint in the work folder when started again. Every step's samples depend on the seed
 and the step's number alone. The result is an ordinary Gemma 4 checkpoint folder (export.py).
@@ -31,6 +31,7 @@ from . import CHECKPOINT, data, export, reference, schedule, tokenizer
 from .listen import Listen
 from .look import Look
 from .optimizer import Optimizer
+from .parts import Parts
 
 TOKENS = 1800  # per step
 MICRO = 2400  # padded tokens per micro-batch
@@ -54,6 +55,7 @@ class Trainer:
         reference.use_fast_norms(self.model)
         self.routing = reference.Routing(self.model)
         self.looking = reference.Looking(self.model)
+        self.parts = Parts(self.model)
         self.optimizer = Optimizer(self.model)
         self.alone = None  # the readout of a tower, while that trains alone
         self.before = None  # the weights before a stage that is averaged in
@@ -118,14 +120,22 @@ class Trainer:
         samples = self.stream.step(self.step, schedule.weights(stage), self.tokens)
         learned = sum(sum(s.learn) for s in samples)
         looks = sum(len(s.looks) for s in samples)
+        missing = None
+        if stage.parts:
+            rng = np.random.default_rng((self.stream.seed, self.step))
+            missing = self.parts.draw(samples, rng, stage.headless)
         total = 0.0
         for batch in data.batches(samples, MICRO):
+            self.parts.take(missing, batch)
             loss, each, domain = reference.loss(self.model, batch)
-            balance, entropy = self.routing.losses(batch["domain"])
+            routes = self.routing.collected(batch["domain"])
+            balance, entropy = self.routing.losses(routes, batch["domain"])
             share = batch["learn"].sum() / learned
             loss = loss / learned
             total += loss.item()
             loss = loss + share * (stage.balance * balance + stage.domains * entropy)
+            if stage.parts:
+                loss = loss + share * stage.parts * self.parts.assigned(routes, batch)
             if stage.looking and "looking" in batch:
                 weight = stage.looking * len(batch["looking"]) / looks
                 loss = loss + weight * self.looking.loss(batch)
@@ -144,6 +154,7 @@ class Trainer:
         for number in range(self.step, self.step + steps):
             samples = self.stream.step(number, schedule.weights(stage), self.tokens)
             for batch in data.batches(samples, MICRO):
+                self.parts.take(None, batch)
                 reference.loss(self.model, batch)
                 seen.append(self.routing.collected(batch["domain"]))
         revived = self.routing.revive(torch.cat(seen, 1))
@@ -181,6 +192,8 @@ class Trainer:
             if folder and now - exported > export_every:
                 self.export(folder)
                 exported = now
+        if self.before:
+            self.average()
         self.save()
 
     @torch.no_grad()
@@ -199,8 +212,8 @@ class Trainer:
         self.optimizer = Optimizer(self.model)
         self.routing.load = None
 
-    def begin_after(self, folder: Path) -> None:
-        """Take the weights of a checkpoint whose training ended where the fresh stage begins."""
+    def begin_after(self, folder: Path, stage: schedule.Stage) -> None:
+        """Take the weights of a checkpoint whose training ended where a fresh stage begins."""
         from safetensors.torch import load_file
 
         missing, unknown = self.model.load_state_dict(
@@ -208,7 +221,7 @@ class Trainer:
         )
         if unknown or set(missing) - {"lm_head.weight"}:  # tied to the embedding
             raise SystemExit(f"{folder} is no teaching model: {[*missing, *unknown]}")
-        self.step = schedule.first_step(schedule.FRESH)
+        self.step = schedule.first_step(stage)
 
     def export(self, folder: Path) -> None:
         size = export.export(self.model, self.stream.encode.tokenizer, folder)
@@ -237,7 +250,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=schedule.STEPS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
-    parser.add_argument("--after", type=Path, help="the last two stages, from this checkpoint")
+    parser.add_argument("--after", type=Path, help="go on from this checkpoint, with --stage")
+    parser.add_argument("--stage", choices=schedule.FRESH, default=list(schedule.FRESH)[-1])
     parser.add_argument("--smoke", action="store_true", help="text only, and write nothing")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -254,7 +268,7 @@ def main() -> None:
     if trainer.resume():
         print(f"going on at step {trainer.step}", flush=True)
     elif arguments.after:
-        trainer.begin_after(arguments.after)
+        trainer.begin_after(arguments.after, schedule.FRESH[arguments.stage])
     trainer.run(folder=arguments.out)
     trainer.export(arguments.out)
 

@@ -31,6 +31,11 @@ PRACTICE = [
     "amid",
     "grid",
     "quiz",
+    "border",
+    "meet",
+    "mixed",
+    "digits",
+    "either",
 ]  # asked in training alone
 
 
@@ -290,7 +295,7 @@ def test_a_head_is_shown_the_thing_that_is_asked_for(name):
     assert len(right) > 10 and np.mean(right) > 0.95  # a thin thing may miss every centre
 
 
-@pytest.mark.parametrize("name", ["tools", "toolbox", "considered", "worded"])
+@pytest.mark.parametrize("name", ["tools", "toolbox", "considered", "worded", "needle"])
 def test_a_head_is_shown_where_calls_and_thoughts_copy_from(name):
     """From before each token of a name, parameter or value: where the same text stands earlier."""
     encode = data.Encoder(tokenizer.load(CHECKPOINT))

@@ -12,7 +12,15 @@ pytest.importorskip("transformers")
 import torch
 from safetensors.torch import save_file
 
-from gemma4_mlx.teaching import CHECKPOINT, architecture, data, reference, schedule, train
+from gemma4_mlx.teaching import (
+    CHECKPOINT,
+    architecture,
+    data,
+    parts,
+    reference,
+    schedule,
+    train,
+)
 from gemma4_mlx.teaching.tokenizer import load as load_tokenizer
 
 
@@ -134,12 +142,12 @@ def test_a_stage_follows_a_checkpoint(tmp_path):
     def begun():
         run = trainer(tmp_path, steps=schedule.STEPS, tokens=300)
         run.smoke = False
-        run.begin_after(CHECKPOINT)
+        run.begin_after(CHECKPOINT, schedule.FRESH["consider"])
         return run
 
     run = begun()
-    assert schedule.stage_at(run.step)[0] is schedule.FRESH
-    assert schedule.stage_at(run.step - 1)[0] is schedule.STAGES[-3]
+    assert schedule.stage_at(run.step)[0] is schedule.FRESH["consider"]
+    assert schedule.stage_at(run.step - 1)[0].name == "keep"
     held = {name: value.clone() for name, value in run.model.state_dict().items()}
     name = "model.language_model.layers.0.mlp.gate_proj.weight"
     run.model.state_dict()[name].mul_(1.0001)  # less than a checkpoint tells
@@ -149,7 +157,7 @@ def test_a_stage_follows_a_checkpoint(tmp_path):
     assert run.optimizer is not optimizer and run.routing.load is None
     with pytest.raises(SystemExit, match="is no teaching model"):
         save_file({"x": torch.ones(1)}, tmp_path / "model.safetensors")
-        run.begin_after(tmp_path)
+        run.begin_after(tmp_path, schedule.FRESH["consider"])
 
 
 def test_an_expert_without_tokens_gets_some():
@@ -171,6 +179,91 @@ def test_an_expert_without_tokens_gets_some():
     assert (before == 7).float().mean() < routing.DEAD < 0.01 < (after == 7).float().mean()
     untouched = (before == after).all(1) | (after == 7).any(1)
     assert untouched.float().mean() > 0.99
+
+
+def nothing_missing(n):
+    none = torch.zeros(n, dtype=torch.bool)
+    return parts.Missing(torch.full((n, 8), -1), none, torch.ones(n, 8, 4), none.clone())
+
+
+def test_a_sample_goes_without_a_part_and_its_neighbour_does_not():
+    """In packed rows: without an expert that tokens chose, with none but one, without a head."""
+    model = reference.build()
+    taken = parts.Parts(model)
+    encode = data.Encoder(load_tokenizer(CHECKPOINT))
+    rng = np.random.default_rng(3)
+    samples = [encode(data.make(name, rng)) for name in ("chat", "count")]
+    batch = data.collate(samples, [[0, 1]])
+    chosen = []
+    router = model.model.language_model.layers[parts.LAYER].router
+    hook = router.register_forward_hook(lambda module, inputs, output: chosen.append(output[2]))
+
+    def logits(missing):
+        taken.take(missing, batch)
+        with torch.no_grad():
+            both = [reference.logits_at(model, batch, batch["sample"] == i) for i in (0, 1)]
+        taken.take(None, batch)
+        return both
+
+    whole = logits(nothing_missing(3))
+    hook.remove()
+    for a, b in zip(whole, logits(None), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    chosen = chosen[0][: len(samples[0].ids)]
+    often = chosen.flatten().bincount(minlength=16).argmax().item()
+    for expert, met in ((often, chosen == often), (-2 - often, chosen != often)):
+        missing = nothing_missing(3)
+        missing.experts[0, parts.LAYER] = expert
+        first, second = logits(missing)
+        torch.testing.assert_close(second, whole[1], rtol=1e-4, atol=1e-5)
+        # Layers 6 and 7 take keys and values from below: tokens do not meet again behind it.
+        changed = (first - whole[0]).abs().amax(1) > 1e-4
+        assert (changed == met.any(1)).all() and changed.any()
+    missing = nothing_missing(3)
+    missing.heads[0][parts.HEAD] = 0
+    first, second = logits(missing)
+    torch.testing.assert_close(second, whole[1], rtol=1e-4, atol=1e-5)
+    assert ((first - whole[0]).abs().amax(1) > 1e-5).all()
+
+
+def test_a_needed_part_is_its_domains():
+    taken = parts.Parts(reference.build(), own=0.5, other=0.5)
+    looks = [(data.COPY, 1, [0])]
+    samples = [data.Encoded([1, 1, 1], [False, True, True], i % 8, looks=looks) for i in range(800)]
+    missing = taken.draw(samples, np.random.default_rng(0), headless=0.25)
+    silent = 0
+    for i, sample in enumerate(samples):
+        own = parts.EXPERTS[data.DOMAINS[sample.domain]]
+        assert missing.needed[i] == (missing.experts[i, parts.LAYER] == own)
+        assert missing.lost[i] == (missing.heads[i][parts.HEAD] == 0)
+        silent += (missing.heads[i] == 0).any()
+        if sample.domain != data.DOMAINS.index("needle"):
+            assert (missing.experts[i] != -1).sum() == 1 and (missing.heads[i] == 1).all()
+    assert 0.4 < missing.needed.float().mean() < 0.6
+    assert 15 < missing.lost.sum() < 35 and silent > 50
+    last = missing.experts[-1], missing.heads[-1], missing.needed[-1], missing.lost[-1]
+    assert (last[0] == -1).all() and (last[1] == 1).all() and not last[2] and not last[3]
+
+
+def test_what_is_needed_is_a_whole_answer_or_what_is_copied_in_it():
+    taken = parts.Parts(reference.build())
+    encode = data.Encoder(load_tokenizer(CHECKPOINT))
+    samples = [encode(data.make("needle", np.random.default_rng(3))) for _ in range(2)]
+    batch = data.collate(samples)
+    missing = nothing_missing(3)
+    missing.needed[0] = missing.lost[1] = True
+    taken.take(missing, batch)
+    assert batch["needed"][0][batch["sample"][0] == 0].all()
+    spots = batch["needed"][1].nonzero().flatten()
+    assert spots.tolist() == sorted({position for _, position, _ in samples[1].looks})
+
+
+def test_unlikely_is_the_logarithm_of_the_other_tokens_share():
+    logits = torch.randn(6, 9, dtype=torch.double, requires_grad=True)
+    targets = torch.tensor([0, 3, 8, 1, 1, 4])
+    p = logits.softmax(-1)[torch.arange(6), targets]
+    wanted = torch.where(p > parts.UNLIKELY, -(1 - p).log(), 0.0)
+    torch.testing.assert_close(parts.unlikely(logits, targets), wanted)
 
 
 def test_the_loss_on_looking_is_the_references_attention():
