@@ -294,6 +294,7 @@ def test_bad_runs(everything, checkpoint):
             Recorder(model, TracePlan(attention=plan))
 
 
+@pytest.mark.float32  # in 16 bits pieces and the whole round apart
 @pytest.mark.parametrize("name", ["moe", "everything"])
 def test_norms_are_those_of_each_chosen_experts_output(name, checkpoint, tmp_path):
     """Whole and in pieces; beside the expert that put it out, whatever the order."""
