@@ -6,8 +6,8 @@ for one, with the lines that neither GPU mode reaches. "CPU" marks what the plai
 other side of a branch, as it should be. What is left must be tested or removed, or have its reason
 in :data:`REASONS`; a line without any, or a reason without a line, makes the exit status 1.
 
-Takes about ten minutes of one core. With files or other pytest arguments all three runs are of
-those.
+The runs go side by side, on as many cores as there are. With files or other pytest arguments all
+three are of those.
 """
 
 import ast
@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +38,11 @@ _MODES = {
 
 def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        missing = {mode: _missing(Path(folder) / mode, mode, arguments) for mode in _MODES}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            runs = {
+                mode: pool.submit(_missing, Path(folder) / mode, mode, arguments) for mode in _MODES
+            }
+        missing = {mode: run.result() for mode, run in runs.items()}
     unexplained = []
     reasons = dict(REASONS)
     for file in sorted((ROOT / "gemma4_mlx").rglob("*.py")):

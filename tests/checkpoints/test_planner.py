@@ -328,6 +328,7 @@ class TestOnDisk:
         assert one.weights["embeddings"] == whole.weights["embeddings"]
         assert 60 * one.weights["one layer"] >= one.reading.nbytes > 50 * one.weights["one layer"]
 
+    @pytest.mark.cpu
     def test_it_is_what_is_loaded(self, tmp_path):
         folder = tiny.save(tmp_path, tiny.CONFIG, tiny.weights(tiny.CONFIG))
         packed = tmp_path / "packed"
