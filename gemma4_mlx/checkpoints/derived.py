@@ -70,9 +70,14 @@ def rows(tensor: Stored | Derived, start: int = 0, stop: int | None = None) -> m
 def floats(tensor: Stored, start: int = 0, stop: int | None = None) -> np.ndarray:
     """The same of a tensor of floats, in float32 and in NumPy."""
     values = tensor.rows(start, prod(tensor.shape[:-1]) if stop is None else stop)
-    if tensor.dtype.startswith("F8"):
-        return EIGHT_BIT_FLOATS[tensor.dtype][values]
-    if tensor.dtype == "BF16":  # the upper half of a float32
+    return widened(values, tensor.dtype)
+
+
+def widened(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Floats of a file, in what NumPy holds them in, as float32."""
+    if dtype.startswith("F8"):
+        return EIGHT_BIT_FLOATS[dtype][values]
+    if dtype == "BF16":  # the upper half of a float32
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float32)
 

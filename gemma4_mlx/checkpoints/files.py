@@ -24,7 +24,7 @@ ITEM_SIZES = {
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
 }
 #: What holds such elements in NumPy, which has no bfloat16 and no 8-bit floats.
-_NUMPY = {
+NUMPY = {
     **{"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16},
     **{f"I{bits}": np.dtype(f"i{bits // 8}") for bits in (8, 16, 32, 64)},
     **{f"U{bits}": np.dtype(f"u{bits // 8}") for bits in (8, 16, 32, 64)},
@@ -58,7 +58,7 @@ class Stored:
         Raises CheckpointError for a file that ends too early.
         """
         width = self.shape[-1] if self.shape else 1
-        item = np.dtype(_NUMPY.get(self.dtype, np.uint8))
+        item = np.dtype(NUMPY.get(self.dtype, np.uint8))
         stop = prod(self.shape[:-1]) if stop is None else stop
         out = np.empty((stop - start, width), dtype=item)
         view = memoryview(out.reshape(-1).view(np.uint8))

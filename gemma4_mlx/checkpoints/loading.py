@@ -125,19 +125,20 @@ def load(
         # Other ecosystems mix types that MLX would have to widen again in every product.
         dtype_of = partial(_dtype_of, dtype=mx.bfloat16)
     model = Model(config)
+    model.fingerprint = digest = fingerprint(config, stored, packings | new)
     if on_disk:
-        key = fingerprint(config, stored, packings | new)[:32]
-        model.on_disk = on_disk(folder, config, sources, new, dtype_of, f"{key}-{wanted_dtype}")
+        key = f"{digest[:32]}-{wanted_dtype}"
+        model.on_disk = on_disk(folder, config, sources, new, dtype_of, key)
         model.on_disk.put_into(model)
         left = model.on_disk.names()
         sources = {name: source for name, source in sources.items() if name not in left}
     _quantize_layers(model, packings | new)
     _hold_ranges(model, sources)
     loss = Loss()
-    read = read_all(sources, new, dtype_of, loss)
     if model.on_disk:
-        read = [*read, *model.on_disk.arrays(model)]
-    model.load_weights(list(read), strict=layers == "memory")
+        model.on_disk.empty(model)
+    # The names of all tensors are checked already; what is on disk is not among these.
+    model.load_weights(list(read_all(sources, new, dtype_of, loss)), strict=not model.on_disk)
     for origin, share in loss.by_origin().items():
         log.warning(
             "weights stored as %s were quantized once more: they moved by %.1f %% of their size "
@@ -151,7 +152,6 @@ def load(
         model.on_disk.open(model)
     source = named_in_environment() if path_or_repo is None else path_or_repo
     model.source = "teaching model" if source is None else str(source)
-    model.fingerprint = fingerprint(config, stored, packings | new)
     if plan.gguf is None:
         _attach(model, folder)
     else:

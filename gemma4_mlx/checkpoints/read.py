@@ -17,7 +17,7 @@ from .layout import Source
 from .packing import Packing
 
 #: What MLX computes in for the element types of files.
-_DTYPES = {
+DTYPES = {
     "BF16": mx.bfloat16,
     "F16": mx.float16,
     "F32": mx.float32,
@@ -114,7 +114,7 @@ def _evaluated(batch: list[tuple[str, mx.array]]) -> list[tuple[str, mx.array]]:
 
 def _computed(source: Source, dtype: mx.Dtype | None) -> mx.array:
     """A derived tensor, block by block; floats in ``dtype`` (None: what a file would hold)."""
-    own = _DTYPES[source.stored.dtype]
+    own = DTYPES[source.stored.dtype]
     wanted = dtype if dtype is not None and mx.issubdtype(own, mx.floating) else own
     (whole,) = _in_blocks(source, lambda block: [block.astype(wanted)])
     return whole.reshape(source.shape)
@@ -151,7 +151,7 @@ def read_quantized(
     Raises CheckpointError for a file that ends too early.
     """
     if dtype is None and isinstance(source.stored, Derived):
-        dtype = _DTYPES[source.stored.dtype]
+        dtype = DTYPES[source.stored.dtype]
 
     def quantized(block: mx.array) -> list[mx.array]:
         parts = mx.quantize(

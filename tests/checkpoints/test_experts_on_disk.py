@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 import numpy as np
@@ -11,7 +12,7 @@ import tiny
 from mlx.utils import tree_flatten
 
 import gemma4_mlx as g4
-from gemma4_mlx.checkpoints.disk import reading
+from gemma4_mlx.checkpoints.disk import experts, reading
 from gemma4_mlx.checkpoints.disk.slots import Slots
 from gemma4_mlx.errors import CheckpointError
 from gemma4_mlx.verify import verify
@@ -267,15 +268,33 @@ def test_a_disk_that_stalls_is_given_up_and_comes_back(tmp_path, monkeypatch):
         return whole(*arguments)
 
     monkeypatch.setattr(reading.os, "preadv", sleeping)
-    monkeypatch.setattr(reading.settled, "__defaults__", (0.2,))
+    monkeypatch.setattr(reading, "STALLED", 0.2)
     tokens, begin = mx.arange(3, 40)[None], time.monotonic()
-    with pytest.raises(CheckpointError, match="reading experts of layer 0 has not ended after"):
+    with pytest.raises(CheckpointError, match="reading experts of layer 0 has not gone on for"):
         model(tokens)
     assert time.monotonic() - begin < 20
     awake.set()
     time.sleep(0.2)
     monkeypatch.undo()
     assert mx.array_equal(model(tokens), resident(tokens))
+
+
+def test_a_slow_disk_is_waited_for(tmp_path, monkeypatch):
+    """All reads together take longer than one may, and each goes on."""
+    resident, model = with_slots(checkpoint(tmp_path), 5)
+    whole = os.preadv
+
+    def slow(*arguments):
+        time.sleep(0.05)
+        return whole(*arguments)
+
+    monkeypatch.setattr(reading.os, "preadv", slow)
+    monkeypatch.setattr(reading, "STALLED", 0.15)
+    one_by_one = ThreadPoolExecutor(1)
+    monkeypatch.setattr(experts, "readers", lambda: one_by_one)
+    tokens, begin = mx.arange(3, 40)[None], time.monotonic()
+    assert mx.array_equal(model(tokens), resident(tokens))
+    assert time.monotonic() - begin > 4 * reading.STALLED
 
 
 def test_gradients_and_compiling_are_refused(tmp_path):

@@ -15,6 +15,7 @@ from time import perf_counter
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_unflatten
 
 from ...config import Gemma4Config
 from ...errors import CheckpointError
@@ -22,8 +23,11 @@ from ...model.cpu.blocks import evaluated
 from ...model.gemma4 import Model
 from ...model.moe import SORT_FROM, Router, SwitchGLU
 from ...model.taps import Tap
+from ..derived import widened
+from ..files import NUMPY
 from ..layout import Source
 from ..packing import Packing
+from ..read import DTYPES
 from .extents import Extent, extents
 from .planning import expert_bytes, slots_of
 from .prepared import prepared
@@ -34,14 +38,6 @@ from .slots import Slots
 #: Layer, projection and part of an expert tensor's name.
 _NAME = re.compile(r"\.layers\.(\d+)\.experts\.switch_glu\.(\w+)\.(weight|scales|biases)$")
 _BITS = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32}
-_NUMPY = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
-_TYPES = {
-    "BF16": mx.bfloat16,
-    "F16": mx.float16,
-    "F32": mx.float32,
-    "U32": mx.uint32,
-    "U8": mx.uint8,
-}
 
 
 class _Part:
@@ -49,7 +45,7 @@ class _Part:
 
     def __init__(self, where: list[Extent], stored: str, slots: mx.array):
         self._where, self._stored = where, stored
-        self._convert = None if slots.dtype == _TYPES[stored] else _converter(stored, slots.dtype)
+        self._convert = None if slots.dtype == DTYPES[stored] else _converter(stored, slots.dtype)
         # The very memory of the array, as whole numbers where NumPy lacks the type.
         whole = slots if slots.dtype == mx.float32 else slots.view(_BITS[slots.itemsize])
         self._memory = np.array(whole, copy=False)
@@ -59,7 +55,7 @@ class _Part:
         into = self._memory[slot]
         if self._convert is None:
             return files.read(self._where[expert], memoryview(into).cast("B"))
-        raw = np.empty(into.shape, _NUMPY[self._stored])
+        raw = np.empty(into.shape, NUMPY[self._stored])
         count = files.read(self._where[expert], memoryview(raw).cast("B"))
         into[...] = self._convert(raw)
         return count
@@ -68,10 +64,7 @@ class _Part:
 def _converter(stored: str, dtype: mx.Dtype) -> Callable[[np.ndarray], np.ndarray]:
     """What turns floats of a file into the bits of another type, rounded as MLX rounds."""
 
-    def wide(raw: np.ndarray) -> np.ndarray:
-        if stored == "BF16":  # the upper half of a float32
-            return (raw.astype(np.uint32) << 16).view(np.float32)
-        return raw.astype(np.float32)
+    wide = partial(widened, dtype=stored)
 
     def bfloat16(raw: np.ndarray) -> np.ndarray:
         bits = wide(raw).view(np.uint32)
@@ -356,12 +349,12 @@ class ExpertsOnDisk:
             layer.router.__class__ = _Foresight
             layer.router.foresee = partial(_foresee, model.layers[number].router, shelf)
 
-    def arrays(self, model: Model) -> Iterator[tuple[str, mx.array]]:
-        """Empty slots under the names of the experts' tensors, evaluated."""
+    def empty(self, model: Model) -> None:
+        """Put empty slots in the experts' places, in the types of the tensors."""
         for name, source in self._of.items():
             array = mx.zeros((self.slots, *source.shape[1:]), self._types[name])
             mx.eval(array)
-            yield name, array
+            model.update(tree_unflatten([(name, array)]))
 
     def open(self, model: Model) -> None:
         """Open the files; from then on the model computes.
@@ -394,5 +387,5 @@ def _layer_of(name: str) -> int:
 
 
 def _type(source: Source, wanted: mx.Dtype | None) -> mx.Dtype:
-    own = _TYPES[source.stored.dtype]
+    own = DTYPES[source.stored.dtype]
     return wanted if wanted is not None and mx.issubdtype(own, mx.floating) else own

@@ -141,13 +141,12 @@ class LayersOnDisk:
             layer.__class__, layer.stored = LayerOnDisk, stored
             stored.after = self._of.get(number + 1)
 
-    def arrays(self, model: Model) -> list[tuple[str, mx.array]]:
-        """Nothing stands in the matrices' places until they are read."""
+    def empty(self, model: Model) -> None:
+        """Let nothing stand in the matrices' places until they are read."""
         for number in self._of:
             layer = model.layers[number]
             matrices = [name for name, a in tree_flatten(layer.parameters()) if a.ndim > 1]
             layer.update(tree_unflatten([(name, _GONE) for name in matrices]))
-        return []
 
     def open(self, model: Model) -> None:
         """Open the files that are read ahead.

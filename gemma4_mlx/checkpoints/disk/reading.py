@@ -8,7 +8,7 @@ threads, and a disk is at its best with several of them outstanding.
 import os
 import weakref
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .extents import Extent
 
 #: Reads under way at once.
 READERS = 8
-#: Seconds after which a read that has not ended is given up.
+#: Seconds after which reads none of which has ended are given up.
 STALLED = 60.0
 _SCRATCH = 1 << 22
 
@@ -92,14 +92,16 @@ def _close(descriptors: list[int]) -> None:
         os.close(descriptor)
 
 
-def settled(reads: list[Future], what: str, seconds: float = STALLED) -> None:
-    """Wait until all reads have ended.
+def settled(reads: list[Future], what: str) -> None:
+    """Wait until all reads have ended, however long all of them take.
 
-    Raises CheckpointError if one did not within ``seconds``; what a read raised is left for
+    Raises CheckpointError if none ended for :data:`STALLED` seconds; what a read raised is left for
     ``result()``.
     """
-    _, waiting = wait(reads, seconds)
-    if waiting:
-        raise CheckpointError(
-            f"reading {what} has not ended after {seconds:.0f} s: is the disk there and awake?"
-        )
+    waiting = set(reads)
+    while waiting:
+        ended, waiting = wait(waiting, STALLED, FIRST_COMPLETED)
+        if not ended:
+            raise CheckpointError(
+                f"reading {what} has not gone on for {STALLED:.0f} s: is the disk there and awake?"
+            )
