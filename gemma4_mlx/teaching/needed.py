@@ -4,6 +4,8 @@ An answer is *changed* where greedy decoding gives other tokens. The model decod
 tokens again exactly if each is the likeliest after those before it, so one forward pass tells.
 """
 
+from collections.abc import Iterator
+
 import mlx.core as mx
 import numpy as np
 
@@ -11,6 +13,10 @@ import gemma4_mlx as g4
 
 from . import skills
 from .data import DOMAINS
+
+#: Samples of each domain whose answers are compared, and those that each expert is tried on to find
+#: the one that is needed most: a dropped expert is a pass over all of them.
+ASKED, TRIED = 16, 4
 
 
 class Answers:
@@ -57,17 +63,16 @@ def control(load: np.ndarray, layer: int, expert: int) -> int:
     return int(np.random.default_rng(layer * 1009 + expert).choice(near))
 
 
-def experts(runner, samples: dict, chosen: np.ndarray) -> list[dict]:
+def experts(runner, samples: dict, chosen: np.ndarray) -> Iterator[dict]:
     """For each domain its best expert, and the share of answers that change without it.
 
     chosen: tokens of each expert (layers, domains, experts). Of the control, an expert of the same
     layer and about the same load, it says how many of the domain's answers change without that.
     """
     load = chosen / chosen.sum(-1, keepdims=True)
-    before = {domain: Answers(runner, samples[domain]) for domain in DOMAINS}
-    rows = []
+    before = {domain: Answers(runner, samples[domain][:ASKED]) for domain in DOMAINS}
     for i, domain in enumerate(DOMAINS):
-        layer, expert = best_expert(runner, samples[domain][:10], load[:, i])
+        layer, expert = best_expert(runner, samples[domain][:TRIED], load[:, i])
         other = control(load[:, i], layer, expert)
         with runner.model.intervene(drop(layer, expert)):
             changed = {d: answers.changed() for d, answers in before.items()}
@@ -75,11 +80,8 @@ def experts(runner, samples: dict, chosen: np.ndarray) -> list[dict]:
         with runner.model.intervene(drop(layer, other)):
             spared = before[domain].changed()
         own = changed.pop(domain)
-        rows.append(
-            {"domain": domain, "layer": layer, "expert": expert, "changed": own, "rise": rise,
-             "elsewhere": max(changed.values()), "control": other, "spared": spared}
-        )  # fmt: skip
-    return rows
+        yield {"domain": domain, "layer": layer, "expert": expert, "changed": own, "rise": rise,
+               "elsewhere": max(changed.values()), "control": other, "spared": spared}  # fmt: skip
 
 
 def silence(layer: int, heads) -> g4.ScaleHeads:
@@ -150,7 +152,7 @@ def report(runner, samples: dict, chosen: np.ndarray, look_ups: int = 40) -> Non
     for row in experts(runner, samples, chosen):
         print("  {domain:10s} layer {layer} expert {expert:2d}: {changed:.2f}, loss {rise:+.2f}; "
               "elsewhere {elsewhere:.2f}; without expert {control} {spared:.2f}"
-              .format(**row))  # fmt: skip
+              .format(**row), flush=True)  # fmt: skip
     skill = next(s for s in skills.SKILLS if s.name == "needle, 1K")
     asked = skills.draw(skill, samples=look_ups)
     layer, heads = needle_head(runner, asked[:6])
