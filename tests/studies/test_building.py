@@ -374,3 +374,9 @@ def test_ids_alone_do_for_a_model_without_tokenizer(checkpoint):
 def test_weights_on_disk_give_the_same_atlas(built, place):
     model = g4.load(**{place: "disk"})
     assert same(quiet(model, {"count": COUNTING, "talk": TALK}), built)
+
+
+def test_outputs_that_are_begun_at_once_are_the_same(model, built, monkeypatch):
+    """As those of a long document are, lest all layers' wait for it together."""
+    monkeypatch.setattr(reading, "HELD", 0)
+    same(quiet(model, {"count": COUNTING, "talk": TALK}), built)

@@ -14,6 +14,7 @@ from gemma4_mlx.tracing import (
     RoutingPlan,
     TracePlan,
 )
+from gemma4_mlx.tracing.recording import routing as counting
 
 NAMES = ["e2b", "e2b_noshare", "moe", "dense31", "everything", "textonly", "textonly_moe", "mm"]
 
@@ -295,9 +296,14 @@ def test_bad_runs(everything, checkpoint):
 
 
 @pytest.mark.float32  # in 16 bits pieces and the whole round apart
+@pytest.mark.parametrize("held", [counting.HELD, 0])
 @pytest.mark.parametrize("name", ["moe", "everything"])
-def test_norms_are_those_of_each_chosen_experts_output(name, checkpoint, tmp_path):
-    """Whole and in pieces; beside the expert that put it out, whatever the order."""
+def test_norms_are_those_of_each_chosen_experts_output(
+    name, held, checkpoint, tmp_path, monkeypatch
+):
+    """Whole and in pieces; begun at once, as a long prompt's are, and later; beside the expert
+    that put it out, whatever the order."""
+    monkeypatch.setattr(counting, "HELD", held)
     reference = checkpoint(name)
     model, outputs, chosen = g4.load(reference.folder), {}, {}
     ids = np.array(reference.ids)[0].tolist()
