@@ -379,4 +379,4 @@ def test_weights_on_disk_give_the_same_atlas(built, place):
 def test_outputs_that_are_begun_at_once_are_the_same(model, built, monkeypatch):
     """As those of a long document are, lest all layers' wait for it together."""
     monkeypatch.setattr(reading, "HELD", 0)
-    same(quiet(model, {"count": COUNTING, "talk": TALK}), built)
+    assert same(quiet(model, {"count": COUNTING, "talk": TALK}), built)
