@@ -14,7 +14,7 @@ from gemma4_mlx.studies.data import contexts as contexts_module
 from gemma4_mlx.studies.data.contexts import FIELDS, KEPT, SORTS
 from gemma4_mlx.studies.data.counts import AXES, POSITIONS, UNIT, Subject, state_bytes
 from gemma4_mlx.studies.data.documents import TYPES, Documents
-from gemma4_mlx.studies.data.statistics import false_discovery, sum_tail
+from gemma4_mlx.studies.data.statistics import SumTail, false_discovery
 
 
 def of(traces, **options):
@@ -239,7 +239,7 @@ def test_the_bound_is_above_what_chance_does(seed):
     m = 10 + 10 * seed
     draws = rng.permuted(np.tile(x, (20_000, 1)), axis=1)[:, :m].sum(axis=1) - m * x.mean()
     for t in np.quantile(draws, [0.001, 0.01, 0.1, 0.9, 0.99, 0.999]):
-        (bound,) = sum_tail(x[:, None], m, np.array([t]))
+        (bound,) = SumTail(x[:, None]).chance(m, np.array([t]))
         beyond = ((draws >= t) if t > 0 else (draws <= t)).mean()
         assert beyond <= bound <= 1
         if seed == 0 and t > 0:

@@ -14,24 +14,23 @@ import numpy as np
 from ... import atomic
 from ...errors import StudyError
 from ...tracing.data.frames import to_frame
-from ...tracing.data.groups import Groups
 from ...tracing.data.ranges import ranges
-from ...tracing.data.specialisation import Specialisation
 from ...tracing.data.trace import Trace
 from .contexts import KEPT, Context, Contexts, hash_of, piece_key
-from .counts import GROUPINGS, UNIT, Counts, Piece, Subject
+from .counts import Counts, Piece, Subject
 from .documents import Documents
 from .file import joined, read_atlas, write_atlas
-from .labels import Lifts, lifts, number_of
+from .labels import Lifts, lifts
+from .lookup import Lookup
+from .measures import Measures
 from .page import atlas_page
-from .vocabulary import Vocabulary
 
 #: Sentences kept about a label's documents.
 REMARKS = 100
 
 
 @dataclass
-class Atlas:
+class Atlas(Measures):
     """What the experts of a model did over labelled documents.
 
     Attributes:
@@ -172,200 +171,9 @@ class Atlas:
             f"{subject.num_experts} experts; {labels})"
         )
 
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Indices of the layers, in the order of every array's first axis."""
-        return self.counts.subject.layers
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """In alphabetical order."""
-        return self.counts.labels
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that were counted."""
-        return int(self.counts["tokens"].sum())
-
-    def at(self, layer: int) -> int:
-        """Place of a layer among :attr:`layers`. Raises StudyError for one that is not there."""
-        if layer not in self.layers:
-            raise StudyError(f"layer {layer} is not in this atlas, which has {ranges(self.layers)}")
-        return self.layers.index(layer)
-
-    def _expert(self, expert: int) -> int:
-        if not 0 <= expert < self.counts.subject.num_experts:
-            last = self.counts.subject.num_experts - 1
-            raise StudyError(f"expert {expert}: there are experts 0 to {last}")
-        return int(expert)
-
-    # Load and labels
-
-    def load(self, label: str | None = None) -> np.ndarray:
-        """Share of the tokens (of a label) that went to each expert: (layers, E). A row sums to k.
-
-        Of a label it is OLMoE's domain specialisation, N(e, D) / N(D): Muennighoff et al., "OLMoE:
-        Open Mixture-of-Experts Language Models" (2024), section 5.
-
-        Raises StudyError for a label that does not exist, and one without documents.
-        """
-        if label is None:
-            return _share(self.counts.all_counts, self.tokens, "this atlas")
-        g = number_of(label, self.labels)
-        return _share(self.counts["counts"][g], int(self.counts["tokens"][g]), repr(label))
-
     def lifts(self) -> Lifts:
         """Which labels each expert prefers, and whether that is more than chance."""
         return lifts(self.counts, self.documents)
-
-    def by(self, grouping: str) -> Specialisation:
-        """Counts, loads and lifts of the experts by "label", or by the "position", "role" or "kind"
-        of tokens; groups without tokens have loads of nan.
-
-        Raises StudyError for another grouping.
-        """
-        if grouping == "label":
-            names, tokens, counts = self.labels, self.counts["tokens"], self.counts["counts"]
-            counts = counts.swapaxes(0, 1)
-        elif grouping in GROUPINGS:
-            names, tokens = GROUPINGS[grouping], self.counts[f"{grouping}_tokens"]
-            counts = self.counts[f"{grouping}_counts"]
-        else:
-            known = ", ".join(("label", *GROUPINGS))
-            raise StudyError(f"no grouping {grouping!r}; there are {known}")
-        some = np.flatnonzero(tokens)
-        names = tuple(names[i] for i in some)
-        groups = Groups(grouping, names, np.zeros(0, np.uint8), tokens[some])
-        return Specialisation(self.layers, groups, counts[:, some])
-
-    def entropy(self, label: str | None = None) -> np.ndarray:
-        """Entropy of each layer's load in bits, ``-sum p log2 p`` with ``p = load / k``: (layers,).
-
-        log2(E) where all experts are used alike, log2(k) where only k are (Shannon, 1948).
-
-        Raises StudyError as :meth:`load`.
-        """
-        p = self.load(label) / self.counts.subject.k
-        return -(p * np.log2(np.where(p > 0, p, 1))).sum(axis=-1)
-
-    def evenness(self, label: str | None = None) -> np.ndarray:
-        """Entropy over its maximum, log2(E): (layers,), 1 where all experts are used alike.
-
-        Pielou, "The Measurement of Diversity in Different Types of Biological Collections" (1966).
-
-        Raises StudyError as :meth:`load`.
-        """
-        return self.entropy(label) / np.log2(max(2, self.counts.subject.num_experts))
-
-    # Pairs
-
-    def coactivation(self, layer: int) -> np.ndarray:
-        """Share of an expert's tokens that went to another one of its layer as well: (E, E), the
-        former first, N(a, b) / N(a); nan for experts without tokens, 1 on the diagonal.
-
-        Muennighoff et al., "OLMoE: Open Mixture-of-Experts Language Models" (2024), section 5.
-
-        Raises StudyError for a layer that is not in the atlas.
-        """
-        together = self.counts["together"][self.at(layer)]
-        return _ratio(together, np.diag(together)[:, None])
-
-    def paths(self, layer: int) -> np.ndarray:
-        """Share of an expert's tokens that went to each expert of the next layer: (E, E), the
-        former first; a row sums to k.
-
-        N(a in this layer, b in the next) / N(a); nan for experts without tokens.
-
-        Raises StudyError for a layer that is not in the atlas, and for the last one.
-        """
-        i = self.at(layer)
-        if i + 1 == len(self.layers):
-            raise StudyError(f"layer {layer} is the last one: no path leads on from it")
-        return _ratio(self.counts["paths"][i], self.counts.all_counts[i][:, None])
-
-    # Norms
-
-    def norm(self) -> np.ndarray:
-        """Mean Euclidean norm of what an expert puts out for a token, before it is weighted:
-        (layers, E); nan for experts without tokens.
-
-        The mean activation norm of Liu et al., "How to Score Experts for One-Shot MoE Expert
-        Pruning" (2026).
-
-        Raises StudyError if norms were not recorded.
-        """
-        return _ratio(self._normed("norms") / UNIT, self.counts["normed"])
-
-    def reap(self, scaled: bool = True) -> np.ndarray:
-        """Mean of an expert's weight times the norm of its output, over its tokens: (layers, E).
-
-        What the model would lose with the expert. ``scaled``: the weight that the model multiplies
-        by; else without the learned ``per_expert_scale``, the gate's share alone (nan for a scale
-        of 0). nan for experts without tokens.
-
-        Lasby et al., "REAP the Experts: Why Pruning Prevails for One-Shot MoE Compression" (2025).
-
-        Raises StudyError if norms, or what ``scaled=False`` needs, were not recorded.
-        """
-        mean = _ratio(self._normed("weighted_norms") / UNIT, self.counts["normed"])
-        if scaled:
-            return mean
-        if self.scale is None:
-            raise StudyError("the learned scale of the experts was not recorded")
-        return _ratio(mean, self.scale.astype(np.float64))
-
-    def super_experts(self, percentile: float = 99.5, part: float = 0.1) -> list[tuple[int, int]]:
-        """Experts with extreme outputs, as (layer, expert), largest first.
-
-        Those whose largest output is above the percentile of all experts' largest outputs and above
-        ``part`` of the very largest. After Su et al., "Unveiling Super Experts in
-        Mixture-of-Experts Large Language Models" (2025), with the norm of an output in place of its
-        largest entry.
-
-        Raises StudyError if norms were not recorded.
-        """
-        self._normed("norms")
-        largest = self.counts["largest_norm"]
-        used = largest[largest > 0]
-        if not used.size:
-            return []
-        extreme = (largest > np.percentile(used, percentile)) & (largest > part * used.max())
-        order = np.argsort(-largest, axis=None, kind="stable")[: int(extreme.sum())]
-        return [(self.layers[i], int(e)) for i, e in zip(*np.unravel_index(order, largest.shape))]
-
-    def _normed(self, name: str) -> np.ndarray:
-        if not self.counts["normed"].any():
-            raise StudyError("norms were not recorded: trace with g4.RoutingPlan(norms=True)")
-        return self.counts[name]
-
-    # Prediction
-
-    def early_recall(self, m: int | None = None) -> np.ndarray:
-        """How early a layer's experts are known: (steps,), from each layer to the next.
-
-        The share of the next layer's experts that are among the ``m`` best (None: k) when its
-        router reads the stream that this layer's router reads. Guessing gives m / E. This is what
-        fetching experts ahead of time can count on: Eliseev and Mazur, "Fast Inference of
-        Mixture-of-Experts Language Models with Offloading" (2023).
-
-        Raises StudyError for less than one, and if it was not recorded.
-        """
-        m = self.counts.subject.k if m is None else m
-        if m < 1:
-            raise StudyError(f"recall among the {m} best experts; give a number from 1 on")
-        early = self.counts["early"]
-        if not early.any():
-            raise StudyError("early routing was not recorded: gemma4_mlx.atlas records it")
-        return early[:, :m].sum(axis=1) / early.sum(axis=1)
-
-    def vocabulary(self, name: str = "input") -> Vocabulary:
-        """The tokens of every expert: those it reads ("input"), those that follow in the text
-        ("next"), or those that the model finds likeliest there ("predicted", at a sample of
-        places).
-
-        Raises StudyError for another name.
-        """
-        return Vocabulary.of(self.counts, name)
 
     # Looking things up
 
@@ -373,45 +181,45 @@ class Atlas:
         """A token's text; ``<id>`` where it is not known."""
         return self.texts.get(int(id), f"<{id}>")
 
-    def find(self, text: str, n: int = 10) -> list[dict]:
-        """The experts that work on tokens of a text more than on others: "who works on digits?"
+    def find(
+        self,
+        text: str | None = None,
+        n: int = 10,
+        *,
+        kind: str | None = None,
+        vocabulary: str = "input",
+    ) -> list[dict]:
+        """The experts that work on some tokens more than on others: "who works on digits?"
 
-        ``text`` is looked for in every token's text, without regard to case; tokens that are equal
-        to it but for blanks are taken alone if there are any. Rows as of
-        :meth:`.Vocabulary.experts`.
+        Tokens are given by a ``text`` (see :meth:`.Lookup.tokens`), or by their ``kind``, as in
+        ``atlas.find(kind="numbers")`` (see :meth:`.Lookup.kinds`). ``vocabulary``: of "input", the
+        tokens that experts read, "next" or "predicted". Rows as of :meth:`.Vocabulary.experts`.
 
-        Raises StudyError if no token that occurred has such a text.
+        Raises StudyError if no token that occurred is such a one.
         """
-        wanted = text.strip().casefold()
-        texts = {id: said.strip().casefold() for id, said in self.texts.items()}
-        same = [id for id, said in texts.items() if said == wanted]
-        inside = [id for id, said in texts.items() if wanted and wanted in said]
-        seen = self.counts["input_seen"]
-        for ids in (same, inside):
-            if ids := [id for id in ids if seen[id]]:
-                return self.vocabulary().experts(ids, n)
-        raise StudyError(f"no token of this atlas has {text!r} in its text")
+        lookup = Lookup(self)
+        if (text is None) == (kind is None):
+            raise StudyError('give either a text or a kind of tokens: atlas.find(kind="numbers")')
+        if kind is None:
+            ids = lookup.tokens(text, vocabulary)
+        else:
+            ids = lookup.of_kind(kind, vocabulary)
+        return lookup.vocabulary(vocabulary).experts(ids, n)
 
-    def neighbours(self, layer: int, expert: int, n: int = 10) -> list[dict]:
-        """The experts, of any layer, that read the most similar tokens: ``layer``, ``expert``,
-        ``similarity``, most similar first.
+    def neighbours(self, layer: int, expert: int, n: int = 10, by: str = "tokens") -> list[dict]:
+        """The experts, of any layer, that read the most similar tokens, or that documents of the
+        same ``labels`` use: see :meth:`.Lookup.neighbours`.
 
-        ``sum over x of sqrt(p(x | a) p(x | b))`` over the tokens that experts a and b read: 1 where
-        they are distributed alike, 0 where no token is read by both (Bhattacharyya, 1943).
+        Raises StudyError for a layer or expert that does not exist, and for another ``by``.
+        """
+        return Lookup(self).neighbours(layer, expert, n, by)
+
+    def card(self, layer: int, expert: int, n: int = 8) -> dict:
+        """One expert's tokens, contexts, companions and paths: see :meth:`.Lookup.card`.
 
         Raises StudyError for a layer or expert that does not exist.
         """
-        here = (self.at(layer), self._expert(expert))
-        counts = self.counts["input_counts"].astype(np.float32)
-        roots = np.sqrt(_ratio(counts, counts.sum(axis=-1, keepdims=True)))
-        similar = np.nan_to_num(roots @ roots[here])
-        similar[here] = -1
-        best = np.argsort(-similar, axis=None, kind="stable")[:n]
-        return [
-            {"layer": self.layers[i], "expert": int(e), "similarity": float(similar[i, e])}
-            for i, e in zip(*np.unravel_index(best, similar.shape))
-            if similar[i, e] > 0
-        ]
+        return Lookup(self).card(layer, expert, n)
 
     def examples(self, layer: int, expert: int, most: int = KEPT) -> list[Context]:
         """Places at which an expert was at work: the strongest, then a random sample, of each at
@@ -419,7 +227,7 @@ class Atlas:
 
         Raises StudyError for a layer or expert that does not exist.
         """
-        row = self.at(layer) * self.counts.subject.num_experts + self._expert(expert)
+        row = self.at(layer) * self.counts.subject.num_experts + self.expert_at(expert)
         return self.contexts.of(row, self.labels, self.text, most)
 
     def to_dataframe(self, library: str = "pandas"):
@@ -480,15 +288,3 @@ def open_atlas(path) -> Atlas:
     Raises StudyError if the file is missing, damaged, cut short or of a newer version.
     """
     return Atlas(**read_atlas(path))
-
-
-def _share(counts: np.ndarray, tokens: int, whose: str) -> np.ndarray:
-    if not tokens:
-        raise StudyError(f"the load of no tokens is undefined: {whose} has no documents")
-    return counts / tokens
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """nan where ``below`` is 0."""
-    shape = np.broadcast_shapes(above.shape, below.shape)
-    return np.divide(above, below, where=below != 0, out=np.full(shape, np.nan))

@@ -8,7 +8,7 @@ from ...errors import StudyError
 from ...tracing.data.frames import to_frame
 from .counts import Counts
 from .documents import Documents
-from .statistics import false_discovery, sum_tail
+from .statistics import SumTail, false_discovery
 
 #: An expert has a label if its lift is 2^FLOOR or more, or as much below 1,
 FLOOR = 0.5
@@ -104,7 +104,7 @@ def lifts(counts: Counts, documents: Documents) -> Lifts:
     Tokens of one document are alike, so that a thousand tokens are not a thousand witnesses. What
     is dealt out under the null hypothesis is therefore the documents, each with the share of its
     tokens that went to the expert: the shares of a label's documents are summed, and
-    :func:`.statistics.sum_tail` bounds the chance that as many documents drawn from all have a sum
+    :class:`.statistics.SumTail` bounds the chance that as many documents drawn from all have a sum
     so far from what is expected; doubled for the two sides. Where the label's shares spread more
     than all do, as those of short texts may, what is beyond expectation is first divided by how
     much more. The documents are those of the sample (:mod:`.documents`).
@@ -117,17 +117,18 @@ def lifts(counts: Counts, documents: Documents) -> Lifts:
     lift = np.where((everywhere > 0) & (tokens > 0), lift, np.nan)
     label, shares = documents.shares()
     p = np.full(lift.shape, np.nan)
-    for g in range(len(counts.labels)):
-        own = label == g
-        if own.any() and not own.all():
-            for i in range(len(everywhere)):
-                p[g, i] = _chance(shares[:, i], own)
+    for i in range(len(everywhere)) if len(label) else ():
+        tail, here = SumTail(shares[:, i]), shares[:, i]
+        for g in range(len(counts.labels)):
+            own = label == g
+            if own.any() and not own.all():
+                p[g, i] = _chance(tail, here, own)
     p = np.where(everywhere > 0, p, np.nan)
     lift, load, p = (each.swapaxes(0, 1) for each in (lift, load, p))
     return Lifts(counts.subject.layers, counts.labels, lift, load, p, false_discovery(p))
 
 
-def _chance(shares: np.ndarray, own: np.ndarray) -> np.ndarray:
+def _chance(tail: SumTail, shares: np.ndarray, own: np.ndarray) -> np.ndarray:
     """Two-sided chance of the shares (m, E) of the documents ``own`` (m,): (E,)."""
     drawn = int(own.sum())
     mine = shares[own].astype(np.float64)
@@ -136,4 +137,4 @@ def _chance(shares: np.ndarray, own: np.ndarray) -> np.ndarray:
     of_mine = mine.var(axis=0) * drawn / max(1, drawn - 1)
     more = np.divide(of_mine, of_all, where=of_all > 0, out=np.ones(len(of_all)))
     excess = excess / np.sqrt(np.maximum(more, 1))
-    return np.minimum(2 * sum_tail(shares, drawn, excess), 1)
+    return np.minimum(2 * tail.chance(drawn, excess), 1)

@@ -6,31 +6,43 @@ import numpy as np
 _TILTS = np.geomspace(0.05, 8, 24)
 
 
-def sum_tail(values: np.ndarray, drawn: int, excess: np.ndarray) -> np.ndarray:
-    """Most that the chance can be of a sum this far from its expectation, on its side.
-
-    Args:
-        values: (m, ...) float32, of which ``drawn`` are taken at random without putting them back.
-        drawn: how many.
-        excess: (...) the sum less ``drawn`` times the mean of the values.
+class SumTail:
+    """How unlikely sums of ``drawn`` of ``values`` are, taken at random without putting them back.
 
     ``min over s of exp(drawn log mean exp(s (x - mean)) - s excess)``: Chernoff's bound for draws
     with putting back, which is one without, too (Hoeffding, "Probability Inequalities for Sums of
     Bounded Random Variables", 1963, theorem 4). Every s of either sign gives a bound; it is looked
     for among some. It is no approximation: no distribution is assumed, and values may be as skewed
-    as they like. 1 where all values are equal.
+    as they like. The means do not depend on the draw: they are worked out once, for many questions.
+
+    Args:
+        values: (m, ...) float32.
     """
-    centred = values - values.mean(axis=0, dtype=np.float64).astype(np.float32)
-    spread = np.sqrt((centred**2).mean(axis=0, dtype=np.float64))
-    sign = np.sign(excess) / np.where(spread > 0, spread, 1)
-    least = np.zeros(excess.shape)
-    for tilt in _TILTS:
-        s = tilt * sign
-        scaled = s.astype(np.float32) * centred
-        highest = scaled.max(axis=0)
-        mean = np.exp(scaled - highest).mean(axis=0, dtype=np.float64)
-        least = np.minimum(least, drawn * (highest + np.log(mean)) - s * excess)
-    return np.where(spread > 0, np.exp(least), 1.0)
+
+    def __init__(self, values: np.ndarray):
+        centred = values - values.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self._spread = np.sqrt((centred**2).mean(axis=0, dtype=np.float64))
+        self._scale = np.where(self._spread > 0, self._spread, 1)
+        self._means = {}
+        for sign in (-1.0, 1.0):
+            for tilt in _TILTS:
+                scaled = (sign * tilt / self._scale).astype(np.float32) * centred
+                highest = scaled.max(axis=0)
+                scaled -= highest
+                mean = np.exp(scaled, out=scaled).mean(axis=0, dtype=np.float64)
+                self._means[sign, tilt] = highest + np.log(mean)
+
+    def chance(self, drawn: int, excess: np.ndarray) -> np.ndarray:
+        """Most that the chance can be of a sum this far from its expectation, on its side.
+
+        ``excess`` (...): the sum less ``drawn`` times the mean of the values. 1 where all values
+        are equal, and where the sum is as expected.
+        """
+        least = np.zeros(excess.shape)
+        for (sign, tilt), mean in self._means.items():
+            bound = drawn * mean - sign * tilt / self._scale * excess
+            least = np.where(np.sign(excess) == sign, np.minimum(least, bound), least)
+        return np.where(self._spread > 0, np.exp(least), 1.0)
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:

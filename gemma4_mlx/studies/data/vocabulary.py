@@ -131,11 +131,9 @@ class Vocabulary:
             for j in best
         ]
 
-    def experts(self, ids, n: int = 10) -> list[dict]:
-        """The experts that work on some tokens more than on others, as a list of dicts.
-
-        ``layer``, ``expert``, ``count`` (of their occurrences at the expert, at least), ``share``,
-        ``lift`` (share over the expert's load). Ordered by count times the logarithm of lift.
+    def among(self, ids) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How much every expert works on some tokens: ``count`` (layers, E) of their occurrences
+        that went to it, at least; ``share`` of them; ``lift``, the share over the expert's load.
 
         Raises StudyError if none of them occurred.
         """
@@ -144,12 +142,25 @@ class Vocabulary:
         if not total:
             raise StudyError(f"none of these {len(ids)} tokens occurred")
         buckets = np.unique(self.buckets[ids])
-        inside = np.isin(self.buckets, buckets)
-        others = int(self.seen[inside].sum()) - total
+        others = int(self._occurrences[buckets].sum()) - total
         count = np.maximum(self.counts[:, :, buckets].sum(axis=-1, dtype=np.int64) - others, 0)
-        load = self.counts.sum(axis=-1, dtype=np.int64) / self.seen.sum()
         share = count / total
-        lift = np.divide(share, load, where=load > 0, out=np.zeros(load.shape))
+        lift = np.divide(share, self._load, where=self._load > 0, out=np.zeros(share.shape))
+        return count, share, lift
+
+    @cached_property
+    def _load(self) -> np.ndarray:
+        return self.counts.sum(axis=-1, dtype=np.int64) / max(1, int(self.seen.sum()))
+
+    def experts(self, ids, n: int = 10) -> list[dict]:
+        """The experts that work on some tokens more than on others, as a list of dicts.
+
+        ``layer``, ``expert``, ``count``, ``share`` and ``lift`` as of :meth:`among`, ordered by
+        count times the logarithm of lift.
+
+        Raises StudyError if none of them occurred.
+        """
+        count, share, lift = self.among(ids)
         score = count * np.log2(np.maximum(lift, 1e-9))
         best = np.argsort(-score, axis=None, kind="stable")[:n]
         rows = zip(*np.unravel_index(best, score.shape))

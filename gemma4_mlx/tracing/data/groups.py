@@ -126,6 +126,20 @@ def word_kinds(tokens: Tokens) -> list[str]:
     return found
 
 
+def text_kind(text: str) -> str:
+    """What a token is by its text alone: "numbers", "punctuation", "symbols", "blanks", or the
+    script of a word.
+
+    >>> text_kind(" 42"), text_kind(" день"), text_kind("\\n")
+    ('numbers', 'Cyrillic', 'blanks')
+    """
+    kind = _word_kind(text)[0]
+    if kind == "word":
+        letter = next((c for c in text if c.isalpha()), None)
+        return "other letters" if letter is None else script_of(letter)
+    return kind if kind == "punctuation" else f"{kind}s"
+
+
 def _word_kind(text: str) -> tuple[str, bool, bool]:
     core = text.strip()
     if not core:
