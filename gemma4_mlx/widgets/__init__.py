@@ -1,4 +1,5 @@
-"""The notebook widgets: ``Prompt``, ``Routing``, ``Attention``, ``Why``, ``Anatomy`` and ``Fit``.
+"""The notebook widgets: ``Prompt``, ``Routing``, ``Attention``, ``Why``, ``Atlas``, ``Anatomy``
+and ``Fit``.
 
 Each is one small Python class, one plain ES module and one style sheet. They hold no science: a
 widget draws what a chat or a trace gives it and sends back selections, and everything it does works
@@ -12,6 +13,7 @@ _WHERE = {
     "Routing": "routing",
     "Attention": "attention",
     "Why": "why",
+    "Atlas": "atlas",
     "Anatomy": "anatomy",
     "Fit": "fit",
     "Snapshot": "snapshot",

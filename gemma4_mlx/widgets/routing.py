@@ -21,6 +21,7 @@ import traitlets
 from ..errors import Gemma4Error, TraceError
 from ..tracing.data.groups import GROUPINGS
 from .drawing import Drawing
+from .grouptable import clearest, group_table
 from .jobs import Jobs
 from .traceview import PAGE, TraceView, media_of, parts_of
 
@@ -32,7 +33,6 @@ SNAPSHOT_ROUTES = 1_500_000  # bytes of routes that a snapshot keeps, as base64
 SNAPSHOT_EXPERTS = 64  # experts of the chosen layer that a snapshot keeps, busiest first
 SNAPSHOT_STRIPS = 6  # layers whose strip a snapshot keeps
 OTHER_EXPERTS = 12  # experts of each other layer that a page of the whole trace keeps
-NO_PURPOSE = 255
 LEAST_FOR_SOMETHING = 0.15  # share of the used experts, from which on the view begins with it
 NO_WORDS = ("image", "video", "audio", "control tokens", "no letters")
 
@@ -146,11 +146,8 @@ class Routing(TraceView):
             if (purpose >= 0).sum() < LEAST_FOR_SOMETHING * (found.overall > 0).sum():
                 continue
             words = np.array([name not in NO_WORDS for name in found.groups.names])
-            row = int((purpose >= 0).sum(axis=1).argmax())
-            clear = np.log2(np.maximum(np.nan_to_num(found.lift[row]), 1)) ** 2 * found.load[row]
-            clear = np.take_along_axis(clear, np.maximum(purpose[row], 0)[None], axis=0)[0]
-            clear[(purpose[row] < 0) | ~words[purpose[row]]] = -1
-            layer, expert = int(routing.layers[row]), int(clear.argmax())
+            row, expert = clearest(found, words)
+            layer = int(routing.layers[row])
             return {"layer": layer, "expert": expert, "by": by, "view": "purpose"}
         return start | {"expert": int(routing.load(middle).argmax())}
 
@@ -172,23 +169,10 @@ class Routing(TraceView):
     # ---- answers ------------------------------------------------------------------------------
 
     def answer_groups(self, by: str = "script", which: str = "a") -> tuple[dict, bytes]:
-        """How many tokens of each group went to each expert: (layers, groups, E) uint16 or uint32,
-        then (layers, E) uint8, the group that each expert is for (255: none).
-
-        The load of an expert is its count over all groups, over the number of tokens.
-        """
+        """How many tokens of each group went to each expert: :func:`.grouptable.group_table`."""
         if not self.trace_of(which).routing.n:
             return {"by": by, "n": 0, "groups": []}, b""
-        found = self.specialisation(by, which)
-        kind = "<u2" if found.counts.max() < 2**16 else "<u4"
-        groups = [
-            {"name": name, "tokens": int(count)}
-            for name, count in zip(found.groups.names, found.groups.tokens)
-        ]
-        purpose = np.where(found.purpose < 0, NO_PURPOSE, found.purpose).astype(np.uint8)
-        content = {"by": by, "n": int(found.groups.tokens.sum()), "groups": groups}
-        content["bytes"] = int(kind[-1])
-        return content, found.counts.astype(kind).tobytes() + purpose.tobytes()
+        return group_table(self.specialisation(by, which))
 
     def answer_routes(self, start: int, stop: int, which: str = "a") -> tuple[dict, bytes]:
         """Routing of a page of tokens in every layer: experts (layers, tokens, k), strongest first,

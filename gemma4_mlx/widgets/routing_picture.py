@@ -45,8 +45,8 @@ def draw_routing(view) -> Drawing:
     title = f"{view.n:,} tokens, {len(routing.layers)} layers x {routing.num_experts} experts, "
     source = f" · {view.meta['source']}" if view.meta["source"] else ""
     out.text(16, 48, f"{title}{routing.k} per token{source}", 12, FAINT)
-    _draw_map(out, found, strong, now, row)
-    _draw_legend(out, found, bottom + 20)
+    draw_map(out, found, now, row)
+    draw_legend(out, found, bottom + 20)
     _draw_expert(out, view, now, bottom + 84)
     layer = f"Layer {now['layer']}: tokens in the colours of all their experts"
     out.text(16, 80, layer, 13, bold=True)
@@ -54,10 +54,10 @@ def draw_routing(view) -> Drawing:
     return out
 
 
-def _draw_map(out, found, strong, now, row: float) -> None:
+def draw_map(out, found, now, row: float) -> None:
     """Every expert of every layer, sorted by its group; the never used are struck through."""
     count = found.counts.shape[-1]
-    cell = (WIDTH - LEFT - 16) / count
+    cell, strong = (WIDTH - LEFT - 16) / count, strengths(found)
     out.text(LEFT, 80, "What the experts of each layer are for", 13, bold=True)
     pixels = np.zeros((len(found.layers), count, 3))
     hues = np.stack([hue(g) for g in range(len(found.groups.names))])
@@ -84,7 +84,8 @@ def _draw_map(out, found, strong, now, row: float) -> None:
             out.rect(LEFT - 1, y, cell * count + 2, row, stroke="#2558c9")
 
 
-def _draw_legend(out, found, y: float) -> None:
+def draw_legend(out, found, y: float) -> None:
+    """The groups with their hues."""
     x = LEFT
     names = [(hue(g), name) for g, name in enumerate(found.groups.names)]
     for color, name in [*names, (ZERO, "none of these"), (None, "never used")]:

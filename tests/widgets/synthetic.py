@@ -5,6 +5,8 @@ from functools import partial
 import numpy as np
 
 from gemma4_mlx.attribution import Attribution
+from gemma4_mlx.studies import Atlas
+from gemma4_mlx.studies.data.counts import Piece, Subject
 from gemma4_mlx.tracing import AttentionData, LayerAttention, RoutingData, Tokens, Trace
 from gemma4_mlx.tracing.data.tiles import pooled_weights
 from gemma4_mlx.tracing.data.tokens import KINDS
@@ -228,3 +230,64 @@ def make_why(
             **more,
         }
     )
+
+
+#: Labels of a made atlas, and words of their documents. One is what a hostile corpus may bring.
+LABELS = {
+    "code": ["def", " return", " x", " =", "(", ")", ":\n", "\t", "0"],
+    "law": [" the", " party", " shall", " court", ",", ".", " hereby"],
+    "sums": ["1", "2", "3", "4", " +", " =", "42"],
+    "шутки": [" день", " ночь", " кот", "!", " ха"],
+    "<b>أخبار</b>": [" سلام", " خبر", "<script>alert(1)</script>", "،"],
+}
+
+
+def make_atlas(
+    layers: int = 4,
+    experts: int = 16,
+    k: int = 2,
+    documents: int = 12,
+    tokens: int = 40,
+    vocabulary: int = 64,
+    labels=LABELS,
+    seed: int = 0,
+) -> Atlas:
+    """An atlas of a planted router: in every layer, expert number g is for label number g, in the
+    order of ``labels``, and the last one is never chosen. The first label has pictures."""
+    rng = np.random.default_rng(seed)
+    words = list(dict.fromkeys(word for some in labels.values() for word in some))
+    ids = rng.choice(np.arange(2, vocabulary), len(words), replace=False)
+    id_of = dict(zip(words, ids.tolist()))
+    model = {"source": "planted <i>router</i>", "fingerprint": "planted"}
+    subject = Subject("planted", tuple(range(layers)), experts, k, vocabulary)
+    scale = rng.uniform(0.6, 1.6, (layers, experts)).astype(np.float32)
+    atlas = Atlas.empty(subject, labels, model, scale)
+    atlas.texts = {id: word for word, id in id_of.items()}
+    base = rng.normal(0, 0.8, (layers, 1, experts))
+    base[..., -1] -= 60
+    for g, (label, some) in enumerate(labels.items()):
+        for _ in range(documents):
+            said = [some[i] for i in rng.integers(0, len(some), tokens)]
+            texts = Tokens([id_of[word] for word in said], said, roles=["user"] * tokens)
+            logits = base + rng.gumbel(size=(layers, tokens, experts))
+            logits += rng.normal(0, 0.4, (layers, 1, experts))  # a document's own taste
+            logits[..., g] += 2
+            chosen = np.argsort(-logits, axis=-1)[..., :k]
+            share = np.sort(rng.dirichlet(np.ones(k), (layers, tokens)), axis=-1)[..., ::-1]
+            picked = np.take_along_axis(scale[:, None], chosen, axis=-1)
+            routing = RoutingData(
+                range(layers), chosen.astype(np.uint8), (share * picked).astype(np.float32),
+                experts, texts, None, scale, rng.gamma(2, 3, chosen.shape).astype(np.float32),
+            )  # fmt: skip
+            media = []
+            if not g:
+                y, x = np.mgrid[:96, :96]
+                media = [np.stack([x * 2, y * 2, 255 - x], -1).astype(np.uint8)]
+                texts.media[:2], texts.kinds[:2] = 0, KINDS.index("image")
+                texts.boxes = np.full((tokens, 4), np.nan, np.float32)
+                texts.boxes[:2] = [[0, 0, 48, 48], [48, 0, 96, 48]]
+            trace = Trace(texts, routing, model=model, media=media)
+            atlas.add(label, [Piece(trace)])
+    tops = rng.choice(ids, (2, layers, experts, 10)).astype(np.int32)
+    atlas.promoted, atlas.suppressed = tops
+    return atlas

@@ -19,11 +19,7 @@ const LISTED = 60; // rows of the list
 export function expertCard(t, i, about, o) {
   const texts = about?.texts ?? [];
   const partners = about?.partners ?? [];
-  const lifts = table(
-    `Lift by ${t.by}`,
-    [`By ${t.by}`, "#Lift", "#Of them came here"],
-    liftRows(t, i, o.ink),
-  );
+  const lifts = liftTable(t, i, o.ink);
   const own = table(
     "Texts that are most this expert's own",
     ["Text", "#Times here", "#Of its occurrences", "#Share of the gate"],
@@ -32,7 +28,10 @@ export function expertCard(t, i, about, o) {
   const none = about
     ? "No token of this trace was routed here."
     : "This page holds no texts of this expert; the notebook has them.";
-  const together = partners.map((partner) => partnerButton(partner, o.onExpert));
+  const together = partners.map(([other, share]) => {
+    const title = `${formatPercent(share)} of its tokens went to expert ${other} as well`;
+    return stepButton(String(other), share, title, () => o.onExpert(other));
+  });
   return h(
     "div",
     { class: "g4-card2" },
@@ -93,39 +92,46 @@ function textRow([text, first, count, share, gate], { count: tokens, onToken }) 
   );
 }
 
-/** The groups that an expert has worked for, highest lift first, those too small to tell last. */
-function liftRows(t, i, ink) {
+/** The groups that an expert has worked for, highest lift first, those that say nothing last. */
+export function liftTable(t, i, ink) {
   const known = (g) => Number(t.enough(g, i));
-  return t.groups
+  const rows = t.groups
     .map((group, g) => ({ name: group.name, g, lift: t.lift(g, i) }))
     .filter(({ lift }) => !Number.isNaN(lift))
     .sort((a, b) => known(b.g) - known(a.g) || b.lift - a.lift)
-    .map(({ name, g, lift }) => {
-      const colour = cssOf(hueOf(g, ink.dark));
-      const swatch = h("i", { class: "g4-swatch", style: { background: colour } });
-      return h(
-        "tr",
-        {},
-        h("th", { scope: "row", style: { "white-space": "nowrap" } }, swatch, name),
-        known(g)
-          ? barCell(lift / 8, times(lift), colour)
-          : h("td", { class: "g4-number g4-note" }, "too few"),
-        h("td", { class: "g4-number" }, formatPercent(lift * t.load[i])),
-      );
-    });
+    .map((row) => liftRow(t, i, row, ink));
+  const heads = [`By ${t.by}`, "#Lift", "#Of them came here"];
+  return table(`Lift by ${t.by}`, t.chance ? [...heads, "#Chance"] : heads, rows);
 }
 
-function partnerButton([other, share], onExpert) {
+function liftRow(t, i, { name, g, lift }, ink) {
+  const colour = cssOf(hueOf(g, ink.dark));
+  const swatch = h("i", { class: "g4-swatch", style: { background: colour } });
+  const number = (text) => h("td", { class: "g4-number" }, text);
+  const sure = t.enough(g, i);
+  return h(
+    "tr",
+    { class: sure ? null : "g4-note" },
+    h("th", { scope: "row" }, swatch, h("bdi", {}, name)),
+    sure || t.chance ? barCell(lift / 8, times(lift), sure ? colour : ink.zero) : number("too few"),
+    number(formatPercent(lift * t.load[i])),
+    t.chance ? number(t.chance(g, i)) : null,
+  );
+}
+
+/** An expert as a button that is filled as far as its share.
+ * @param {string} word @param {number} share @param {string} title @param {() => void} onclick */
+export function stepButton(word, share, title, onclick) {
   return h(
     "button",
     {
       type: "button",
       class: "g4-step",
-      title: `${formatPercent(share)} of its tokens went to expert ${other} as well`,
-      style: { "--share": `${(100 * share).toFixed(0)}%` },
-      onclick: () => onExpert(other),
+      title,
+      style: { "--share": `${(100 * Math.min(1, share)).toFixed(0)}%` },
+      onclick,
     },
-    h("b", {}, String(other)),
+    h("b", {}, word),
     formatPercent(share),
   );
 }
@@ -138,18 +144,21 @@ const HEADS = [
   ["load", "Load", true],
   ["ratio", "× even", true],
 ];
-const HIGHEST_FIRST = new Set(["lift", "load", "ratio"]);
+const HIGHEST_FIRST = new Set(["lift", "load", "ratio", "extra"]);
 
 export class ExpertList {
   #body = h("div", { class: "g4-tall g4-list" });
   #title = h("h4", { class: "g4-subtitle" });
   #sort = { key: "lift", down: true };
 
-  /** The list of experts: all, or those that pass the filter; sorted by its heads.
+  /** The list of experts: those for something, or those that pass the filter; sorted by its heads.
+   * `extra`: what the map is coloured by, a last column: its name, value and words; or null.
    * @param {{table: () => any, layers: number[], filter: () => any,
-   *   chosen: () => number|null, onPick: (i: number) => void}} o */
-  constructor({ table, filter, onPick, layers, chosen }) {
-    Object.assign(this, { table, filter, onPick, layers, chosen });
+   *   chosen: () => number|null, onPick: (i: number) => void,
+   *   extra?: () => {word: string, value: (i: number) => number, text: (v: number) => string}|null
+   * }} o */
+  constructor({ table, filter, onPick, layers, chosen, extra = () => null }) {
+    Object.assign(this, { table, filter, onPick, layers, chosen, extra });
     this.node = h("div", {}, this.#title, this.#body);
   }
 
@@ -157,8 +166,11 @@ export class ExpertList {
     const t = this.table();
     if (!t) return;
     const filter = this.filter();
-    const rows = this.#rows(t, filter);
-    this.#title.textContent = listTitle(rows, t, filter);
+    const extra = this.extra();
+    if (this.#sort.key === "extra" && !extra) this.#sort = { key: "lift", down: true };
+    const rows = this.#rows(t, filter, extra);
+    const heads = extra ? [...HEADS, ["extra", extra.word, true]] : HEADS;
+    this.#title.textContent = listTitle(rows, t, filter, extra);
     const none = filter.on
       ? "No expert passes."
       : "None clearly: it takes more tokens of several groups. Loads say more here.";
@@ -169,8 +181,8 @@ export class ExpertList {
         "table",
         { class: "g4-table g4-sticky" },
         h("caption", { class: "g4-hidden" }, "Experts"),
-        h("thead", {}, h("tr", {}, ...HEADS.map((head) => this.#head(head)))),
-        h("tbody", {}, ...rows.slice(0, LISTED).map((row) => this.#line(row))),
+        h("thead", {}, h("tr", {}, ...heads.map((head) => this.#head(head)))),
+        h("tbody", {}, ...rows.slice(0, LISTED).map((row) => this.#line(row, extra))),
       ),
       rows.length ? "" : note(none),
       rows.length > LISTED ? note(`the first ${LISTED} of ${formatCount(rows.length)}`) : "",
@@ -179,16 +191,25 @@ export class ExpertList {
     this.mark();
   }
 
+  /** @param {string} key a head's @param {boolean} down highest first */
+  sortBy(key, down = true) {
+    this.#sort = { key, down };
+    this.draw();
+  }
+
   /** The experts of the list, in order. */
-  #rows(t, filter) {
+  #rows(t, filter, extra) {
     const rows = [];
     for (let i = 0; i < t.rows * t.E; i++) {
       if (t.unused(i)) continue;
       const g = filter.on ? filter.group : t.purpose(i);
-      if (filter.on ? !passes(t, i, filter) : g < 0) continue;
+      const value = extra?.value(i);
+      if (filter.on && !passes(t, i, filter)) continue;
+      if (!filter.on && (extra ? Number.isNaN(value) : g < 0)) continue;
       const place = { i, layer: Math.floor(i / t.E), expert: i % t.E };
-      const numbers = { lift: t.lift(g, i), load: t.load[i], ratio: t.ratio(i) };
-      rows.push({ ...place, for: t.groups[g].name, ...numbers });
+      const lift = g < 0 ? 0 : t.lift(g, i);
+      const numbers = { lift, load: t.load[i], ratio: t.ratio(i), extra: value ?? 0 };
+      rows.push({ ...place, for: t.groups[g]?.name ?? "", ...numbers });
     }
     const { key, down } = this.#sort;
     const order = (a, b) => Number(a[key] > b[key]) - Number(a[key] < b[key]);
@@ -199,8 +220,7 @@ export class ExpertList {
     const { key: by, down } = this.#sort;
     const mine = key === by;
     const sort = () => {
-      this.#sort = { key, down: mine ? !down : HIGHEST_FIRST.has(key) };
-      this.draw();
+      this.sortBy(key, mine ? !down : HIGHEST_FIRST.has(key));
     };
     const direction = down ? "descending" : "ascending";
     const arrow = down ? " ↓" : " ↑";
@@ -220,7 +240,7 @@ export class ExpertList {
     );
   }
 
-  #line(row) {
+  #line(row, extra) {
     const layer = this.layers[row.layer];
     const number = (text) => h("td", { class: "g4-number" }, text);
     const label = `Choose expert ${row.expert} of layer ${layer}`;
@@ -230,10 +250,11 @@ export class ExpertList {
       { dataset: { i: row.i }, onclick: () => this.onPick(row.i) },
       h("td", {}, `L${layer}`),
       h("td", {}, h("button", pick, String(row.expert))),
-      h("td", {}, row.for),
-      number(times(row.lift)),
+      h("td", {}, h("bdi", {}, row.for)),
+      number(row.lift ? times(row.lift) : "–"),
       number(formatPercent(row.load)),
       number(times(row.ratio)),
+      extra ? number(Number.isNaN(row.extra) ? "–" : extra.text(row.extra)) : null,
     );
   }
 
@@ -243,8 +264,9 @@ export class ExpertList {
   }
 }
 
-function listTitle(rows, t, filter) {
+function listTitle(rows, t, filter, extra) {
   const count = formatCount(rows.length);
+  if (extra && !filter.on) return `${count} experts by ${extra.word}`;
   if (!filter.on) return `${count} experts that are for something, by ${t.by}`;
   const layers = new Set(rows.map((row) => row.layer)).size;
   const group = t.groups[filter.group]?.name;

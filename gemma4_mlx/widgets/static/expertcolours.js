@@ -1,12 +1,12 @@
 /* Colours of experts, of tokens by their experts, and the legend: one scheme for map and text.
  *
- * "purpose": the hue is the group an expert is for, its strength how clear that is. "load", "lift"
- * and "difference": a diverging scale around 1 (or 0), blue for less, orange for more. A token has
+ * "purpose": the hue is the group an expert is for, its strength how clear that is. Numbers have a
+ * diverging scale around 1 (or 0), blue for less, orange for more, or a sequential one. A token has
  * the mean of its experts, weighted by their shares of the gate.
  */
 
 import { sizeCanvas } from "./canvas.js";
-import { categoryColors, cssOf, diverging, mixed, rgbOf } from "./colours.js";
+import { categoryColors, colorMaps, cssOf, diverging, mixed, rgbOf } from "./colours.js";
 import { h } from "./dom.js";
 import { times } from "./experts.js";
 import { formatCount } from "./words.js";
@@ -39,52 +39,85 @@ export const hueOf = (group, dark) =>
  * @param {Float32Array|null} difference load in B minus load in A, for "difference"
  */
 export function expertScheme(t, how, ink, difference = null) {
-  const zero = rgbOf(ink.zero);
-  const dark = ink.dark;
-  const cells = t.rows * t.E;
-  if (how.view === "purpose") {
-    const hues = t.groups.map((_, g) => hueOf(g, dark));
-    const strengths = new Float32Array(cells);
-    for (let i = 0; i < cells; i++) {
-      const g = t.purpose(i);
-      if (g >= 0) strengths[i] = Math.max(0.35, Math.min(1, Math.log2(t.lift(g, i)) / 2));
-    }
-    return {
-      view: "purpose",
-      rgb: (i) =>
-        t.unused(i) ? null : strengths[i] ? mixed(zero, hues[t.purpose(i)], strengths[i]) : zero,
-      /** @param {Array<[number, number]>} chosen experts with their shares */
-      token(chosen) {
-        let sum = 0;
-        const rgb = [0, 0, 0];
-        for (const [i, share] of chosen) {
-          const s = strengths[i] * share;
-          if (!s) continue;
-          const hue = hues[t.purpose(i)];
-          sum += s;
-          for (let c = 0; c < 3; c++) rgb[c] += s * hue[c];
-        }
-        return sum > 0.02 ? { rgb: rgb.map((v) => v / sum), alpha: Math.min(1, sum * 1.25) } : null;
-      },
-    };
+  if (how.view === "purpose") return purposeScheme(t, ink);
+  const ends = [
+    times(2 ** -LIMIT).replace("0.1×", "⅛×"),
+    "1×",
+    times(2 ** LIMIT).replace(".0", ""),
+  ];
+  if (how.view === "load")
+    return valueScheme(t, (i) => Math.log2(t.ratio(i)) / LIMIT, ink, { view: "load", ends });
+  if (how.view === "lift") {
+    const lift = (i) => Math.log2(Math.max(t.lift(how.group, i), 1e-3)) / LIMIT;
+    const value = (i) => (t.enough(how.group, i) ? lift(i) : NaN);
+    return valueScheme(t, value, ink, { view: "lift", ends, plain: t.unsure });
   }
   let high = 0;
-  if (how.view === "difference") for (const d of difference) high = Math.max(high, Math.abs(d));
-  const value = {
-    load: (i) => (t.unused(i) ? NaN : Math.log2(t.ratio(i)) / LIMIT),
-    lift: (i) =>
-      t.enough(how.group, i) ? Math.log2(Math.max(t.lift(how.group, i), 1e-3)) / LIMIT : NaN,
-    difference: (i) => (high ? difference[i] / high : 0),
-  }[how.view];
-  const values = Float32Array.from({ length: cells }, (_, i) =>
-    Math.max(-1, Math.min(1, value(i))),
+  for (const d of difference) high = Math.max(high, Math.abs(d));
+  const points = (100 * high).toFixed(1);
+  return valueScheme(t, (i) => (high ? difference[i] / high : 0), ink, {
+    view: how.view,
+    ends: [`−${points}`, "0", `+${points}`],
+  });
+}
+
+function purposeScheme(t, ink) {
+  const zero = rgbOf(ink.zero);
+  const hues = t.groups.map((_, g) => hueOf(g, ink.dark));
+  const strengths = new Float32Array(t.rows * t.E);
+  for (let i = 0; i < strengths.length; i++) {
+    const g = t.purpose(i);
+    if (g >= 0) strengths[i] = Math.max(0.35, Math.min(1, Math.log2(t.lift(g, i)) / 2));
+  }
+  return {
+    view: "purpose",
+    rgb: (i) =>
+      t.unused(i) ? null : strengths[i] ? mixed(zero, hues[t.purpose(i)], strengths[i]) : zero,
+    /** @param {Array<[number, number]>} chosen experts with their shares */
+    token(chosen) {
+      let sum = 0;
+      const rgb = [0, 0, 0];
+      for (const [i, share] of chosen) {
+        const s = strengths[i] * share;
+        if (!s) continue;
+        const hue = hues[t.purpose(i)];
+        sum += s;
+        for (let c = 0; c < 3; c++) rgb[c] += s * hue[c];
+      }
+      return sum > 0.02 ? { rgb: rgb.map((v) => v / sum), alpha: Math.min(1, sum * 1.25) } : null;
+    },
+  };
+}
+
+/** A sequential colour. @param {number} v 0 to 1 */
+function sequential(v) {
+  const at = 3 * Math.round(255 * Math.max(0, Math.min(1, v)));
+  return [...colorMaps.cividis.subarray(at, at + 3)];
+}
+
+/**
+ * @param {any} t experts.js table
+ * @param {(i: number) => number} value -1 to 1, NaN: plain grey
+ * @param {any} ink
+ * @param {{view: string, ends: string[], plain?: string, from0?: boolean}} o ends: words under the
+ *   scale; plain: what plain grey means; from0: values are 0 to 1 on a sequential scale
+ */
+export function valueScheme(t, value, ink, { view, ends, plain = "", from0 = false }) {
+  const { dark } = ink;
+  const zero = rgbOf(ink.zero);
+  const bar = from0 ? sequential : (v) => diverging(2 * v - 1, dark);
+  const colour = from0 ? sequential : (v) => diverging(v, dark);
+  const values = Float32Array.from({ length: t.rows * t.E }, (_, i) =>
+    t.unused(i) ? NaN : Math.max(-1, Math.min(1, value(i))),
   ); // NaN stays
   return {
-    view: how.view,
-    high,
+    view,
+    ends,
+    plain,
+    bar,
     rgb(i) {
       const v = values[i];
-      return Number.isNaN(v) ? (t.unused(i) ? null : zero) : diverging(v, dark);
+      return Number.isNaN(v) ? (t.unused(i) ? null : zero) : colour(v);
     },
     token(chosen) {
       let sum = 0;
@@ -96,7 +129,7 @@ export function expertScheme(t, how, ink, difference = null) {
         }
       const mean = total ? sum / total : 0;
       return Math.abs(mean) > 0.02
-        ? { rgb: diverging(mean * 1.6, dark), alpha: Math.min(1, 0.15 + Math.abs(mean) * 1.5) }
+        ? { rgb: colour(mean * 1.6), alpha: Math.min(1, 0.15 + Math.abs(mean) * 1.5) }
         : null;
     },
   };
@@ -126,8 +159,8 @@ export function hatch(context, ink) {
   return pattern;
 }
 
-/** The scale of the colours with its numbers, and what hatching and, for lifts, plain grey mean;
- * "purpose" has its scale in the keys.
+/** The scale of the colours with its numbers, and what hatching and plain grey mean; "purpose" has
+ * its scale in the keys.
  * @param {HTMLCanvasElement} canvas @param {any} scheme @param {any} ink @param {string} words */
 export function drawScale(canvas, scheme, ink, words) {
   const bar = scheme.view === "purpose" ? 0 : 260;
@@ -138,36 +171,29 @@ export function drawScale(canvas, scheme, ink, words) {
   context.font = `12px ${ink.font}`;
   context.textBaseline = "top";
   for (let x = 0; x < bar; x++) {
-    context.fillStyle = cssOf(diverging((2 * x) / (bar - 1) - 1, ink.dark));
+    context.fillStyle = cssOf(scheme.bar(x / (bar - 1)));
     context.fillRect(x, 2, bar - x, 12); // the rest is drawn over: no seams
   }
   const left = bar ? bar + 14 : 0;
-  context.fillStyle = hatch(context, ink);
-  context.fillRect(left, 2, 24, 12);
-  context.strokeStyle = ink.line;
-  context.lineWidth = 1;
-  context.strokeRect(left + 0.5, 2.5, 23, 11);
-  context.fillStyle = ink.faint;
-  context.fillText("never used", left + 30, 2);
-  if (!bar) return;
-  if (scheme.view === "lift") {
-    context.fillStyle = ink.zero;
-    context.fillRect(left + 120, 2, 24, 12);
-    context.strokeRect(left + 120.5, 2.5, 23, 11);
+  const key = (at, fill, said) => {
+    context.fillStyle = fill;
+    context.fillRect(at, 2, 24, 12);
+    context.strokeStyle = ink.line;
+    context.lineWidth = 1;
+    context.strokeRect(at + 0.5, 2.5, 23, 11);
     context.fillStyle = ink.faint;
-    context.fillText("too few tokens of the group to tell", left + 150, 2);
-  }
-  const ends =
-    scheme.view === "difference"
-      ? [`−${(100 * scheme.high).toFixed(1)}`, "0", `+${(100 * scheme.high).toFixed(1)}`]
-      : [times(2 ** -LIMIT).replace("0.1×", "⅛×"), "1×", times(2 ** LIMIT).replace(".0", "")];
+    context.fillText(said, at + 30, 2);
+  };
+  key(left, hatch(context, ink), "never used");
+  if (!bar) return;
+  if (scheme.plain) key(left + 120, ink.zero, scheme.plain);
   [
     ["left", 0],
     ["center", bar / 2],
     ["right", bar],
   ].forEach(([align, x], i) => {
     context.textAlign = align;
-    context.fillText(ends[i], x, 18);
+    context.fillText(scheme.ends[i], x, 18);
   });
   context.textAlign = "left";
   context.fillText(words, bar + 14, 18);

@@ -18,10 +18,8 @@ export function expertTable(meta, answer) {
   const cells = rows * E;
   const bytes = bytesOf(answer.buffer).slice();
   const size = answer.content.bytes;
-  const counts =
-    size === 4
-      ? new Uint32Array(bytes.buffer, 0, cells * groups.length)
-      : new Uint16Array(bytes.buffer, 0, cells * groups.length);
+  const Whole = { 2: Uint16Array, 4: Uint32Array, 8: Float64Array }[size];
+  const counts = new Whole(bytes.buffer, 0, cells * groups.length);
   const purpose = bytes.subarray(size * counts.length);
   const load = new Float32Array(cells);
   const even = meta.k / E;
@@ -46,6 +44,8 @@ export function expertTable(meta, answer) {
     purpose: (i) => (purpose[i] === NO_PURPOSE ? -1 : purpose[i]),
     lift: (g, i) => (load[i] === 0 ? NaN : count(g, i) / groups[g].tokens / load[i]),
     enough: (g, i) => load[i] * groups[g].tokens >= LEAST_EXPECTED,
+    /** what is said where there is not */
+    unsure: "too few tokens of the group to tell",
     unusedIn(row) {
       let sum = 0;
       for (let e = 0; e < E; e++) sum += load[row * E + e] === 0;
@@ -83,7 +83,7 @@ export const passes = (t, i, { above, group }) => t.enough(group, i) && t.lift(g
 
 /** A number as a multiple: "1.6×", "12×", "0.05×". @param {number} v */
 export const times = (v) =>
-  `${v >= 10 ? Math.round(v) : v >= 0.1 ? v.toFixed(1) : v.toPrecision(1)}×`;
+  `${v === Infinity ? "∞" : v >= 10 ? Math.round(v) : v >= 0.1 ? v.toFixed(1) : v.toPrecision(1)}×`;
 
 /** Routes of a page: experts and shares of the gate, [layer row][token of the page][k]. */
 export function readRoutes(meta, { content, buffer }) {

@@ -10,7 +10,7 @@ import { TraceComparison } from "./routing_compare.js";
 import { RoutingControls } from "./routing_controls.js";
 import { ChosenExpert } from "./routing_expert.js";
 import { Growth } from "./routing_growth.js";
-import { ExpertMaps } from "./routing_maps.js";
+import { RoutingMaps } from "./routing_maps.js";
 import { TokenRoutes } from "./routing_routes.js";
 import { RoutingScene } from "./routing_scene.js";
 import { RouteColours } from "./routing_text.js";
@@ -51,7 +51,7 @@ class RoutingView {
     });
     this.text = this.#makeText();
     const pick = (cell) => this.link.set(scene.pick(cell));
-    this.maps = new ExpertMaps(scene, this.routes, {
+    this.maps = new RoutingMaps(scene, this.routes, {
       nameOf: (token, whenThere) => this.text.nameOf(token, whenThere),
       onPick: pick,
       onGroup: (group) => this.controls.setView("lift", group),

@@ -1,6 +1,7 @@
 /* The bar above the Routing view's map: grouping, colours, order, filter, layer. */
 
 import { h } from "./dom.js";
+import { liftFilter } from "./expertfilter.js";
 import { picker, segmented } from "./pieces.js";
 
 const VIEWS = [
@@ -54,6 +55,8 @@ export class RoutingControls {
       this.onText();
     });
     this.group.node.hidden = true;
+    this.filter = liftFilter(scene, "Group of the filter", () => this.onFilter());
+    this.filterGroup = this.filter.group;
     this.node = this.#build();
   }
 
@@ -106,44 +109,14 @@ export class RoutingControls {
   #build() {
     return h(
       "div",
-      { class: "g4-toolbar g4-routingbar" },
+      { class: "g4-toolbar g4-expertbar g4-routingbar" },
       this.by.node,
       this.views.node,
       this.group.node,
       this.order.node,
-      this.#buildFilter(),
+      this.filter.node,
       this.layer.node,
       this.text.node,
     );
-  }
-
-  /** "only above 2 × for", and a group. Whatever of it is changed turns it on. */
-  #buildFilter() {
-    const { signal } = this.scene.view;
-    const on = h("input", { type: "checkbox", "aria-label": "Only experts above a lift" });
-    const above = h("input", {
-      type: "number",
-      min: 1,
-      max: 20,
-      step: 0.5,
-      value: 2,
-      "aria-label": "Least lift",
-    });
-    this.filterGroup = h("select", { "aria-label": "Group of the filter" });
-    for (const input of [on, above, this.filterGroup]) {
-      const changed = () => {
-        if (input !== on) on.checked = true;
-        this.scene.now.filter = {
-          on: on.checked,
-          above: Math.max(0, Number(above.value) || 0),
-          group: Number(this.filterGroup.value) || 0,
-        };
-        this.onFilter();
-      };
-      input.addEventListener("change", changed, { signal });
-    }
-    const label = h("label", {}, on, "only above");
-    const unit = h("span", { class: "g4-note" }, "× for");
-    return h("span", { class: "g4-filter" }, label, above, unit, this.filterGroup);
   }
 }

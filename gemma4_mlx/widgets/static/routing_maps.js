@@ -1,15 +1,11 @@
-/* The map of all experts with what stands around it: the path of the selected token, the chosen
- * layer close up, the line that says what is pointed at, and what the colours mean. */
+/* The Routing view's maps: the experts', and beside them the path of the selected token. */
 
 import { h } from "./dom.js";
-import { drawScale, groupKeys } from "./expertcolours.js";
-import { ExpertMap } from "./expertmap.js";
-import { ExpertRow } from "./expertrow.js";
+import { ExpertMaps } from "./expertmaps.js";
 import { expertStrip } from "./expertstrip.js";
 import { expertFacts } from "./routing_facts.js";
-import { formatCount, formatPercent } from "./words.js";
+import { formatCount } from "./words.js";
 
-/** What the colours of a view mean; "purpose" says it with its keys. */
 const MEANING = {
   purpose: () => "",
   load: () => "load (share of the tokens) over the even load",
@@ -17,18 +13,9 @@ const MEANING = {
   lift: (group) => `lift: load among “${group}” over load among all`,
 };
 
-export class ExpertMaps {
-  keys = h("div", { class: "g4-groupkeys", role: "group", "aria-label": "What the colours mean" });
-  readout = h("p", { class: "g4-readout", "aria-hidden": "true" });
-  rowTitle = h("h4", { class: "g4-subtitle" });
+export class RoutingMaps extends ExpertMaps {
   stripTitle = h("div", { class: "g4-striptitle" });
   stretchNote = h("p", { class: "g4-note", role: "status", hidden: true });
-  #legend = h("canvas", {
-    class: "g4-legend",
-    role: "img",
-    "aria-label": "Colour scale of the map",
-  });
-  #more = { shown: false }; // the keys of small groups
 
   /**
    * @param {RoutingScene} scene
@@ -38,63 +25,46 @@ export class ExpertMaps {
    * @param {(cell: number) => void} o.onPick an expert
    * @param {(group: number) => void} o.onGroup a key of the colours
    */
-  constructor(scene, routes, { nameOf, onPick, onGroup }) {
-    Object.assign(this, { scene, routes, nameOf, onGroup });
-    const shared = this.#sharedWith(onPick);
-    this.map = new ExpertMap(shared);
-    this.row = new ExpertRow(shared);
+  constructor(scene, routes, { nameOf, ...o }) {
+    super(scene, o);
+    Object.assign(this, { routes, nameOf });
     const { rowHeight, top } = this.map;
-    this.strip = expertStrip({ ...shared, rowHeight, top });
-    this.drawOver = () => this.#drawOver();
+    this.strip = expertStrip({ ...this.shared, rowHeight, top });
   }
 
-  /** Css pixels of the map. */
-  get height() {
-    return this.map.top + this.scene.layers.length * this.map.rowHeight + 1;
+  meaning() {
+    const { now, table } = this.scene;
+    return MEANING[now.view](table.groups[now.group].name);
   }
 
-  /** After other numbers, another view or another theme. */
-  recolour() {
+  route(row) {
+    const { now } = this.scene;
+    return now.which === "b-a" ? null : this.routes.of(now.token, row);
+  }
+
+  facts(cell) {
     const { scene } = this;
-    const { now, table, ink } = scene;
-    scene.recolour();
-    const keys = now.view === "purpose" ? groupKeys(table, ink, this.onGroup, this.#more) : [];
-    this.keys.replaceChildren(...keys, this.#legend);
-    drawScale(this.#legend, scene.scheme, ink, MEANING[now.view](table.groups[now.group].name));
-    this.map.redraw();
+    const { table, now, difference } = scene;
+    const { row, expert } = scene.placeOf(cell);
+    const share = this.routes.of(now.token, row)?.find(([other]) => other === expert)?.[1];
+    return expertFacts(table, cell, now.view === "difference" ? difference[cell] : null, share);
   }
 
-  /** After another order or filter. */
-  redraw() {
-    this.map.redraw();
-    this.row.draw();
+  rowNotes() {
+    const parts = super.rowNotes();
+    if (this.scene.now.token !== null)
+      parts.splice(
+        1,
+        0,
+        "underlined: experts of the selected token, as far as their share of the gate",
+      );
+    return parts;
   }
 
-  drawTitle() {
-    const { now, table, row, k, experts } = this.scene;
-    const unused = table ? table.unusedIn(row) : 0;
-    const even = formatPercent(k / experts);
-    const parts = [`bars: load over even load (${even} of the tokens), from ⅛ to 8 times`];
-    if (now.token !== null)
-      parts.push("underlined: experts of the selected token, as far as their share of the gate");
-    if (unused) parts.push(`${unused} of ${experts} never used`);
-    this.rowTitle.replaceChildren(
-      `Layer ${now.layer}`,
-      h("span", { class: "g4-note" }, parts.join("; ")),
-    );
-  }
-
-  /** What follows the pointer and the selected token. */
-  #drawOver() {
-    const { scene } = this;
-    const { now, table } = scene;
-    this.map.draw();
+  drawAll() {
+    super.drawAll();
     this.strip.draw();
-    this.row.draw();
     this.#sayStretch();
-    const at = now.hover ?? scene.cell;
-    const hint = table ? `Layer ${now.layer}: point at an expert` : "";
-    this.readout.textContent = table && at !== null ? this.#describe(at) : hint;
     this.stripTitle.replaceChildren(...this.#tokenTitle());
   }
 
@@ -116,41 +86,5 @@ export class ExpertMaps {
     this.stretchNote.textContent =
       `Of this part of the text the page holds stretches: what ${tokens} have on average. ` +
       "The notebook has every token.";
-  }
-
-  #describe(cell) {
-    const { scene } = this;
-    const { table, now, difference } = scene;
-    const { row, layer, expert } = scene.placeOf(cell);
-    const route = this.routes.of(now.token, row);
-    const share = route?.find(([other]) => other === expert)?.[1];
-    const points = now.view === "difference" ? difference[cell] : null;
-    return `Layer ${layer}, expert ${expert}: ${expertFacts(table, cell, points, share)}`;
-  }
-
-  /** What the map, the row and the strip are made with. */
-  #sharedWith(onPick) {
-    const { scene, routes } = this;
-    const { view, layers, k } = scene;
-    return {
-      layers,
-      k,
-      onPick,
-      signal: view.signal,
-      say: view.announce,
-      table: () => scene.table,
-      scheme: () => scene.scheme,
-      ink: () => scene.ink,
-      order: (row) => scene.order(row),
-      shown: (cell) => scene.passes(cell),
-      name: (cell) => this.#describe(cell),
-      chosen: () => ({ row: scene.row, expert: scene.now.expert, hover: scene.now.hover }),
-      route: (row) => (scene.now.which === "b-a" ? null : routes.of(scene.now.token, row)),
-      onHover: (cell) => {
-        if (cell === scene.now.hover) return;
-        scene.now.hover = cell;
-        this.drawOver();
-      },
-    };
   }
 }

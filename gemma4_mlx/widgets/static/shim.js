@@ -61,6 +61,11 @@
           .map((name) => JSON.parse(name))
           .filter((asked) => asked.type === type)
           .map(({ type: _, ...rest }) => rest),
+      /** The answers to requests of a type: [request, content]. */
+      held: (type) =>
+        Object.entries({ ...data.shared, ...view.answers })
+          .map(([name, answer]) => [JSON.parse(name), answer.content])
+          .filter(([asked, content]) => asked.type === type && content),
       on: (event, f) => listeners.set(event, (listeners.get(event) ?? new Set()).add(f)),
       off: (event, f) => (f ? listeners.get(event)?.delete(f) : listeners.delete(event)),
       send({ id, slot, ...request }) {

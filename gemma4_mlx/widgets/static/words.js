@@ -9,6 +9,12 @@ export function visibleToken(text) {
   return text.replace(/[\u0000-\u0020\u007f]/g, (blank) => VISIBLE[blank] ?? "␦");
 }
 
+/** A stretch of text on one line: line ends and controls made visible, blanks as they are.
+ * @param {string} text */
+export const onOneLine = (text) =>
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it shows
+  text.replace(/[\u0000-\u001f\u007f]/g, (blank) => VISIBLE[blank] ?? "␦");
+
 /** @param {number} bytes */
 export function formatBytes(bytes) {
   const units = ["B", "kB", "MB", "GB", "TB"];

@@ -1,0 +1,186 @@
+"""What views ask an atlas for: tables of its labels, their significance, an expert's card."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import StudyError
+from ..studies.data.contexts import KEPT
+from ..studies.data.counts import GROUPINGS, VOCABULARIES
+from ..studies.data.lookup import Lookup
+from ..tracing.data.specialisation import Specialisation
+from .grouptable import group_table
+from .traceview import picture_bytes
+
+#: Measures of experts: key -> (what it is called, what it says).
+MEASURES = {
+    "norm": (
+        "mean norm of outputs",
+        "mean norm of what the expert puts out, before it is weighted",
+    ),
+    "reap": ("REAP", "mean of weight times norm of the output: what is lost with the expert"),
+    "gate": ("REAP without scale", "the same without the learned scale of the expert"),
+    "largest": ("largest norm", "largest norm of an output of the expert"),
+    "scale": ("learned scale", "what the model multiplies the expert's output by"),
+}
+
+
+@dataclass(frozen=True)
+class Tested(Specialisation):
+    """Loads and lifts by label; an expert is for the label with the highest lift of those that are
+    more than chance and large: ``best`` (layers, E), -1 for none."""
+
+    best: np.ndarray
+
+    @property
+    def purpose(self) -> np.ndarray:
+        return self.best
+
+
+class AtlasSource:
+    """Answers for the front end (``static/atlas*.js``) from one atlas."""
+
+    def __init__(self, atlas: Any):
+        if not hasattr(atlas, "lifts"):
+            raise TypeError(f"an atlas of experts is needed, not a {type(atlas).__name__}")
+        self.atlas, self.lookup = atlas, Lookup(atlas)
+        if not atlas.tokens:
+            raise StudyError("this atlas has no documents yet: there is nothing to show")
+        self.shown = np.flatnonzero(atlas.counts["tokens"])  # labels with documents
+
+    def check_model(self, model: dict, routing: Any) -> None:
+        """Raise StudyError unless the atlas is of the model of a trace (``Trace.model``)."""
+        subject = self.atlas.counts.subject
+        mine, theirs = subject.fingerprint, model.get("fingerprint", "")
+        has = (tuple(routing.layers), routing.num_experts, routing.k)
+        if mine != theirs or has != (subject.layers, subject.num_experts, subject.k):
+            raise StudyError(
+                f"this atlas is of another model than the trace: "
+                f"{self.atlas.model.get('source') or 'unnamed'!r}, {len(subject.layers)} layers of "
+                f"{subject.num_experts} experts, against {model.get('source') or 'unnamed'!r}, "
+                f"{len(routing.layers)} of {routing.num_experts}. Build one with "
+                "g4.atlas(model, ...)"
+            )
+
+    def groupings(self) -> list[str]:
+        """By what documents or tokens are grouped here, where there are several groups."""
+        atlas = self.atlas
+        return ["label", *(by for by in GROUPINGS if (atlas.counts[f"{by}_tokens"] > 0).sum() > 1)]
+
+    def labels(self) -> list[dict]:
+        """Labels with documents: ``name``, ``documents``, ``tokens``."""
+        counts = self.atlas.counts
+        return [
+            {
+                "name": self.atlas.labels[g],
+                "documents": int(counts["documents"][g]),
+                "tokens": int(counts["tokens"][g]),
+            }
+            for g in self.shown
+        ]
+
+    def groups(self, by: str = "label") -> tuple[dict, bytes]:
+        """Loads and lifts: :func:`.grouptable.group_table`. What experts are for by label is told
+        with :meth:`significance`."""
+        found = self.atlas.by(by)
+        none = np.full(self.atlas.counts.all_counts.shape, -1) if by == "label" else None
+        return group_table(found, none)
+
+    def tested(self) -> Tested:
+        """The labels' table, with what experts are for."""
+        found, lifts = self.atlas.by("label"), self.lookup.lifts
+        lift = np.where(lifts.found(), lifts.lift, 0)[:, self.shown]
+        best = np.where(lift.max(axis=1) > 0, lift.argmax(axis=1), -1)
+        return Tested(found.layers, found.groups, found.counts, best)
+
+    def significance(self) -> bytes:
+        """q of every lift by label, :attr:`.Lifts.q`: float32 (layers, labels, E), nan where there
+        is nothing to test."""
+        return self.lookup.lifts.q[:, self.shown].astype("<f4").tobytes()
+
+    def kinds(self) -> dict[str, list[str]]:
+        """Vocabulary -> kinds of its tokens, of vocabularies that were counted."""
+        lookup = self.lookup
+        counted = [name for name in VOCABULARIES if lookup.vocabulary(name).seen.any()]
+        return {name: list(lookup.kinds(name)) for name in counted}
+
+    def measures(self) -> dict[str, np.ndarray]:
+        """(layers, E) of those of :data:`MEASURES` that were recorded."""
+        atlas, found = self.atlas, {}
+        if atlas.counts["normed"].any():
+            found = {"norm": atlas.norm(), "reap": atlas.reap()}
+            if atlas.scale is not None:
+                found["gate"] = atlas.reap(scaled=False)
+            found["largest"] = np.where(
+                atlas.counts["normed"] > 0, atlas.counts["largest_norm"], np.nan
+            )
+        if atlas.scale is not None:
+            found["scale"] = atlas.scale
+        return found
+
+    def card(self, layer: int, expert: int, contexts: int = KEPT) -> dict:
+        """An expert's card, :meth:`.Lookup.card`, as JSON: pictures as base64 of PNG."""
+        card = self.lookup.card(int(layer), int(expert), contexts=int(contexts))
+        card["contexts"] = [_context(each) for each in card["contexts"]]
+        for name in VOCABULARIES:
+            card[name] = [
+                [row["text"], row["count"], round(row["share"], 4), round(row["lift"], 2)]
+                for row in card[name]
+            ]
+        for name in ("companions", "before", "after"):
+            card[name] = [
+                [row["expert"], round(row["share"], 4), round(row["lift"], 2)] for row in card[name]
+            ]
+        return card
+
+    def find(self, text: str = "", kind: str = "", vocabulary: str = "input", n: int = 20):
+        """Which experts work on a text's tokens or on those of a kind: the tokens, and rows of
+        ``[layer, expert, share, lift]``; then the lift of every expert, float32 (layers, E)."""
+        lookup = self.lookup
+        if kind:
+            ids = lookup.of_kind(kind, vocabulary)
+        else:
+            ids = lookup.tokens(text, vocabulary)
+        found = lookup.vocabulary(vocabulary)
+        seen = found.seen[ids]
+        order = np.argsort(-seen, kind="stable")[:40]
+        rows = [
+            [row["layer"], row["expert"], round(row["share"], 4), round(row["lift"], 3)]
+            for row in found.experts(ids, n)
+        ]
+        content = {
+            "tokens": [self.atlas.text(ids[i]) for i in order],
+            "kinds": len(ids),
+            "occurrences": int(seen.sum()),
+            "rows": rows,
+        }
+        return content, found.among(ids)[2].astype("<f4").tobytes()
+
+    def neighbours(self, layer: int, expert: int, by: str = "tokens", n: int = 20):
+        """The experts most like one, rows of ``[layer, expert, similarity]``; then the similarity
+        of every expert, float32 (layers, E)."""
+        similar = self.lookup.similarity(int(layer), int(expert), by)
+        rows = self.lookup.neighbours(int(layer), int(expert), n, by)
+        content = [[r["layer"], r["expert"], round(r["similarity"], 4)] for r in rows]
+        return {"rows": content}, similar.astype("<f4").tobytes()
+
+
+def _context(context: Any) -> dict:
+    """What is shown of a ``Context``."""
+    said = {
+        "before": context.before,
+        "text": context.text,
+        "after": context.after,
+        "label": context.label,
+        "gate": round(context.gate, 3),
+        "sort": context.sort,
+    }
+    if context.picture is not None:
+        said["picture"] = base64.b64encode(picture_bytes(context.picture)[0]).decode()
+        said["size"] = list(context.picture.shape[1::-1])
+        said["box"] = [round(side, 4) for side in context.box]
+    return said
