@@ -3,14 +3,14 @@
     g4.atlas(model, corpora.starter())
     g4.atlas(g4.load(), corpora.teaching(model))
 
-What is read comes with Python and with this package's own dependencies: Python's standard library
-(its licence is the PSF's), the licences of installed packages, and the names of the Unicode CLDR
-through Babel (Unicode licence). What is written is drawn from a seed. Every corpus can be read
-again and again, in the same order; each is long enough for 100,000 tokens of a real model.
+What is read comes with Python, its standard library (the PSF's licence); with installed packages,
+their licences; and with this one: the Universal Declaration of Human Rights in 150 languages and a
+novel in the public domain (``texts/README.md`` says where from). What is written is drawn from a
+seed. Every corpus can be read again and again, in the same order; each is long enough for 100,000
+tokens of a real model.
 """
 
 import ast
-import datetime
 import json
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -21,9 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import StudyError
+from . import texts
 
 #: Documents of a corpus that is written; each has about 1,000 characters or more.
 DOCUMENTS = 1000
+#: Articles of the declaration in a document, and characters of the novel, at least.
+ARTICLES, PAGE = 3, 3000
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,10 @@ class Corpus:
 
 
 def starter(*names: str, seed: int = 0) -> dict[str, Corpus]:
-    """Some corpora, or all: "code" and "prose" (modules of the standard library, and what their
-    docstrings say), "law" (licences), "languages" (names of countries, months and days, by
-    language), "arithmetic", "json", "tables" and "dialogues".
+    """Some corpora, or all: "code" and "manual" (modules of the standard library, and what their
+    docstrings say), "law" (licences), "languages" (the declaration of human rights, a few articles
+    in every language before the next few), "prose" (a novel), "arithmetic", "json", "tables" and
+    "dialogues".
 
     ``seed``: of those that are written.
 
@@ -51,6 +55,23 @@ def starter(*names: str, seed: int = 0) -> dict[str, Corpus]:
         )
     chosen = names or sorted(_STARTERS)
     return {name: Corpus(lambda name=name: _STARTERS[name](seed)) for name in chosen}
+
+
+def declaration(*languages: str) -> dict[str, Corpus]:
+    """The Universal Declaration of Human Rights by language, each under its name in English: what
+    experts prefer one language where all say the same?
+
+    ``languages``: codes of two letters (ISO 639-1), such as "fr"; without any, all 150.
+
+    Raises StudyError for a language that is not there.
+    """
+    known = texts.declaration()
+    if unknown := set(languages) - known.keys():
+        raise StudyError(f"no declaration in {min(unknown)!r}; there are {', '.join(known)}")
+    return {
+        known[code]["name"]: Corpus(lambda parts=known[code]["parts"]: _few_articles(parts))
+        for code in languages or known
+    }
 
 
 def teaching(model, documents: int = 40, seed: int = 0) -> dict[str, Corpus]:
@@ -117,7 +138,7 @@ def _code(seed: int) -> Iterator[str]:
             yield text[:6000]
 
 
-def _prose(seed: int) -> Iterator[str]:
+def _manual(seed: int) -> Iterator[str]:
     for text in _modules():
         try:
             tree = ast.parse(text)
@@ -154,21 +175,24 @@ def _law(seed: int) -> Iterator[str]:
 
 
 def _languages(seed: int) -> Iterator[str]:
-    from babel import Locale, dates, localedata
+    every = [_few_articles(language["parts"]) for language in texts.declaration().values()]
+    for some in zip(*every):
+        yield from some
 
-    day = datetime.date(2026, 1, 1)
-    codes = (code for code in sorted(localedata.locale_identifiers()) if "_" not in code)
-    for code in codes:
-        locale = Locale.parse(code)
-        names = [*locale.territories.items(), *locale.languages.items()]
-        own = [name for key, name in sorted(names) if not key.isdigit()]
-        if len(own) < 100:
-            continue
-        said = [
-            dates.format_date(day + datetime.timedelta(days=13 * i), "full", locale=locale)
-            for i in range(40)
-        ]
-        yield "\n".join([", ".join(own[:200]) + ".", *said])
+
+def _few_articles(parts: list[str]) -> Iterator[str]:
+    for first in range(0, len(parts), ARTICLES):
+        yield "\n".join(parts[first : first + ARTICLES])
+
+
+def _novel(seed: int) -> Iterator[str]:
+    page: list[str] = []
+    for paragraph in texts.novel().split("\n\n"):
+        page.append(paragraph.strip())
+        if sum(map(len, page)) >= PAGE:
+            yield "\n\n".join(filter(None, page))
+            page = []
+    yield "\n\n".join(page)
 
 
 # What is written
@@ -261,7 +285,8 @@ def _dialogue(rng, words) -> list[dict]:
 
 _STARTERS: dict[str, Callable[[int], Iterator]] = {
     "code": _code,
-    "prose": _prose,
+    "manual": _manual,
+    "prose": _novel,
     "law": _law,
     "languages": _languages,
     "arithmetic": _written(_arithmetic),

@@ -2,12 +2,13 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import StudyError
-from gemma4_mlx.studies import corpora
+from gemma4_mlx.studies import corpora, texts
 from gemma4_mlx.studies.building.sources import Remark, documents
 
 CHARACTERS = 5  # of a token of a real vocabulary, at most, in such texts
@@ -49,7 +50,38 @@ def test_what_is_written_is_right():
     assert next(iter(other)) != next(iter(kinds["arithmetic"]))
 
 
+def test_the_declaration_is_whole_in_more_than_a_hundred_languages():
+    languages = texts.declaration()
+    assert len(languages) == 150 and all(len(said["parts"]) == 31 for said in languages.values())
+    assert languages["fr"]["parts"][1].startswith(
+        "Article premier\nTous les êtres humains naissent"
+    )
+    assert "世界人权宣言" in languages["zh"]["parts"][0]
+    some = corpora.declaration("sw", "de")
+    assert list(some) == ["Swahili", "German, Standard (1996)"]
+    assert "\n".join(some["Swahili"]) == "\n".join(languages["sw"]["parts"])
+    every = corpora.declaration()
+    assert len(every) == 150
+    # The corpus of all has each language before any comes again.
+    first = list(itertools.islice(corpora.starter("languages")["languages"], 151))
+    assert first[:150] == [next(iter(corpus)) for corpus in every.values()]
+    assert first[150].startswith(languages["aa"]["parts"][3])
+
+
+def test_shipped_texts_are_small_and_their_licences_named():
+    files = [texts.DECLARATION, texts.NOVEL]
+    assert sum(file.stat().st_size for file in files) < 1_000_000
+    said = (Path(texts.__file__).parent / "README.md").read_text("utf-8")
+    assert all(f"`{file.name}`" in said for file in files)
+    assert "MIT License" in said and "public domain" in said
+    pages = list(corpora.starter("prose")["prose"])
+    assert "\n".join(pages).count("Chapter ") == 61
+    assert pages[-1].endswith("the means of uniting them.")
+
+
 def test_a_name_that_does_not_exist_is_said():
+    with pytest.raises(StudyError, match="no declaration in 'xx'; there are aa, ab"):
+        corpora.declaration("de", "xx")
     with pytest.raises(StudyError, match="'poetry'; there are arithmetic, code, dialogues"):
         corpora.starter("code", "poetry")
 
