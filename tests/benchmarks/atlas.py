@@ -75,7 +75,7 @@ def recording(model, length: int, repeats: int) -> str:
 
     def built():
         for number, each in enumerate(ids):
-            for _ in builder._add(atlas, "x", number, each):
+            for _ in builder._add(atlas, "x", [(number, each)]):
                 pass
 
     found = engine().run(least, {"plain": plain, "built": built}, repeats)

@@ -9,7 +9,7 @@ from test_atlas import same
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import StudyError
-from gemma4_mlx.studies.building import cluster
+from gemma4_mlx.studies.building import build, cluster
 from gemma4_mlx.studies.data.counts import AXES
 
 distributed = pytest.importorskip("distributed")
@@ -34,6 +34,7 @@ def model():
 def test_tasks_on_threads_of_this_process_merge_to_one_pass(model, monkeypatch, tmp_path):
     """All but the other processes: shipping, merging out of order, resuming."""
     monkeypatch.setattr(cluster, "TASK", 60)
+    monkeypatch.setattr(build, "MOST", 2)
     options = {"progress": False, "tokens": 10**5}
     whole = g4.atlas(model, CORPORA, **options)
     with distributed.Client(
@@ -63,6 +64,7 @@ def test_tasks_on_threads_of_this_process_merge_to_one_pass(model, monkeypatch, 
 def test_a_killed_worker_loses_nothing_but_time(model, monkeypatch):
     """Two real processes; one is killed once the first documents are counted."""
     monkeypatch.setattr(cluster, "TASK", 60)
+    monkeypatch.setattr(build, "MOST", 2)
     whole = g4.atlas(model, CORPORA, progress=False)
     killed = []
     with (

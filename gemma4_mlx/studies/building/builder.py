@@ -7,7 +7,7 @@ from ...generation import engine
 from ...tracing.recording.recorder import model_facts
 from ...tracing.recording.routing import expert_scales
 from ..data.atlas import Atlas
-from ..data.counts import Subject
+from ..data.counts import Piece, Subject
 from . import sources
 from .reading import cut, prepared, read
 from .writing import promoted_tokens
@@ -34,7 +34,7 @@ class Builder:
         if not text.enable_moe_block:
             raise StudyError(
                 f"{model.source or 'this model'} has no experts, so there is no atlas of them; "
-                "what its heads do, gemma4_mlx.attribute says"
+                "what its heads do over texts, gemma4_mlx.head_roles(model, documents) says"
             )
         if not 32 <= context <= text.max_position_embeddings:
             raise StudyError(
@@ -66,38 +66,47 @@ class Builder:
         bos = self.model.config.text.bos_token_id
         return sum(map(len, cut(inputs, self.context, bos)))
 
-    def add(self, atlas: Atlas, label: str, number: int, document) -> None:
-        """Read a document and count it; if that is interrupted, nothing of it is counted."""
-        job = engine().submit(self._add, atlas, label, number, document)
+    def add(self, atlas: Atlas, label: str, documents: list[tuple[int, object]]) -> None:
+        """Read some documents, with their numbers, and count them; if that is interrupted, none of
+        them is counted."""
+        job = engine().submit(self._add, atlas, label, documents)
         for _ in job.events():
             pass
         job.result()
 
-    def _add(self, atlas: Atlas, label: str, number: int, document):
+    def _add(self, atlas: Atlas, label: str, documents: list[tuple[int, object]]):
         """Generator for the engine. What follows the last yield is not interrupted."""
-        where = f"document {number} of {label!r}"
-        mark = [number, sources.digest(document)]
-        try:
-            inputs = prepared(self.model, document, self.answers)
-        except _UNREADABLE as error:
-            atlas.remark(label, f"{where} cannot be read ({error}): skipped")
-            atlas.count_read(label, number, mark)
-            return
-        bos = self.model.config.text.bos_token_id
-        units, pieces = [[]], list(cut(inputs, self.context, bos))
+        bos, given, every, parts = self.model.config.text.bos_token_id, [], [], []
+        for _, document in documents:
+            try:
+                given.append(prepared(self.model, document, self.answers))
+            except _UNREADABLE as error:
+                given.append(error)
+        for inputs in given:
+            pieces = [] if isinstance(inputs, Exception) else list(cut(inputs, self.context, bos))
+            parts.append(slice(len(every), len(every) + len(pieces)))
+            every += pieces
+        found = yield from read(self.model, every, self.facts, self.scale)
+        for (number, document), inputs, part in zip(documents, given, parts):
+            where = f"document {number} of {label!r}"
+            if isinstance(inputs, Exception):
+                atlas.remark(label, f"{where} cannot be read ({inputs}): skipped")
+            else:
+                self._count(atlas, label, f"{where} has {len(inputs):,} tokens", found[part])
+            atlas.count_read(label, number, [number, sources.digest(document)])
+
+    def _count(self, atlas: Atlas, label: str, said: str, pieces: list[Piece]) -> None:
+        """A document as one, or a very long one as several."""
+        units: list[list[Piece]] = [[]]
         for piece in pieces:
-            if sum(made.trace.n for made in units[-1]) + len(piece) > LONGEST:
+            if sum(made.trace.n for made in units[-1]) + piece.trace.n > LONGEST:
                 units.append([])
-            units[-1].append((yield from read(self.model, piece, self.facts)))
+            units[-1].append(piece)
         if len(pieces) > 1:
-            atlas.remark(
-                label,
-                f"{where} has {len(inputs):,} tokens: read in {len(pieces)} pieces of "
-                f"{self.context:,}" + (f", counted as {len(units)}" if len(units) > 1 else ""),
-            )
+            said += f": read in {len(pieces)} pieces of {self.context:,}"
+            atlas.remark(label, said + (f", counted as {len(units)}" if len(units) > 1 else ""))
         for unit in units:
             atlas.add(label, unit)
-        atlas.count_read(label, number, mark)
 
     def finish(self, atlas: Atlas) -> None:
         """What is worked out of the sums at the end: texts, and what experts write."""

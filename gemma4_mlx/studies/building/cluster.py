@@ -51,20 +51,20 @@ def count_on(client, run, builder: Builder, corpora, load: Callable) -> None:
     for future in waiting:
         run.atlas = run.atlas.merge(_whole(future.result()))
         future.release()
-        run.after_document()
+        run.after_group()
         for task in tasks:
             waiting.add(submitted(task))
             break
 
 
 def _tasks(run, builder: Builder, corpora) -> Iterator[tuple[str, list]]:
-    """(label, [(number, document), ...]) of about :data:`TASK` tokens each."""
+    """(label, groups of (number, document)) of about :data:`TASK` tokens each."""
     ready: dict[str, list] = {}
     sizes: dict[str, int] = {}
-    for label, number, document in run.documents(corpora):
-        size = builder.length(document)
+    for label, documents in run.groups(corpora):
+        size = sum(builder.length(document) for _, document in documents)
         run.planned[label] += size
-        ready.setdefault(label, []).append((number, document))
+        ready.setdefault(label, []).append(documents)
         sizes[label] = sizes.get(label, 0) + size
         if sizes[label] >= TASK:
             sizes[label] = 0
@@ -75,7 +75,7 @@ def _tasks(run, builder: Builder, corpora) -> Iterator[tuple[str, list]]:
 # The rest runs on a worker, but for the last function.
 
 
-def _count(load, fingerprint: str, context: int, answers: int, label: str, documents: list):
+def _count(load, fingerprint: str, context: int, answers: int, label: str, groups: list):
     with _loading:
         if fingerprint not in _loaded:
             _loaded.clear()
@@ -88,8 +88,8 @@ def _count(load, fingerprint: str, context: int, answers: int, label: str, docum
         )
     builder.context, builder.answers = context, answers
     atlas = Atlas.empty(builder.subject, [label], scale=builder.scale)
-    for number, document in documents:
-        builder.add(atlas, label, number, document)
+    for documents in groups:
+        builder.add(atlas, label, documents)
     atlas.counts.arrays = {name: _packed(array) for name, array in atlas.counts.arrays.items()}
     return atlas
 

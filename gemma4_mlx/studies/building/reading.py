@@ -1,22 +1,30 @@
-"""A document read by the model, and what an atlas counts of it."""
+"""Documents read by the model, and what an atlas counts of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 
 from ...errors import StudyError
-from ...generation import SamplingOptions, Token, stream
-from ...generation.prefill import Prompt
+from ...generation import Progress, SamplingOptions, Token, stream
+from ...generation.prefill import CHUNK, KEPT_BYTES, Prompt, SoftTokens
 from ...model import ops
+from ...model.cache import expect
 from ...processing.inputs import ModelInputs
 from ...processing.template import render
+from ...tracing.data.routing import RoutingData
+from ...tracing.data.trace import Trace
 from ...tracing.recording.lens import LOGITS
-from ...tracing.recording.plans import RoutingPlan, TracePlan
-from ...tracing.recording.routing import HELD
-from ...tracing.recording.run import inputs_of, record
+from ...tracing.recording.plans import RoutingPlan
+from ...tracing.recording.routing import HELD, RoutingRecorder
+from ...tracing.recording.run import inputs_of
+from ...tracing.recording.tokens import media_of, tokens_of
 from ..data.counts import Piece, Written
+
+#: Tokens that are read at once, at most, if they are not of one piece; and the share of a batch
+#: that is text at least, the rest being what fills its rows up.
+AREA, FULL = 2048, 0.75
 
 #: Of every so many tokens one is looked at for the predicted token and for early routing, for
 #: these cost a product with the vocabulary and with another layer's router.
@@ -75,40 +83,132 @@ def cut(inputs: ModelInputs, size: int, bos: int) -> Iterator[ModelInputs]:
         yield ModelInputs([*head, *inputs.tokens[start:stop]], types, media)
 
 
-def read(model, inputs: ModelInputs, facts: dict):
-    """Generator for the engine: reads a piece, yields Progress, returns the :class:`.Piece`.
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Which pieces are read at once, as rows of one batch: those of a like length.
 
-    ``facts``: the model's, of :func:`.recorder.model_facts`.
+    >>> list(batches([30, 900, 40, 32, 2000]))
+    [[4], [1], [2, 3, 0]]
     """
-    watching, prompt = _Sampled(model), Prompt.of(model, inputs)
-    with model.observe(watching):
-        trace = yield from record(model, prompt, TracePlan(RoutingPlan(norms=True)), facts=facts)
-    predicted = np.arange(FIRST, len(inputs), LOOKED_AT), np.array(watching.predicted, np.int64)
-    return Piece(trace, predicted, watching.early, tuple(watching.written))
+    batch, tokens = [], 0
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        area = (len(batch) + 1) * lengths[batch[0] if batch else i]
+        if area > AREA or tokens + lengths[i] < FULL * area:
+            if batch:
+                yield batch
+            batch, tokens = [], 0
+        batch.append(i)
+        tokens += lengths[i]
+    if batch:
+        yield batch
+
+
+def read(model, pieces: Sequence[ModelInputs], facts: dict, scale: np.ndarray):
+    """Generator for the engine: reads pieces, yields Progress, returns a :class:`.Piece` of each.
+
+    Each piece is a row of its own, which begins at position 0 and sees no other; what fills the
+    rows of a batch up stands behind the text, where no token sees it.
+
+    Args:
+        facts: the model's, of :func:`.recorder.model_facts`.
+        scale: of its experts, of :func:`.routing.expert_scales`.
+    """
+    found: dict[int, Piece] = {}
+    for batch in batches([len(piece) for piece in pieces]):
+        rows = _Rows(model, [pieces[i] for i in batch], scale)
+        with model.observe(rows):
+            yield from rows.run()
+        found |= zip(batch, rows.pieces(facts))
+    return [found[i] for i in range(len(pieces))]
+
+
+class _Rows:
+    """Pieces as rows of one batch, and an observer of what their experts do."""
+
+    def __init__(self, model, pieces: list[ModelInputs], scale: np.ndarray):
+        self.model = model
+        self.prompts = [Prompt.of(model, piece) for piece in pieces]
+        self.n = max(map(len, pieces))
+        self.routing = RoutingRecorder(model, RoutingPlan(norms=True), scale)
+        self.sampled = _Sampled(model, [len(piece) for piece in pieces])
+        self.taps = {*self.routing.TAPS}
+
+    def run(self):
+        """Reads the batch; one row of more than a chunk in chunks, with a cache."""
+        model, whole = self.model, [(0, self.n)]
+        cache = None
+        if len(self.prompts) == 1 and self.n > CHUNK:
+            whole, cache = list(self.prompts[0].inputs.chunks(CHUNK)), model.make_cache()
+            expect(cache, self.n)
+        soft = [SoftTokens(model, prompt, 0, None) for prompt in self.prompts]
+        for start, stop in whole:
+            ids = np.full((len(soft), stop - start), model.config.text.pad_token_id, np.int32)
+            for row, prompt in zip(ids, self.prompts):
+                some = prompt.tokens[start:stop]
+                row[: len(some)] = some
+            features = [each.between(start, stop) for each in soft]
+            features = [each for each in features if each is not None]
+            features = mx.concatenate(features) if features else None
+            mx.eval(model.hidden(mx.array(ids), cache, features))
+            if mx.get_cache_memory() > KEPT_BYTES:
+                mx.clear_cache()
+            yield Progress(stop, self.n, 0.0)
+
+    def __call__(self, name, layer, value, geometry) -> None:
+        self.sampled(name, layer, value, geometry)
+        if name == "tokens":
+            self.routing.begin()
+        elif name in self.taps:  # rows one behind the other
+            self.routing.observe(name, layer, value.reshape(1, -1, *value.shape[2:]))
+        elif name == "final_hidden":
+            self.routing.settle()
+
+    def pieces(self, facts: dict) -> Iterator[Piece]:
+        """What was seen of each row. What was summed over all of them is the first one's."""
+        whole, sampled, begin = self.routing.result(None), self.sampled, 0
+        interventions = tuple(map(str, self.model.interventions))
+        early, written = sampled.early, tuple(sampled.written)
+        for i, prompt in enumerate(self.prompts):
+            n = len(prompt)
+            tokens = tokens_of(self.model, np.array(prompt.tokens, np.int32), prompt.inputs)
+            at = slice(i * self.n, i * self.n + n)
+            parts = (part[:, at] for part in (whole.experts, whole.weights, whole.norms))
+            experts, weights, norms = parts
+            routing = RoutingData(
+                whole.layers, experts, weights, whole.num_experts, tokens, None, whole.scale, norms
+            )
+            media = media_of(prompt.inputs)
+            trace = Trace(tokens, routing, model=facts, media=media, interventions=interventions)
+            places = np.arange(FIRST, n, LOOKED_AT)
+            said = np.array(sampled.predicted[begin : begin + len(places)], np.int64)
+            begin += len(places)
+            yield Piece(trace, (places, said), early, written)
+            early, written = None, ()
 
 
 class _Sampled:
     """An observer of the predicted token, of early routing and of what experts put out, at a sample
-    of places."""
+    of places in rows of these ``lengths``."""
 
-    def __init__(self, model):
+    def __init__(self, model, lengths: Sequence[int]):
         text = model.config.text
         self._routers = [layer.router for layer in model.layers]
-        self._E = text.num_experts
-        #: (step, rank), as of :class:`.Piece`
+        self._E, self._lengths = text.num_experts, lengths
+        #: (step, rank), as of :class:`Piece`
         self.early = np.zeros((text.num_hidden_layers - 1, self._E), np.int64)
         self.written: list[Written] = []
         self.predicted: list[int] = []
         self._vocabulary = text.vocab_size
         self._head = model.language_model.uncapped
-        self._start = self._n = 0
+        self._start = self._stop = 0
+        self._places: dict[int, mx.array | None] = {}
         self._stream = self._before = self._chosen = None
         self._ranks: list[tuple[int, mx.array]] = []
         self._outputs: list[tuple[int, mx.array, mx.array]] = []
 
     def __call__(self, name, layer, value, geometry) -> None:
         if name == "tokens":
-            self._start, self._n = self._start + self._n, value.shape[1]
+            self._start, self._stop = self._stop, self._stop + value.shape[1]
+            self._places = {every: self._sample(every) for every in (LOOKED_AT, ADDED_UP)}
         elif name == "attention_residual":
             self._before, self._stream = self._stream, self._at(value, LOOKED_AT)
         elif name == "expert_indices":
@@ -120,18 +220,28 @@ class _Sampled:
                 better = scores[..., None, :] > own[..., None]
                 self._ranks.append((layer - 1, better.sum(axis=-1)))
         elif name == "expert_outputs" and self._chosen is not None:
-            # A copy, begun at once: a view would keep the outputs of all tokens.
-            outputs = mx.contiguous(self._at(value, ADDED_UP).astype(mx.float32))
-            if value.nbytes > HELD:
+            outputs = self._at(value, ADDED_UP).astype(mx.float32)
+            if value.nbytes > HELD:  # begun at once, or it would keep the outputs of all tokens
                 ops.begun(outputs)
             self._outputs.append((layer, self._chosen, outputs))
         elif name == "final_hidden":
             self._settle(self._at(value, LOOKED_AT))
 
+    def _sample(self, every: int) -> mx.array | None:
+        """Where this call's sampled tokens stand, its rows one behind the other; None if it has
+        none."""
+        first = self._start + (FIRST - self._start) % every
+        places = [
+            row * (self._stop - self._start) + place - self._start
+            for row, length in enumerate(self._lengths)
+            for place in range(first, min(self._stop, length), every)
+        ]
+        return mx.array(places) if places else None
+
     def _at(self, value: mx.array, every: int) -> mx.array | None:
-        """The sampled rows of (1, n, ...); None if this call has none."""
-        first = (FIRST - self._start) % every
-        return value[:, first::every] if first < self._n else None
+        """The sampled rows of (B, n, ...) as (1, r, ...); None if this call has none."""
+        places = self._places[every]
+        return None if places is None else value.reshape(1, -1, *value.shape[2:])[:, places]
 
     def _settle(self, hidden: mx.array | None) -> None:
         """Convert what was collected; ``hidden`` (1, m, H) after the final norm."""

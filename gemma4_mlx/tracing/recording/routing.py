@@ -14,12 +14,12 @@ HELD = 4 * 2**20
 
 class RoutingRecorder:
     """Chosen experts and their weights; if asked for, the norms of their outputs and all
-    probabilities."""
+    probabilities. ``scale``: of :func:`expert_scales`, if it is known."""
 
-    def __init__(self, model, plan: RoutingPlan):
+    def __init__(self, model, plan: RoutingPlan, scale: np.ndarray | None = None):
         self.layers = plan.chosen_layers(model)
         self.num_experts = model.config.text.num_experts
-        self.scale = expert_scales(model, self.layers)
+        self.scale = expert_scales(model, self.layers) if scale is None else scale
         self.TAPS = ("expert_indices", "expert_weights")
         if plan.norms:
             self.TAPS += ("expert_outputs",)
