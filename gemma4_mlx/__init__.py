@@ -52,7 +52,7 @@ _HOMES = {
 }
 _ROOMS = (
     "widgets", "studies", "attribution", "tracing", "chat", "generation", "checkpoints",
-    "processing", "verify", "errors",
+    "processing", "verify", "teaching", "errors",
 )  # fmt: skip
 
 __all__ = [*_HOMES, *_ROOMS]  # noqa: PLE0604  (strings, from the two tables above)

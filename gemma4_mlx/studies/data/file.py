@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import StudyError
 from ...tracing.data import fileformat
 from .contexts import FIELDS, SORTS, Contexts
@@ -47,13 +49,17 @@ def write_atlas(atlas, path) -> Path:
     return path
 
 
-def read_atlas(path) -> dict:
-    """What an atlas is made of, by the names of its attributes.
+def read_atlas(path, content: bytes | None = None) -> dict:
+    """What an atlas is made of, by the names of its attributes; ``content``: of the file, if it is
+    known.
 
     Raises StudyError if the file is missing, damaged, cut short or of a newer version.
     """
     path = _file(path)
-    arrays, description = fileformat.read(path, FILE)
+    if content is None:
+        arrays, description = fileformat.read(path, FILE)
+    else:
+        arrays, description = fileformat.parsed(path, np.frombuffer(content, np.uint8), FILE)
     try:
         return _parts(arrays, description)
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -83,17 +83,24 @@ def read(path, kind: Kind = TRACE) -> tuple[dict[str, np.ndarray], dict]:
     Raises the kind's error if the file is missing, is something else, was cut short, or was
     written by a newer version.
     """
-    path, wrong = Path(path), kind.error
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise wrong(f"{path} is not {kind.noun}, or was cut short")
-            header = json.loads(file.read(length))
+        # One mapping for all arrays: each mapping would hold a file descriptor.
+        whole = np.memmap(path, np.uint8, "r")
     except OSError as error:
-        raise wrong(f"{path} cannot be opened: {error.strerror}") from None
+        raise kind.error(f"{path} cannot be opened: {error.strerror}") from None
+    except ValueError:  # an empty file cannot be mapped
+        whole = np.zeros(0, np.uint8)
+    return parsed(path, whole, kind)
+
+
+def parsed(path, whole: np.ndarray, kind: Kind = TRACE) -> tuple[dict[str, np.ndarray], dict]:
+    """:func:`read` of a file's bytes (uint8); ``path`` names it in errors."""
+    wrong, size = kind.error, len(whole)
+    length = struct.unpack("<Q", bytes(whole[:8]))[0] if size >= 8 else 0
+    if not 2 <= length <= min(MAX_HEADER, size - 8):
+        raise wrong(f"{path} is not {kind.noun}, or was cut short")
+    try:
+        header = json.loads(bytes(whole[8 : 8 + length]))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise wrong(f"{path} is not {kind.noun}: its header is not JSON") from None
     meta = header.pop("__metadata__", None) if isinstance(header, dict) else None
@@ -107,8 +114,6 @@ def read(path, kind: Kind = TRACE) -> tuple[dict[str, np.ndarray], dict]:
         )
     try:
         description = json.loads(meta["description"])
-        # One mapping for all arrays: each mapping would hold a file descriptor.
-        whole = np.memmap(path, np.uint8, "r")
         arrays = {name: _view(path, whole, 8 + length, e, wrong) for name, e in header.items()}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, wrong):
@@ -117,9 +122,7 @@ def read(path, kind: Kind = TRACE) -> tuple[dict[str, np.ndarray], dict]:
     return arrays, description
 
 
-def _view(
-    path: Path, whole: np.ndarray, base: int, entry: dict, wrong: type[Gemma4Error]
-) -> np.ndarray:
+def _view(path, whole: np.ndarray, base: int, entry: dict, wrong: type[Gemma4Error]) -> np.ndarray:
     dtype, shape = np.dtype(safetensors.TYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     count = 1
