@@ -59,6 +59,10 @@ class InterventionError(Gemma4Error, ValueError):
     """An intervention that names a layer, head, expert or span the model does not have."""
 
 
+class ClusterError(Gemma4Error, RuntimeError):
+    """Machines that cannot compute a model together: one is missing, silent, or different."""
+
+
 class MissingError(Gemma4Error, ImportError):
     """Something that runs a model, on a machine without MLX."""
 

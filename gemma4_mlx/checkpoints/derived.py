@@ -51,8 +51,14 @@ class Derived:
         return prod(self.shape) * ITEM_SIZES[self.dtype]
 
 
-def rows(tensor: Stored | Derived, start: int = 0, stop: int | None = None) -> mx.array:
-    """Rows ``start`` to ``stop`` of a tensor, leading axes flattened: (rows, width).
+def rows(
+    tensor: Stored | Derived,
+    start: int = 0,
+    stop: int | None = None,
+    columns: range | None = None,
+) -> mx.array:
+    """Rows ``start`` to ``stop`` of a tensor, leading axes flattened: (rows, width), or of these
+    some ``columns``.
 
     8-bit floats come as their uint8 codes.
     """
@@ -62,8 +68,9 @@ def rows(tensor: Stored | Derived, start: int = 0, stop: int | None = None) -> m
         stop = prod(tensor.shape[:-1])
     if isinstance(tensor, Derived):
         made = tensor.make(start, stop)
-        return mx.array(made) if isinstance(made, np.ndarray) else made
-    array = mx.array(tensor.rows(start, stop))
+        made = mx.array(made) if isinstance(made, np.ndarray) else made
+        return made if columns is None else made[:, columns.start : columns.stop]
+    array = mx.array(tensor.rows(start, stop, columns))
     return array.view(mx.bfloat16) if tensor.dtype == "BF16" else array
 
 

@@ -50,27 +50,38 @@ class Stored:
     def nbytes(self) -> int:
         return self.stop - self.start
 
-    def rows(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+    def rows(
+        self, start: int = 0, stop: int | None = None, columns: range | None = None
+    ) -> np.ndarray:
         """Rows ``start`` to ``stop`` of the tensor, leading axes flattened: (rows, width).
 
-        bfloat16 comes as uint16 and 8-bit floats as uint8, bit by bit. A vector is one row.
+        bfloat16 comes as uint16 and 8-bit floats as uint8, bit by bit. A vector is one row. Of
+        ``columns`` alone nothing else is read.
 
         Raises CheckpointError for a file that ends too early.
         """
         width = self.shape[-1] if self.shape else 1
+        columns = range(width) if columns is None else columns
         item = np.dtype(NUMPY.get(self.dtype, np.uint8))
         stop = prod(self.shape[:-1]) if stop is None else stop
-        out = np.empty((stop - start, width), dtype=item)
+        out = np.empty((stop - start, len(columns)), dtype=item)
         view = memoryview(out.reshape(-1).view(np.uint8))
-        done = 0
+        # Whole rows are one piece of the file.
+        pieces = 1 if len(columns) == width else len(out)
+        size = len(view) // max(1, pieces)
         with self.file.open("rb", buffering=0) as f:
-            f.seek(self.start + start * width * item.itemsize)
-            while done < len(view):
-                got = f.readinto(view[done:])
-                if not got:
-                    raise CheckpointError(f"{self.file} ended while {self.name} was read")
-                done += got
+            for i in range(pieces):
+                f.seek(self.start + ((start + i) * width + columns.start) * item.itemsize)
+                self._fill(f, view[i * size : (i + 1) * size])
         return out
+
+    def _fill(self, f, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            got = f.readinto(view[done:])
+            if not got:
+                raise CheckpointError(f"{self.file} ended while {self.name} was read")
+            done += got
 
     def vector(self) -> np.ndarray:
         """All elements in one row, read as :meth:`rows` does."""

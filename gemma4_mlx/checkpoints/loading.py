@@ -18,7 +18,9 @@ from ..errors import CheckpointError
 from ..model import ops
 from ..model.gemma4 import Model
 from ..model.moe import QuantizedSwitchLinear
+from ..model.parallel import Together, connect, shrink
 from ..model.ranges import ranged
+from ..model.shares import Shares
 from ..model.sizes import STEPS
 from .adapters import attach
 from .derived import Derived
@@ -30,6 +32,7 @@ from .find import find, named_in_environment
 from .inventory import tensors
 from .layout import Source
 from .packing import Packing, asked_for, choose
+from .parts import own_parts
 from .plan import read_plan
 from .read import Loss, read_all
 
@@ -102,9 +105,34 @@ def load(
             model that its ``config.json`` describes.
         ConfigError: ``config.json`` is not a Gemma 4 model's.
     """
+    how = dict(bits=bits, group_size=group_size, mode=mode, dtype=dtype, revision=revision)
+    on_disk = _on_disk(experts, expert_memory, prepare, layers)
+    model = _load(path_or_repo, **how, on_disk=on_disk)
+    if adapter is not None:
+        attach(model, adapter, adapter_scale, mx.float32 if ops.on_cpu() else None)
+        model.source += f" with {adapter}"
+    return model
+
+
+@_random_numbers_kept()
+def load_part(together: Together, path_or_repo: str | Path | None, **how) -> Model:
+    """The part of a model that one of several machines owns; ``how``: ``bits``, ``group_size``,
+    ``mode``, ``dtype`` and ``revision`` as :func:`load` takes them. Raises as that does."""
+    return _load(path_or_repo, **how, together=together)
+
+
+def _load(
+    path_or_repo: str | Path | None,
+    bits: int | None,
+    group_size: int,
+    mode: str,
+    dtype: str | mx.Dtype | None,
+    revision: str | None,
+    on_disk: Callable | None = None,
+    together: Together | None = None,
+) -> Model:
     packing = asked_for(bits, group_size, mode)
     wanted_dtype = _dtype(dtype)
-    on_disk = _on_disk(experts, expert_memory, prepare, layers)
     folder = find(path_or_repo, revision)
     plan = read_plan(folder)
     config, stored, sources, packings = plan[:4]
@@ -132,7 +160,13 @@ def load(
         model.on_disk.put_into(model)
         left = model.on_disk.names()
         sources = {name: source for name, source in sources.items() if name not in left}
+    if together:
+        shares = _shares(config, packings | new, together)
+        sources = own_parts(sources, shares)
+        shrink(model, shares)
     _quantize_layers(model, packings | new)
+    if together:
+        connect(model, shares, together)
     _hold_ranges(model, sources)
     loss = Loss()
     if model.on_disk:
@@ -156,10 +190,14 @@ def load(
         _attach(model, folder)
     else:
         model.tokenizer, model.chat_template = plan.gguf.tokenizer(), plan.gguf.chat_template
-    if adapter is not None:
-        attach(model, adapter, adapter_scale, mx.float32 if on_cpu else None)
-        model.source += f" with {adapter}"
     return model
+
+
+def _shares(config: Gemma4Config, packings: dict[str, Packing], together: Together) -> Shares:
+    def group_size(path: str) -> int:
+        return packings[path].group_size if path in packings else 1
+
+    return Shares(config.text, together.rank, together.size, group_size)
 
 
 def _on_disk(

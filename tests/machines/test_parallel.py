@@ -1,0 +1,68 @@
+"""One model on real processes that talk over loopback computes what one process computes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent.parent / "checkpoints"))
+import tiny
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+#: Everything of the family, and where it is cut: heads, MLP, experts, tables.
+KINDS = ["e2b", "e2b_noshare", "moe", "dense31", "everything"]
+#: With groups of 64, heads of 64 numbers and an MLP of three groups.
+PACKED = dict(bits=4, group_size=64)
+
+
+def free_ports(count):
+    """A port from which so many are free, most likely."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    first = sockets[0].getsockname()[1]
+    for one in sockets:
+        one.close()
+    return first
+
+
+def computed(ranks, cases, tmp_path):
+    """What rank 0 of so many real processes tells of each case."""
+    told = tmp_path / "cases.json"
+    told.write_text(json.dumps(cases))
+    launch = [Path(sys.executable).with_name("mlx.launch"), "-n", str(ranks), "--backend", "ring"]
+    launch += ["--starting-port", str(free_ports(ranks)), "--python", sys.executable]
+    run = subprocess.run(
+        [*launch, str(HERE / "together.py"), str(told)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    assert len(lines) == len(cases), run.stderr[-3000:]
+    return lines
+
+
+def test_logits_of_two_are_those_of_one(checkpoint, tmp_path):
+    cases = [dict(folder=str(checkpoint(kind).folder), how={}) for kind in KINDS]
+    cases += [dict(case, how=PACKED) for case in cases[-1:]]
+    dense, moe = KINDS.index("dense31"), KINDS.index("moe")
+    told = computed(2, cases, tmp_path)
+    for case, found in zip(cases, told):
+        assert max(found["off"]) < 1e-5, (case, found)
+    assert told[dense]["share"] < 0.6 and told[moe]["share"] < 0.55
+    # 12 layers; the token's embedding, and the logits of all rows.
+    assert told[dense]["sent"][0] == 2 * 12 + 2 and told[moe]["sent"][0] == 3 * 12 + 2
+
+
+def test_logits_of_three_are_those_of_one(tmp_path):
+    folder = tiny.save(tmp_path / "m", tiny.CONFIG, tiny.weights(tiny.CONFIG), 2)
+    cases = [dict(folder=str(folder), how=how) for how in ({}, PACKED)]
+    for found in computed(3, cases, tmp_path):
+        assert max(found["off"]) < 1e-5, found
