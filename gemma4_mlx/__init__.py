@@ -31,6 +31,7 @@ _HOMES = {
     "Boost": "tracing",
     "Swap": "tracing",
     "ScaleHeads": "tracing",
+    "Scale": "tracing",
     "Steer": "tracing",
     "Patch": "tracing",
     "Knockout": "tracing",

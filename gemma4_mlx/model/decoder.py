@@ -174,10 +174,12 @@ class TextDecoder(nn.Module):
         """
         config, tap = self.config, taps.at()
         cache = cache or [None] * config.first_kv_shared_layer
+        geometries = self.geometries(tokens.shape[1], cache, blocks)
+        place = geometries[config.layer_types[0]]
+        x = tap("embeddings", x, place)
         per_layer = None
         if config.hidden_size_per_layer_input:
-            per_layer = tap("per_layer_inputs", self.per_layer_inputs(tokens, x))
-        geometries = self.geometries(tokens.shape[1], cache, blocks)
+            per_layer = tap("per_layer_inputs", self.per_layer_inputs(tokens, x), place)
         tap_of = taps.at if taps.active else (lambda layer: untouched)  # asked once, not per layer
         kept = {}  # donor layer -> its keys and values
         for i, layer in enumerate(self.layers):

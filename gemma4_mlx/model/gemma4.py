@@ -206,7 +206,6 @@ class Model(nn.Module):
         x = decoder.embed(tokens) if input_embeddings is None else input_embeddings
         if features is not None:
             x = self._place(features, tokens, x)
-        x = self._taps.at()("embeddings", x)
         blocks, media = None, features is not None or input_embeddings is not None
         if media and config.text.use_bidirectional_attention == "vision" and tokens.shape[1] > 1:
             blocks = image_blocks(tokens, (config.image_token_id, config.video_token_id))

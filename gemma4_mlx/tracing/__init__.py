@@ -32,6 +32,7 @@ _WITH_MLX = {
     "Boost": "recording.interventions",
     "Swap": "recording.interventions",
     "ScaleHeads": "recording.interventions",
+    "Scale": "recording.scale",
     "Steer": "recording.interventions",
     "Patch": "recording.patch",
     "Knockout": "recording.knockout",

@@ -10,6 +10,7 @@ import gemma4_mlx as g4
 from gemma4_mlx.errors import InterventionError
 from gemma4_mlx.tracing import ActivationPlan
 from gemma4_mlx.tracing.recording.plans import KEEPABLE
+from gemma4_mlx.tracing.recording.scale import SCALABLE, WHOLE
 
 pytestmark = pytest.mark.float32
 
@@ -119,6 +120,37 @@ def test_scale_heads(model, ids):
     assert np.abs(error).max() < 1e-6
 
 
+@pytest.mark.parametrize("tap", SCALABLE)
+def test_scale(tap, model, ids):
+    """The tap's value is multiplied, that of other layers is not; 0 takes the part out."""
+    layer = None if tap in WHOLE else LAYER
+    _, plain = run(model, ids)
+    for factor in (0.0, -1.5):
+        logits, seen = run(model, ids, g4.Scale(layer, tap, factor, tokens=(10, 30)))
+        expected = plain[tap, layer].copy()
+        expected[:, 10:30] *= factor
+        assert np.abs(seen[tap, layer] - expected).max() < 1e-6 * np.abs(expected).max()
+        before = {tap for tap in plain if tap[1] is not None and layer and tap[1] < layer}
+        assert all(np.array_equal(seen[at], plain[at]) for at in before)
+        assert np.abs(logits - plain["logits", None]).max() > 1e-3
+
+
+def test_scaling_what_a_part_adds_by_hand(model, ids):
+    """Without its dense MLP a layer's feed-forward part is the norm of what its experts say; and
+    embeddings that are scaled give other per-layer inputs, for half of these is made of them."""
+    _, plain = run(model, ids)
+    _, seen = run(model, ids, g4.Scale(LAYER, "mlp_output"))
+    x = plain["moe_output", LAYER][0]
+    x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+    norm = np.array(model.layers[LAYER].post_feedforward_layernorm.weight)
+    assert np.abs(seen["feedforward_output", LAYER][0] - x * norm).max() < 1e-4
+    _, seen = run(model, ids, g4.Scale(None, "embeddings"))
+    decoder, tokens = model.language_model.model, model.per_layer_tokens(ids)
+    alone = decoder.per_layer_inputs(tokens, mx.zeros(seen["embeddings", None].shape))
+    assert np.abs(seen["per_layer_inputs", None] - np.array(alone)).max() < 1e-6
+    assert (seen["layer_input", 0] == 0).all()
+
+
 def test_steer_in_a_span(model, ids):
     vector = np.random.default_rng(0).normal(size=128)
     _, plain = run(model, ids)
@@ -137,10 +169,14 @@ def test_steer_in_a_span(model, ids):
         g4.Boost(LAYER, 3, 2.0, tokens=(25, None)),
         g4.Swap(LAYER, 0, 5, tokens=(25, 33)),
         g4.ScaleHeads(LAYER, (0, 3), tokens=(25, 33)),
+        g4.Scale(LAYER, "mlp_output", tokens=(25, 33)),
+        g4.Scale(LAYER, "per_layer_input", -1.0, tokens=(25, None)),
+        g4.Scale(None, "embeddings", 0.5, tokens=(25, 33)),
+        g4.Scale(None, "per_layer_inputs", tokens=(25, 33)),
         g4.Steer(LAYER, np.ones(128), tokens=(25, 33)),
         g4.Patch(LAYER, np.ones((8, 128)), tokens=(25, 33)),
     ],
-    ids=lambda i: type(i).__name__,
+    ids=lambda i: f"{type(i).__name__} {getattr(i, 'tap', '')}",
 )
 def test_spans_are_positions_in_the_context(intervention, model, ids):
     """Prefill in pieces and decode give what the whole prompt gives; earlier tokens are as ever."""
@@ -424,7 +460,7 @@ def test_what_the_model_does_not_have(model, checkpoint):
     def heads(shape, chosen=None):
         return g4.Patch(0, np.ones(shape), tap="head_outputs", heads=chosen)
 
-    dense = g4.load(checkpoint("e2b").folder)
+    dense, plain = (g4.load(checkpoint(name).folder) for name in ("e2b", "dense31"))
     cases = [
         (model, lambda: g4.Ablate(8, 0), "layers 0 to 7"),
         (model, lambda: g4.Ablate(-1, 0), "layers 0 to 7"),
@@ -435,6 +471,16 @@ def test_what_the_model_does_not_have(model, checkpoint):
         (model, lambda: g4.Force(0, (1, 2, 3, 4, 5)), "a token goes to 4"),
         (model, lambda: g4.Swap(0, 1, 99), "experts 0 to 15"),
         (model, lambda: g4.ScaleHeads(0, 4), "heads 0 to 3"),
+        (model, lambda: g4.Scale(8, "mlp_output"), "layers 0 to 7"),
+        (model, lambda: g4.Scale(None, "mlp_output"), "layer None does not exist"),
+        (model, lambda: g4.Scale(0, "embeddings"), "not of one layer: give layer=None"),
+        (dense, lambda: g4.Scale(0, "moe_output"), "what experts add, this model has none"),
+        (dense, lambda: g4.Patch(0, np.ones((3, 64)), tap="moe_output"), "has none"),
+        (plain, lambda: g4.Scale(0, "per_layer_output"), "no per-layer embeddings"),
+        (plain, lambda: g4.Scale(None, "per_layer_inputs"), "no per-layer embeddings"),
+        (None, lambda: g4.Scale(0, "head_outputs"), "tap 'head_outputs'; there are embeddings"),
+        (None, lambda: g4.Scale(0, "mlp_output", float("nan")), "scales nothing"),
+        (None, lambda: g4.Scale(0), r"Scale takes layer, tap, \[factor\]"),
         (model, lambda: g4.Steer(0, np.ones(7)), "128 finite numbers"),
         (model, lambda: g4.Steer(0, np.full(128, np.nan)), "128 finite numbers"),
         (model, lambda: g4.Patch(0, np.ones((3, 64))), "this model's 128"),

@@ -47,7 +47,7 @@ class Intervention:
     TAPS: ClassVar[tuple[str, ...]]
     #: Whether it is applied after all others at its taps.
     late: ClassVar[bool] = False
-    layer: int
+    layer: int | None
     tokens: slice | tuple | None
 
     @property
@@ -58,6 +58,13 @@ class Intervention:
 
     def __repr__(self):
         return self.key
+
+    def check_layer(self, layers: int) -> None:
+        """Raise InterventionError if a model of so many layers lacks this one."""
+        if not isinstance(self.layer, int | np.integer) or not 0 <= self.layer < layers:
+            raise InterventionError(
+                f"layer {self.layer!r} does not exist: this model has layers 0 to {layers - 1}"
+            )
 
     def check(self, model) -> None:
         """Raise InterventionError if this model lacks what is named."""
@@ -77,11 +84,7 @@ class Intervention:
     def observer(self, model):
         """A function for ``model.intervene``, which also calls its ``looks`` with the values that
         all interventions together made. Raises InterventionError."""
-        layers = model.config.text.num_hidden_layers
-        if not isinstance(self.layer, int | np.integer) or not 0 <= self.layer < layers:
-            raise InterventionError(
-                f"layer {self.layer!r} does not exist: this model has layers 0 to {layers - 1}"
-            )
+        self.check_layer(model.config.text.num_hidden_layers)
         span = span_of(self.tokens)
         self.check(model)
         taps, seen, start = self.taps(), {}, [0]
@@ -296,8 +299,7 @@ class ScaleHeads(Intervention):
 
     def __post_init__(self):
         store_indices(self, "heads", error=InterventionError)
-        if not is_finite(self.factor) or abs(self.factor) > float(np.finfo(np.float32).max):
-            raise InterventionError(f"a factor of {self.factor!r} scales nothing")
+        check_factor(self.factor)
 
     def check(self, model):
         count = model.config.text.num_attention_heads
@@ -377,6 +379,12 @@ def span_of(tokens, name: str = "tokens") -> tuple[int, int] | None:
 def is_finite(value) -> bool:
     """Whether it is a number, neither nan nor infinite."""
     return isinstance(value, Real) and bool(np.isfinite(value))
+
+
+def check_factor(factor) -> None:
+    """Raises InterventionError for what is no finite float32 number."""
+    if not is_finite(factor) or abs(factor) > float(np.finfo(np.float32).max):
+        raise InterventionError(f"a factor of {factor!r} scales nothing")
 
 
 def floats(values, what: str) -> np.ndarray:

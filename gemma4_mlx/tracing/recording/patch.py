@@ -12,6 +12,7 @@ from ..data.trace import Activations, Trace
 from .choices import store_indices
 from .interventions import OPEN, Intervention, check_indices, floats, span_of
 from .plans import HEAD_OUTPUTS, KEEPABLE
+from .scale import check_tap
 
 
 @say_arguments(InterventionError)
@@ -28,9 +29,9 @@ class Patch(Intervention):
         tap: what is replaced: one of those that can be kept.
         heads: of "head_outputs" the heads to replace; None: all.
 
-    Raises InterventionError for a tap that cannot be kept, for a source of a wrong type, without
-    these activations, of another size or too short, for spans that differ in length, and for heads
-    that the model lacks or the tap does not have.
+    Raises InterventionError for a tap that cannot be kept or that the model lacks, for a source of
+    a wrong type, without these activations, of another size or too short, for spans that differ in
+    length, and for heads that the model lacks or the tap does not have.
     """
 
     layer: int
@@ -87,6 +88,7 @@ class Patch(Intervention):
         return values
 
     def check(self, model):
+        check_tap(self.tap, model)
         text, size = model.config.text, self.source.shape[-1]
         if self.tap != HEAD_OUTPUTS:
             if size != text.hidden_size:
