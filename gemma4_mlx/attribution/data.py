@@ -16,13 +16,14 @@ from ..tracing.data.tokens import Tokens
 from . import file
 
 KINDS = ("embedding", "head", "expert", "mlp", "per_layer", "position")
-#: Kinds that can be taken out of a run, by what found their shares.
-REMOVABLE = {
-    "direct": ("head", "expert"),
-    "gradient": ("head", "expert", "position"),
-    "integrated": ("position",),
-    "patching": ("head", "position"),
+#: Kinds that have shares, by what found them.
+SHARED = {
+    "direct": KINDS[:-1],
+    "gradient": KINDS,
+    "integrated": KINDS[-1:],
+    "patching": KINDS,
 }
+_NAMES = {"embedding": "token embedding", "mlp": "MLP", "per_layer": "per-layer embedding"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Part:
     def __str__(self):
         where = "" if self.layer is None else f"layer {self.layer} "
         said = "" if self.text is None else f" {self.text!r}"
-        return f"{where}{self.kind}{'' if self.index is None else f' {self.index}'}{said}"
+        kind = _NAMES.get(self.kind, self.kind)
+        return f"{where}{kind}{'' if self.index is None else f' {self.index}'}{said}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Effect:
 
     kind: str
     layer: int | None
-    index: int
+    index: int | None
     share: float
     measured: float
     control: bool = False
@@ -247,33 +249,34 @@ class Attribution:
         return at
 
     def check(self, top: int = 10, progress=None, kinds: tuple[str, ...] = ()) -> list[Effect]:
-        """Really remove each of the ``top`` sources, and as many others drawn at random.
+        """Really remove each of the ``top`` sources, and for each another of its kind, drawn at
+        random, if there is one left.
 
-        Each is taken out alone. A head is silenced by ``ScaleHeads`` and an expert by ``Ablate``:
-        where "direct" found the share only at the position whose output is explained, else at all
-        positions. A position is hidden from all that read it by ``Knockout``. With "patching", a
-        head outputs what it did in the corrupt run, and a position gets the corrupt prompt's input.
-        Other parts cannot be removed.
+        Each is taken out alone. A head is silenced by ``ScaleHeads``, an expert by ``Ablate``, the
+        embedding, an MLP and a layer's per-layer embedding by ``Scale``: where "direct" found the
+        share only at the position whose output is explained, else at all positions. A position is
+        hidden from all that read it by ``Knockout``. With "patching", a part writes what it did in
+        the corrupt run, and a position gets the corrupt prompt's input.
 
         What is measured is not the share itself: a share is how steep the way is at its beginning
         ("direct": what goes straight to the logit), and removing goes all the way. Norms' scales
         change with their input, weights of attention and of experts saturate, and later layers
         make up for earlier ones. A large difference says that one of them happened.
 
-        ``kinds``: some of those that can be removed; none: all. ``progress`` is called with a
+        ``kinds``: some of those that have shares; none: all. ``progress`` is called with a
         ``Progress`` while the prompt is read again.
 
-        Raises AttributionError for a kind that cannot be removed, and without the model: it is no
+        Raises AttributionError for a kind that has no shares, and without the model: it is no
         longer in memory, has changed, or the attribution comes from a file.
         """
         if self.measure is None:
             raise AttributionError(
                 "this attribution was opened from a file: attribute(model, ...) again to check it"
             )
-        there = REMOVABLE[self.method]
+        there = SHARED[self.method]
         if wrong := set(kinds).difference(there):
             raise AttributionError(
-                f"no {min(wrong)} can be removed after {self.method!r}; there are "
+                f"{self.method!r} gives no kind {min(wrong)!r} a share; there are "
                 f"{', '.join(there)}"
             )
         sources = [

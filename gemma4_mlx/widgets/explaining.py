@@ -187,20 +187,22 @@ class Explaining:
         """What the model says from the question's place on: as it is, without ``parts``, and
         without ``others``, which were drawn at random. As :func:`.side_by_side` gives it.
 
-        Where "direct" found the shares, heads and experts are removed while answering; else, as
-        positions always are, while the prompt is read as well: that is what a share is about.
+        Where "direct" found the shares, parts are removed while answering; else, as positions
+        always are, while the prompt is read as well: that is what a share is about.
         """
+        from ..attribution.measure import removal
+
         call = "Why(...)"
         prompt = prompt_until(self.model, self.tokens, question.position, self.inputs, call)
         kinds = {part.kind for part in parts}
         done = ["their output counts as zero"] if kinds - {"position"} else []
         done += ["nothing reads the token"] if "position" in kinds else []
         changes = [
-            Change(f"Without {_named(parts)}", "; ".join(done), [_removed(part) for part in parts]),
+            Change(f"Without {_named(parts)}", "; ".join(done), [removal(part) for part in parts]),
             Change(
                 f"Control: without {_named(others)}",
                 "as many of the same kind, drawn at random",
-                [_removed(part) for part in others],
+                [removal(part) for part in others],
             ),
         ]
         return side_by_side(
@@ -213,11 +215,11 @@ class Explaining:
         )
 
     def removable(self, why: Attribution) -> dict[tuple, Part]:
-        """What can be taken away, by (kind, layer, index): heads, experts, and the positions before
-        the one that says the token."""
+        """What can be taken away, by (kind, layer, index): the parts, and the positions before the
+        one that says the token."""
         from ..attribution import Part
 
-        found = [part for part in why.parts if part.kind in ("head", "expert")]
+        found = why.parts
         shares = np.zeros(why.position) if why.positions is None else why.positions
         found += [
             Part("position", None, i, float(shares[i]), self.tokens.texts[i])
@@ -297,14 +299,3 @@ def _named(parts: Sequence[Part]) -> str:
     return ", ".join(
         f"token {p.index} “{p.text}”" if p.kind == "position" else str(p) for p in parts
     )
-
-
-def _removed(part: Part):
-    """The intervention that silences a part, or hides a position, wherever it holds."""
-    from ..tracing import Ablate, Knockout, ScaleHeads
-
-    if part.kind == "position":
-        return Knockout(None, keys=[part.index])
-    if part.kind == "head":
-        return ScaleHeads(part.layer, (part.index,), 0.0)
-    return Ablate(part.layer, (part.index,))

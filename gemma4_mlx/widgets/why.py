@@ -1,8 +1,8 @@
 """``Why(chat)``: point at a token of the answer and see what spoke for it, and what against it.
 
 The text before it takes the colours of what its tokens gave, a picture those of its patches, a
-sound those of its frames. Beside it stand the parts of the model, each head and expert with a
-button that takes it away and answers again. Everything shown is an attribution
+sound those of its frames. Beside it stand the parts of the model, each with a button that takes it
+away and answers again. Everything shown is an attribution
 (:mod:`gemma4_mlx.attribution`), which ``why.attribution`` gives to the next cell.
 
 The view asks for one explanation at a time. What it asked for before and does not wait for any

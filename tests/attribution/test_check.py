@@ -13,41 +13,119 @@ from gemma4_mlx.processing.inputs import expand
 pytestmark = pytest.mark.float32
 
 
+#: Of each kind of part the tap at which a test of its own silences it.
+TAPS = {
+    "embedding": "embeddings",
+    "head": "head_outputs",
+    "expert": "expert_outputs",
+    "mlp": "mlp_output",
+    "per_layer": "per_layer_output",
+}
+
+
 def logit(model, ids, at, features=None):
     hidden = model.hidden(mx.array(ids)[None], features=features)
     return np.array(model.language_model.uncapped(hidden))[0, at - 1, 300]
 
 
+def seen_in(model, ids):
+    """Every tap's value, by name and layer."""
+    seen = {}
+
+    def keep(name, layer, value, geometry):
+        seen[name, layer] = np.array(value)
+
+    with model.observe(keep):
+        model(mx.array(ids)[None])
+    return seen
+
+
+def by_hand(model, ids, at, part, positions=slice(None), theirs=None):
+    """The logit where a part writes nothing at some positions, or what another run's does."""
+    tap, seen = (TAPS[part.kind], part.layer), {}
+
+    def change(name, layer, value, geometry):
+        seen[name, layer] = np.array(value)
+        if (name, layer) != tap:
+            return None
+        changed = seen[tap].copy()
+        if part.kind == "head":
+            changed[:, part.index, positions] = theirs[tap][:, part.index] if theirs else 0
+        elif part.kind == "expert":
+            mine = seen["expert_indices", layer] == part.index
+            mine[:, : positions.start or 0] = False
+            if positions.stop is not None:
+                mine[:, positions.stop :] = False
+            changed[mine] = 0
+            if theirs:  # as a change of the first chosen expert's output
+                other = theirs["expert_weights", layer] * (
+                    theirs["expert_indices", layer] == part.index
+                )
+                other = (other[..., None] * theirs[tap]).sum(axis=2)
+                changed[:, :, 0] += other / seen["expert_weights", layer][:, :, :1]
+        else:
+            changed[:, positions] = theirs[tap] if theirs else 0
+        return mx.array(changed)
+
+    with model.observe(change):
+        return logit(model, ids, at)
+
+
+def kinds_of(model):
+    text = model.config.text
+    kinds = ["embedding", "head", "mlp"]
+    kinds += ["expert"] if text.enable_moe_block else []
+    return kinds + (["per_layer"] if text.hidden_size_per_layer_input else [])
+
+
+@pytest.mark.parametrize("method", ["direct", "gradient", "patching"])
 @pytest.mark.parametrize("name", ["everything", "e2b"])
-def test_after_a_gradient(name, checkpoint):
-    """Heads and experts at all positions, and positions by hiding them; as many at random of each
-    kind."""
+def test_every_kind_of_part(name, method, checkpoint):
+    """Silenced at the one position or at all, or as in the corrupt run; another of its kind beside
+    it, which there is not for the embedding."""
+    model, ids = g4.load(checkpoint(name).folder), checkpoint(name).ids[0, :40].tolist()
+    corrupt = [*ids[:12], 77, *ids[13:20], 78, *ids[21:]]
+    options = {"corrupt": corrupt} if method == "patching" else {}
+    why = g4.attribute(model, ids, 300, position=36, method=method, chunk=16, **options)
+    theirs = seen_in(model, corrupt) if options else None
+    where = slice(35, 36) if method == "direct" else slice(None)
+    whole, large = logit(model, ids, 36), 0
+    for kind in kinds_of(model):
+        effects = why.check(2, kinds=(kind,))
+        assert [e.kind for e in effects] == [kind] * (1 if kind == "embedding" else 4)
+        assert [e.control for e in effects] == ([False] * 2 + [True] * 2)[: len(effects)]
+        for e in effects:
+            expected = whole - by_hand(model, ids, 36, e, where, theirs)
+            assert abs(expected - e.measured) < 2e-3 + 1e-4 * abs(expected), e
+            large += abs(expected) > 0.02
+    assert large > 4 and not model.interventions
+
+
+@pytest.mark.parametrize("name", ["everything", "e2b"])
+def test_positions_are_hidden(name, checkpoint):
+    """From all that read them; and as many at random of each kind that is asked about."""
     model, ids = g4.load(checkpoint(name).folder), checkpoint(name).ids[0, :40].tolist()
     why = g4.attribute(model, ids, 300, position=36, method="gradient", chunk=16)
-    whole, said = logit(model, ids, 36), []
-    for kinds in ((), ("position",)):
-        effects = why.check(6, said.append, kinds=kinds)
-        asked, controls = ([e for e in effects if e.control == c] for c in (False, True))
-        assert sorted(e.kind for e in asked) == sorted(e.kind for e in controls)
-        there = {(p.kind, p.layer, p.index): p.share for p in why.sources}
-        assert len({(e.kind, e.layer, e.index) for e in effects}) == 12
-        for e in effects:
-            assert there[e.kind, e.layer, e.index] == e.share
-            change = {
-                "head": lambda e: g4.ScaleHeads(e.layer, e.index),
-                "expert": lambda e: g4.Ablate(e.layer, e.index),
-                "position": lambda e: g4.Knockout(None, keys=e.index),
-            }[e.kind](e)
-            with model.intervene(change):
-                assert abs(whole - logit(model, ids, 36) - e.measured) < 1e-3
-        if kinds:
-            assert all(e.kind == "position" and e.index < 35 for e in effects)
+    said = []
+    effects = why.check(6, said.append, kinds=("position",))
+    assert len({e.index for e in effects}) == 12 and max(e.index for e in effects) < 35
+    for e in effects:
+        assert why.positions[e.index] == np.float32(e.share)
+        with model.intervene(g4.Knockout(None, keys=e.index)):
+            assert abs(why.total - logit(model, ids, 36) - e.measured) < 1e-3
+    mixed = why.check(9, said.append)
+    asked, controls = ([e for e in mixed if e.control == c] for c in (False, True))
+    kinds = sorted(e.kind for e in asked if e.kind != "embedding")
+    assert kinds == sorted(e.kind for e in controls) and len(set(kinds)) > 1
+    assert [e.share for e in asked] == [
+        p.share for p in why.top(60) if p.kind != "position" or p.index < 35
+    ][:9]
     assert said and not model.interventions
 
 
-def test_after_patching(checkpoint):
-    """A head outputs what it did in the corrupt run. The one position that differs, corrupted, is
-    the whole difference, and one that does not differ is none."""
+def test_corrupting_a_position(checkpoint):
+    """The one position that differs, corrupted, is the whole difference, and one that does not
+    differ is none. What a part writes may be the same in both runs, and then changes nothing."""
     model, ids = g4.load(checkpoint("everything").folder), checkpoint("everything").ids[0, :30]
     ids = ids.tolist()
     corrupt = [*ids[:12], 77, *ids[13:]]
@@ -57,15 +135,17 @@ def test_after_patching(checkpoint):
     at, *others = why.check(2, kinds=("position",))
     assert at.index == 12 and abs(at.measured - (why.total - why.base)) < 1e-3
     assert all(abs(e.measured) < 1e-4 for e in others)
-    plan = g4.ActivationPlan(("head_outputs",))
-    theirs = g4.trace(model, corrupt, activations=plan, attention=None, routing=None)
-    whole = logit(model, ids, 30)
-    for e in why.check(3, kinds=("head",)):
-        patch = g4.Patch(e.layer, theirs, tap="head_outputs", heads=(e.index,))
-        with model.intervene(patch):
-            assert abs(whole - logit(model, ids, 30) - e.measured) < 1e-3
-    with pytest.raises(AttributionError, match="no expert can be removed after 'patching'"):
-        why.check(kinds=("expert",))
+    same = g4.attribute(model, ids, 300, method="patching", corrupt=ids, chunk=9)
+    assert all(abs(e.measured) < 1e-4 for e in same.check(40))
+
+
+def test_kinds_without_shares(checkpoint):
+    model = g4.load(checkpoint("moe").folder)
+    why = g4.attribute(model, [3, 4, 5], method="integrated", steps=1)
+    with pytest.raises(AttributionError, match="'integrated' gives no kind 'mlp' a share; there"):
+        why.check(kinds=("mlp",))
+    with pytest.raises(AttributionError, match="no kind 'position' a share"):
+        g4.attribute(model, [3, 4, 5]).check(kinds=("position",))
 
 
 @pytest.mark.parametrize("name", ["dense31", "everything"])

@@ -243,6 +243,9 @@ def drive(other, name, live):
             other.click(".g4-why .g4-whytoken:nth-of-type(2)")
             second = ".g4-why .g4-whytoken:nth-of-type(2)[aria-pressed=true]"
             other.wait("return document.querySelector(arguments[0])", second)
+            other.wait("return document.querySelector('.g4-why[data-explaining=false]')")
+            other.click(".g4-why .g4-whylist button[aria-label^='Remove']")
+            other.text(".g4-why section[aria-label='Without these parts'] h5", "^Control")
     elif name == "anatomy":
         other.click(".g4-anatomy [data-block=layer2][data-part=router]")
         other.text(".g4-anatomy h4", "Router of layer 2")

@@ -155,6 +155,25 @@ def test_a_part_is_removed_and_put_back(told):
     assert panel.is_hidden()
 
 
+def test_every_kind_of_part_has_a_button(told, picture):
+    """The embedding, an MLP, a per-layer embedding: removed together, beside others of their kinds,
+    but for the embedding, of which there is no other."""
+    page = told.page
+    for choice, named in (("MLPs", "MLP"), ("Embeddings", "per-layer embedding")):
+        page.get_by_role("group", name="Parts").get_by_role("button", name=choice).click()
+        rows = page.locator(".g4-whylist li")
+        assert rows.count() == rows.get_by_role("button", name="Remove").count() > 1
+        page.get_by_role("button", name=f"{named} and answer again").first.click()
+    page.get_by_role("button", name="Remove Token embedding and answer again").click()
+    panel = page.get_by_label("Without these parts")
+    panel.locator("h5", has_text="Control").wait_for()
+    heading = panel.locator("h5").nth(1).inner_text().lower()
+    assert all(name in heading for name in ("mlp", "per-layer embedding", "token embedding"))
+    assert "token embedding" not in panel.locator("h5").nth(2).inner_text()
+    assert panel.locator(".g4-changes button").count() == 3
+    picture(page.locator(".g4-why"), "why-without", told)
+
+
 def test_a_token_is_hidden(told):
     page = told.page
     digit = told.widget.trace_of().tokens.find("208")[0].start + 1
@@ -172,12 +191,12 @@ def test_the_check_is_shown_with_its_controls(told, accessible, picture):
     panel = page.get_by_label("Check", exact=True)
     panel.get_by_role("button", name="Remove them and measure").click()
     panel.locator("circle").first.wait_for()
-    count = told.widget.meta["checked"]
-    assert panel.locator("circle").count() == 2 * count
-    assert panel.locator("circle[fill=none]").count() == count
+    effects = told.widget.attribution.check(told.widget.meta["checked"])
+    assert panel.locator("circle").count() == len(effects)
+    assert panel.locator("circle[fill=none]").count() == sum(e.control for e in effects)
     assert "drawn at random" in panel.inner_text()
     panel.get_by_text("The effects as a table").click()
-    assert panel.locator("tbody tr").count() == 2 * count
+    assert panel.locator("tbody tr").count() == len(effects)
     accessible(page, ".g4-why")
     picture(told.root, "why-check")
 

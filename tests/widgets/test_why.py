@@ -173,7 +173,9 @@ def test_the_check_removes_the_largest_and_as_many_others(chat, method):
     view = Why(chat, target="0", method=method)
     found = finished(view.answer_check, view.question)["effects"]
     effects = view.attribution.check(view.meta["checked"])
-    assert len(found) == len(effects) == 2 * view.meta["checked"]
+    asked = [e.kind for e in effects if not e.control]
+    assert len(asked) == view.meta["checked"], "and of the embedding there is no other"
+    assert len(found) == len(effects) == 2 * len(asked) - asked.count("embedding")
     for (kind, layer, index, share, measured, control, text), effect in zip(found, effects):
         assert (text is None) == (kind != "position")
         assert (kind, layer, index) == (effect.kind, effect.layer, effect.index)
@@ -204,6 +206,23 @@ def test_answering_again_without_parts(view, model):
         finished(view.answer_without, view.question, [["head", 99, 0]])
 
 
+@pytest.mark.parametrize("method", ["gradient", "direct"])
+def test_answering_again_without_each_kind_of_part(chat, method):
+    view = Why(chat, target="0", method=method)
+    kinds = {p.kind for p in view.attribution.parts}
+    assert kinds == {"embedding", "head", "mlp", "expert", "per_layer"}
+    names = {"embedding": "token embedding", "mlp": "MLP", "per_layer": "per-layer embedding"}
+    for kind in sorted(kinds):
+        part = view.attribution.top(1, kind)[0]
+        asked = [[part.kind, part.layer, part.index]]
+        found = finished(view.answer_without, view.question, asked, tokens=2)["answers"]
+        assert len(found) == (2 if kind == "embedding" else 3), "there is one embedding"
+        assert names.get(kind, kind) in found[1]["name"] and "counts as zero" in found[1]["note"]
+        assert found[1]["mean"] > 0
+        if kind == "embedding" and method == "gradient":  # nothing of the question is read
+            assert found[1]["tokens"] != found[0]["tokens"] and found[1]["mean"] > 0.5
+
+
 def test_answering_again_without_a_token_that_was_read(view):
     """Nothing may read the note's digit; and as a control, nothing may read another word."""
     tokens = view.trace_of().tokens
@@ -225,7 +244,7 @@ def test_controls_are_others_of_the_same_kind(seed):
     why = make_why(seed=seed)
     there = {(part.kind, part.layer, part.index): part for part in why.sources}
     kinds = why.tokens.kinds
-    parts = [*why.top(5, "head", "expert"), *why.top(3, "position")]
+    parts = [*why.top(5, "head", "expert", "mlp", "per_layer"), *why.top(3, "position")]
     others = drawn_beside(parts, there, kinds)
     assert others == drawn_beside(parts, there, kinds), "the same every time"
     for part, other in zip(parts[-3:], others[-3:]):

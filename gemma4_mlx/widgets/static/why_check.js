@@ -38,8 +38,8 @@ export class CheckPanel {
     const can = Boolean(shown?.checkable) && !model.isStatic;
     this.#button.hidden = !can;
     this.#note.textContent = can
-      ? `Takes the ${meta.checked} tokens, heads and experts with the largest shares out, one at ` +
-        "a time, and as many others drawn at random."
+      ? `Takes the ${meta.checked} tokens and parts with the largest shares out, one at a time, ` +
+        "and as many others drawn at random."
       : noCheck(model.isStatic, shown);
     if (questionKey(question) === this.#key) return;
     this.#key = "";

@@ -1,5 +1,5 @@
-/* The parts of the model that pushed for the token and against it, each with its share; heads and
- * experts with a button that takes them away. */
+/* The parts of the model that pushed for the token and against it, each with its share and a button
+ * that takes it away. */
 
 import { h } from "./dom.js";
 import { segmented } from "./pieces.js";
@@ -16,7 +16,7 @@ const CHOICES = [
   ["mlps", "MLPs"],
   ["embeddings", "Embeddings"],
 ];
-export const REMOVABLE = ["head", "expert"];
+const SELECTABLE = ["head", "expert"]; // in the other views of a trace
 export const partKey = ({ kind, layer, index }) => `${kind} ${layer} ${index}`;
 
 export class PartList {
@@ -105,7 +105,7 @@ export class PartList {
 
   #nameOf(part) {
     const name = partName(part);
-    if (!REMOVABLE.includes(part.kind)) return h("span", { class: "g4-partname" }, name);
+    if (!SELECTABLE.includes(part.kind)) return h("span", { class: "g4-partname" }, name);
     return h(
       "button",
       {
@@ -121,8 +121,7 @@ export class PartList {
 
   /** Takes the part away, or puts it back; the answer is then generated again. */
   #removeButton(part) {
-    if (!REMOVABLE.includes(part.kind) || !this.scene.meta.live || this.scene.model.isStatic)
-      return h("span", {});
+    if (!this.scene.meta.live || this.scene.model.isStatic) return h("span", {});
     const away = this.removed().has(partKey(part));
     const says = `${away ? "Put back" : "Remove"} ${partName(part)} and answer again`;
     return h(
