@@ -1,4 +1,4 @@
-"""Values that are made with the wrong arguments say which they take."""
+"""What is called or made with the wrong arguments says which it takes."""
 
 import functools
 import inspect
@@ -27,3 +27,13 @@ def say_arguments(error: type[Exception]):
         return cls
 
     return decorated
+
+
+def check_model(model, name: str, error: type[Exception], then: str = "") -> None:
+    """Raise ``error`` if ``model`` is none: ``name`` takes one ``then`` something else."""
+    # One within mx.compile passes on the methods, but not the modules.
+    if not (hasattr(model, "observe") and hasattr(model, "language_model")):
+        raise error(
+            f"{name} takes a loaded model{then}, not one within mx.compile, which shows nothing of "
+            f"its inside; {type(model).__name__} is no model"
+        )

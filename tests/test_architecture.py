@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "gemma4_mlx"
 LEVELS = [
-    {"errors", "arguments", "config", "_blas", "atomic", "safetensors"},
+    {"errors", "arguments", "config", "_blas", "atomic", "progress", "safetensors"},
     {"model"},
     {"processing", "checkpoints"},
     {"generation"},

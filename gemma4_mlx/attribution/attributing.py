@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ..arguments import check_model
 from ..errors import AttributionError, ContextError
 from ..generation.prefill import CHUNK, Prompt
 from ..tracing.recording.run import inputs_of
@@ -80,11 +81,7 @@ def attribute(
         ChatError: messages that the chat template refuses.
         CheckpointError: a gradient of a model whose weights stay on disk.
     """
-    if not hasattr(model, "language_model"):
-        raise AttributionError(
-            "attribute takes a loaded model, not one within mx.compile, which shows nothing of its "
-            f"inside, and then a prompt; {type(model).__name__} is no model"
-        )
+    check_model(model, "attribute", AttributionError, " and then a prompt")
     _check_method(method, corrupt, baseline, steps)
     if chunk < 1:
         raise AttributionError(f"a chunk of {chunk} tokens reads nothing")

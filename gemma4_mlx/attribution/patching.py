@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from ..generation import Progress
 from ..generation.prefill import Prompt, SoftTokens
+from ..progress import Counter
 
 #: A row is computed from the last of so many evenly spaced places before its patch.
 RESTARTS = 8
@@ -82,22 +82,22 @@ class Pair:
         return max(start for start in self.starts if start <= max(position, self.starts[0]))
 
     def read(self):
-        """Generator: read both prompts, yielding a Progress after each chunk; returns their hidden
-        states (2, H) at the last position, after the final norm."""
-        cache, first = self.model.make_cache(), self.starts[0]
+        """Generator: read both prompts, yielding Steps after each chunk; returns the hidden
+        states (2, H) at their last position, after the final norm."""
+        cache, first, count = self.model.make_cache(), self.starts[0], Counter("tokens")
         for start, stop in self._pieces(0, first, 1):
             tokens = mx.array(self._prompts[0].tokens[start:stop])[None]
             self.model.read(tokens, cache, self._soft[0].between(start, stop))
             mx.eval([entry.state for entry in cache])
             mx.clear_cache()
-            yield Progress(stop, self.n, 0.0)
+            yield count(stop, self.n)
         self._keep(first, cache)
         cache = self._cache(first, 2)
         with self.model.observe(self._note_experts):
             for start, stop in zip(self.starts, [*self.starts[1:], self.n]):
                 hidden = self._hidden(cache, start, stop, 2)
                 self._keep(stop, cache)
-                yield Progress(stop, self.n, 0.0)
+                yield count(stop, self.n)
         # Full layers' keys and values at a start are the beginning of those at the end.
         end = self._kept.pop(self.n)
         for start in self.starts:

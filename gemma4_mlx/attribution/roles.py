@@ -14,17 +14,19 @@ of pictures and sounds are no copies of each other. Picture and sound are about 
 behind them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 
+from ..arguments import check_model
 from ..errors import AttributionError, ContextError
-from ..generation import Progress, Token, engine, run_on_engine, stream
+from ..generation import Token, engine, run_on_engine, stream
 from ..generation.prefill import CHUNK, Prompt, SoftTokens
 from ..model.cache import expect
 from ..processing.inputs import ModelInputs
+from ..progress import Counter, Steps, Teller
 from ..tracing.data.tokens import Tokens
 from ..tracing.recording.plans import AttentionPlan, TracePlan
 from ..tracing.recording.recorder import Recorder, model_facts
@@ -55,7 +57,12 @@ class Needle:
 
 
 def head_roles(
-    model, prompts: Iterable, *, chunk: int = CHUNK, media_features=None, progress=None
+    model,
+    prompts: Iterable,
+    *,
+    chunk: int = CHUNK,
+    media_features=None,
+    progress: bool | Callable[[Steps], None] | None = True,
 ) -> HeadRoles:
     """Score every attention head in every role, over prompts.
 
@@ -66,7 +73,8 @@ def head_roles(
             them. Repeated random tokens are what induction is measured on in the literature.
         chunk: tokens read at once.
         media_features: a dict that keeps encoded pictures and sounds between calls.
-        progress: called with a ``Progress`` (prompts) after every prompt.
+        progress: True shows a bar with prompts, rate and time left; False nothing; or it is called
+            with a :class:`.Steps` after every prompt.
 
     Every prompt counts alike. Memory is that of reading a prompt, beside it some numbers for each
     head and query.
@@ -81,10 +89,7 @@ def head_roles(
         GenerationError: a token id in a prompt is outside the vocabulary.
         ChatError: messages that the chat template refuses.
     """
-    if not hasattr(model, "observe"):
-        raise AttributionError(
-            f"head_roles takes a loaded model and then prompts; {type(model).__name__} is no model"
-        )
+    check_model(model, "head_roles", AttributionError, " and then prompts")
     if isinstance(prompts, str | Needle | ModelInputs) or not isinstance(prompts, Iterable):
         raise AttributionError("head_roles takes a list of prompts, also of one")
     prompts = list(prompts)
@@ -92,11 +97,13 @@ def head_roles(
         raise AttributionError(f"{len(prompts)} prompts in chunks of {chunk} tokens tell nothing")
     readings = [_reading(model, prompt, media_features) for prompt in prompts]
     mx.eval(model.parameters())  # lazy arrays belong to the thread that made them
-    table = _Table(model)
-    for done, reading in enumerate(readings, 1):
-        table.add(engine().run(_read, model, reading, chunk, media_features), reading)
-        if progress is not None:
-            progress(Progress(done, len(readings), 0.0))
+    table, count, tell = _Table(model), Counter("prompts"), Teller(progress)
+    try:
+        for done, reading in enumerate(readings, 1):
+            table.add(engine().run(_read, model, reading, chunk, media_features), reading)
+            tell(count(done, len(readings)))
+    finally:
+        tell.end()
     return table.result()
 
 

@@ -22,12 +22,14 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from ..arguments import check_model
 from ..checkpoints.planner import activation_bytes, cache_bytes
 from ..errors import AttributionError, ContextError
-from ..generation import Progress, engine
+from ..generation import engine
 from ..generation.memory import RESERVE, free_memory
 from ..generation.prefill import CHUNK, Prompt
 from ..model.ops import on_cpu
+from ..progress import Counter, Steps, Teller
 from ..tracing.data.ranges import ranges
 from ..tracing.recording.recorder import model_facts
 from ..tracing.recording.run import inputs_of
@@ -64,7 +66,7 @@ def sweep(
     chunk: int = CHUNK,
     file=None,
     media_features=None,
-    progress=None,
+    progress: bool | Callable[[Steps], None] | None = True,
 ) -> Sweep:
     """Patch every place of a kind from one prompt into the other, and measure what it does.
 
@@ -99,9 +101,10 @@ def sweep(
         file: a ``.g4sweep`` file that is written while the sweep runs. If it exists, the sweep
             goes on where it stopped. A metric that is a function is known by its name alone.
         media_features: a dict that keeps encoded pictures and sounds between calls.
-        progress: called with a ``Progress`` (tokens while both prompts are read, then patches)
-            after every batch. Ctrl-C, or an exception from it, ends the sweep within a batch; what
-            was measured is in ``file``.
+        progress: True shows a bar with patches, rate and time left; False nothing; or it is called
+            with a :class:`.Steps` (tokens while both prompts are read, then patches) after every
+            batch. Ctrl-C, or an exception from it, ends the sweep within a batch; what was measured
+            is in ``file``.
 
     What both prompts begin with is read once, and each patch is computed from about its position
     on. A patch's effect is the metric less that of the same row in an unpatched batch, so that a
@@ -119,10 +122,7 @@ def sweep(
         GenerationError: a token id in a prompt is outside the vocabulary.
         ChatError: messages that the chat template refuses.
     """
-    if not hasattr(model, "observe"):
-        raise AttributionError(
-            f"sweep takes a loaded model and then two prompts; {type(model).__name__} is no model"
-        )
+    check_model(model, "sweep", AttributionError, " and then two prompts")
     _check_choices(model, over, metric, direction, batch, chunk)
     prompts = [_prompt(model, given) for given in (clean, corrupt)]
     source, base = prompts if direction == "restore" else prompts[::-1]
@@ -169,26 +169,35 @@ class _Work:
 
     def run(self, progress) -> Sweep:
         job, saved = engine().submit(self._steps), time.monotonic()
+        tell, stopped = Teller(progress), False
         try:
             for event in job.events():
-                if progress is not None:
-                    progress(event)
+                tell(event)
                 if time.monotonic() - saved > SAVE_EVERY:
                     self._save()
                     saved = time.monotonic()
             job.result()
+        except KeyboardInterrupt:
+            stopped = True
+            raise
         finally:
             job.cancel()
             job.wait()
             self._save()
+            tell.end(self._left() if stopped else "")
         return self.found
+
+    def _left(self) -> str:
+        """What is said of a sweep that was stopped."""
+        goes_on = f" The same call goes on from {self.file}." if self.file and self.known else ""
+        return f"Stopped after {self.found.done:.0%} of the patches.{goes_on}"
 
     def _save(self) -> None:
         if self.file is not None and self.known:
             self.found.save(self.file)
 
     def _steps(self):
-        """Generator for the engine: yields Progress."""
+        """Generator for the engine: yields Steps."""
         pair, metric = self.pair, self.metric
         hidden = yield from pair.read()
         metric.choose(hidden if self.found.direction == "restore" else hidden[::-1])
@@ -204,6 +213,7 @@ class _Work:
             self._go_on()
         self.known, effects = True, self.found.effects
         waiting, total = self._waiting(), effects.size
+        count = Counter("patches", int(np.isfinite(effects).sum()))
         for start, places in waiting.items():
             batches = -(-len(places) // (self.rows - 1))
             size = -(-len(places) // batches)  # all alike, so that few rows stand empty
@@ -215,7 +225,7 @@ class _Work:
                 values = metric(pair.run(start, size + 1, patches))
                 for place, now, then in zip(some, values[1:], before[1:]):
                     effects[place] = now - then
-                yield Progress(int(np.isfinite(effects).sum()), total, 0.0)
+                yield count(int(np.isfinite(effects).sum()), total)
 
     def _go_on(self) -> None:
         """Take over what the file holds."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import traitlets
 
+from ..arguments import check_model
 from .architecture import (
     PARTS,
     blocks_of,
@@ -55,8 +56,7 @@ class Anatomy(Widget):
     chosen = traitlets.Dict().tag(sync=True)
 
     def __init__(self, model: Any) -> None:
-        if not hasattr(model, "observe"):
-            raise TypeError(f"Anatomy takes a loaded model, not {type(model).__name__}")
+        check_model(model, "Anatomy", TypeError)
         self.model = model
         self._blocks = {block.id: block for block in blocks_of(model)}
         super().__init__()

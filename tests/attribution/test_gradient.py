@@ -390,5 +390,14 @@ def test_any_configuration_is_mx_grad(data):
 
 
 def test_a_compiled_model_is_none():
-    with pytest.raises(g4.errors.AttributionError, match="is no model"):
-        g4.attribute(mx.compile(g4.load()), [5, 6, 7], method="gradient")
+    compiled, errors = mx.compile(g4.load()), g4.errors
+    for error, call in (
+        (errors.AttributionError, lambda: g4.attribute(compiled, [5, 6, 7], method="gradient")),
+        (errors.AttributionError, lambda: g4.sweep(compiled, [5, 6, 7], [5, 8, 7])),
+        (errors.AttributionError, lambda: g4.head_roles(compiled, [[5, 6, 7]])),
+        (errors.TraceError, lambda: g4.trace(compiled, [5, 6, 7])),
+        (errors.StudyError, lambda: g4.atlas(compiled, {"some": ["text"]})),
+        (TypeError, lambda: g4.widgets.Anatomy(compiled)),
+    ):
+        with pytest.raises(error, match=r"not one within mx\.compile.*is no model"):
+            call()

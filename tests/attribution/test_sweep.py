@@ -343,11 +343,39 @@ def test_the_changed_model_is_swept(loaded):
     assert abs(sweep.values.item() - logit(model, CORRUPT, sweep, change, patch)) < 2e-3
 
 
+def test_a_bar_is_shown_and_says_what_ctrl_c_leaves(loaded, tmp_path, capsys, monkeypatch):
+    model, file = loaded("everything"), tmp_path / "heads.g4sweep"
+    options = dict(over="heads", layers=(1,), batch=3, target=9, against=8, file=file)
+    seen, tell = [], sweeping.Teller.__call__
+
+    def interrupt(self, event):
+        tell(self, event)
+        seen.append(event)
+        if event.unit == "patches":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sweeping.Teller, "__call__", interrupt)
+        g4.sweep(model, CLEAN, CORRUPT, **options)
+    assert [event.unit for event in seen][-2:] == ["tokens", "patches"]
+    said = capsys.readouterr().err
+    assert "2 of 4 patches" in said
+    done = g4.open_sweep(file).done  # the batch that was under way was finished
+    assert said.endswith(f"after {done:.0%} of the patches. The same call goes on from {file}.\n")
+    g4.sweep(model, CLEAN, CORRUPT, **options)
+    assert g4.open_sweep(file).done == 1
+    assert done == 1 or "█ 4 of 4 patches, " in capsys.readouterr().err
+    capsys.readouterr()
+    g4.sweep(model, CLEAN, CORRUPT, progress=False, **options)
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
-def test_it_goes_on_where_it_stopped(stop, loaded, tmp_path):
+def test_it_goes_on_where_it_stopped(stop, loaded, tmp_path, capsys):
     model, file = loaded("everything"), tmp_path / "heads.g4sweep"
     options = dict(over="heads", layers=(1, 2), batch=3, target=9, against=8)
-    whole, said, runs = g4.sweep(model, CLEAN, CORRUPT, **options), [], []
+    whole = g4.sweep(model, CLEAN, CORRUPT, progress=False, **options)
+    said, runs = [], []
 
     def interrupt(event):
         said.append(event)
@@ -360,6 +388,7 @@ def test_it_goes_on_where_it_stopped(stop, loaded, tmp_path):
 
     with pytest.raises(stop):
         g4.sweep(model, CLEAN, CORRUPT, file=file, progress=interrupt, **options)
+    assert not capsys.readouterr().err, "there is a function for that"
     half = g4.open_sweep(file)
     assert 0.4 < half.done < 1 and len(half.places) == round(8 * half.done)
     with model.observe(count):

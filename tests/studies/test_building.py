@@ -16,6 +16,7 @@ from gemma4_mlx.errors import StudyError
 from gemma4_mlx.generation import engine
 from gemma4_mlx.processing import load_image
 from gemma4_mlx.processing.inputs import ModelInputs
+from gemma4_mlx.progress import Teller
 from gemma4_mlx.studies import corpora, drop
 from gemma4_mlx.studies.building import build, builder, reading
 from gemma4_mlx.studies.data.counts import UNIT
@@ -343,9 +344,9 @@ def test_progress_says_tokens_rate_and_time_left(model, pairs, capsys):
     assert "tokens/s" in str(last) and " left" in str(last)
     g4.atlas(model, {"count": COUNTING, "talk": TALK}, tokens=100)
     assert "of 100 tokens" in capsys.readouterr().err
-    assert build.AtlasProgress(0, 10, 0, 0.0, 0.0).left != 0
-    far = build.AtlasProgress(10, 10 + 7200 * 3, 1, 1.0, 3.0)
-    assert str(far).endswith("3 tokens/s, 2 h 0 min left")
+    assert build.AtlasProgress(0, 10, "tokens").left != 0
+    far = build.AtlasProgress(10, 10 + 7200 * 3, "tokens", 1.0, 3.0)
+    assert str(far).endswith("3.0 tokens/s, 2 h 0 min left")
 
 
 def test_bad_input_is_said(model, tmp_path, monkeypatch):
@@ -445,7 +446,7 @@ def test_saving_takes_a_bounded_share_of_the_time(model, tmp_path, monkeypatch):
         clock[0] += 10
 
     monkeypatch.setattr(g4.Atlas, "save", slow)
-    run = build._Run(atlas, tmp_path, 100, lambda progress: None)
+    run = build._Run(atlas, tmp_path, 100, Teller(None))
     for _ in range(1000):
         clock[0] += 1
         run.after_group()

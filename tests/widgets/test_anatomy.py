@@ -23,7 +23,7 @@ def view(model):
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(TypeError, match="not str"):
+    with pytest.raises(TypeError, match="str is no model"):
         Anatomy("google/gemma-4-E2B-it")
 
 

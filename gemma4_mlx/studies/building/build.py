@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import StudyError
+from ...progress import Teller
 from ..data.atlas import Atlas, open_atlas
 from ..data.counts import Counts, Subject
 from ..data.documents import Documents
 from ..data.file import NAME
 from . import sources
 from .builder import CONTEXT, Builder
-from .progress import AtlasProgress, Line
+from .progress import AtlasProgress
 
 #: Seconds between two savings, at least; and their share of the time, at most.
 SAVE_EVERY, SAVE_SHARE = 30.0, 0.05
@@ -59,7 +60,7 @@ def atlas(
             the model once; the result is the same.
         load: what a worker calls to load the model; by default ``gemma4_mlx.load`` with the folder
             of this one, which has to be there on every machine.
-        progress: True shows a line with tokens, rate and time left; False nothing; or it is
+        progress: True shows a bar with tokens, rate and time left; False nothing; or it is
             called with an :class:`.AtlasProgress` after each reading.
 
     Ctrl-C ends the building: what was counted is saved and returned. The file in ``folder`` is
@@ -73,8 +74,8 @@ def atlas(
     builder = Builder(model, context, answers)
     state = _opened(folder, builder.subject, corpora, tokens)
     state.model, state.scale = builder.facts, builder.scale
-    show = Line() if progress is True else progress or (lambda made: None)
-    run, said = _Run(state, folder, tokens, show), ""
+    tell = Teller(progress)
+    run, said = _Run(state, folder, tokens, tell), ""
     try:
         if cluster is None:
             _count_here(run, builder, corpora)
@@ -87,8 +88,7 @@ def atlas(
     except KeyboardInterrupt:
         said = f"Stopped after {run.atlas.tokens:,} tokens."
     finally:
-        if isinstance(show, Line):
-            show.end(said)
+        tell.end(said)
     if run.atlas.tokens:
         builder.finish(run.atlas)
     run.save()
@@ -178,7 +178,7 @@ class _Run:
     atlas: Atlas
     folder: Path | str | None
     tokens: int
-    show: Callable
+    tell: Teller
 
     def __post_init__(self):
         self._began = self._saved = time.perf_counter()
@@ -224,7 +224,10 @@ class _Run:
         new = self.atlas.tokens - self._already
         documents = int(self.atlas.counts["documents"].sum())
         seconds = now - self._began
-        self.show(AtlasProgress(self.atlas.tokens, self.tokens, documents, seconds, new / seconds))
+        far = AtlasProgress(
+            self.atlas.tokens, self.tokens, "tokens", seconds, new / seconds, documents
+        )
+        self.tell(far)
         if now - self._saved >= max(SAVE_EVERY, self._took / SAVE_SHARE):
             self.save()
 

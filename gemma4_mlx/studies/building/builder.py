@@ -2,6 +2,7 @@
 
 import mlx.core as mx
 
+from ...arguments import check_model
 from ...errors import ChatError, ContextError, GenerationError, MediaError, StudyError
 from ...generation import engine
 from ...tracing.recording.recorder import model_facts
@@ -26,10 +27,7 @@ class Builder:
     """
 
     def __init__(self, model, context: int = CONTEXT, answers: int = 0):
-        if not hasattr(model, "observe"):
-            raise StudyError(
-                f"atlas takes a loaded model and corpora; {type(model).__name__} is no model"
-            )
+        check_model(model, "atlas", StudyError, " and then corpora")
         text = model.config.text
         if not text.enable_moe_block:
             raise StudyError(

@@ -3,6 +3,7 @@
 import mlx.core as mx
 import psutil
 
+from ...arguments import check_model
 from ...errors import ContextError, TraceError
 from ...generation import Progress, engine
 from ...generation.memory import chunk_for
@@ -64,10 +65,7 @@ def trace(
         GenerationError: a token id outside the vocabulary.
         ChatError: messages that the chat template refuses.
     """
-    if not hasattr(model, "observe"):
-        raise TraceError(
-            f"trace takes a loaded model and then a prompt; {type(model).__name__} is no model"
-        )
+    check_model(model, "trace", TraceError, " and then a prompt")
     given = (attention, routing, lens, activations)
     if plan is None:
         experts = model.config.text.enable_moe_block
