@@ -1,18 +1,16 @@
 """What torch's autograd makes of transformers' Gemma 4: shares of every source, three ways.
 
-``arrays(name)`` runs this file as a script in a process of its own (torch and MLX should not share
-a BLAS), once, and loads what it wrote: ``ids`` and ``corrupt`` (n,), of each medium ``start_<i>``
-and its soft tokens ``soft_<i>`` and ``corrupt_soft_<i>`` (m, H); and for each of :data:`WAYS`
+``arrays(name)`` runs this file as a script, once, and loads what it wrote (:mod:`made_by`): ``ids``
+and ``corrupt`` (n,), of each medium ``start_<i>`` and its soft tokens ``soft_<i>`` and
+``corrupt_soft_<i>`` (m, H); and for each of :data:`WAYS`
 ``<way>_total`` and ``<way>_<source>``: ``positions`` (n,), ``stream`` (L, n), ``heads`` (L, heads),
 ``mlp`` (L,), ``per_layer`` (L,) and ``experts`` (L, E), the last two where there are any.
 """
 
-import hashlib
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
+from made_by import made_by
 
 #: A token of the sequence, and another it is compared with; a span.
 TARGET, AGAINST, POSITION = 300, 7, -12
@@ -24,17 +22,7 @@ WAYS = ("token", "patching", "function")
 
 def arrays(name):
     """The arrays of one configuration."""
-    from media_reference import folder
-
-    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
-    path = folder() / f"gradient-{name}-{digest}.npz"
-    if not path.exists():
-        run = subprocess.run(
-            [sys.executable, __file__, str(path), name], capture_output=True, text=True
-        )
-        assert run.returncode == 0, run.stderr[-3000:]
-    with np.load(path) as found:
-        return dict(found)
+    return made_by(__file__, name)
 
 
 class Seen:

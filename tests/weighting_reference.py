@@ -1,16 +1,14 @@
 """What transformers' eager attention makes of an additive mask for some heads, queries and keys.
 
-``arrays(name)`` runs this file as a script in a process of its own (torch and MLX should not share
-a BLAS), once, and loads what it wrote. Both sides read :data:`CHANGES`, in which an entry is
-(layers, heads, queries, keys, factor) with None for all; log(factor) is added to the mask.
+``arrays(name)`` runs this file as a script, once, and loads what it wrote (:mod:`made_by`). Both
+sides read :data:`CHANGES`, in which an entry is (layers, heads, queries, keys, factor) with None
+for all; log(factor) is added to the mask.
 """
 
-import hashlib
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
+from made_by import made_by
 
 TOKENS = 70
 #: Sliding, full with k = v, and layers that share another's keys; heads one, some and all; two
@@ -49,17 +47,7 @@ def within(positions, n):
 def arrays(name):
     """``ids`` (1, n), ``logits`` (1, n, V) and, of each changed layer, ``outputs_<layer>``
     (heads, n, D); of pictures also ``pixels`` and ``positions``."""
-    from media_reference import folder
-
-    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
-    path = folder() / f"weighting-{name}-{digest}.npz"
-    if not path.exists():
-        run = subprocess.run(
-            [sys.executable, __file__, str(path), name], capture_output=True, text=True
-        )
-        assert run.returncode == 0, run.stderr[-3000:]
-    with np.load(path) as found:
-        return dict(found)
+    return made_by(__file__, name)
 
 
 def main(path, name):
