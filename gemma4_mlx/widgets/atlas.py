@@ -19,7 +19,7 @@ import traitlets
 
 from ..errors import StudyError
 from ..tracing.data.selection import Selection
-from .atlas_source import MEASURES, AtlasSource
+from .atlas_source import MEASURES, AtlasAnswers, AtlasSource
 from .drawing import Drawing
 from .grouptable import clearest
 from .jobs import Jobs
@@ -29,7 +29,7 @@ from .traceview import export
 SNAPSHOT_BYTES = 1_000_000  # of cards that a snapshot keeps, as JSON
 
 
-class Atlas(LinkedWidget):
+class Atlas(AtlasAnswers, LinkedWidget):
     """Look at an atlas of experts.
 
     Args:
@@ -52,8 +52,6 @@ class Atlas(LinkedWidget):
         self.atlas = atlas
         self._jobs = Jobs()
         if trace is not None:
-            if trace.routing is None:
-                raise StudyError("this trace has no routing, so no expert can be selected in it")
             self.source.check_model(trace.model, trace.routing)
         super().__init__()
         self.meta = self._facts()
@@ -88,11 +86,6 @@ class Atlas(LinkedWidget):
         """
         return self.source.groups(by)
 
-    def answer_significance(self) -> dict | tuple[dict, bytes]:
-        """:meth:`.AtlasSource.significance`, or how far that is, ``{"running": share}``."""
-        found = self._jobs.poll("significance", lambda tell: self.source.significance())
-        return found if isinstance(found, dict) else ({}, found)
-
     def answer_kinds(self) -> dict:
         """What can be looked for: :meth:`.AtlasSource.kinds`."""
         return self.source.kinds()
@@ -106,13 +99,6 @@ class Atlas(LinkedWidget):
         if name not in known:
             raise StudyError(f"no measure {name!r} here; there are {', '.join(known) or 'none'}")
         return {}, np.asarray(known[name], "<f4").tobytes()
-
-    def answer_card(self, layer: int, expert: int) -> dict:
-        """An expert's card: :meth:`.AtlasSource.card`.
-
-        Raises StudyError for a layer or expert that does not exist.
-        """
-        return self.source.card(layer, expert)
 
     def answer_find(
         self, text: str = "", kind: str = "", vocabulary: str = "input"
@@ -144,13 +130,12 @@ class Atlas(LinkedWidget):
     def snapshot_requests(self) -> list[dict]:
         """The whole map by all it can be coloured by, and as many cards as fit: the chosen one,
         then those of the experts that are most clearly for a label."""
-        self._jobs.job("significance", lambda tell: self.source.significance()).wait()
         return [*self._overall(), *self.card_requests(SNAPSHOT_BYTES)]
 
     def _overall(self) -> list[dict]:
         return [
             *({"type": "groups", "by": by} for by in self.meta["groupings"]),
-            {"type": "significance"},
+            self.significance_request(),
             {"type": "kinds"},
             *({"type": "measure", "name": key} for key, *_ in self.meta["measures"]),
             {"type": "export", "format": "svg"},

@@ -1,4 +1,8 @@
-"""What views ask an atlas for: tables of its labels, their significance, an expert's card."""
+"""What views ask an atlas for: tables of its labels, their significance, an expert's card.
+
+:class:`AtlasSource` has the answers; :class:`AtlasAnswers` are those that ``Atlas`` and ``Routing``
+both give.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from ..studies.data.counts import GROUPINGS, VOCABULARIES
 from ..studies.data.lookup import Lookup
 from ..tracing.data.specialisation import Specialisation
 from .grouptable import group_table
+from .jobs import Jobs
 from .traceview import picture_bytes
 
 #: Measures of experts: key -> (what it is called, what it says).
@@ -53,7 +58,10 @@ class AtlasSource:
         self.shown = np.flatnonzero(atlas.counts["tokens"])  # labels with documents
 
     def check_model(self, model: dict, routing: Any) -> None:
-        """Raise StudyError unless the atlas is of the model of a trace (``Trace.model``)."""
+        """Raise StudyError unless the atlas is of the model of a trace (``Trace.model``, and its
+        ``routing``)."""
+        if routing is None:
+            raise StudyError("this trace has no routing, whose experts an atlas could name")
         subject = self.atlas.counts.subject
         mine, theirs = subject.fingerprint, model.get("fingerprint", "")
         has = (tuple(routing.layers), routing.num_experts, routing.k)
@@ -167,6 +175,37 @@ class AtlasSource:
         rows = self.lookup.neighbours(int(layer), int(expert), n, by)
         content = [[r["layer"], r["expert"], round(r["similarity"], 4)] for r in rows]
         return {"rows": content}, similar.astype("<f4").tobytes()
+
+
+class AtlasAnswers:
+    """What a widget with an atlas answers; it sets ``source``, which may be None."""
+
+    source: AtlasSource | None
+    _jobs: Jobs
+
+    def _needed(self) -> AtlasSource:
+        if self.source is None:
+            raise StudyError("there is no atlas here: Routing(trace, atlas=atlas)")
+        return self.source
+
+    def answer_significance(self) -> dict | tuple[dict, bytes]:
+        """:meth:`AtlasSource.significance`, or how far that is, ``{"running": share}``."""
+        source = self._needed()
+        found = self._jobs.poll("significance", lambda tell: source.significance())
+        return found if isinstance(found, dict) else ({}, found)
+
+    def answer_card(self, layer: int, expert: int) -> dict:
+        """An expert's card: :meth:`AtlasSource.card`.
+
+        Raises StudyError for a layer or expert that does not exist.
+        """
+        return self._needed().card(layer, expert)
+
+    def significance_request(self) -> dict:
+        """For a snapshot; waits until there is an answer."""
+        source = self._needed()
+        self._jobs.job("significance", lambda tell: source.significance()).wait()
+        return {"type": "significance"}
 
 
 def _context(context: Any) -> dict:

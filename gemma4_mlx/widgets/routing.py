@@ -3,7 +3,8 @@
 Three uses of one view. ``Routing(trace)`` looks at a trace; ``Routing(a, b)`` compares two of one
 model; ``Routing(model)`` (or a chat, or a ``Prompt`` widget) fills in while anything generates with
 that model. With ``Routing(trace, model=model)`` experts can be dropped, routed around, swapped or
-boosted, and the answer generated again from the same cached prompt.
+boosted, and the answer generated again from the same cached prompt. With ``atlas=`` experts have
+the names that an atlas gives them, their cards, and can be taken out by label.
 
 The front end gets whole numbers and computes what it shows from them: how many tokens of each group
 went to each expert (``groups``: loads and lifts), which experts a page of tokens went to in every
@@ -20,6 +21,7 @@ import traitlets
 
 from ..errors import Gemma4Error, TraceError
 from ..tracing.data.groups import GROUPINGS
+from .atlas_source import AtlasAnswers, AtlasSource
 from .drawing import Drawing
 from .grouptable import clearest, group_table
 from .jobs import Jobs
@@ -37,7 +39,7 @@ LEAST_FOR_SOMETHING = 0.15  # share of the used experts, from which on the view 
 NO_WORDS = ("image", "video", "audio", "control tokens", "no letters")
 
 
-class Routing(TraceView):
+class Routing(AtlasAnswers, TraceView):
     """Look at expert routing.
 
     Args:
@@ -46,11 +48,13 @@ class Routing(TraceView):
         model: the model of the trace, for "what if": dropping or boosting experts
         media: pictures and sounds in the order of the prompt; None takes what the trace carries
         inputs: the traced ``ModelInputs`` or chat, needed for "what if" on prompts with media
+        atlas: an atlas of the same model (:func:`gemma4_mlx.atlas`), which names the experts
 
     The selected token, layer and expert are ``trace.selection``'s, both ways.
 
-    Raises TypeError for another ``source`` or ``other``, TraceError for traces that cannot be
-    compared: one without routing, or of different models.
+    Raises TypeError for another ``source``, ``other`` or ``atlas``, TraceError for traces that
+    cannot be compared: one without routing, or of different models; StudyError for an atlas of
+    another model or without documents.
     """
 
     front = "routing"
@@ -65,6 +69,7 @@ class Routing(TraceView):
         model: Any = None,
         media: Any = None,
         inputs: Any = None,
+        atlas: Any = None,
     ) -> None:
         self._live = None
         self._jobs = Jobs()
@@ -77,6 +82,9 @@ class Routing(TraceView):
         self.trace, self.other, self.model, self.inputs = source, other, model, inputs
         if other is not None:
             _check_comparable(source, other)
+        self.source = None if atlas is None else AtlasSource(atlas)
+        if self.source is not None:
+            self.source.check_model(source.model, source.routing)
         self.set_sources("a", source, media)
         if other is not None:
             self.set_sources("b", other, None)
@@ -103,6 +111,7 @@ class Routing(TraceView):
             "k": int(routing.k),
             "source": str(self.trace.model.get("source", "")),
             "groupings": list(GROUPINGS),
+            "atlas": None if self.source is None else self.source.atlas.tokens,
             "parts": parts_of(self.trace.tokens),
             "media": media_of(self.trace.tokens),
             "live": self._live is not None,
@@ -169,7 +178,13 @@ class Routing(TraceView):
     # ---- answers ------------------------------------------------------------------------------
 
     def answer_groups(self, by: str = "script", which: str = "a") -> tuple[dict, bytes]:
-        """How many tokens of each group went to each expert: :func:`.grouptable.group_table`."""
+        """How many tokens of each group went to each expert: :func:`.grouptable.group_table`.
+
+        By "label": of the atlas's documents; what its experts are for is told with
+        ``answer_significance``.
+        """
+        if by == "label":
+            return self._needed().groups()
         if not self.trace_of(which).routing.n:
             return {"by": by, "n": 0, "groups": []}, b""
         return group_table(self.specialisation(by, which))
@@ -270,9 +285,9 @@ class Routing(TraceView):
         """Generate again with experts changed, and with random ones of the same load as control;
         or how far that is, ``{"running": share}``: ask again.
 
-        ``changes``: dicts ``{"layer", "expert", "action"}``, with ``other`` for a swap and
-        ``factor`` for a boost. Raises TraceError if the view has no model, or no inputs for a
-        prompt with media, InterventionError for experts or layers that do not exist.
+        ``changes``: as of :func:`.whatif.what_if`. Raises TraceError if the view has no model, or
+        no inputs for a prompt with media, InterventionError for experts or layers that do not
+        exist, StudyError for a label that has no such experts.
         """
         from .whatif import what_if
 
@@ -284,6 +299,7 @@ class Routing(TraceView):
                 self.model,
                 self.trace,
                 self.inputs,
+                self.source and self.source.atlas,
                 changes=changes,
                 max_tokens=int(tokens),
                 everywhere=bool(everywhere),
@@ -318,6 +334,10 @@ class Routing(TraceView):
         now = self.chosen()
         wanted = self._overall(SNAPSHOT_EXPERTS, 0, SNAPSHOT_STRIPS)
         wanted += self._pages(now["token"], "a", SNAPSHOT_ROUTES)
+        if self.source is not None:
+            wanted += [{"type": "groups", "by": "label"}, self.significance_request()]
+            cards = [(w["layer"], w["expert"]) for w in wanted if w["type"] == "expert"]
+            wanted += [{"type": "card", "layer": layer, "expert": e} for layer, e in cards]
         if self.other is not None:
             wanted += [{"type": "groups", "by": by, "which": "b"} for by in self.meta["groupings"]]
             wanted += self._pages(None, "b", SNAPSHOT_ROUTES)
@@ -325,7 +345,7 @@ class Routing(TraceView):
             wanted.append({"type": "compare"})
             self._jobs.job("compare", self._compare).wait()
         for asked in self._jobs.done():
-            if asked != "compare":
+            if asked not in ("compare", "significance"):
                 wanted.append({"type": "whatif", **json.loads(asked)})
         return [*wanted, {"type": "export", "format": "svg"}]
 

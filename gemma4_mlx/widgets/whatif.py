@@ -35,6 +35,7 @@ def what_if(
     model: Any,
     trace: Any,
     inputs: Any = None,
+    atlas: Any = None,
     *,
     changes: Sequence[dict],
     max_tokens: int = 40,
@@ -46,36 +47,38 @@ def what_if(
     Args:
         trace: gives the prompt: its tokens up to the model's last answer
         inputs: the traced ``ModelInputs`` or chat, needed where the prompt has pictures or sound
+        atlas: an atlas of the model, for changes by label
         changes: dicts ``{"layer", "expert", "action"}``, all made at once; ``action`` is "drop"
             (its output counts nothing), "around" (the router cannot choose it, the others
             renormalise), "swap" (with ``other``) or "boost" (``factor`` is added to its router
-            score)
+            score); or ``{"label", "above", "action"}``: the same, but for "swap", with every expert
+            of any layer that is chosen ``above`` times as often for a label of the atlas, by more
+            than chance, as one intervention (:mod:`gemma4_mlx.studies.interventions`)
         everywhere: change the reading of the prompt as well, not only the answer
         progress: told the share of the answers done
 
     Returns what :func:`.side_by_side` does.
 
-    Raises TraceError for no change and for a prompt with media without ``inputs``,
-    InterventionError for experts or layers that do not exist, ContextError for a prompt longer
-    than the model's context.
+    Raises TraceError for no change, for one by label without an atlas, and for a prompt with media
+    without ``inputs``, InterventionError for experts or layers that do not exist, StudyError for a
+    label that has no such experts, ContextError for a prompt longer than the model's context.
     """
     if not changes:
         raise TraceError("nothing is changed: choose at least one expert")
     prompt = prompt_of(model, trace, inputs)
-    changes = [_checked(change) for change in changes]
-    made = [_intervention(**change) for change in changes]
-    for intervention in made:
+    single = [_checked(change) for change in changes if "label" not in change]
+    label = [_label_checked(change) for change in changes if "label" in change]
+    whole = [_label_experts(atlas, **change) for change in label]
+    for intervention in map(_intervention, single):
         intervention.observer(model)  # raises here, before a control is looked for
-    controls = control_changes(trace.routing, changes)
-    says = "; ".join(dict.fromkeys(_says(change) for change in changes))
-    loads = ", ".join(_load(trace.routing, change) for change in changes)
-    others = ", ".join(_load(trace.routing, change) for change in controls)
-    made = Change(_name(changes), f"{says}. Load {loads}", made)
-    control = Change(
-        f"Control: {_name(controls)}",
-        f"the same with experts of the nearest load: {others}",
-        [_intervention(**change) for change in controls],
+    controls = control_changes(trace.routing, single)
+    random = [some.control() for some in whole]
+    says = "; ".join(dict.fromkeys(map(_says, [*single, *label])))
+    made = _change(trace.routing, single, whole, f"{says}. Load ")
+    control = _change(
+        trace.routing, controls, random, "the same with experts of the nearest load: "
     )
+    control = control._replace(name=f"Control: {control.name}")
     return side_by_side(
         model,
         prompt,
@@ -117,6 +120,49 @@ def control_changes(routing, changes: list[dict]) -> list[dict]:
     return found
 
 
+def _change(routing, single: list[dict], whole: list, note: str) -> Change:
+    """Changes of single experts and of labels' experts, made together; ``note``: before loads."""
+    loads = [_load(routing, change) for change in single]
+    for some in whole:
+        share = sum(some.loads.values()) / len(some.loads)
+        loads.append(f"{share:.2f} experts a token of the label in each of these layers")
+    return Change(
+        "; ".join(filter(None, [_name(single), *map(_label_name, whole)])),
+        note + ", ".join(loads),
+        [*map(_intervention, single), *whole],
+    )
+
+
+def _label_checked(change: dict) -> dict:
+    """A change by label with all its fields, from the browser's message or a person's."""
+    action = change.get("action", "around")
+    if action not in ("drop", "around", "boost"):
+        raise TraceError(f"action {action!r}; by label there are 'drop', 'around' and 'boost'")
+    return {
+        "label": str(change["label"]),
+        "above": float(change.get("above", 2.0)),
+        "action": action,
+        "factor": float(change.get("factor", 3.0)),
+    }
+
+
+def _label_experts(atlas, label: str, above: float, action: str, factor: float):
+    """A label's experts of all layers, dropped or boosted: a ``LabelExperts``."""
+    from ..studies import boost, drop
+
+    if atlas is None:
+        raise TraceError("experts are chosen by label with an atlas: Routing(trace, atlas=atlas)")
+    if action == "boost":
+        return boost(atlas, label, factor, above)
+    return drop(atlas, label, above, _MODES[action])
+
+
+def _label_name(some) -> str:
+    """A ``LabelExperts`` in a few words: "without code (12 experts in 6 layers)"."""
+    count, layers = sum(map(len, some.experts.values())), len(some.experts)
+    return f"{some.name} ({count} expert{'s' * (count > 1)} in {layers} layer{'s' * (layers > 1)})"
+
+
 def _checked(change: dict) -> dict:
     """A change with all its fields, from the browser's message or a person's."""
     action = change.get("action", "drop")
@@ -131,18 +177,19 @@ def _checked(change: dict) -> dict:
     }
 
 
-def _intervention(action: str, layer: int, expert: int, other: int, factor: float):
+def _intervention(change: dict):
     from ..tracing import Ablate, Boost, Swap
 
-    if action == "drop":
-        return Ablate(layer=layer, experts=(expert,), mode="contribution")
-    if action == "around":
-        return Ablate(layer=layer, experts=(expert,), mode="route_around")
+    action, layer, expert = change["action"], change["layer"], change["expert"]
     if action == "swap":
-        return Swap(layer=layer, a=expert, b=other)
-    return Boost(layer=layer, experts=(expert,), amount=factor)
+        return Swap(layer=layer, a=expert, b=change["other"])
+    if action == "boost":
+        return Boost(layer=layer, experts=(expert,), amount=change["factor"])
+    return Ablate(layer=layer, experts=(expert,), mode=_MODES[action])
 
 
+#: Modes of ``Ablate``.
+_MODES = {"drop": "contribution", "around": "route_around"}
 #: What a reader is told about a change: what was done, and what that means.
 _DONE = {"drop": "dropped", "around": "routed around", "swap": "swapped", "boost": "boosted"}
 _MEANS = {

@@ -6,11 +6,11 @@ import time
 
 import numpy as np
 import pytest
-from synthetic import EXPERTS, make_media, make_routing, make_tokens, make_trace
+from synthetic import EXPERTS, make_atlas, make_media, make_routing, make_tokens, make_trace
 from waiting import PATIENCE
 
 import gemma4_mlx as g4
-from gemma4_mlx.errors import InterventionError, TraceError
+from gemma4_mlx.errors import InterventionError, StudyError, TraceError
 from gemma4_mlx.tracing import Trace
 from gemma4_mlx.tracing.data.tokens import KINDS
 from gemma4_mlx.widgets import live as live_routing
@@ -189,6 +189,91 @@ def test_a_selection_of_what_the_trace_lacks_shows_where_the_view_starts(view):
     start = view.meta["start"]
     assert view.chosen() == {"layer": start["layer"], "expert": start["expert"], "token": None}
     assert not [a for a in view.snapshot().answers.values() if "error" in a]
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    made = make_atlas(layers=8, documents=3)
+    object.__setattr__(made.counts.subject, "fingerprint", "test")  # of make_trace's model
+    return made
+
+
+def test_an_atlas_names_the_experts(trace, atlas):
+    view = Routing(trace, atlas=atlas)
+    assert view.meta["atlas"] == atlas.tokens and Routing(trace).meta["atlas"] is None
+    content, bulk = view.answer_groups("label")
+    assert [g["name"] for g in content["groups"]] == list(atlas.labels)
+    counts = np.frombuffer(bulk, f"<u{content['bytes']}", 8 * len(atlas.labels) * EXPERTS)
+    np.testing.assert_array_equal(
+        counts.reshape(8, -1, EXPERTS), atlas.counts["counts"].swapaxes(0, 1)
+    )
+    assert view.answer_card(2, 3)["tokens"] == atlas.counts.all_counts[2, 3]
+    view.selection = {**view.selection, "layer": 3, "token": 12, "expert": 4}
+    snapshot = view.snapshot()
+    wanted = [json.loads(key) for key in snapshot.answers]
+    assert {"type": "card", "layer": 3, "expert": 4} in wanted
+    assert {"significance", "card"} <= {w["type"] for w in wanted}
+    assert not [a for a in snapshot.answers.values() if "error" in a]
+    assert len(snapshot.page) < 2_000_000
+    for request in ({"type": "groups", "by": "label"}, {"type": "significance"}, {**CARD}):
+        assert "Routing(trace, atlas=atlas)" in Routing(trace).answer(request)[0]["error"]
+
+
+CARD = {"type": "card", "layer": 2, "expert": 3}
+
+
+def test_an_atlas_of_another_model_is_refused(trace):
+    with pytest.raises(StudyError, match=r"another model.*'planted <i>router</i>', 8 layers"):
+        Routing(trace, atlas=make_atlas(layers=8, documents=1))
+    other = make_atlas(layers=4, documents=1)
+    object.__setattr__(other.counts.subject, "fingerprint", "test")
+    with pytest.raises(StudyError, match=r"4 layers of 16 experts, against .*8 of 16"):
+        Routing(trace, atlas=other)
+    with pytest.raises(TypeError, match="not a Trace"):
+        Routing(trace, atlas=trace)
+    with pytest.raises(StudyError, match="no routing"):
+        Routing(Trace(trace.tokens), atlas=other)
+
+
+def test_what_if_by_label_is_one_change_with_a_control_of_its_load(model, asked):
+    """As ``model.intervene(studies.drop(...))`` does, beside single experts."""
+    atlas = g4.teaching.atlas()
+    without = g4.studies.drop(atlas, "arithmetic", above=2.5)
+    change = {"label": "arithmetic", "above": 2.5, "action": "around"}
+    base, changed, control = what_if(model, asked, None, atlas, changes=[change], max_tokens=6)[
+        "answers"
+    ]
+    count = sum(map(len, without.experts.values()))
+    assert (
+        changed["name"] == f"without arithmetic ({count} experts in {len(without.experts)} layers)"
+    )
+    assert "routed around" in changed["note"] and "drawn at random" in control["name"]
+    assert changed["mean"] > 0 and base["parts"] is None
+    share = sum(without.loads.values()) / len(without.loads)
+    assert f"{share:.2f} experts a token of the label" in changed["note"]
+    drawn = without.control()
+    share = sum(drawn.loads.values()) / len(drawn.loads)
+    assert f"{share:.2f} experts a token of the label" in control["note"]
+    both = [change | {"action": "boost", "factor": 2}, {"layer": 2, "expert": 3}]
+    names = [
+        a["name"] for a in what_if(model, asked, None, atlas, changes=both, max_tokens=2)["answers"]
+    ]
+    assert names[1].startswith("layer 2: expert 3 dropped; arithmetic boosted by 2 (")
+    assert names[2].startswith("Control: layer 2: expert ")
+
+
+def test_what_if_by_label_refuses_clearly(model, asked):
+    atlas, change = g4.teaching.atlas(), {"label": "code", "above": 2.0, "action": "around"}
+    for changed, says, error in (
+        ({"label": "poetry"}, "no label 'poetry'", StudyError),
+        ({"above": 900}, "no expert is chosen 900 times", StudyError),
+        ({"above": 0.5}, "above 1", StudyError),
+        ({"action": "swap"}, "'drop', 'around' and 'boost'", TraceError),
+    ):
+        with pytest.raises(error, match=says):
+            what_if(model, asked, None, atlas, changes=[change | changed])
+    with pytest.raises(TraceError, match=r"Routing\(trace, atlas=atlas\)"):
+        what_if(model, asked, changes=[change])
 
 
 def test_where_an_answer_begins():

@@ -29,11 +29,12 @@ const SORTS = [
  * @param {any} about the answer to "card", or null where a page without a kernel lacks it
  * @param {{table: any, cell: number, layer: number, layers: number[], ink: any,
  *   onExpert: (layer: number, expert: number) => void,
- *   onToken?: (text: string, vocabulary: string) => void, tools?: Node[]}} o
+ *   onToken?: (text: string, vocabulary: string) => void, tools?: Node[], title?: string}} o
  */
 export function atlasCard(about, o) {
   const { table: t, cell, layer } = o;
-  const title = h("h4", { class: "g4-subtitle" }, `Expert ${cell % t.E} of layer ${layer}`);
+  const name = o.title ?? `Expert ${cell % t.E} of layer ${layer}`;
+  const title = h("h4", { class: "g4-subtitle" }, name);
   title.append(...facts(about, t, cell), ...(o.tools ?? []));
   const parts = [title, h("div", { class: "g4-labels" }, liftTable(t, cell, o.ink))];
   if (!about) parts.push(note("This page holds no card of this expert; the notebook has it."));

@@ -19,7 +19,7 @@ const LISTED = 60; // rows of the list
 export function expertCard(t, i, about, o) {
   const texts = about?.texts ?? [];
   const partners = about?.partners ?? [];
-  const lifts = liftTable(t, i, o.ink);
+  const lifts = t.where ? "" : liftTable(t, i, o.ink); // an atlas's are on its own card
   const own = table(
     "Texts that are most this expert's own",
     ["Text", "#Times here", "#Of its occurrences", "#Share of the gate"],
@@ -59,11 +59,12 @@ export function expertCard(t, i, about, o) {
 }
 
 function factChips(t, i, about, scale) {
+  const load = about?.load ?? t.load[i];
   const title =
     "What the model multiplies this expert's share of the gate with, learned in training";
   return [
-    chip(`load ${formatPercent(t.load[i])} of the tokens`),
-    chip(`${times(t.ratio(i))} even load`),
+    chip(`load ${formatPercent(load)} of the tokens`),
+    chip(`${times(load / t.even)} even load`),
     about && chip(`rank ${about.rank} of ${t.E}`),
     scale !== null && h("span", { class: "g4-chip", title }, `learned scale ${scale.toFixed(2)}`),
   ].filter(Boolean);

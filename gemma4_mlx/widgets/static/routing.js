@@ -96,6 +96,7 @@ class RoutingView {
       if (Number.isInteger(token) && token < scene.count) this.#tokenChanged(token);
       else text.show(0);
     }
+    scene.atlas?.load().then(() => this.#named(), scene.onError);
     view.signal.addEventListener("abort", () => text.destroy());
   }
 
@@ -162,6 +163,7 @@ class RoutingView {
       table: () => scene.table,
       route: () => (scene.side === "a" ? this.routes.of(scene.now.token, scene.row) : null),
       row: () => scene.row,
+      atlas: scene.atlas && (() => scene.atlas.table),
       tokenName,
     });
   }
@@ -205,6 +207,7 @@ class RoutingView {
     const size = `${layers.length} layers × ${experts} experts, ${k} per token`;
     const chips = [this.status, chip(size), chip(meta.source)];
     if (meta.live) chips.push(chip("live", "g4-is-good"));
+    if (meta.atlas) chips.push(chip(`atlas of ${formatCount(meta.atlas)} tokens`));
     scene.view.root.append(
       headline("Expert routing", chips, this.#tools()),
       this.note.problem,
@@ -314,9 +317,9 @@ class RoutingView {
     const asked = { by: now.by, which: scene.side };
     const still = () => asked.by === now.by && asked.which === scene.side;
     try {
-      const answer = await scene.ask("groups", asked, { slot: "groups" });
-      if (!answer || !still() || !answer.content.groups.length) return;
-      scene.table = expertTable(scene.meta, answer);
+      const table = await this.#tableOf(asked);
+      if (!table || !still()) return;
+      scene.table = table;
       const last = scene.table.groups.length - 1;
       now.group = Math.min(now.group, last);
       now.filter.group = Math.min(now.filter.group, last);
@@ -328,6 +331,17 @@ class RoutingView {
     } catch (error) {
       scene.onError(error);
     }
+  }
+
+  /** Loads and lifts, or null if others are wanted meanwhile. */
+  async #tableOf(asked) {
+    const { scene } = this;
+    if (asked.by === "label") {
+      await scene.atlas.load();
+      return scene.atlas.table;
+    }
+    const answer = await scene.ask("groups", asked, { slot: "groups" });
+    return answer?.content.groups.length ? expertTable(scene.meta, answer) : null;
   }
 
   /** Load of every expert in B minus that in A. */
@@ -353,6 +367,13 @@ class RoutingView {
     this.maps.recolour();
     this.text.repaint();
     this.maps.drawOver();
+  }
+
+  /** The atlas's names are there. */
+  #named() {
+    this.maps.drawOver();
+    this.expert.load();
+    this.what?.fillLabels();
   }
 
   #sayCount() {

@@ -39,6 +39,7 @@ export class RoutingControls {
       this.onLayer(Number(value)),
     );
     const groupings = meta.groupings.map((by) => [by, by]);
+    if (meta.atlas) groupings.push(["label", "atlas label"]);
     this.by = picker("Tokens by", groupings, now.by, (value) => {
       now.by = value;
       now.group = now.filter.group = 0;

@@ -1,5 +1,6 @@
 /* The chosen expert's card, asked for whenever another is chosen. */
 
+import { atlasCard } from "./atlascard.js";
 import { h } from "./dom.js";
 import { expertCard } from "./expertcard.js";
 import { floats } from "./pieces.js";
@@ -32,20 +33,36 @@ export class ChosenExpert {
       return;
     }
     try {
-      const answer = await this.#ask(layer, expert);
+      const answer = await this.#ask("expert", { layer, expert, which: scene.side });
+      const inAtlas = scene.atlas?.table ? await this.#ask("card", { layer, expert }) : null;
       if (!answer || layer !== scene.now.layer || expert !== scene.now.expert) return;
-      this.node.replaceChildren(this.#card(answer.content, layer));
+      const cards = [this.#card(answer.content, layer)];
+      if (inAtlas) cards.push(this.#atlasCard(inAtlas.content, layer));
+      this.node.replaceChildren(...cards);
     } catch (error) {
       this.#say(error.message.replace(/^\w+Error: /, ""), "status");
     }
   }
 
   /** What Python says of it; null as content where a page without a kernel lacks it. */
-  #ask(layer, expert) {
+  #ask(type, args) {
     const { scene } = this;
-    const args = { layer, expert, which: scene.side };
-    if (!scene.holds({ type: "expert", ...args })) return { content: null };
-    return scene.ask("expert", args, { slot: "expert" });
+    if (!scene.holds({ type, ...args })) return { content: null };
+    return scene.ask(type, args, { slot: type });
+  }
+
+  /** What the atlas knows of it. */
+  #atlasCard(about, layer) {
+    const { cell, layers, ink, atlas } = this.scene;
+    return atlasCard(about, {
+      table: atlas.table,
+      cell,
+      layer,
+      layers,
+      ink,
+      title: `In the atlas: ${atlas.words(cell) || "for no label"}`,
+      onExpert: (there, expert) => this.onPick(this.scene.cellOf(this.scene.rowOf(there), expert)),
+    });
   }
 
   #card(about, layer) {

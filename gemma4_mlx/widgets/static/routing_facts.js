@@ -26,8 +26,9 @@ export function liftWords(table, cell) {
  * @param {number | undefined} share of the gate for the selected token
  */
 export function expertFacts(table, cell, difference, share) {
-  if (table.unused(cell)) return "never used in this trace";
-  const load = `load ${formatPercent(table.load[cell])} of the tokens`;
+  if (table.unused(cell)) return `never used in ${table.where ?? "this trace"}`;
+  const tokens = table.where ? `the tokens of ${table.where}` : "the tokens";
+  const load = `load ${formatPercent(table.load[cell])} of ${tokens}`;
   const lifts = liftWords(table, cell);
   return [
     difference === null

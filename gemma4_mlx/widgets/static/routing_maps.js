@@ -34,7 +34,8 @@ export class RoutingMaps extends ExpertMaps {
 
   meaning() {
     const { now, table } = this.scene;
-    return MEANING[now.view](table.groups[now.group].name);
+    const words = MEANING[now.view](table.groups[now.group].name);
+    return table.where && words ? `${words}, in ${table.where}` : words;
   }
 
   route(row) {
@@ -47,11 +48,15 @@ export class RoutingMaps extends ExpertMaps {
     const { table, now, difference } = scene;
     const { row, expert } = scene.placeOf(cell);
     const share = this.routes.of(now.token, row)?.find(([other]) => other === expert)?.[1];
-    return expertFacts(table, cell, now.view === "difference" ? difference[cell] : null, share);
+    const points = now.view === "difference" ? difference[cell] : null;
+    const named = now.by === "label" ? "" : scene.atlas?.words(cell);
+    const said = expertFacts(table, cell, points, share);
+    return named ? `${said} · atlas: ${named}` : said;
   }
 
   rowNotes() {
     const parts = super.rowNotes();
+    if (this.scene.table?.where) parts[0] += `, in ${this.scene.table.where}`;
     if (this.scene.now.token !== null)
       parts.splice(
         1,

@@ -8,12 +8,15 @@ import { expertScheme } from "./expertcolours.js";
 import { orderOf, passes } from "./experts.js";
 import { request } from "./kernel.js";
 import { partColor } from "./pieces.js";
+import { AtlasNames } from "./routing_atlas.js";
 
 export class RoutingScene {
   /** @type {any} experts.js table; null until it is there */
   table = null;
   /** @type {any} expertcolours.js scheme */
   scheme = null;
+  /** @type {AtlasNames | null} what an atlas calls the experts; null without one */
+  atlas = null;
   /** @type {Float32Array | null} load in B minus load in A */
   difference = null;
   #orders = []; // experts of each row from left to right
@@ -26,8 +29,10 @@ export class RoutingScene {
    */
   constructor(model, view, onError) {
     Object.assign(this, { model, view, onError });
-    const { layers, experts, k, start } = this.meta;
+    const { layers, experts, k, atlas } = this.meta;
+    const start = atlas ? { ...this.meta.start, by: "label", view: "purpose" } : this.meta.start;
     Object.assign(this, { layers, experts, k });
+    if (atlas) this.atlas = new AtlasNames(this);
     this.ink = view.ink();
     /** What is chosen: `which` is "a", "b" or "b-a"; `by` the grouping of the tokens; `view` and
      * `order` those of the map, for "lift" of one `group`; `text` colours the text by "map" or

@@ -3,6 +3,7 @@
 import { answersCompared } from "./answers.js";
 import { h } from "./dom.js";
 import { barCell } from "./pieces.js";
+import { LabelChanges } from "./whatif_labels.js";
 import { formatPercent } from "./words.js";
 
 /**
@@ -15,11 +16,12 @@ const ACTIONS = [
   ["boost", "Boost", (e, o) => `Boost expert ${e}: add ${o.factor} to its router score`, "boosted"],
 ];
 
-/** A change in a few words: "L6 · 40 dropped". */
-function nameOf({ layer, expert, action, other, factor }) {
+/** A change in a few words: "L6 · 40 dropped", "code above 2× dropped". */
+function nameOf({ layer, expert, action, other, factor, label, above }) {
   const [, , , done] = ACTIONS.find(([name]) => name === action);
   const how = { swap: ` with ${other}`, boost: ` by ${factor}` }[action] ?? "";
-  return `L${layer} · ${expert} ${done}${how}`;
+  const which = label === undefined ? `L${layer} · ${expert}` : `${label} above ${above}×`;
+  return `${which} ${done}${how}`;
 }
 
 export class WhatIf {
@@ -37,7 +39,8 @@ export class WhatIf {
   #list = h("div", { class: "g4-switches" });
   #result = h("div", { class: "g4-result" });
   #changed = h("div", { class: "g4-changes" });
-  #changes = new Map(); // "layer expert" -> {layer, expert, action, other?, factor?}
+  #changes = new Map(); // "layer expert", or a label -> {layer, expert or label, action, ...}
+  #labels = null;
   #run = 0;
   #focus = "";
   #drawn = "";
@@ -51,7 +54,8 @@ export class WhatIf {
 
   /**
    * @param {{patiently: Function, meta: () => any, chosen: () => any, view: any, table: () => any,
-   * row: () => number, route: () => Array<[number, number]>|null, tokenName: () => string|null}} o
+   * row: () => number, route: () => Array<[number, number]>|null, tokenName: () => string|null,
+   * atlas: (() => any) | null}} o atlas: the table of its labels
    * route: the selected token's experts in the chosen layer with their shares of the gate, or null
    */
   constructor(o) {
@@ -75,6 +79,7 @@ export class WhatIf {
     for (const input of [this.#other, this.#factor])
       input.addEventListener("change", () => this.draw());
     this.#search.addEventListener("input", () => this.draw());
+    if (this.atlas) this.#labels = this.#makeLabels();
     this.node = h(
       "section",
       { class: "g4-panel g4-section g4-whatif", "aria-label": "What if" },
@@ -98,9 +103,27 @@ export class WhatIf {
         ),
       ),
       this.#list,
+      this.#labels?.node ?? "",
       this.#changed,
       this.#result,
     );
+  }
+
+  #makeLabels() {
+    return new LabelChanges({
+      table: this.atlas,
+      signal: this.view.signal,
+      onAdd: (change) => {
+        const boost = change.action === "boost" ? { factor: this.#settings().factor } : {};
+        this.#changes.set(`label ${change.label}`, { ...change, ...boost });
+        this.draw();
+      },
+    });
+  }
+
+  /** The atlas's labels are there. */
+  fillLabels() {
+    this.#labels?.fill();
   }
 
   #moveInList(event) {
