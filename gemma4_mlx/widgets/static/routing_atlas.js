@@ -1,4 +1,4 @@
-/* What an atlas calls the experts of a trace: its labels' table, and an expert's strongest labels. */
+/* What an atlas calls the experts of a trace: the table of its labels, and an expert's strongest. */
 
 import { labelsOf, withSignificance } from "./atlas_table.js";
 import { expertTable, times } from "./experts.js";

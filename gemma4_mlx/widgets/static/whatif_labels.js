@@ -72,8 +72,8 @@ export class LabelChanges {
   }
 }
 
-const countWords = (experts, layers) =>
-  `${formatCount(experts)} expert${experts > 1 ? "s" : ""} in ${layers} layer${layers > 1 ? "s" : ""}`;
+const many = (n, word) => `${formatCount(n)} ${word}${n > 1 ? "s" : ""}`;
+const countWords = (experts, layers) => `${many(experts, "expert")} in ${many(layers, "layer")}`;
 
 /** How many experts are chosen `above` times as often for a label, by more than chance, and in how
  * many layers: those that studies/interventions.py takes. */
