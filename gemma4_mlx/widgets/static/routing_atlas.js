@@ -1,4 +1,4 @@
-/* What an atlas calls the experts of a trace: the table of its labels, and an expert's strongest. */
+/* What an atlas calls the experts of a trace: its labels, and the strongest of an expert. */
 
 import { labelsOf, withSignificance } from "./atlas_table.js";
 import { expertTable, times } from "./experts.js";
