@@ -14,6 +14,7 @@ _HOMES = {
     "load": "checkpoints",
     "fit": "checkpoints",
     "save": "checkpoints",
+    "cluster": "machines",
     "Chat": "chat",
     "SamplingOptions": "generation",
     "stream": "generation",

@@ -13,7 +13,7 @@ LEVELS = [
     {"model"},
     {"processing", "checkpoints"},
     {"generation"},
-    {"chat", "tracing", "verify"},
+    {"chat", "tracing", "verify", "machines"},
     {"attribution", "studies"},
     {"widgets"},
     {"teaching", "cli", "__init__", "__main__"},

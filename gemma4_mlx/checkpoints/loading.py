@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -35,6 +36,9 @@ from .packing import Packing, asked_for, choose
 from .parts import own_parts
 from .plan import read_plan
 from .read import Loss, read_all
+
+if TYPE_CHECKING:
+    from ..machines import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +70,7 @@ def load(
     expert_memory: int | str | None = None,
     prepare: bool = False,
     layers: str = "memory",
+    cluster: "Cluster | None" = None,
 ) -> Model:
     """Load a Gemma 4 model.
 
@@ -99,14 +104,25 @@ def load(
         layers: ``"disk"`` leaves all decoder layers there and reads one after the other, for a
             model that is larger still and work that reads a prompt once (a trace): everything is
             read for each chunk of a prompt and again for each generated token.
+        cluster: from :func:`gemma4_mlx.cluster`: each of its machines reads its own part, from
+            where it finds ``path_or_repo``, and they compute together. Without ``adapter``, and
+            with all weights in memory.
 
     Raises:
         CheckpointError: the checkpoint cannot be found, fetched or read, or does not hold the
             model that its ``config.json`` describes.
+        ClusterError: a machine of the cluster failed, or found another checkpoint.
         ConfigError: ``config.json`` is not a Gemma 4 model's.
     """
     how = dict(bits=bits, group_size=group_size, mode=mode, dtype=dtype, revision=revision)
     on_disk = _on_disk(experts, expert_memory, prepare, layers)
+    if cluster is not None:
+        if on_disk or adapter is not None:
+            raise CheckpointError(
+                "a model on several machines is loaded without adapter, experts='disk' and "
+                "layers='disk'"
+            )
+        return cluster.load(path_or_repo, **how)
     model = _load(path_or_repo, **how, on_disk=on_disk)
     if adapter is not None:
         attach(model, adapter, adapter_scale, mx.float32 if ops.on_cpu() else None)

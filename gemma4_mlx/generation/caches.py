@@ -32,7 +32,15 @@ from ..checkpoints.planner import snapshot_bytes
 from ..errors import GenerationError
 from ..model.cache import SlidingKVCache, rewind
 from . import cache_files
-from .entries import CachedMedia, Snapshot, arrays_of, cached_media, fill_entry, shortened
+from .entries import (
+    CachedMedia,
+    Snapshot,
+    arrays_of,
+    cached_media,
+    copy_entry,
+    fill_entry,
+    shortened,
+)
 
 #: Tokens between snapshots inside a long prompt or answer.
 SNAPSHOT_EVERY = 2048
@@ -418,7 +426,7 @@ class PromptCache:
         copy.tokens, copy.media = list(self.tokens), list(self.media)
         copy.snapshots = list(self.snapshots)
         for mine, theirs in zip(copy.entries, self.entries):
-            fill_entry(mine, [mx.array(part) for part in arrays_of(theirs)], theirs.offset)
+            copy_entry(mine, theirs)
         copy.settle()
         return copy
 

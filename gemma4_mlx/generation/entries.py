@@ -43,14 +43,15 @@ class Snapshot:
 
 def shortened(snapshot: Snapshot, position: int) -> Snapshot:
     """The snapshot shortened to end at a position."""
-    extra = snapshot.position - position
-
-    def cut(layer):
-        state = [x[..., : x.shape[2] - extra, :] for x in layer["state"]]
-        return {"offset": position, "state": state}
-
-    layers = [layer and cut(layer) for layer in snapshot.layers]
+    layers = [layer and shortened_layer(layer, position) for layer in snapshot.layers]
     return replace(snapshot, position=position, layers=layers)
+
+
+def shortened_layer(layer: dict, position: int) -> dict:
+    """The same of one layer's state, as its ``stretch()`` gave it."""
+    extra = layer["offset"] - position
+    state = [x[..., : x.shape[2] - extra, :] for x in layer["state"]]
+    return {**layer, "offset": position, "state": state}
 
 
 def arrays_of(entry) -> list[mx.array]:
@@ -62,6 +63,14 @@ def arrays_of(entry) -> list[mx.array]:
         keys, values = entry.keys_and_values()
         return [*keys, *values]
     return list(entry.state)
+
+
+def copy_entry(entry, other) -> None:
+    """Make an empty entry an independent copy of another of its kind; both share memory until one
+    of them writes."""
+    fill_entry(entry, [mx.array(part) for part in arrays_of(other)], other.offset)
+    if hasattr(entry, "copies"):  # its parts on other machines
+        entry.copies(other)
 
 
 def fill_entry(entry, arrays: list[mx.array], offset: int) -> None:

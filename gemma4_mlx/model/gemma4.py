@@ -228,13 +228,17 @@ class Model(nn.Module):
         """Normed hidden states (..., H) -> capped logits (..., V), float32."""
         return self._taps.at()("logits", self.language_model.head(hidden))
 
-    def _place(self, features: mx.array, tokens: mx.array, x: mx.array) -> mx.array:
+    def _soft_places(self, features: mx.array, tokens: mx.array) -> np.ndarray:
         soft = np.flatnonzero(np.isin(np.array(tokens), self.config.soft_token_ids))
         if len(soft) != features.shape[0]:
             raise MediaError(
                 f"{features.shape[0]} soft tokens were given for {len(soft)} image, video and "
                 "audio placeholders in the prompt"
             )
+        return soft
+
+    def _place(self, features: mx.array, tokens: mx.array, x: mx.array) -> mx.array:
+        soft = self._soft_places(features, tokens)
         flat = x.reshape(-1, x.shape[-1])
         flat[mx.array(soft)] = features.astype(x.dtype)
         return flat.reshape(x.shape)

@@ -6,18 +6,23 @@ layer's ``o_proj``, its ``down_proj`` and its experts. Tokens are looked up wher
 and the logits of all rows joined. Everything travels through MLX's own ``mx.distributed``.
 """
 
-from functools import cache
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, partial
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from ..errors import ClusterError
+from .attention import Attention
 from .cpu.blocks import evaluated
 from .gemma4 import Model
 from .moe import SORT_FROM, Experts, SwitchGLU
-from .shares import Shares
-from .taps import Tap
+from .shares import Shares, heads_of
+from .taps import Tap, untouched
 
 #: What only the machine has that talks to the user: pictures and sounds arrive as soft tokens.
 TOWERS = ("vision_tower", "vision_embedder", "embed_vision", "audio_tower", "embed_audio")
@@ -30,8 +35,10 @@ class Together:
         rank, size: this machine's number, and how many there are.
         messages, nbytes: sums and joins that this machine took part in so far, and the bytes of
             what it gave into them.
+        call_all: where one machine leads (:mod:`gemma4_mlx.machines`), how it has all of them make
+            a call that is no part of a run of the model; else None: every machine makes it.
 
-    One of them is under way at a time. MLX's ring tells of a lost machine by failing what is under
+    One message is under way at a time. MLX's ring tells of a lost machine by failing what is under
     way; what is begun after that waits without end, and could not be interrupted.
     """
 
@@ -39,27 +46,52 @@ class Together:
         self._group = group
         self.rank, self.size = group.rank(), group.size()
         self.messages = self.nbytes = 0
+        self.call_all: Callable | None = None
+        self._running: int | None = None  # the thread in which all machines compute
         self._under_way: mx.array | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """What this thread computes meanwhile, all machines do. Raises ClusterError if one was
+        lost."""
+        self._running = threading.get_ident()
+        try:
+            yield
+            self.finish()
+        finally:
+            self._running = self._under_way = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether the other machines do not know of what is computed here now."""
+        return self.call_all is not None and self._running != threading.get_ident()
+
+    def everywhere(self, what: str, x: mx.array, function: Callable) -> mx.array:
+        """``function(x)`` by all machines; ``what`` names it (:func:`named_call`)."""
+        return self.call_all(what, x, function) if self.alone else function(x)
 
     def sum(self, x: mx.array) -> mx.array:
         """The sum of all machines' x, in x's type."""
         return self._send(x, mx.distributed.all_sum)
 
-    def join(self, x: mx.array, lengths: list[int]) -> mx.array:
-        """All machines' x side by side along the last axis, of which rank r has ``lengths[r]``."""
+    def join(self, x: mx.array, lengths: list[int], axis: int = -1) -> mx.array:
+        """All machines' x side by side along an axis, of which rank r has ``lengths[r]``."""
+        x = x.swapaxes(axis, -1)
         missing = max(lengths) - x.shape[-1]
         if missing:
             x = mx.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
         y = self._send(x[None], mx.distributed.all_gather)
-        return mx.concatenate([y[r, ..., :length] for r, length in enumerate(lengths)], axis=-1)
+        y = mx.concatenate([y[r, ..., :length] for r, length in enumerate(lengths)], axis=-1)
+        return y.swapaxes(axis, -1)
 
-    def _send(self, x: mx.array, operation) -> mx.array:
+    def _send(self, x: mx.array, operation: Callable) -> mx.array:
+        if self.alone:
+            raise ClusterError(
+                "this needs whole layers in one memory: load the model without cluster="
+            )
         self.finish()
         y = operation(x, group=self._group)
-        if not evaluated(y, by=mx.async_eval):
-            raise ClusterError(
-                "a model on several machines can neither be compiled nor differentiated"
-            )
+        refuse_tracing(y)
         self.messages += 1
         self.nbytes += x.nbytes
         self._under_way = y
@@ -73,6 +105,13 @@ class Together:
                 mx.eval(under_way)
         except RuntimeError as error:
             raise ClusterError(f"the machines lost one another: {error}") from None
+
+
+def refuse_tracing(*arrays: mx.array) -> None:
+    """Begin to compute arrays. Raises ClusterError in ``mx.compile``, ``mx.vmap`` and ``mx.grad``:
+    machines know of what they send one another, and not how it came about."""
+    if not evaluated(*arrays, by=mx.async_eval):
+        raise ClusterError("a model on several machines can neither be compiled nor differentiated")
 
 
 @cache
@@ -89,26 +128,68 @@ def _summed(kind: type[nn.Module]) -> type[nn.Module]:
 @cache
 def _by_token(kind: type[nn.Module]) -> type[nn.Module]:
     """The class of an embedding table, or a head, that has the rows ``own`` of ``counts``, those of
-    every machine."""
+    every machine; its path in the model is ``path``."""
 
     class ByToken(kind):
         def __call__(self, x: mx.array) -> mx.array:
-            if issubclass(kind, nn.Linear):
-                return self.together.join(super().__call__(x), self.counts)
-            row = x.astype(mx.int32) - self.own.start
+            look_up = self.logits_of if issubclass(kind, nn.Linear) else self.rows_of
+            return self.together.everywhere(f"{self.path}.{look_up.__name__}", x, look_up)
+
+        def as_linear(self, x: mx.array) -> mx.array:
+            return self.together.everywhere(f"{self.path}.logits_of", x, self.logits_of)
+
+        def rows_of(self, ids: mx.array) -> mx.array:
+            row = ids.astype(mx.int32) - self.own.start
             here = (row >= 0) & (row < len(self.own))
             found = super().__call__(mx.where(here, row, 0))
             return self.together.sum(mx.where(here[..., None], found, 0))
 
-        def as_linear(self, x: mx.array) -> mx.array:
-            return self.together.join(super().as_linear(x), self.counts)
+        def logits_of(self, x: mx.array) -> mx.array:
+            linear = super().__call__ if issubclass(kind, nn.Linear) else super().as_linear
+            return self.together.join(linear(x), self.counts)
 
     return _named(ByToken, kind)
+
+
+def named_call(model: Model, what: str) -> Callable[[mx.array], mx.array]:
+    """What ``Together.everywhere`` names: a table's rows or logits. Raises ClusterError."""
+    path, _, name = what.rpartition(".")
+    module = dict(model.named_modules()).get(path)
+    if name not in ("rows_of", "logits_of") or not hasattr(module, name):
+        raise ClusterError(f"a call of {what!r:.80}, which no machine makes for another")
+    return getattr(module, name)
 
 
 def _named(made: type, kind: type) -> type:
     made.__name__ = made.__qualname__ = f"{made.__name__}{kind.__name__}"
     return made
+
+
+class DividedAttention(Attention):
+    """:class:`Attention` with some of the heads; observers see, and replace, those of all machines.
+
+    ``ranges``: each machine's query heads and KV heads.
+    """
+
+    def __call__(self, x: mx.array, shared: tuple, cache, geometry, tap: Tap):
+        if tap is not untouched:
+            tap = partial(self._whole, tap)
+        return super().__call__(x, shared, cache, geometry, tap)
+
+    def _whole(self, tap: Tap, name: str, value: mx.array, geometry) -> mx.array:
+        ranges = [of[name in ("keys", "values")] for of in self.ranges]
+        whole = self.together.join(value, [len(own) for own in ranges], axis=1)
+        numbers = [head for own in ranges for head in own]  # a KV head may be on several machines
+        if len(numbers) > len(set(numbers)):
+            whole = whole[:, mx.array([numbers.index(i) for i in range(max(numbers) + 1)])]
+        seen = tap(name, whole, geometry)
+        own = ranges[self.together.rank]
+        if name == "queries":
+            geometry.changes[:] = [
+                replace(change, heads=tuple(h - own.start for h in change.heads if h in own))
+                for change in geometry.changes
+            ]
+        return value if seen is whole else seen[:, own.start : own.stop]
 
 
 class OwnGLU(SwitchGLU):
@@ -127,8 +208,7 @@ class OwnGLU(SwitchGLU):
         return mx.where(here[..., None], super().__call__(x, indices, place), 0)
 
     def _many(self, x: mx.array, indices: mx.array) -> mx.array:
-        if not evaluated(indices):
-            raise ClusterError("a model on several machines cannot be compiled")
+        refuse_tracing(indices)
         k, H, own = indices.shape[-1], x.shape[-1], self.own
         chosen = np.array(indices).reshape(-1).astype(np.int64) - own.start
         pairs = np.flatnonzero((chosen >= 0) & (chosen < len(own)))
@@ -147,7 +227,18 @@ class SummedExperts(Experts):
     """:class:`Experts` whose weighted sum goes over all machines'."""
 
     def __call__(self, x: mx.array, indices: mx.array, weights: mx.array, tap: Tap) -> mx.array:
+        if tap is not untouched:
+            tap = partial(self._whole, tap, indices)
         return self.together.sum(super().__call__(x, indices, weights, tap))
+
+    def _whole(self, tap: Tap, indices: mx.array, name: str, value: mx.array) -> mx.array:
+        whole = self.together.sum(value)
+        seen = tap(name, whole)
+        if seen is whole:
+            return value
+        own = self.switch_glu.own
+        here = (indices >= own.start) & (indices < own.stop)
+        return mx.where(here[..., None], seen, 0)
 
 
 def shrink(model: Model, shares: Shares) -> None:
@@ -172,9 +263,9 @@ def connect(model: Model, shares: Shares, together: Together) -> None:
 
     def become(module: nn.Module, kind: type[nn.Module], **attributes) -> None:
         module.__class__ = kind
-        module.together = together
         for name, value in attributes.items():
-            object.__setattr__(module, name, value)  # no parameters
+            object.__setattr__(module, name, value)  # lists would be parameters
+        module.together = together
 
     for path, module in model.named_modules():
         part = shares.part(path)
@@ -185,8 +276,13 @@ def connect(model: Model, shares: Shares, together: Together) -> None:
             become(module, _summed(type(module)))
         elif name.startswith("embed_tokens") or name == "lm_head":
             counts = [len(shares.tokens(part.whole, rank)) for rank in range(size)]
-            become(module, _by_token(type(module)), own=shares.tokens(part.whole), counts=counts)
-    for layer in model.layers:
+            own = shares.tokens(part.whole)
+            become(module, _by_token(type(module)), own=own, counts=counts, path=path)
+    for number, layer in enumerate(model.layers):
+        if shares.divides_heads(number):
+            of = config.num_attention_heads, config.kv_heads_of(number)
+            ranges = [heads_of(*of, rank, size) for rank in range(size)]
+            become(layer.self_attn, DividedAttention, ranges=ranges)
         if config.enable_moe_block and shares.divides_experts:
             become(layer.experts, SummedExperts)
             become(layer.experts.switch_glu, OwnGLU, own=shares.experts())

@@ -2,12 +2,12 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "checkpoints"))
+import pytest
 import tiny
 
 HERE = Path(__file__).parent
@@ -18,19 +18,13 @@ KINDS = ["e2b", "e2b_noshare", "moe", "dense31", "everything"]
 PACKED = dict(bits=4, group_size=64)
 
 
-def free_ports(count):
-    """A port from which so many are free, most likely."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    first = sockets[0].getsockname()[1]
-    for one in sockets:
-        one.close()
-    return first
+@pytest.fixture
+def computed(tmp_path, free_ports):
+    """``computed(ranks, cases)``: what rank 0 of so many real processes tells of each case."""
+    return partial(_computed, tmp_path, free_ports)
 
 
-def computed(ranks, cases, tmp_path):
-    """What rank 0 of so many real processes tells of each case."""
+def _computed(tmp_path, free_ports, ranks, cases):
     told = tmp_path / "cases.json"
     told.write_text(json.dumps(cases))
     launch = [Path(sys.executable).with_name("mlx.launch"), "-n", str(ranks), "--backend", "ring"]
@@ -49,11 +43,11 @@ def computed(ranks, cases, tmp_path):
     return lines
 
 
-def test_logits_of_two_are_those_of_one(checkpoint, tmp_path):
+def test_logits_of_two_are_those_of_one(checkpoint, computed):
     cases = [dict(folder=str(checkpoint(kind).folder), how={}) for kind in KINDS]
     cases += [dict(case, how=PACKED) for case in cases[-1:]]
     dense, moe = KINDS.index("dense31"), KINDS.index("moe")
-    told = computed(2, cases, tmp_path)
+    told = computed(2, cases)
     for case, found in zip(cases, told):
         assert max(found["off"]) < 1e-5, (case, found)
     assert told[dense]["share"] < 0.6 and told[moe]["share"] < 0.55
@@ -61,8 +55,8 @@ def test_logits_of_two_are_those_of_one(checkpoint, tmp_path):
     assert told[dense]["sent"][0] == 2 * 12 + 2 and told[moe]["sent"][0] == 3 * 12 + 2
 
 
-def test_logits_of_three_are_those_of_one(tmp_path):
+def test_logits_of_three_are_those_of_one(computed, tmp_path):
     folder = tiny.save(tmp_path / "m", tiny.CONFIG, tiny.weights(tiny.CONFIG), 2)
     cases = [dict(folder=str(folder), how=how) for how in ({}, PACKED)]
-    for found in computed(3, cases, tmp_path):
+    for found in computed(3, cases):
         assert max(found["off"]) < 1e-5, found
