@@ -20,7 +20,8 @@ DOCUMENTS = 24
 
 def build(progress: bool = True) -> Atlas:
     """The atlas of the shipped weights; the same every time on one machine."""
-    model = g4.load(str(CHECKPOINT))
+    model = g4.load(str(CHECKPOINT))  # whatever GEMMA4_MODEL says
+    model.source = "teaching model"  # and not where it lies on this machine
     lessons = corpora.teaching(model, DOCUMENTS)
     return g4.atlas(model, lessons, tokens=10**5, progress=progress)
 

@@ -17,6 +17,7 @@ def test_it_is_of_the_shipped_weights_and_small():
     atlas, model = g4.teaching.atlas(), g4.load()
     assert atlas.counts.subject.fingerprint == model.fingerprint, REMAKE
     assert atlas.model["fingerprint"] == model.fingerprint, REMAKE
+    assert atlas.model["source"] == model.source == "teaching model", "no path of a machine"
     assert ATLAS.stat().st_size < 300_000
     assert atlas.labels == tuple(sorted(corpora.teaching(model)))
     assert atlas.counts["documents"].tolist() == [build_atlas.DOCUMENTS] * len(atlas.labels)
