@@ -171,7 +171,7 @@ def test_every_kind_of_part_has_a_button(told, picture):
     assert all(name in heading for name in ("mlp", "per-layer embedding", "token embedding"))
     assert "token embedding" not in panel.locator("h5").nth(2).inner_text()
     assert panel.locator(".g4-changes button").count() == 3
-    picture(page.locator(".g4-why"), "why-without", told)
+    picture(page.locator(".g4-why"), "why-without")
 
 
 def test_a_token_is_hidden(told):

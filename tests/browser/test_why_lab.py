@@ -58,3 +58,13 @@ def test_a_head_is_shown_in_attention_and_a_patch_in_both(lab_why, picture):
     attention.locator(".g4-facts").first.wait_for()
     assert "patch" in why.locator(".g4-whyabout").inner_text()
     picture(why, "why-lab", lab_why)
+
+
+def test_an_mlp_is_removed_and_measured(lab_why, picture):
+    why = lab_why.page.locator(".g4.g4-why").first
+    why.get_by_role("button", name="MLPs").click()
+    why.get_by_role("button", name="MLP and answer again").first.click()
+    why.get_by_label("Without these parts").locator("h5", has_text="Control").wait_for()
+    why.get_by_role("button", name="Remove them and measure").click()
+    why.get_by_label("Check", exact=True).locator("circle").first.wait_for()
+    picture(why, "why-lab-without", lab_why)
