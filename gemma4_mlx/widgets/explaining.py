@@ -195,7 +195,7 @@ class Explaining:
         call = "Why(...)"
         prompt = prompt_until(self.model, self.tokens, question.position, self.inputs, call)
         kinds = {part.kind for part in parts}
-        done = ["their output counts as zero"] if kinds - {"position"} else []
+        done = ["the output counts as zero"] if kinds - {"position"} else []
         done += ["nothing reads the token"] if "position" in kinds else []
         changes = [
             Change(f"Without {_named(parts)}", "; ".join(done), [removal(part) for part in parts]),

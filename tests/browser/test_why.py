@@ -197,6 +197,13 @@ def test_the_check_is_shown_with_its_controls(told, accessible, picture):
     assert "drawn at random" in panel.inner_text()
     panel.get_by_text("The effects as a table").click()
     assert panel.locator("tbody tr").count() == len(effects)
+    label = panel.locator("svg text").first
+    light = label.evaluate("(e) => getComputedStyle(e).fill")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("(c) => getComputedStyle(document.querySelector("
+                           "'[aria-label=Check] svg text')).fill !== c", arg=light)  # fmt: skip
+    assert panel.locator("details[open] tbody tr").count() == len(effects), "and stays open"
+    page.emulate_media(color_scheme="light")
     accessible(page, ".g4-why")
     picture(told.root, "why-check")
 

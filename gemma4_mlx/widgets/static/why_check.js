@@ -13,6 +13,8 @@ const EDGE = 40;
 export class CheckPanel {
   #note = h("p", { class: "g4-note" });
   #result = h("div", {});
+  #chart = h("div", { class: "g4-scroll" });
+  #effects = null; // of the check that is shown
   #key = ""; // of the question whose check is shown
   #button = h(
     "button",
@@ -41,8 +43,12 @@ export class CheckPanel {
       ? `Takes the ${meta.checked} tokens and parts with the largest shares out, one at a time, ` +
         "and as many others drawn at random."
       : noCheck(model.isStatic, shown);
-    if (questionKey(question) === this.#key) return;
+    if (questionKey(question) === this.#key) {
+      this.#drawChart(); // the colours may be others now
+      return;
+    }
     this.#key = "";
+    this.#effects = null;
     this.#result.replaceChildren();
     if (model.isStatic && model.recorded({ type: "check", question }))
       this.#run().catch(this.scene.onError);
@@ -52,6 +58,7 @@ export class CheckPanel {
     const { question } = this.scene;
     const key = questionKey(question);
     this.#key = key;
+    this.#effects = null;
     const bar = h("progress", { max: 1, value: 0, "aria-label": "Measuring" });
     this.#result.replaceChildren(
       h("p", { class: "g4-note", role: "status" }, "Running the model once for each… ", bar),
@@ -72,11 +79,17 @@ export class CheckPanel {
   #show(effects) {
     const words = checkWords(effects);
     this.scene.view.announce(words);
+    this.#effects = effects;
+    this.#drawChart();
     this.#result.replaceChildren(
       h("p", {}, words),
-      h("div", { class: "g4-scroll" }, chartOf(effects, this.scene.ink)),
+      this.#chart,
       fold("The effects as a table", effectTable(effects)),
     );
+  }
+
+  #drawChart() {
+    if (this.#effects) this.#chart.replaceChildren(chartOf(this.#effects, this.scene.ink));
   }
 }
 
