@@ -81,6 +81,10 @@ def test_an_atlas_is_opened_merged_and_asked(tmp_path):
         twice.load("count"), twice.lifts().experts("count"), twice.to_dataframe()
         twice.vocabulary("predicted"), twice.reap(scaled=False), twice.early_recall()
         twice.examples(0, int(twice.load()[0].argmax())), twice.find("Count")
+        view = g4.widgets.Atlas(twice)
+        wrong = [a for a in view.snapshot().answers.values() if "error" in a]
+        assert not wrong, wrong
+        view.snapshot_image(), twice.to_html(sys.argv[2])
         twice.save(sys.argv[1])
         assert not any(name.split(".")[0].startswith("mlx") for name in sys.modules)
         try:
@@ -89,6 +93,7 @@ def test_an_atlas_is_opened_merged_and_asked(tmp_path):
             print(error)
         """,
         path,
+        tmp_path / "page.html",
     )
     assert done.returncode == 0, done.stderr
     assert "gemma4_mlx.atlas needs MLX" in done.stdout

@@ -130,13 +130,19 @@ class Atlas(AtlasAnswers, LinkedWidget):
     def snapshot_requests(self) -> list[dict]:
         """The whole map by all it can be coloured by, and as many cards as fit: the chosen one,
         then those of the experts that are most clearly for a label."""
-        return [*self._overall(), *self.card_requests(SNAPSHOT_BYTES)]
+        cards = self.card_requests(SNAPSHOT_BYTES)
+        return [*self.overall_requests(), *cards, *self.picture_requests()]
 
-    def _overall(self) -> list[dict]:
+    def overall_requests(self) -> list[dict]:
+        """All that is not about one expert."""
         return [
             *({"type": "groups", "by": by} for by in self.meta["groupings"]),
             self.significance_request(),
             {"type": "kinds"},
+            *(
+                {"type": "find", "kind": kind, "vocabulary": "input"}
+                for kind in self.source.kinds().get("input", ())
+            ),
             *({"type": "measure", "name": key} for key, *_ in self.meta["measures"]),
             {"type": "export", "format": "svg"},
         ]

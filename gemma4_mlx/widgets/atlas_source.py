@@ -6,8 +6,8 @@ both give.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ class AtlasSource:
         if not atlas.tokens:
             raise StudyError("this atlas has no documents yet: there is nothing to show")
         self.shown = np.flatnonzero(atlas.counts["tokens"])  # labels with documents
+        self.pictures: dict[str, bytes] = {}  # PNGs that cards refer to
 
     def check_model(self, model: dict, routing: Any) -> None:
         """Raise StudyError unless the atlas is of the model of a trace (``Trace.model``, and its
@@ -131,9 +132,10 @@ class AtlasSource:
         return found
 
     def card(self, layer: int, expert: int, contexts: int = KEPT) -> dict:
-        """An expert's card, :meth:`.Lookup.card`, as JSON: pictures as base64 of PNG."""
+        """An expert's card, :meth:`.Lookup.card`, as JSON: pictures by their key in
+        ``self.pictures``. ``contexts``: of each sort, at most."""
         card = self.lookup.card(int(layer), int(expert), contexts=int(contexts))
-        card["contexts"] = [_context(each) for each in card["contexts"]]
+        card["contexts"] = [self._context(each) for each in card["contexts"]]
         for name in VOCABULARIES:
             card[name] = [
                 [row["text"], row["count"], round(row["share"], 4), round(row["lift"], 2)]
@@ -144,6 +146,25 @@ class AtlasSource:
                 [row["expert"], round(row["share"], 4), round(row["lift"], 2)] for row in card[name]
             ]
         return card
+
+    def _context(self, context: Any) -> dict:
+        """What is shown of a ``Context``."""
+        said = {
+            "before": context.before,
+            "text": context.text,
+            "after": context.after,
+            "label": context.label,
+            "gate": round(float(np.nan_to_num(context.gate)), 3),
+            "sort": context.sort,
+        }
+        if context.picture is not None and np.isfinite(context.box).all():
+            key = blake2b(np.ascontiguousarray(context.picture), digest_size=8).hexdigest()
+            if key not in self.pictures:
+                self.pictures[key] = picture_bytes(context.picture)[0]
+            said["picture"] = key
+            said["size"] = list(context.picture.shape[1::-1])
+            said["box"] = [round(side, 4) for side in context.box]
+        return said
 
     def find(self, text: str = "", kind: str = "", vocabulary: str = "input", n: int = 20):
         """Which experts work on a text's tokens or on those of a kind: the tokens, and rows of
@@ -201,25 +222,19 @@ class AtlasAnswers:
         """
         return self._needed().card(layer, expert)
 
+    def answer_picture(self, key: str) -> tuple[dict, bytes]:
+        """A small picture that a card refers to: PNG. Raises StudyError for another key."""
+        pictures = self._needed().pictures
+        if key not in pictures:
+            raise StudyError(f"no card has a picture {key!r}")
+        return {}, pictures[key]
+
+    def picture_requests(self) -> list[dict]:
+        """For a snapshot: the pictures of all cards that were made."""
+        return [{"type": "picture", "key": key} for key in self._needed().pictures]
+
     def significance_request(self) -> dict:
         """For a snapshot; waits until there is an answer."""
         source = self._needed()
         self._jobs.job("significance", lambda tell: source.significance()).wait()
         return {"type": "significance"}
-
-
-def _context(context: Any) -> dict:
-    """What is shown of a ``Context``."""
-    said = {
-        "before": context.before,
-        "text": context.text,
-        "after": context.after,
-        "label": context.label,
-        "gate": round(context.gate, 3),
-        "sort": context.sort,
-    }
-    if context.picture is not None:
-        said["picture"] = base64.b64encode(picture_bytes(context.picture)[0]).decode()
-        said["size"] = list(context.picture.shape[1::-1])
-        said["box"] = [round(side, 4) for side in context.box]
-    return said

@@ -338,6 +338,9 @@ class Routing(AtlasAnswers, TraceView):
             wanted += [{"type": "groups", "by": "label"}, self.significance_request()]
             cards = [(w["layer"], w["expert"]) for w in wanted if w["type"] == "expert"]
             wanted += [{"type": "card", "layer": layer, "expert": e} for layer, e in cards]
+            for layer, expert in cards:
+                self.source.card(layer, expert)
+            wanted += self.picture_requests()
         if self.other is not None:
             wanted += [{"type": "groups", "by": by, "which": "b"} for by in self.meta["groupings"]]
             wanted += self._pages(None, "b", SNAPSHOT_ROUTES)

@@ -19,6 +19,7 @@ import traitlets
 
 from ..errors import TraceError
 from .selection import LinkedWidget
+from .snapshot import encoded
 
 PAGE = 512  # tokens of one request; tokenview.js asks in the same steps
 SEARCH_HITS = 5000
@@ -251,9 +252,9 @@ def export(widget, format: str) -> bytes:
     Raises ValueError for another format.
     """
     if format == "html":
-        return widget.snapshot().page.encode()
+        return encoded(widget.snapshot().page)
     if format == "svg":
-        return widget.drawing().svg().encode()
+        return encoded(widget.drawing().svg())
     if format == "png":
         return widget.drawing().png()
     raise ValueError(f"a view is saved as png, svg or html, not {format!r}")

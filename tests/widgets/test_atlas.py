@@ -134,7 +134,7 @@ def test_state_snapshot_and_picture(view, monkeypatch):
     snapshot = view.snapshot()
     wanted = [json.loads(key) for key in snapshot.answers]
     assert {w["type"] for w in wanted} == {
-        "groups", "significance", "kinds", "measure", "card", "export"
+        "groups", "significance", "kinds", "find", "measure", "card", "picture", "export"
     }  # fmt: skip
     assert not [a for a in snapshot.answers.values() if "error" in a]
     cards = [(w["layer"], w["expert"]) for w in wanted if w["type"] == "card"]

@@ -23,7 +23,6 @@ from .file import joined, read_atlas, write_atlas
 from .labels import Lifts, lifts
 from .lookup import Lookup
 from .measures import Measures
-from .page import atlas_page
 
 #: Sentences kept about a label's documents.
 REMARKS = 100
@@ -266,14 +265,16 @@ class Atlas(Measures):
         return write_atlas(self, path)
 
     def to_html(self, path) -> Path:
-        """Write a web page of at most about 10 MB: maps of load and of every label's lift, and a
-        card for each expert that was used, with its tokens and some of its examples. It needs no
-        scripts, no network and no server.
+        """Write a web page of at most about 10 MB with the view of the Atlas widget. It is
+        interactive, also from ``file://`` and without a network: the map by all that it can be
+        coloured by, and the cards of all experts that were used, with as many contexts as fit.
 
         Raises StudyError if it cannot be written, and for an atlas without documents.
         """
-        path = Path(path)
-        page = atlas_page(self).encode("utf-8", "replace")
+        from ...widgets.atlaspage import atlas_page
+        from ...widgets.snapshot import encoded
+
+        path, page = Path(path), encoded(atlas_page(self))
         try:
             atomic.write(path, page)
         except OSError as error:

@@ -4,7 +4,7 @@ import { AtlasControls } from "./atlas_controls.js";
 import { Finder } from "./atlas_find.js";
 import { AtlasScene } from "./atlas_scene.js";
 import { labelsOf } from "./atlas_table.js";
-import { atlasCard } from "./atlascard.js";
+import { atlasCard, picturesOf } from "./atlascard.js";
 import { h } from "./dom.js";
 import { ExpertList } from "./expertcard.js";
 import { ExpertMaps } from "./expertmaps.js";
@@ -71,6 +71,7 @@ class AtlasView {
     this.note = problemNote();
     this.scene = new AtlasScene(model, view, this.note.show);
     const { scene } = this;
+    this.pictures = picturesOf((type, args) => scene.ask(type, args));
     this.link = linkSelection(model, (selection) => this.#selected(selection), view.signal);
     const pick = (cell) => this.#pick(scene.placeOf(cell));
     this.maps = new AtlasMaps(scene, {
@@ -337,8 +338,11 @@ class AtlasView {
   #drawCard() {
     const { scene } = this;
     if (!scene.table || this.about === undefined) return;
-    const { layer } = scene.now;
-    const alike = ["tokens", "labels"].map((by) =>
+    const { layer, expert } = scene.now;
+    const likeness = ["tokens", "labels"].filter((by) =>
+      scene.holds({ type: "neighbours", layer, expert, by }),
+    );
+    const alike = likeness.map((by) =>
       h(
         "button",
         { type: "button", class: "g4-quiet", onclick: () => this.finder.alike(by) },
@@ -352,9 +356,10 @@ class AtlasView {
         layer,
         layers: scene.layers,
         ink: scene.ink,
+        picture: this.pictures,
         onExpert: (there, expert) => this.#pick({ layer: there, expert }),
         onToken: (text, vocabulary) => this.finder.ofToken(text, vocabulary),
-        tools: [h("span", { class: "g4-alike" }, "Others like it", ...alike)],
+        tools: alike.length ? [h("span", { class: "g4-alike" }, "Others like it", ...alike)] : [],
       }),
     );
   }

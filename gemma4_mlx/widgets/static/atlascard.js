@@ -4,7 +4,7 @@ import { measureWords } from "./atlas_table.js";
 import { h } from "./dom.js";
 import { liftTable, stepButton } from "./expertcard.js";
 import { times } from "./experts.js";
-import { chip } from "./pieces.js";
+import { bytesOf, chip } from "./pieces.js";
 import { formatCount, formatPercent, onOneLine, visibleToken } from "./words.js";
 
 const APPROXIMATE =
@@ -29,6 +29,7 @@ const SORTS = [
  * @param {any} about the answer to "card", or null where a page without a kernel lacks it
  * @param {{table: any, cell: number, layer: number, layers: number[], ink: any,
  *   onExpert: (layer: number, expert: number) => void,
+ *   picture: (key: string) => Promise<string>,
  *   onToken?: (text: string, vocabulary: string) => void, tools?: Node[], title?: string}} o
  */
 export function atlasCard(about, o) {
@@ -39,7 +40,7 @@ export function atlasCard(about, o) {
   const parts = [title, h("div", { class: "g4-labels" }, liftTable(t, cell, o.ink))];
   if (!about) parts.push(note("This page holds no card of this expert; the notebook has it."));
   else if (!about.tokens) parts.push(note("No token of the corpus went to this expert."));
-  else parts.push(tokenLists(about, o), ...contextLists(about), paths(about, o));
+  else parts.push(tokenLists(about, o), ...contextLists(about, o.picture), paths(about, o));
   return h("div", { class: "g4-atlascard" }, ...parts);
 }
 
@@ -90,7 +91,7 @@ function tokenNode(text, title, onclick) {
   return h("button", { type: "button", class: "g4-atoken", title, onclick }, said);
 }
 
-function contextLists(about) {
+function contextLists(about, picture) {
   return SORTS.map(([sort, title]) => {
     const some = about.contexts.filter((each) => each.sort === sort);
     if (!some.length) return "";
@@ -98,12 +99,12 @@ function contextLists(about) {
       "section",
       { class: "g4-contexts", "aria-label": title },
       h("h5", {}, title),
-      ...some.map(contextNode),
+      ...some.map((context) => contextNode(context, picture)),
     );
   });
 }
 
-function contextNode({ before, text, after, label, gate, picture, size, box }) {
+function contextNode({ before, text, after, label, gate, picture, size, box }, pictureOf) {
   const words = h(
     "p",
     { dir: "auto" },
@@ -113,7 +114,27 @@ function contextNode({ before, text, after, label, gate, picture, size, box }) {
   );
   const where = h("span", { class: "g4-note" }, h("bdi", {}, label), `, ${formatPercent(gate)}`);
   where.title = `label of the document; this expert's share of the token's gate`;
-  return h("div", { class: "g4-context" }, picture ? patch(picture, size, box) : "", words, where);
+  const seen = picture ? patch(pictureOf(picture), size, box) : "";
+  return h("div", { class: "g4-context" }, seen, words, where);
+}
+
+/** Addresses of the pictures that cards refer to, each asked for once.
+ * @param {(type: string, args: any) => Promise<any>} ask
+ * @returns {(key: string) => Promise<string>} */
+export function picturesOf(ask) {
+  const known = new Map();
+  const load = async (key) => {
+    const { buffer } = await ask("picture", { key });
+    return `data:image/png;base64,${btoa(String.fromCharCode(...bytesOf(buffer)))}`;
+  };
+  return (key) => {
+    if (!known.has(key))
+      known.set(
+        key,
+        load(key).catch(() => ""),
+      );
+    return known.get(key);
+  };
 }
 
 /** A small picture with one patch of it marked. */
@@ -126,10 +147,14 @@ function patch(picture, [width, height], [left, top, right, bottom]) {
     height: side(bottom - top),
   };
   const alt = "The picture; the patch that went to the expert has a frame";
+  const image = h("img", { alt });
+  picture.then((url) => {
+    image.src = url;
+  });
   return h(
     "span",
     { class: "g4-patch", style: { "aspect-ratio": `${width} / ${height}` } },
-    h("img", { alt, src: `data:image/png;base64,${picture}` }),
+    image,
     h("i", { style: place }),
   );
 }

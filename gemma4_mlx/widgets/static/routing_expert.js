@@ -1,6 +1,6 @@
 /* The chosen expert's card, asked for whenever another is chosen. */
 
-import { atlasCard } from "./atlascard.js";
+import { atlasCard, picturesOf } from "./atlascard.js";
 import { h } from "./dom.js";
 import { expertCard } from "./expertcard.js";
 import { floats } from "./pieces.js";
@@ -15,6 +15,7 @@ export class ChosenExpert {
    */
   constructor(scene, { onToken, onPick }) {
     Object.assign(this, { scene, onToken, onPick });
+    this.pictures = picturesOf((type, args) => scene.ask(type, args));
   }
 
   /** Ask for the learned scales, once. */
@@ -60,6 +61,7 @@ export class ChosenExpert {
       layer,
       layers,
       ink,
+      picture: this.pictures,
       title: `In the atlas: ${atlas.words(cell) || "for no label"}`,
       onExpert: (there, expert) => this.onPick(this.scene.cellOf(this.scene.rowOf(there), expert)),
     });
