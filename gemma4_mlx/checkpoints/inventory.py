@@ -8,7 +8,7 @@ key and value tensors that KV-shared layers leave unused (:func:`unused_tensors`
 5 123 178 979 elements, the number in the header of its published file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -83,6 +83,20 @@ def count(config: Gemma4Config) -> dict[str, int]:
         parts[tensor.part] = parts.get(tensor.part, 0) + tensor.size
     parts["text"] = sum(n for part, n in parts.items() if part not in ("vision", "audio"))
     return parts
+
+
+def layer_sizes(config: Gemma4Config, packings: Mapping) -> tuple[list[int], int]:
+    """Bytes of each decoder layer, and of everything else, in 16 bits where ``packings`` (module
+    path -> packing) does not say how a matrix is packed."""
+    layers, others = [0] * config.text.num_hidden_layers, 0
+    for name, tensor in tensors(config).items():
+        packing = packings.get(name.removesuffix(".weight"))
+        size = packing.nbytes(tensor.shape, 2) if packing else 2 * tensor.size
+        if name.startswith(TEXT + "layers."):
+            layers[int(name.removeprefix(TEXT + "layers.").partition(".")[0])] += size
+        else:
+            others += size
+    return layers, others
 
 
 def _text(c: TextConfig) -> Iterator[tuple[str, Tensor]]:

@@ -16,13 +16,14 @@ from mlx.utils import tree_unflatten
 
 from ..config import Gemma4Config
 from ..errors import CheckpointError
-from ..model import ops
+from ..model import ops, parallel, pipeline
 from ..model.gemma4 import Model
 from ..model.moe import QuantizedSwitchLinear
-from ..model.parallel import Together, connect, shrink
+from ..model.parallel import Together
 from ..model.ranges import ranged
 from ..model.shares import Shares
 from ..model.sizes import STEPS
+from ..model.stages import Stages, layer_ranges
 from .adapters import attach
 from .derived import Derived
 from .disk.experts import ExpertsOnDisk
@@ -30,7 +31,7 @@ from .disk.layers import LayersOnDisk
 from .disk.planning import check_places
 from .files import Stored, read_json
 from .find import find, named_in_environment
-from .inventory import tensors
+from .inventory import layer_sizes, tensors
 from .layout import Source
 from .packing import Packing, asked_for, choose
 from .parts import own_parts
@@ -71,6 +72,7 @@ def load(
     prepare: bool = False,
     layers: str = "memory",
     cluster: "Cluster | None" = None,
+    strategy: str = "tensor",
 ) -> Model:
     """Load a Gemma 4 model.
 
@@ -107,6 +109,9 @@ def load(
         cluster: from :func:`gemma4_mlx.cluster`: each of its machines reads its own part, from
             where it finds ``path_or_repo``, and they compute together. Without ``adapter``, and
             with all weights in memory.
+        strategy: how they share it: ``"tensor"``, each some heads, columns and experts of every
+            layer, or ``"pipeline"``, each some of the layers, by its memory: slower, with little
+            to send.
 
     Raises:
         CheckpointError: the checkpoint cannot be found, fetched or read, or does not hold the
@@ -122,7 +127,7 @@ def load(
                 "a model on several machines is loaded without adapter, experts='disk' and "
                 "layers='disk'"
             )
-        return cluster.load(path_or_repo, **how)
+        return cluster.load(path_or_repo, strategy, **how)
     model = _load(path_or_repo, **how, on_disk=on_disk)
     if adapter is not None:
         attach(model, adapter, adapter_scale, mx.float32 if ops.on_cpu() else None)
@@ -131,10 +136,19 @@ def load(
 
 
 @_random_numbers_kept()
-def load_part(together: Together, path_or_repo: str | Path | None, **how) -> Model:
-    """The part of a model that one of several machines owns; ``how``: ``bits``, ``group_size``,
-    ``mode``, ``dtype`` and ``revision`` as :func:`load` takes them. Raises as that does."""
-    return _load(path_or_repo, **how, together=together)
+def load_part(
+    together: Together, path_or_repo: str | Path | None, room: list[int] | None, **how
+) -> Model:
+    """The part of a model that one of several machines owns.
+
+    Args:
+        room: bytes that each machine has, for stages of layers; None divides every layer.
+        how: ``bits``, ``group_size``, ``mode``, ``dtype`` and ``revision`` as :func:`load` takes
+            them.
+
+    Raises as :func:`load` does.
+    """
+    return _load(path_or_repo, **how, together=together, room=room)
 
 
 def _load(
@@ -146,6 +160,7 @@ def _load(
     revision: str | None,
     on_disk: Callable | None = None,
     together: Together | None = None,
+    room: list[int] | None = None,
 ) -> Model:
     packing = asked_for(bits, group_size, mode)
     wanted_dtype = _dtype(dtype)
@@ -176,13 +191,15 @@ def _load(
         model.on_disk.put_into(model)
         left = model.on_disk.names()
         sources = {name: source for name, source in sources.items() if name not in left}
+    packed = packings | new
     if together:
-        shares = _shares(config, packings | new, together)
-        sources = own_parts(sources, shares)
-        shrink(model, shares)
-    _quantize_layers(model, packings | new)
+        division = _division(config, packed, together, room)
+        sources = own_parts(sources, division)
+        packed = {path: how for path, how in packed.items() if division.has(path + ".weight")}
+        (parallel.shrink if room is None else pipeline.drop)(model, division)
+    _quantize_layers(model, packed)
     if together:
-        connect(model, shares, together)
+        (parallel if room is None else pipeline).connect(model, division, together)
     _hold_ranges(model, sources)
     loss = Loss()
     if model.on_disk:
@@ -209,11 +226,21 @@ def _load(
     return model
 
 
-def _shares(config: Gemma4Config, packings: dict[str, Packing], together: Together) -> Shares:
+def _division(
+    config: Gemma4Config,
+    packings: dict[str, Packing],
+    together: Together,
+    room: list[int] | None,
+) -> Shares | Stages:
+    """What this machine has of a model."""
+
     def group_size(path: str) -> int:
         return packings[path].group_size if path in packings else 1
 
-    return Shares(config.text, together.rank, together.size, group_size)
+    if room is None:
+        return Shares(config.text, together.rank, together.size, group_size)
+    ranges = layer_ranges(*layer_sizes(config, packings), room)
+    return Stages(config.text, together.rank, ranges, group_size)
 
 
 def _on_disk(

@@ -3,24 +3,24 @@
 from dataclasses import replace
 from math import prod
 
-from ..model.parallel import TOWERS
 from ..model.shares import Shares
+from ..model.stages import Stages
 from .derived import Derived, rows
 from .layout import Source
 
 
-def own_parts(sources: dict[str, Source], shares: Shares) -> dict[str, Source]:
-    """Name -> source of what rank ``shares.rank`` reads: whole tensors, rows or columns of them.
+def own_parts(sources: dict[str, Source], division: Shares | Stages) -> dict[str, Source]:
+    """Name -> source of what rank ``division.rank`` reads: whole tensors, rows or columns of them.
 
     Columns of what another ecosystem quantized are cut from whole rows; everything else is read at
     its place.
     """
     found = {}
     for name, source in sources.items():
-        if shares.rank and name.startswith(TOWERS):
+        if not division.has(name):
             continue
         path, _, kind = name.rpartition(".")
-        part = shares.part(path) if kind in ("weight", "scales", "biases") else None
+        part = division.part(path) if kind in ("weight", "scales", "biases") else None
         if part is not None:
             source = cut(source, part.axis, *part.within(source.shape[part.axis]))
         found[name] = source

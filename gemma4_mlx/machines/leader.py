@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
+from ..checkpoints.machine import this_machine
 from ..errors import ClusterError
 from ..model.parallel import Together, refuse_tracing
 from .leading import LedModel, LedTaps
@@ -36,6 +37,7 @@ class Member:
 
     Attributes:
         rank, host: which one.
+        room: bytes that a model may take there.
         channel: the connection to it.
         process: MLX's handle of the process that was started there; None if the user started it.
         status: what it told last: ``memory`` bytes in MLX's arrays, ``doing`` what.
@@ -45,6 +47,7 @@ class Member:
 
     rank: int
     host: str
+    room: int = 0
     channel: Channel | None = None
     process: "RemoteProcess | None" = None
     status: dict = field(default_factory=dict)
@@ -74,7 +77,7 @@ class Cluster:
         self._lost: str | None = None
         self._closed = threading.Event()
         self._forgotten: deque = deque()
-        together.call_all = self._call_all
+        together.call_all, together.watched = self._call_all, self._watched
         for member in members:
             threading.Thread(target=self._listen, args=(member,), daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -86,7 +89,7 @@ class Cluster:
 
     # Leading
 
-    def load(self, path_or_repo, **how) -> LedModel:
+    def load(self, path_or_repo, strategy: str, **how) -> LedModel:
         """Load a model, each machine its part: :func:`gemma4_mlx.load` with ``cluster``.
 
         Raises ClusterError if a machine is lost or found another checkpoint, and what loading
@@ -95,16 +98,21 @@ class Cluster:
         from ..checkpoints.find import named_in_environment
         from ..checkpoints.loading import load_part
 
+        if strategy not in ("tensor", "pipeline"):
+            raise ClusterError(f"strategy is {strategy!r}; expected 'tensor' or 'pipeline'")
+        room = None
+        if strategy == "pipeline":
+            room = [this_machine().usable, *(member.room for member in self.members)]
         if path_or_repo is None:
             path_or_repo = named_in_environment()
         told = how | {"dtype": None if how["dtype"] is None else _name(how["dtype"])}
         path = None if path_or_repo is None else str(path_or_repo)
         with self._lock:
             self._check()
-            self._tell(Message("load", {"path_or_repo": path, "how": told}))
+            self._tell(Message("load", {"path_or_repo": path, "room": room, "how": told}))
             problem = None
             try:
-                model = LedModel.of(load_part(self.together, path_or_repo, **how), self)
+                model = LedModel.of(load_part(self.together, path_or_repo, room, **how), self)
             except (Exception, KeyboardInterrupt) as error:
                 problem = error
             answers = [(member, self._answer(member)) for member in self.members]
@@ -130,7 +138,7 @@ class Cluster:
         """The next answer of a machine. Raises ClusterError if it is lost before."""
         while True:
             with suppress(queue.Empty):
-                return member.answers.get(timeout=0.2)
+                return Message.unpacked(member.answers.get(timeout=0.2))
             self._check()
 
     @contextmanager
@@ -168,12 +176,17 @@ class Cluster:
         with self.running(Message("call", {"model": number, "name": what}, {"x": x})):
             return function(x)
 
-    def tell(self, message: Message) -> None:
-        """Send a message to all machines, in the order of what is computed."""
+    def _watched(self, rank: int) -> Iterator[tuple[str, mx.array, bool]]:
+        """What a layer of another machine shows: name, value, and whether with a geometry."""
+        while (message := self._answer(self.members[rank - 1])).what != "shown":
+            yield message.values["name"], message.arrays["value"], message.values["placed"]
+
+    def tell(self, message: Message, only: int | None = None) -> None:
+        """Send a message to all machines, or to one rank, in the order of what is computed."""
         with self._lock:
-            if self._lost is None and not self._closed.is_set():
+            if not self.over:
                 self._flush()
-                self._tell(message)
+                self._tell(message, only)
 
     def forget(self, kind: str, key) -> None:
         """Have the others drop what nobody here holds any more. From any thread, at any moment, so
@@ -187,11 +200,13 @@ class Cluster:
         if dropped:
             self._tell(Message("drop", {"dropped": dropped}))
 
-    def _tell(self, message: Message) -> None:
-        self._send(message.packed())
+    def _tell(self, message: Message, only: int | None = None) -> None:
+        self._send(message.packed(), only)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, only: int | None = None) -> None:
         for member in self.members:
+            if only not in (None, member.rank):
+                continue
             try:
                 member.channel.send(data)
             except ClusterError:
@@ -218,17 +233,12 @@ class Cluster:
         """Reads what a machine says; in a thread of its own."""
         while (data := member.channel.receive()) is not None:
             member.heard = time.monotonic()
-            try:
-                message = Message.unpacked(data)
-            except ClusterError as error:
-                self._lose(f"{member}: {error}")
-                return
-            if message.what == "status":
-                member.status = message.values
-            elif message.what == "lost":
-                self._lose(f"{member} failed: {message.values['error']}")
+            if Message.is_named(data, "status"):
+                member.status = dict(Message.unpacked(data).values)
+            elif Message.is_named(data, "lost"):
+                self._lose(f"{member} failed: {Message.unpacked(data).values['error']}")
             else:
-                member.answers.put(message)
+                member.answers.put(data)  # its arrays are made where they are used
         if not self._closed.is_set():
             self._lose(f"{member} is gone{_how_it_ended(member)}")
 

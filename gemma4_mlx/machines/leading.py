@@ -18,6 +18,7 @@ from ..errors import ClusterError
 from ..model.cache import FullKVCache, SlidingKVCache
 from ..model.gemma4 import Model
 from ..model.parallel import refuse_tracing
+from ..model.stages import Stages
 from ..model.taps import Tap, Taps, untouched
 from .messages import Message
 
@@ -34,18 +35,20 @@ class LedTaps(Taps):
     nothing is observed meanwhile.
     """
 
-    def __init__(self, cluster: "Cluster"):
+    def __init__(self, cluster: "Cluster", stages: Stages | None):
         super().__init__()
-        self._cluster = cluster
+        self._cluster, self._stages = cluster, stages
         self.raised: BaseException | None = None
 
     def at(self, layer: int | None = None, watched: bool = True) -> Tap:
         tap = super().at(layer, watched)
         if tap is untouched or self._cluster.together.alone:
             return tap
-        return partial(self._all, tap)
+        return partial(self._all, tap, layer)
 
-    def _all(self, tap: Tap, name: str, value: mx.array, geometry=None) -> mx.array:
+    def _all(
+        self, tap: Tap, layer: int | None, name: str, value: mx.array, geometry=None
+    ) -> mx.array:
         seen = value
         if self.raised is None:
             try:
@@ -62,7 +65,10 @@ class LedTaps(Taps):
                 arrays[f"keys{i}"] = _bools(change.keys, at[1], geometry.m)
             amounts = [float(change.amount) for change in changes]
             values = {"heads": heads, "amounts": amounts}
-            self._cluster.tell(Message("tap", values, arrays))
+            # A stage's layer is at one machine, everything else at all.
+            staged = self._stages is not None and layer is not None
+            only = self._stages.owner(layer) if staged else None
+            self._cluster.tell(Message("tap", values, arrays), only)
         return seen
 
 
@@ -129,7 +135,8 @@ class LedModel(Model):
         """Make ``model`` one."""
         model.__class__ = cls
         model.cluster, model.number = cluster, next(_numbers)
-        object.__setattr__(model, "_taps", LedTaps(cluster))
+        stages = getattr(model.language_model.model, "stages", None)
+        object.__setattr__(model, "_taps", LedTaps(cluster, stages))
         for module in model.modules():
             if hasattr(module, "logits_of"):
                 module.model_number = model.number

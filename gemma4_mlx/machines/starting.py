@@ -236,7 +236,7 @@ def _meet(members: list[Member], came: queue.SimpleQueue, end: float) -> None:
         if member is None:
             channel.close()
             continue
-        member.channel = channel
+        member.channel, member.room = channel, hello["room"]
         _check_version(member, hello)
 
 
@@ -345,7 +345,7 @@ def _join_launched() -> Cluster:
                     raise ClusterError("not all ranks came in time") from None
                 hello = _received(channel, "hello", end)
                 member = members[hello["rank"] - 1]
-                member.channel = channel
+                member.channel, member.room = channel, hello["room"]
                 _check_version(member, hello)
         return Cluster(together, members, ring)
     key = _shared(together, np.zeros(32, np.uint8)).tobytes()

@@ -17,6 +17,7 @@ from multiprocessing.connection import Client
 
 from .. import __version__
 from ..checkpoints.loading import load_part
+from ..checkpoints.machine import this_machine
 from ..errors import ClusterError
 from ..generation.entries import copy_entry, shortened_layer
 from ..model.parallel import Together, named_call
@@ -49,7 +50,7 @@ class Worker:
         """Say who this is."""
         values = dict(
             rank=rank, version=__version__, mlx=mx.__version__, code=code(), pid=os.getpid(),
-            python=platform.python_version(),
+            python=platform.python_version(), room=this_machine().usable,
         )  # fmt: skip
         self._channel.send(Message("hello", values).packed())
 
@@ -63,6 +64,7 @@ class Worker:
     def follow(self, together: Together) -> None:
         """Do what rank 0 says until it says that it is over."""
         self._together = together
+        together.shown = lambda: self._channel.send(Message("shown").packed())
         commands = {
             name.removeprefix("_do_"): getattr(self, name)
             for name in dir(self)
@@ -100,8 +102,9 @@ class Worker:
     def _do_load(self, message: Message) -> None:
         self._doing = "loading"
         try:
-            path, how = message.values["path_or_repo"], message.values["how"]
-            model = load_part(self._together, path, **how)
+            values = message.values
+            how = values["how"]
+            model = load_part(self._together, values["path_or_repo"], values["room"], **how)
             answer = Message("loaded", {"fingerprint": model.fingerprint})
         except Exception as error:
             answer = Message("failed", {"error": str(error)})
@@ -124,15 +127,20 @@ class Worker:
     def _run(self, message: Message, name: str) -> None:
         values, given = message.values, dict(message.arrays)
         model, cache = self._models[values["model"]], self._entries.get(values["cache"])
-        observers = [self._follower(values["changed"])] if values["watched"] else []
+        observers = [self._follower(model, values["changed"])] if values["watched"] else []
         with self._together.running(), model.observe(*observers):
             getattr(model, name)(given.pop("tokens"), cache, **given)
         mx.eval([entry.state for entry in cache or () if not entry.empty()])
 
-    def _follower(self, changed: bool):
-        """What stands at the taps for rank 0's observers."""
+    def _follower(self, model, changed: bool):
+        """What stands at the taps for rank 0's observers. Where each machine has some layers, these
+        are shown to it; where each has a part of all, it has seen them itself."""
+        staged = hasattr(model.language_model.model, "stages")
 
         def follow(name, layer, value, geometry):
+            if staged and layer is not None:
+                values = {"name": name, "placed": geometry is not None}
+                self._channel.send(Message("seen", values, {"value": value}).packed())
             if not changed:
                 return None
             told = self.wait_for("tap")

@@ -121,13 +121,13 @@ class TextDecoder(nn.Module):
         of images and sound included).
         """
         B, n = tokens.shape
-        L, P = self.config.num_hidden_layers, self.config.hidden_size_per_layer_input
+        P = self.config.hidden_size_per_layer_input
         looked_up = self.embed_tokens_per_layer(tokens).astype(x.dtype) * math.sqrt(P)
-        looked_up = looked_up.reshape(B, n, L, P)
+        looked_up = looked_up.reshape(B, n, -1, P)
         projected = scaled(
             self.per_layer_model_projection(x), mx.array(self.config.hidden_size**-0.5)
         )
-        projected = self.per_layer_projection_norm(projected.reshape(B, n, L, P))
+        projected = self.per_layer_projection_norm(projected.reshape(B, n, -1, P))
         return scaled(projected + looked_up, mx.array(2**-0.5))
 
     def geometries(

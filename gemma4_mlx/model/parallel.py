@@ -21,11 +21,8 @@ from .attention import Attention
 from .cpu.blocks import evaluated
 from .gemma4 import Model
 from .moe import SORT_FROM, Experts, SwitchGLU
-from .shares import Shares, heads_of
+from .shares import TOWERS, Shares, heads_of
 from .taps import Tap, untouched
-
-#: What only the machine has that talks to the user: pictures and sounds arrive as soft tokens.
-TOWERS = ("vision_tower", "vision_embedder", "embed_vision", "audio_tower", "embed_audio")
 
 
 class Together:
@@ -33,10 +30,13 @@ class Together:
 
     Attributes:
         rank, size: this machine's number, and how many there are.
-        messages, nbytes: sums and joins that this machine took part in so far, and the bytes of
-            what it gave into them.
+        messages, nbytes: sums, joins, sends and receipts that this machine took part in so far,
+            and the bytes of what it gave into them.
         call_all: where one machine leads (:mod:`gemma4_mlx.machines`), how it has all of them make
             a call that is no part of a run of the model; else None: every machine makes it.
+        watched: on rank 0, ``watched(rank)`` gives what another rank's layer shows: (name, value,
+            whether with a geometry); None where nobody leads.
+        shown: on the others, tells rank 0 that a layer has shown all; None on rank 0.
 
     One message is under way at a time. MLX's ring tells of a lost machine by failing what is under
     way; what is begun after that waits without end, and could not be interrupted.
@@ -47,6 +47,8 @@ class Together:
         self.rank, self.size = group.rank(), group.size()
         self.messages = self.nbytes = 0
         self.call_all: Callable | None = None
+        self.watched: Callable | None = None
+        self.shown: Callable | None = None
         self._running: int | None = None  # the thread in which all machines compute
         self._under_way: mx.array | None = None
 
@@ -66,6 +68,11 @@ class Together:
         """Whether the other machines do not know of what is computed here now."""
         return self.call_all is not None and self._running != threading.get_ident()
 
+    @property
+    def running_here(self) -> bool:
+        """Whether the other machines compute what is computed here now."""
+        return not self.alone
+
     def everywhere(self, what: str, x: mx.array, function: Callable) -> mx.array:
         """``function(x)`` by all machines; ``what`` names it (:func:`named_call`)."""
         return self.call_all(what, x, function) if self.alone else function(x)
@@ -83,6 +90,19 @@ class Together:
         y = self._send(x[None], mx.distributed.all_gather)
         y = mx.concatenate([y[r, ..., :length] for r, length in enumerate(lengths)], axis=-1)
         return y.swapaxes(axis, -1)
+
+    def send(self, x: mx.array) -> None:
+        """Give x to the next machine, which receives it; the last one's next is rank 0."""
+        self._send(x, partial(mx.distributed.send, dst=(self.rank + 1) % self.size))
+
+    def receive(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+        """What the machine before sends."""
+        source = (self.rank - 1) % self.size
+
+        def operation(_, group):
+            return mx.distributed.recv(shape, dtype, source, group=group)
+
+        return self._send(mx.zeros(0), operation)
 
     def _send(self, x: mx.array, operation: Callable) -> mx.array:
         if self.alone:
@@ -241,6 +261,13 @@ class SummedExperts(Experts):
         return mx.where(here[..., None], seen, 0)
 
 
+def become(module: nn.Module, kind: type[nn.Module], **attributes) -> None:
+    """Make a module one of another class, with attributes that are no parameters."""
+    module.__class__ = kind
+    for name, value in attributes.items():
+        object.__setattr__(module, name, value)
+
+
 def shrink(model: Model, shares: Shares) -> None:
     """Give a model without weights the shapes of one rank's part: before its layers are packed.
     Towers are rank 0's."""
@@ -261,28 +288,22 @@ def connect(model: Model, shares: Shares, together: Together) -> None:
     """Have a model's layers sum and join: after they are packed."""
     config, size = model.config.text, shares.size
 
-    def become(module: nn.Module, kind: type[nn.Module], **attributes) -> None:
-        module.__class__ = kind
-        for name, value in attributes.items():
-            object.__setattr__(module, name, value)  # lists would be parameters
-        module.together = together
-
     for path, module in model.named_modules():
         part = shares.part(path)
         if part is None:
             continue
         name = path.rpartition(".")[2]
         if name in ("o_proj", "down_proj") and ".experts." not in path:
-            become(module, _summed(type(module)))
+            become(module, _summed(type(module)), together=together)
         elif name.startswith("embed_tokens") or name == "lm_head":
             counts = [len(shares.tokens(part.whole, rank)) for rank in range(size)]
-            own = shares.tokens(part.whole)
-            become(module, _by_token(type(module)), own=own, counts=counts, path=path)
+            place = dict(own=shares.tokens(part.whole), counts=counts, path=path)
+            become(module, _by_token(type(module)), together=together, **place)
     for number, layer in enumerate(model.layers):
         if shares.divides_heads(number):
             of = config.num_attention_heads, config.kv_heads_of(number)
             ranges = [heads_of(*of, rank, size) for rank in range(size)]
-            become(layer.self_attn, DividedAttention, ranges=ranges)
+            become(layer.self_attn, DividedAttention, together=together, ranges=ranges)
         if config.enable_moe_block and shares.divides_experts:
-            become(layer.experts, SummedExperts)
+            become(layer.experts, SummedExperts, together=together)
             become(layer.experts.switch_glu, OwnGLU, own=shares.experts())

@@ -24,6 +24,8 @@ from functools import cached_property
 from ..config import TextConfig
 from ..errors import ClusterError
 
+#: What rank 0 alone has: pictures and sounds reach the others as soft tokens.
+TOWERS = ("vision_tower", "vision_embedder", "embed_vision", "audio_tower", "embed_audio")
 _LAYER = re.compile(r"language_model\.model\.layers\.(\d+)\.(.+)")
 _TABLES = re.compile(r"language_model\.(model\.embed_tokens(_per_layer)?|lm_head)")
 
@@ -142,6 +144,10 @@ class Shares:
     def tokens(self, count: int, rank: int | None = None) -> range:
         """Rows of a table for ``count`` tokens, of this rank or another."""
         return evenly(count, self.rank if rank is None else rank, self.size)
+
+    def has(self, name: str) -> bool:
+        """Whether this rank reads a tensor, or a part of it."""
+        return self.rank == 0 or not name.startswith(TOWERS)
 
     def part(self, path: str) -> Part | None:
         """The part of a module's matrix that this rank owns; None if it owns all of it."""

@@ -15,6 +15,7 @@ from gemma4_mlx.errors import CheckpointError, ClusterError, ConfigError, MediaE
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 KINDS = ["e2b", "moe", "dense31", "everything"]
 GREEDY = dict(max_tokens=24, temperature=0.0)
+STRATEGIES = pytest.mark.parametrize("strategy", ["tensor", "pipeline"])
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -30,12 +31,13 @@ def pair(two, checkpoint):
     """``pair(kind)``: the model on both, and on one, of a checkpoint or the teaching model."""
     models = {}
 
-    def get(kind, **how):
-        key = kind, *how.items()
+    def get(kind, strategy="tensor", **how):
+        key = kind, strategy, *how.items()
         if key not in models:
             models.clear()  # one at a time
             folder = None if kind == "teaching" else checkpoint(kind).folder
-            models[key] = g4.load(folder, cluster=two, **how), g4.load(folder, **how)
+            both = g4.load(folder, cluster=two, strategy=strategy, **how), g4.load(folder, **how)
+            models[key] = both
         return models[key]
 
     return get
@@ -62,9 +64,9 @@ def test_greedy_text_is_the_same_past_the_window(kind, pair):
     assert answers[0] == answers[1] and len(answers[0]) == GREEDY["max_tokens"]
 
 
-@pytest.mark.parametrize("kind", ["everything"])
-def test_caches_rewind_fork_and_are_reused(kind, pair):
-    both, tokens = pair(kind), prompt(90)
+@STRATEGIES
+def test_caches_rewind_fork_and_are_reused(strategy, pair):
+    both, tokens = pair("everything", strategy), prompt(90)
     answers = []
     for model in both:
         cache = g4.PromptCache(model, snapshot_every=16)
@@ -82,8 +84,9 @@ def test_caches_rewind_fork_and_are_reused(kind, pair):
     assert answers[0][1] == 40 and answers[0][-3] >= 80 and answers[0][-2] >= 80
 
 
-def test_quantized_keys_and_batches(pair):
-    both, tokens = pair("everything"), prompt(40)
+@STRATEGIES
+def test_quantized_keys_and_batches(strategy, pair):
+    both, tokens = pair("everything", strategy), prompt(40)
     for how in (dict(kv_bits=8), dict(kv_bits=4), dict(left_padding=[0, 7])):
         batch = [tokens, [0] * 7 + tokens[7:]] if "left_padding" in how else [tokens]
         logits = []
@@ -108,8 +111,9 @@ def test_sampling_stops_and_packed_weights(pair):
         assert answers[0] == answers[1]
 
 
-def test_pictures_and_sounds(pair, checkpoint):
-    both, arrays = pair("mm"), checkpoint("mm")
+@STRATEGIES
+def test_pictures_and_sounds(strategy, pair, checkpoint):
+    both, arrays = pair("mm", strategy), checkpoint("mm")
     for ids, features in (
         ("img_ids", "img_features"),
         ("aud_ids", "aud_features"),
@@ -133,9 +137,10 @@ def test_pictures_and_sounds(pair, checkpoint):
     assert off(*(model(tokens) for model in both)) < 1e-5  # and all goes on
 
 
-def test_a_conversation(pair):
+@STRATEGIES
+def test_a_conversation(strategy, pair):
     told = []
-    for model in pair("teaching"):
+    for model in pair("teaching", strategy):
         chat = g4.Chat(model)
         told.append(
             [
@@ -147,22 +152,19 @@ def test_a_conversation(pair):
     assert told[0] == told[1] and told[0][0]
 
 
-def test_a_trace_is_that_of_one_machine(pair):
-    plan = g4.AttentionPlan(retain="full")
-    traces = [g4.trace(model, "Count from 3 to 6.", attention=plan) for model in pair("teaching")]
+@STRATEGIES
+def test_a_trace_is_that_of_one_machine(strategy, pair):
+    both, text = pair("teaching", strategy), "Count from 3 to 6."
+    traces = [g4.trace(m, text, attention=g4.AttentionPlan(retain="full")) for m in both]
     assert np.array_equal(traces[0].routing.experts, traces[1].routing.experts)
     assert np.allclose(traces[0].routing.weights, traces[1].routing.weights, atol=1e-5)
-    layers = len(pair("teaching")[0].layers)
-    for layer in range(layers):
-        for head in range(pair("teaching")[0].config.text.num_attention_heads):
+    for layer in range(len(both[1].layers)):
+        for head in range(both[1].config.text.num_attention_heads):
             rows = [trace.attention.row(layer, head, -1) for trace in traces]
             assert np.abs(rows[0] - rows[1]).max() < 1e-5
             maps = [trace.attention.overview(layer=layer, head=head) for trace in traces]
             assert np.abs(maps[0] - maps[1]).max() < 1e-5
-    later = [
-        g4.trace(model, "Count from 3 to 6.", attention=g4.AttentionPlan(retain="none"))
-        for model in pair("teaching")
-    ]
+    later = [g4.trace(m, text, attention=g4.AttentionPlan(retain="none")) for m in both]
     rows = [trace.attention.row(2, 1, -1) for trace in later]  # the prompt is read again
     assert np.abs(rows[0] - rows[1]).max() < 1e-5
 
@@ -170,14 +172,15 @@ def test_a_trace_is_that_of_one_machine(pair):
 @pytest.mark.parametrize(
     "changes",
     [
-        [g4.Ablate(1, [0, 1, 2])],
+        [g4.Ablate(1, [0, 1, 2]), g4.Ablate(6, [0, 1, 2])],
         [g4.Force(1, [3, 4]), g4.ScaleHeads(2, [0], 0.0)],
         [g4.Knockout(None, heads=[1, 3], queries=[20, 30], keys=[5, 2])],
         [g4.Knockout(None, queries=[20, 21], keys=[1, 2]), g4.Steer(3, np.ones(128))],
     ],
 )
-def test_interventions_change_what_all_compute(changes, pair):
-    both, tokens, logits = pair("teaching"), mx.arange(5, 40)[None], []
+@STRATEGIES
+def test_interventions_change_what_all_compute(strategy, changes, pair):
+    both, tokens, logits = pair("teaching", strategy), mx.arange(5, 40)[None], []
     for model in both:
         with model.intervene(*changes):
             logits.append(model(tokens))
@@ -217,6 +220,8 @@ def test_one_cluster_at_a_time_and_only_what_it_can_load(two, tmp_path):
             g4.load(cluster=two, **how)
     with pytest.raises(ConfigError, match="does not exist"):
         g4.load(tmp_path, cluster=two)
+    with pytest.raises(ClusterError, match="expected 'tensor' or 'pipeline'"):
+        g4.load(cluster=two, strategy="data")
     told = two.ranks()
     assert [rank["rank"] for rank in told] == [0, 1] and "rank 1" in repr(two)
     assert off(g4.load(cluster=two)([[5, 6]]), g4.load()([[5, 6]])) < 1e-5

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 import tiny
 
+from gemma4_mlx.checkpoints.inventory import layer_sizes
+from gemma4_mlx.config import Gemma4Config
+from gemma4_mlx.model.stages import Stages, layer_ranges
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 #: Everything of the family, and where it is cut: heads, MLP, experts, tables.
@@ -58,5 +62,26 @@ def test_logits_of_two_are_those_of_one(checkpoint, computed):
 def test_logits_of_three_are_those_of_one(computed, tmp_path):
     folder = tiny.save(tmp_path / "m", tiny.CONFIG, tiny.weights(tiny.CONFIG), 2)
     cases = [dict(folder=str(folder), how=how) for how in ({}, PACKED)]
-    for found in computed(3, cases):
+    cases += [dict(case, room=[2, 1, 1]) for case in cases]
+    divided, packed, *stages = computed(3, cases)
+    for found in (divided, packed):
         assert max(found["off"]) < 1e-5, found
+    for found in stages:
+        assert max(found["off"]) < 1e-5, found
+
+
+def test_logits_of_two_stages_are_those_of_one(checkpoint, computed):
+    cases = [dict(folder=str(checkpoint(kind).folder), how={}, room=[1, 1]) for kind in KINDS]
+    # And with rank 0 alone having room, so that what layers share is made there and used behind.
+    cases += [dict(case, room=[5, 2]) for case in (cases[0], cases[-1])]
+    for case, found in zip(cases, computed(2, cases)):
+        assert max(found["off"]) < 1e-5, (case, found)
+        config = Gemma4Config.from_file(case["folder"])
+        ranges = layer_ranges(*layer_sizes(config, {}), case["room"])
+        stages = Stages(config.text, 0, ranges, lambda path: 1)
+        # The stream there and back; the embeddings, where there are per-layer ones; and the keys
+        # and values that the other stage's layers share.
+        shared = sum(stages.sends_on(layer) for layer in range(config.text.num_hidden_layers))
+        expected = 2 + bool(config.text.hidden_size_per_layer_input) + shared
+        assert found["sent"][0] == expected, (case, found)
+        assert shared >= (case["room"][0] > 1)

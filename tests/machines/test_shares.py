@@ -1,6 +1,8 @@
 """The parts of all ranks are the whole, for any shape of the family and any number of ranks."""
 
+import itertools
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from gemma4_mlx.checkpoints.packing import Packing, choose
 from gemma4_mlx.config import Gemma4Config
 from gemma4_mlx.errors import ClusterError
 from gemma4_mlx.model.shares import Shares, evenly, heads_of
+from gemma4_mlx.model.stages import Stages, layer_ranges
 
 S, F = "sliding_attention", "full_attention"
 
@@ -117,3 +120,47 @@ def test_heads_that_a_group_of_scales_would_be_cut_in_are_everywhere():
 def test_more_machines_than_heads_are_refused():
     with pytest.raises(ClusterError, match="5 machines for 4 attention heads"):
         Shares(text_config().text, 0, 5, lambda path: 1)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(0, 20), st.data())
+def test_layers_go_where_there_is_room(sizes, first, data):
+    room = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=len(sizes)))
+    ranges = layer_ranges(sizes, first, room)
+    assert [i for own in ranges for i in own] == list(range(len(sizes)))
+    assert all(ranges)
+
+    def fullest(ranges):
+        used = [sum(sizes[i] for i in own) + (rank == 0) * first for rank, own in enumerate(ranges)]
+        return max(a / b for a, b in zip(used, room))
+
+    cuts = itertools.combinations(range(1, len(sizes)), len(room) - 1)
+    every = ([range(a, b) for a, b in pairwise([0, *cut, len(sizes)])] for cut in cuts)
+    assert fullest(ranges) <= min(map(fullest, every)) * (1 + 1e-9)
+
+
+def test_more_machines_than_layers_are_refused():
+    with pytest.raises(ClusterError, match="3 machines for 2 layers"):
+        layer_ranges([1, 1], 0, [1, 1, 1])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_every_tensor_is_at_its_stage(cut):
+    config = text_config()
+    stages = [
+        Stages(config.text, rank, [range(cut), range(cut, 4)], lambda path: 1) for rank in (0, 1)
+    ]
+    for name, tensor in tensors(config).items():
+        path = name.removesuffix(".weight")
+        owners = [each.rank for each in stages if each.has(name)]
+        parts = [each.part(path) for each in stages]
+        if parts[0] is not None:  # columns of the per-layer table, rows of its projection
+            assert owners == [0, 1] and parts[0].stop == parts[1].start
+            assert parts[1].stop == parts[0].whole == tensor.shape[parts[0].axis]
+        elif ".layers." in name and "per_expert_scale" not in name:
+            assert owners == [stages[0].owner(int(name.split(".")[3]))]
+        else:
+            assert 0 in owners
+    # Layers 2 and 3 use what 0 and 1 made: each goes on if it was made before the cut.
+    for layer in (0, 1):
+        assert stages[0].sends_on(layer) == stages[1].receives(layer)
+        assert stages[0].sends_on(layer) == (layer < cut and cut <= layer + 2)

@@ -19,11 +19,13 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 
-def logits(model, tokens):
-    """Of the whole prompt, and of its last 20 tokens computed in pieces."""
-    whole, cache = model(tokens), model.make_cache()
+def logits(model, tokens, headless=False):
+    """Of the whole prompt, and of its last 20 tokens computed in pieces; of a stage without the
+    head, what it has instead."""
+    run = model.hidden if headless else model
+    whole, cache = run(tokens), model.make_cache()
     model.read(tokens[:, :40], cache)
-    pieces = [model(tokens[:, a:b], cache) for a, b in ((40, 58), (58, 59), (59, 60))]
+    pieces = [run(tokens[:, a:b], cache) for a, b in ((40, 58), (58, 59), (59, 60))]
     pieces = mx.concatenate(pieces, axis=1)
     mx.eval(whole, pieces)
     return whole, pieces
@@ -37,12 +39,13 @@ def main(cases):
     together = Together(mx.distributed.init(strict=True, backend="ring"))
     for case in cases:
         how = dict(bits=None, group_size=64, mode="affine", dtype=None, revision=None) | case["how"]
-        model = load_part(together, case["folder"], **how)
+        model = load_part(together, case["folder"], case.get("room"), **how)
         tokens = mx.array(np.random.default_rng(0).integers(3, 300, (1, 60)))
-        got = logits(model, tokens)
+        headless = "room" in case and together.rank > 0
+        got = logits(model, tokens, headless)
         together.finish()
         before = together.messages, together.nbytes
-        model(tokens[:, :1])
+        (model.hidden if headless else model)(tokens[:, :1])
         together.finish()
         if together.rank:
             continue
