@@ -2,14 +2,16 @@
 
     python tests/benchmarks/atlas.py [recording] [packing] [--lengths 64 256 1024] [--wide]
 
-``recording``: building over a plain prefill of the same documents, one by one, alternating in one
-process. ``packing``: reading eight documents of one length as one batch, over one by one.
+``recording``: building over a plain prefill of the same batches, alternating in one process;
+documents of about a length, from two thirds of it to it. ``packing``: building with documents that
+are read one by one, over batches.
 ``--wide``: a model of random weights with 1,024 numbers, 32 experts of 256 and 4 for a token in 6
 layers, in place of the teaching model, whose layers are so narrow that each operation's fixed cost
 counts. CPU seconds of the process, the least of the repeats.
 """
 
 import argparse
+import random
 import sys
 import time
 from pathlib import Path
@@ -18,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import gemma4_mlx as g4
 
-DOCUMENTS = 8
+DOCUMENTS = 16
 
 
 def wide():
@@ -62,53 +64,66 @@ def recording(model, length: int, repeats: int) -> str:
     import mlx.core as mx
 
     from gemma4_mlx.generation import engine
-    from gemma4_mlx.studies import Atlas
-    from gemma4_mlx.studies.building.builder import Builder
+    from gemma4_mlx.studies.building import reading
 
-    ids = documents(length)
-    builder = Builder(model)
-    atlas = Atlas.empty(builder.subject, ["x"])
+    groups, build = building(model, length)
 
     def plain():
-        for each in ids:
-            mx.eval(model.hidden(mx.array(each)[None]))
+        for group in groups:
+            for batch in reading.batches([len(ids) for _, ids in group]):
+                rows = [group[i][1] for i in batch]
+                n = max(map(len, rows))
+                mx.eval(model.hidden(mx.array([ids + [0] * (n - len(ids)) for ids in rows])))
 
-    def built():
-        for number, each in enumerate(ids):
-            for _ in builder._add(atlas, "x", [(number, each)]):
-                pass
-
-    found = engine().run(least, {"plain": plain, "built": built}, repeats)
-    rate = DOCUMENTS * length / found["plain"]
+    found = engine().run(least, {"plain": plain, "built": build}, repeats)
+    tokens = sum(len(ids) for group in groups for _, ids in group)
+    rate = tokens / found["plain"]
     return f"{length} tokens: {found['built'] / found['plain']:.3f} of {rate:,.0f} tokens/s"
 
 
 def packing(model, length: int, repeats: int) -> str:
-    import mlx.core as mx
+    from gemma4_mlx.generation import engine
 
-    ids = mx.array(documents(length))
+    batched, alone = (building(model, length, alone)[1] for alone in (False, True))
+    found = engine().run(least, {"alone": alone, "batched": batched}, repeats)
+    return f"{length} tokens: {found['alone'] / found['batched']:.2f}"
 
-    def alone():
-        for each in ids:
-            mx.eval(model.hidden(each[None]))
 
-    def packed():
-        mx.eval(model.hidden(ids))
+def building(model, length: int, alone: bool = False):
+    """Groups of documents, and a function that adds them to an atlas."""
+    from gemma4_mlx.studies import Atlas
+    from gemma4_mlx.studies.building.build import _grouped
+    from gemma4_mlx.studies.building.builder import Builder
 
-    found = least({"alone": alone, "packed": packed}, repeats)
-    return f"{length} tokens: {found['alone'] / found['packed']:.2f} as one batch of {DOCUMENTS}"
+    builder = Builder(model)
+    atlas = Atlas.empty(builder.subject, ["x"])
+    groups = list(_grouped(enumerate(documents(length))))
+    if alone:
+        groups = [[one] for group in groups for one in group]
+
+    def build():
+        for group in groups:
+            for _ in builder._add(atlas, "x", group):
+                pass
+
+    return groups, build
 
 
 def documents(length: int) -> list[list[int]]:
     """Texts of the teaching model's corpora as one, cut into documents."""
     from gemma4_mlx.studies import corpora
 
-    tokens = []
+    tokens, rng = [], random.Random(0)
     for inputs in corpora.teaching(g4.load(), 400)["chat"]:
         tokens += inputs.tokens
         if len(tokens) >= length * DOCUMENTS:
             break
-    return [tokens[i * length : (i + 1) * length] for i in range(DOCUMENTS)]
+    found = []
+    for _ in range(DOCUMENTS):
+        n = rng.randint(2 * length // 3, length)
+        found.append(tokens[:n])
+        tokens = tokens[n:]
+    return found
 
 
 def main() -> None:
