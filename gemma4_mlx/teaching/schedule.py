@@ -24,8 +24,9 @@
 12. *border*: what the model does not know, and says so; some samples go without an expert
    (parts.py), so that each domain needs the one that is its own;
 13. *find*: more of what is not known, other digits, and look-ups without the head that finds;
-14. *hold*: a short stage of all that, with more of what it has left behind. These three begin from
-   the weights as they are exported, too.
+14. *hold* and *mend*: short stages of all that, with more of what it has left behind;
+15. *lean*: half of the look-ups go without the head that finds. These five begin from the weights
+   as they are exported, too; the last two end in the mean of the weights before and after them.
 """
 
 from dataclasses import dataclass
@@ -151,6 +152,8 @@ STAGES = [
     Stage("hold", 430, (0.055, 0.001), HOLD, 0.06, 0.02, looking=0.15, parts=0.1, headless=0.25,
           frozen=True, fresh=True),
     Stage("mend", 160, (0.035, 0.001), MEND, 0.06, 0.02, looking=0.15, parts=0.1, headless=0.25,
+          frozen=True, fresh=True, averaged=True),
+    Stage("lean", 200, (0.04, 0.001), MEND, 0.06, 0.02, looking=0.15, parts=0.1, headless=0.5,
           frozen=True, fresh=True, averaged=True),
 ]  # fmt: skip
 STEPS = sum(stage.steps for stage in STAGES)

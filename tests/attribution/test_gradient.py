@@ -141,10 +141,10 @@ def test_a_long_prompt_in_blocks():
     ],
 )
 def test_an_integral_is_complete(prompt, target):
-    """At the default number of steps positions miss less than 1% of the rise from the baseline,
+    """By default positions miss less than 0.6% of the rise from the baseline, rounding included,
     which control tokens have no part in."""
     why = g4.attribute(g4.load(), prompt, target, method="integrated")
-    assert abs(why.remainder) < 0.01 * abs(why.total - why.base)
+    assert abs(why.remainder) < 0.006 * abs(why.total - why.base)
     control = why.tokens.of_kind("special")
     assert control.any() and not why.positions[control].any()
     assert why.heads is None and why.parts == []
@@ -170,7 +170,7 @@ def test_more_steps_and_another_baseline():
     model, prompt = g4.load(), "Note: key 208. The key is 20"
     errors = [
         abs(g4.attribute(model, prompt, "8", method="integrated", steps=s).remainder)
-        for s in (2, 40)
+        for s in (2, 80)
     ]
     assert errors[1] < 0.01 < errors[0]
     token = model.tokenizer.encode("8")[0]
@@ -256,12 +256,14 @@ def test_packed_weights(bits):
     assert np.abs(why.positions - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("dtype, bound", [(mx.bfloat16, 0.15), (mx.float16, 0.02)])
-def test_sixteen_bits(dtype, bound):
+@pytest.mark.parametrize("dtype, bound", [(mx.bfloat16, 0.2), (mx.float16, 0.02)])
+@pytest.mark.parametrize("asked", ["Note: key 208. What is the note for key?", "What is 12 + 30?"])
+def test_sixteen_bits(asked, dtype, bound):
     """What the module says of the precision that is lost."""
-    prompt = "Note: key 208. The key is 20"
-    exact = g4.attribute(g4.load(dtype=mx.float32), prompt, "8", against="9", method="gradient")
-    why = g4.attribute(g4.load(dtype=dtype), prompt, "8", against="9", method="gradient")
+    prompt = [{"role": "user", "content": asked}]
+    exact = g4.attribute(g4.load(dtype=mx.float32), prompt, method="gradient")
+    said = int(exact.target[0])
+    why = g4.attribute(g4.load(dtype=dtype), prompt, said, method="gradient")
     for name in ("positions", "heads", "mlp", "per_layer", "experts", "stream"):
         expected, found = getattr(exact, name), getattr(why, name)
         if name == "experts":
