@@ -86,14 +86,18 @@ def count(config: Gemma4Config) -> dict[str, int]:
 
 
 def layer_sizes(config: Gemma4Config, packings: Mapping) -> tuple[list[int], int]:
-    """Bytes of each decoder layer, and of everything else, in 16 bits where ``packings`` (module
-    path -> packing) does not say how a matrix is packed."""
-    layers, others = [0] * config.text.num_hidden_layers, 0
+    """Bytes of each decoder layer, its columns of the per-layer table included, and of everything
+    else; in 16 bits where ``packings`` (module path -> packing) does not say how a matrix is
+    packed."""
+    L, others = config.text.num_hidden_layers, 0
+    layers = [0] * L
     for name, tensor in tensors(config).items():
         packing = packings.get(name.removesuffix(".weight"))
         size = packing.nbytes(tensor.shape, 2) if packing else 2 * tensor.size
         if name.startswith(TEXT + "layers."):
             layers[int(name.removeprefix(TEXT + "layers.").partition(".")[0])] += size
+        elif tensor.part == "per-layer embeddings":
+            layers = [held + size // L for held in layers]
         else:
             others += size
     return layers, others

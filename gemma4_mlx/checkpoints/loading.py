@@ -21,9 +21,7 @@ from ..model.gemma4 import Model
 from ..model.moe import QuantizedSwitchLinear
 from ..model.parallel import Together
 from ..model.ranges import ranged
-from ..model.shares import Shares
 from ..model.sizes import STEPS
-from ..model.stages import Stages, layer_ranges
 from .adapters import attach
 from .derived import Derived
 from .disk.experts import ExpertsOnDisk
@@ -31,12 +29,13 @@ from .disk.layers import LayersOnDisk
 from .disk.planning import check_places
 from .files import Stored, read_json
 from .find import find, named_in_environment
-from .inventory import layer_sizes, tensors
+from .inventory import tensors
 from .layout import Source
 from .packing import Packing, asked_for, choose
 from .parts import own_parts
 from .plan import read_plan
 from .read import Loss, read_all
+from .sharing import divisions
 
 if TYPE_CHECKING:
     from ..machines import Cluster
@@ -193,7 +192,8 @@ def _load(
         sources = {name: source for name, source in sources.items() if name not in left}
     packed = packings | new
     if together:
-        division = _division(config, packed, together, room)
+        of, strategy = ([1] * together.size, "tensor") if room is None else (room, "pipeline")
+        division = divisions(config, packed, of, strategy)[together.rank]
         sources = own_parts(sources, division)
         packed = {path: how for path, how in packed.items() if division.has(path + ".weight")}
         (parallel.shrink if room is None else pipeline.drop)(model, division)
@@ -224,23 +224,6 @@ def _load(
     else:
         model.tokenizer, model.chat_template = plan.gguf.tokenizer(), plan.gguf.chat_template
     return model
-
-
-def _division(
-    config: Gemma4Config,
-    packings: dict[str, Packing],
-    together: Together,
-    room: list[int] | None,
-) -> Shares | Stages:
-    """What this machine has of a model."""
-
-    def group_size(path: str) -> int:
-        return packings[path].group_size if path in packings else 1
-
-    if room is None:
-        return Shares(config.text, together.rank, together.size, group_size)
-    ranges = layer_ranges(*layer_sizes(config, packings), room)
-    return Stages(config.text, together.rank, ranges, group_size)
 
 
 def _on_disk(

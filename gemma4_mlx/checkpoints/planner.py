@@ -5,15 +5,18 @@ for one chunk of a prompt, and the runtime (Python, MLX and their libraries) is 
 """
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from numbers import Integral
 from pathlib import Path
 
 from ..config import Gemma4Config, TextConfig
-from ..errors import ConfigError, ContextError, GenerationError
+from ..errors import ClusterError, ConfigError, ContextError, GenerationError
+from ..model.shares import Shares
 from ..model.sizes import SLACK, STEP, block_rows, checked_kv_bits
+from ..model.stages import Stages
 from .disk.planning import (
     Reading,
     check_places,
@@ -25,9 +28,9 @@ from .disk.planning import disk_speed as disk_speed_of
 from .inventory import Tensor, tensors
 from .machine import GiB, Machine, this_machine
 from .packing import Packing, asked_for, choose
-from .released import RELEASED, released
+from .released import released
+from .sharing import ClusterFit, divisions, kv_heads_of, shape_of, traffic
 
-CONTEXTS = (8_192, 32_768, 131_072, 262_144)
 #: Prompt tokens computed at once (``gemma4_mlx.stream``'s prefill_chunk).
 CHUNK = 2048
 #: Resident memory of Python with MLX, a tokenizer and this package, before any weight.
@@ -98,23 +101,23 @@ class Fit:
     @property
     def verdict(self) -> str:
         """One sentence."""
-        has = f"{_gib(self.machine.usable)} of {self.machine}"
+        has = f"{gib(self.machine.usable)} of {self.machine}"
         if self.fits:
             reads = f"; {self.reading}" if self.reading else ""
-            return f"fits: {_gib(self.spare)} to spare of {has}; up to {self.most:,} tokens{reads}"
+            return f"fits: {gib(self.spare)} to spare of {has}; up to {self.most:,} tokens{reads}"
         if self.most:
             return f"does not fit {has} at this context; up to {self.most:,} tokens do"
         return f"does not fit {has}"
 
     def __str__(self) -> str:
         lines = [f"{self.name}, {self.packing}, {self.context:,} tokens"]
-        lines += [f"  {what:<28}{_gib(size):>12}" for what, size in self.rows()]
-        return "\n".join([*lines, f"  {'total':<28}{_gib(self.total):>12}", f"  {self.verdict}"])
+        lines += [f"  {what:<28}{gib(size):>12}" for what, size in self.rows()]
+        return "\n".join([*lines, f"  {'total':<28}{gib(self.total):>12}", f"  {self.verdict}"])
 
     def _repr_html_(self) -> str:
         rows = [*self.rows(), ("<b>total</b>", self.total)]
         body = "".join(
-            f"<tr><td style='text-align:left'>{what}</td><td>{_gib(size)}</td></tr>"
+            f"<tr><td style='text-align:left'>{what}</td><td>{gib(size)}</td></tr>"
             for what, size in rows
         )
         title = f"{_escape(self.name)}, {self.packing}, {self.context:,} tokens"
@@ -135,7 +138,9 @@ def fit(
     expert_memory: int | str | None = None,
     layers: str = "memory",
     disk_speed: float | None = None,
-) -> Fit:
+    machines: Sequence[float] | None = None,
+    strategy: str = "tensor",
+) -> Fit | ClusterFit:
     """How much memory a model takes, and whether this machine has it. Downloads nothing.
 
     Args:
@@ -153,8 +158,12 @@ def fit(
             experts get what the rest leaves.
         disk_speed: GB a second that the disk reads; by default measured, where ``model`` is a
             checkpoint's folder.
+        machines: GiB of each of several Macs that compute the model together, rank 0 first; the
+            result is a :class:`.sharing.ClusterFit`.
+        strategy: how they divide it, as in :func:`gemma4_mlx.load`.
 
     Raises:
+        ClusterError: machines that cannot divide the model, or weights on disk with several.
         ConfigError: no such model, or what is none.
         CheckpointError: bits, group size and mode that do not go together, a folder that cannot
             be read, or no room for as many experts as a token needs.
@@ -179,6 +188,11 @@ def fit(
         packings = choose(tensors(config), packing)
     else:
         packing = next(iter(packings.values()), None)
+    if machines is not None:
+        if "disk" in (experts, layers):
+            raise ClusterError("several machines hold all weights in memory: leave out 'disk'")
+        at_most = dict(kv_bits=kv_bits, group_size=group_size, chunk=chunk)
+        return _on_machines(name, config, packings, packing, machines, strategy, context, at_most)
     as_loaded = memory is None and hasattr(model, "named_modules")
     item = model.dtype.size if as_loaded else machine.itemsize
     weights, reading = (
@@ -222,6 +236,45 @@ def fit(
     return Fit(context=context, most=most, **plan, **at(context))
 
 
+def _on_machines(
+    name: str,
+    config: Gemma4Config,
+    packings: dict[str, Packing],
+    packing: Packing | None,
+    machines: Sequence[float],
+    strategy: str,
+    context: int,
+    at_most: dict,
+) -> ClusterFit:
+    """The plan for each of several Macs; ``at_most``: bits of keys and values, tokens at once."""
+    text, macs = config.text, [Machine.mac(memory) for memory in machines]
+    if len(macs) < 2:
+        raise ClusterError(f"machines names {len(macs)}; a cluster has 2 or more")
+    item = macs[0].itemsize
+    parts = divisions(config, packings, [mac.usable for mac in macs], strategy)
+    named = dict(name=name, packing=str(packing) if packing else f"{8 * item} bit", runtime=RUNTIME)
+    weights = [weight_bytes(config, packings, item, division=part) for part in parts]
+
+    def at(tokens: int) -> list[Fit]:
+        activations = activation_bytes(text, tokens, item, at_most["kv_bits"], at_most["chunk"])
+        return [
+            Fit(
+                **named,
+                machine=mac,
+                context=tokens,
+                most=0,
+                weights=held,
+                cache=cache_bytes(text, tokens, item, **at_most, kv_heads=kv_heads_of(part)),
+                activations=activations,
+            )
+            for mac, part, held in zip(macs, parts, weights)
+        ]
+
+    most = _most(lambda n: all(one.fits for one in at(n)), text.max_position_embeddings)
+    ranks = tuple(replace(one, most=most) for one in at(context))
+    return ClusterFit(strategy, ranks, most, tuple(traffic(config, p, item) for p in parts))
+
+
 def _most(holds, longest: int) -> int:
     """The largest context for which ``holds`` is true, by bisection."""
     low, high = 0, longest
@@ -263,18 +316,19 @@ def weight_bytes(
     packings: dict[str, Packing],
     itemsize: int,
     by: Callable[[str, Tensor], Hashable] = lambda name, tensor: tensor.part,
+    division: Shares | Stages | None = None,
 ) -> dict:
     """Bytes of the weights by part, ``itemsize`` each where a module is not packed; or by what
-    ``by`` says of a tensor's name and the tensor."""
+    ``by`` says of a tensor's name and the tensor. ``division``: of what one machine has of them."""
     sums = dict.fromkeys(PARTS, 0)
     for name, tensor in tensors(config).items():
+        shape = tensor.shape if division is None else shape_of(division, name, tensor)
+        if shape is None:
+            continue
         packing = packings.get(name.removesuffix(".weight"))
-        if packing is None:
-            size = tensor.size * itemsize
-        else:
-            # The experts' scales stay in 16 bits on every backend.
-            scale = 2 if tensor.part == "experts" else itemsize
-            size = packing.nbytes(tensor.shape, scale)
+        # The experts' scales stay in 16 bits on every backend.
+        scale = 2 if tensor.part == "experts" else itemsize
+        size = prod(shape) * itemsize if packing is None else packing.nbytes(shape, scale)
         sums[by(name, tensor)] = sums.get(by(name, tensor), 0) + size
     return {part: size for part, size in sums.items() if size}
 
@@ -314,16 +368,19 @@ def cache_bytes(
     kv_bits: int | None = None,
     group_size: int = 64,
     chunk: int = CHUNK,
+    kv_heads: Callable[[int], int] | None = None,
 ) -> dict[str, int]:
     """Bytes of keys and values after ``tokens`` tokens, by kind of layer.
 
     Full layers hold every token; sliding ones the window, some slack and the last chunk; layers
     that share another's keys and values hold none. E2B in bfloat16 at 32,768 tokens: 3 full
-    layers of 2,048 bytes a token, and 12 sliding ones of 1,024.
+    layers of 2,048 bytes a token, and 12 sliding ones of 1,024. ``kv_heads``: of a layer, where not
+    all of them are held.
     """
     found = {"sliding": 0, "full": 0}
     for layer in range(text.first_kv_shared_layer):
-        numbers = _numbers(text, layer)
+        heads = (kv_heads or text.kv_heads_of)(layer)
+        numbers = 2 * heads * text.head_dim_of(layer)
         if not text.is_full(layer):
             held = min(tokens, text.sliding_window - 1 + SLACK + max(min(chunk, tokens), STEP))
             found["sliding"] += held * numbers * itemsize
@@ -390,88 +447,11 @@ def activation_bytes(
     return n * stream * itemsize + max(attention, n * wide * itemsize) + 6 * 4 * text.vocab_size
 
 
-@dataclass(frozen=True)
-class FitTable:
-    """Models x contexts for one machine. ``fits[model, bits][context]`` is a Fit or None where
-    the model does not take so long a context."""
-
-    machine: Machine
-    contexts: tuple[int, ...]
-    fits: dict[tuple[str, int], dict[int, Fit | None]]
-
-    def cells(self) -> list[tuple[str, str, list[tuple[str, bool]]]]:
-        """(model, bits, [(GiB, does it fit), ...]) row by row."""
-        rows = []
-        for (name, bits), row in self.fits.items():
-            cells = [
-                ("–", False) if one is None else (f"{one.total / GiB:.1f}", one.fits)
-                for one in row.values()
-            ]
-            rows.append((name, f"{bits} bit", cells))
-        return rows
-
-    def __str__(self) -> str:
-        head = f"{'':<10}{'':<8}" + "".join(f"{_thousands(c):>10}" for c in self.contexts)
-        lines = [self.title, head]
-        for name, bits, cells in self.cells():
-            shown = "".join(f"{size + (' *' if fine else '  '):>10}" for size, fine in cells)
-            lines.append(f"{name:<10}{bits:<8}{shown}")
-        return "\n".join([*lines, "* fits"])
-
-    @property
-    def title(self) -> str:
-        may = f"a model may take {_gib(self.machine.usable)} of {self.machine}"
-        return f"GiB needed, by tokens of context; {may}"
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{_thousands(c)}</th>" for c in self.contexts)
-        body = ""
-        for name, bits, cells in self.cells():
-            shown = "".join(
-                f"<td>{'✓ ' if fine else ''}{size}</td>" if fine else f"<td><s>{size}</s></td>"
-                for size, fine in cells
-            )
-            body += f"<tr><td>{name}</td><td>{bits}</td>{shown}</tr>"
-        title = _escape(self.title)
-        return f"<table><caption>{title}</caption><tr><th/><th/>{head}</tr>{body}</table>"
-
-
-def fit_table(
-    memory: float | None = None,
-    *,
-    models: str | Iterable[str] = tuple(model.name for model in RELEASED),
-    bits: int | Sequence[int] = (4, 8, 16),
-    contexts: int | Sequence[int] = CONTEXTS,
-    kv_bits: int | None = None,
-) -> FitTable:
-    """Every released model at every bit width and context, for ``memory`` GiB or this machine.
-
-    One model, width or context needs no list.
-
-    Raises what :func:`fit` raises, except that a context longer than a model's is a None.
-    """
-    models = (models,) if isinstance(models, str) else models
-    bits = (bits,) if isinstance(bits, int) else bits
-    contexts = (contexts,) if isinstance(contexts, int) else contexts
-    fits = {}
-    for name in models:
-        longest = released(name).config.text.max_position_embeddings
-        for width in bits:
-            fits[name, width] = {
-                c: fit(name, width, c, kv_bits, memory) if c <= longest else None for c in contexts
-            }
-    machine = this_machine() if memory is None else Machine.mac(memory)
-    return FitTable(machine, tuple(contexts), fits)
-
-
-def _gib(size: float) -> str:
+def gib(size: float) -> str:
+    """A size in GiB, a small one in MiB."""
     if abs(size) < 0.1 * GiB:
         return f"{size / 2**20:.1f} MiB"
     return f"{size / GiB:.2f} GiB"
-
-
-def _thousands(n: int) -> str:
-    return f"{n // 1024}K" if n % 1024 == 0 else f"{n:,}"
 
 
 def _escape(text: str) -> str:

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from .. import __version__, _blas
 from ..errors import ConfigError
 from .machine import GiB, Machine, this_machine
-from .planner import fit, fit_table
+from .planner import fit
+from .table import fit_table
 
 _PACKAGES = ("mlx", "mlx-lm", "numpy", "huggingface_hub", "tokenizers", "jupyterlab", "anywidget")
 

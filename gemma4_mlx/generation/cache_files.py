@@ -35,8 +35,9 @@ def save(cache: "PromptCache", path: str | Path, *, snapshots: bool = True) -> N
 
     Raises:
         CheckpointError: the file cannot be written (disk full, no permission); an earlier file of
-            that name is untouched.
+            that name is untouched. Or its parts are on several machines.
     """
+    _refuse_divided(cache.model)
     cache.settle()
     path = Path(path)
     kept = cache.snapshots if snapshots else []
@@ -75,6 +76,14 @@ def save(cache: "PromptCache", path: str | Path, *, snapshots: bool = True) -> N
         ) from error
 
 
+def _refuse_divided(model) -> None:
+    if model.divided:
+        raise CheckpointError(
+            "the cache of a model on several machines has a part on each of them: it is neither "
+            "saved nor loaded"
+        )
+
+
 class _Summed:
     """Passes everything on to a file and keeps the SHA-256 of it."""
 
@@ -104,8 +113,10 @@ def load(path: str | Path, model, make: "type[PromptCache]") -> "PromptCache":
     have the shapes and types that this model would have written, and finite values.
 
     Raises:
-        CheckpointError: the file is missing, damaged, altered, cut short, or of another model.
+        CheckpointError: the file is missing, damaged, altered, cut short, or of another model, or
+            this one is on several machines.
     """
+    _refuse_divided(model)
     path = Path(path)
     about = _read_header(path)
     if about.get("fingerprint") != model.fingerprint:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
-from ..errors import ClusterError
+from ..errors import CheckpointError, ClusterError
 from ..model.cache import FullKVCache, SlidingKVCache
 from ..model.gemma4 import Model
 from ..model.parallel import refuse_tracing
@@ -171,6 +171,15 @@ class LedModel(Model):
         given = {name: value for name, value in arrays.items() if name != "tokens"}
         with self.cluster.running(Message(what, values, arrays), self._taps):
             return run(tokens, cache, **given)
+
+    @property
+    def divided(self) -> bool:
+        """Whether other machines have parts of it."""
+        return True
+
+    def need_weights(self, what: str) -> None:
+        """Raises CheckpointError, for ``what`` uses weights that other machines have."""
+        raise CheckpointError(f"{what} needs all weights here: load the model without cluster=")
 
     def make_cache(self, *, kv_bits=None, kv_group_size=64, left_padding=None) -> list:
         """As :meth:`Model.make_cache`; each machine keeps the heads that it has."""

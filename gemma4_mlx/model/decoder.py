@@ -46,14 +46,20 @@ class DecoderLayer(nn.Module):
             self.post_per_layer_input_norm = RMSNorm(H, eps=eps)
         self.layer_scalar = mx.ones((1,))
 
-    def feed_forward(self, x: mx.array, tap: Tap) -> mx.array:
-        """Dense MLP, beside it the experts; the router reads the un-normed residual stream."""
+    def branches(self, x: mx.array, tap: Tap) -> tuple[mx.array, mx.array]:
+        """The dense MLP's output and the experts' beside it, each (B, n, H); the router reads the
+        un-normed residual stream."""
         dense = self.mlp(self.pre_feedforward_layernorm(x))
-        if not self.enable_moe:
-            return tap("mlp_output", self.post_feedforward_layernorm(dense))
-        dense = tap("mlp_output", self.post_feedforward_layernorm_1(dense))
         indices, weights = self.router(x, tap)
-        sparse = self.experts(self.pre_feedforward_layernorm_2(x), indices, weights, tap)
+        return dense, self.experts(self.pre_feedforward_layernorm_2(x), indices, weights, tap)
+
+    def feed_forward(self, x: mx.array, tap: Tap) -> mx.array:
+        """Dense MLP, and the experts beside it."""
+        if not self.enable_moe:
+            dense = self.mlp(self.pre_feedforward_layernorm(x))
+            return tap("mlp_output", self.post_feedforward_layernorm(dense))
+        dense, sparse = self.branches(x, tap)
+        dense = tap("mlp_output", self.post_feedforward_layernorm_1(dense))
         sparse = tap("moe_output", self.post_feedforward_layernorm_2(sparse))
         return self.post_feedforward_layernorm(dense + sparse)
 

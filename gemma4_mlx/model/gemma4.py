@@ -261,6 +261,11 @@ class Model(nn.Module):
             return self.embed_audio(features)
         return self.embed_audio(self.audio_tower(features))
 
+    @property
+    def divided(self) -> bool:
+        """Whether other machines have parts of it."""
+        return False
+
     def need_weights(self, what: str) -> None:
         """Raises CheckpointError, for ``what`` uses weights that were left on disk."""
         if self.on_disk is not None:

@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import ClusterError
 from .attention import Attention
 from .cpu.blocks import evaluated
+from .decoder import DecoderLayer
 from .gemma4 import Model
 from .moe import SORT_FROM, Experts, SwitchGLU
 from .shares import TOWERS, Shares, heads_of
@@ -243,13 +244,14 @@ class OwnGLU(SwitchGLU):
         return y.reshape(*indices.shape, H)
 
 
-class SummedExperts(Experts):
-    """:class:`Experts` whose weighted sum goes over all machines'."""
+class DividedExperts(Experts):
+    """:class:`Experts` with some of them; ``sums``: their weighted sum goes over all machines'."""
 
     def __call__(self, x: mx.array, indices: mx.array, weights: mx.array, tap: Tap) -> mx.array:
         if tap is not untouched:
             tap = partial(self._whole, tap, indices)
-        return self.together.sum(super().__call__(x, indices, weights, tap))
+        y = super().__call__(x, indices, weights, tap)
+        return self.together.sum(y) if self.sums else y
 
     def _whole(self, tap: Tap, indices: mx.array, name: str, value: mx.array) -> mx.array:
         whole = self.together.sum(value)
@@ -259,6 +261,14 @@ class SummedExperts(Experts):
         own = self.switch_glu.own
         here = (indices >= own.start) & (indices < own.stop)
         return mx.where(here[..., None], seen, 0)
+
+
+class DividedLayer(DecoderLayer):
+    """A layer whose MLP and experts are both divided: one message sums the two."""
+
+    def branches(self, x: mx.array, tap: Tap) -> tuple[mx.array, mx.array]:
+        both = self.together.sum(mx.stack(super().branches(x, tap)))
+        return both[0], both[1]
 
 
 def become(module: nn.Module, kind: type[nn.Module], **attributes) -> None:
@@ -287,13 +297,13 @@ def shrink(model: Model, shares: Shares) -> None:
 def connect(model: Model, shares: Shares, together: Together) -> None:
     """Have a model's layers sum and join: after they are packed."""
     config, size = model.config.text, shares.size
-
+    experts = config.enable_moe_block and shares.divides_experts
     for path, module in model.named_modules():
         part = shares.part(path)
-        if part is None:
-            continue
         name = path.rpartition(".")[2]
-        if name in ("o_proj", "down_proj") and ".experts." not in path:
+        if part is None or ".experts." in path:
+            continue
+        if name == "o_proj" or (name == "down_proj" and not experts):
             become(module, _summed(type(module)), together=together)
         elif name.startswith("embed_tokens") or name == "lm_head":
             counts = [len(shares.tokens(part.whole, rank)) for rank in range(size)]
@@ -304,6 +314,8 @@ def connect(model: Model, shares: Shares, together: Together) -> None:
             of = config.num_attention_heads, config.kv_heads_of(number)
             ranges = [heads_of(*of, rank, size) for rank in range(size)]
             become(layer.self_attn, DividedAttention, together=together, ranges=ranges)
-        if config.enable_moe_block and shares.divides_experts:
-            become(layer.experts, SummedExperts, together=together)
+        if experts:
+            both = shares.divides_mlp(number)
+            become(layer, DividedLayer if both else type(layer), together=together)
+            become(layer.experts, DividedExperts, together=together, sums=not both)
             become(layer.experts.switch_glu, OwnGLU, own=shares.experts())

@@ -15,10 +15,16 @@ from gemma4_mlx.checkpoints import RELEASED, fit_table, machine_report, planner,
 from gemma4_mlx.checkpoints.disk.planning import disk_speed
 from gemma4_mlx.checkpoints.inventory import count, tensors, unused_tensors
 from gemma4_mlx.checkpoints.machine import GiB, Machine, this_machine
-from gemma4_mlx.checkpoints.planner import activation_bytes, cache_bytes, weight_bytes
+from gemma4_mlx.checkpoints.planner import activation_bytes, cache_bytes, fit, weight_bytes
 from gemma4_mlx.checkpoints.released import released
 from gemma4_mlx.config import Gemma4Config
-from gemma4_mlx.errors import CheckpointError, ConfigError, ContextError, GenerationError
+from gemma4_mlx.errors import (
+    CheckpointError,
+    ClusterError,
+    ConfigError,
+    ContextError,
+    GenerationError,
+)
 from gemma4_mlx.model import ops
 from gemma4_mlx.model.gemma4 import Model
 
@@ -359,3 +365,53 @@ class TestOnDisk:
             g4.fit("26b-a4b", experts="disk", expert_memory="100MB")
         with pytest.raises(ConfigError, match="name a model"):
             print_fit(layers="disk")
+
+
+@pytest.mark.parametrize("strategy", ["tensor", "pipeline"])
+@pytest.mark.parametrize("name", ["e2b", "e4b", "12b", "26b-a4b", "31b"])
+@pytest.mark.parametrize("bits", [4, 16])
+def test_machines_share_a_model(name, bits, strategy):
+    plan = fit(name, bits=bits, machines=[24, 24], strategy=strategy)
+    whole = fit(name, bits=bits, memory=24)
+    *held, one = [text_bytes(each) for each in (*plan.ranks, whole)]
+    assert one <= sum(held) < 1.02 * one  # norms, the router and too few KV heads are everywhere
+    assert max(held) < (0.52 if strategy == "tensor" else 0.75) * one
+    assert not {"vision", "audio"} & plan.ranks[1].weights.keys()
+    assert plan.fits == all(rank.fits for rank in plan.ranks)
+    assert plan.verdict in str(plan) and plan.verdict in plan._repr_html_()
+    layers, traffic = whole_layers(name), plan.traffic[0]
+    if strategy == "tensor":
+        # The residual stream twice a layer, the token's embedding (per layer, too), the logits.
+        assert traffic.messages == 2 * layers + (3 if name in ("e2b", "e4b") else 2)
+    else:
+        assert traffic.messages <= 4
+
+
+def text_bytes(plan):
+    return sum(size for part, size in plan.weights.items() if part not in ("vision", "audio"))
+
+
+def whole_layers(name):
+    return released(name).config.text.num_hidden_layers
+
+
+def test_two_macs_of_24_hold_what_one_cannot():
+    """26B-A4B at 16 bits needs two Macs of 64 GiB; each has 55 % of it at most, towers included."""
+    assert not fit("26b-a4b", bits=16, memory=64).fits
+    plan = fit("26b-a4b", bits=16, machines=[64, 64])
+    whole = sum(fit("26b-a4b", bits=16, memory=64).weights.values())
+    assert plan.fits and max(sum(r.weights.values()) for r in plan.ranks) < 0.55 * whole
+    packed = fit("26b-a4b", bits=4, machines=[24, 24])
+    whole = sum(fit("26b-a4b", bits=4, memory=24).weights.values())
+    assert max(sum(r.weights.values()) for r in packed.ranks) < 0.55 * whole
+
+
+def test_what_several_machines_cannot_do_is_refused():
+    for how, told in (
+        (dict(machines=[24]), "names 1"),
+        (dict(machines=[24, 24], strategy="data"), "expected 'tensor' or 'pipeline'"),
+        (dict(machines=[24, 24], experts="disk"), "leave out 'disk'"),
+        (dict(machines=[24] * 17), "17 machines for 16 attention heads"),
+    ):
+        with pytest.raises(ClusterError, match=told):
+            fit("26b-a4b", **how)

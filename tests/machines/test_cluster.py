@@ -212,6 +212,20 @@ def test_what_needs_whole_layers_says_so(pair):
     assert off(*(m([[5, 6, 7]]) for m in (model, one))) < 1e-5
 
 
+def test_weights_and_caches_of_all_are_not_saved_here(pair, tmp_path):
+    model, one = pair("teaching")
+    with pytest.raises(CheckpointError, match="save needs all weights here"):
+        g4.save(model, tmp_path / "saved")
+    cache = g4.PromptCache(model)
+    text(model, prompt(9), cache=cache, options=dict(max_tokens=2))
+    with pytest.raises(CheckpointError, match="neither saved nor loaded"):
+        cache.save(tmp_path / "cache.safetensors")
+    other = g4.PromptCache(one)
+    other.save(tmp_path / "cache.safetensors")
+    with pytest.raises(CheckpointError, match="neither saved nor loaded"):
+        g4.PromptCache.load(tmp_path / "cache.safetensors", model)
+
+
 def test_one_cluster_at_a_time_and_only_what_it_can_load(two, tmp_path):
     with pytest.raises(ClusterError, match="one cluster at a time"):
         g4.cluster(2)
