@@ -75,7 +75,7 @@ class Worker:
             message = Message.unpacked(self._messages.get())
             if message.what == "end":
                 return
-            self._doing = message.what
+            self._doing = "computing"
             commands[message.what](message)
             self._doing = "waiting"
 
