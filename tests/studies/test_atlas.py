@@ -405,7 +405,7 @@ def test_what_does_not_fit_is_refused_and_counts_nothing():
     changed = trace(np.random.default_rng(0), 5)
     changed.interventions = ("Ablate(layer=1)",)
     far = trace(np.random.default_rng(0), 5, ids=np.full(5, VOCABULARY))
-    from gemma4_mlx.studies.data.counts import Piece
+    from gemma4_mlx.studies.data.pieces import Piece
 
     for wrong, says in (
         (other, "another/model"), (bare, "without routing"), (broken, "layer 2 is not finite"),

@@ -170,7 +170,7 @@ def test_documents_in_one_batch_are_read_as_if_alone(model, monkeypatch):
     monkeypatch.setattr(reading, "AREA", 10**5)
     reader = builder.Builder(model)
     plan = RoutingPlan(norms=True)
-    batched = engine().run(lambda: list(_last(reading.read(model, some, {}, reader.scale))))
+    batched = engine().run(lambda: list(_last(reading.read(model, some, reader.known))))
     assert len({len(document) for document in some}) > 10
     for document, piece in zip(some, batched):
         alone = g4.trace(model, document, attention=None, routing=plan)
@@ -178,7 +178,6 @@ def test_documents_in_one_batch_are_read_as_if_alone(model, monkeypatch):
         assert np.array_equal(mine.experts, theirs.experts)
         np.testing.assert_allclose(mine.weights, theirs.weights, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(mine.norms, theirs.norms, rtol=1e-4)
-        assert piece.trace.tokens.texts == alone.tokens.texts
         assert piece.trace.tokens.roles == alone.tokens.roles
         np.testing.assert_array_equal(piece.trace.tokens.kinds, alone.tokens.kinds)
         assert len(piece.trace.media) == len(document.media)

@@ -6,7 +6,8 @@ import numpy as np
 
 from gemma4_mlx.attribution import Attribution
 from gemma4_mlx.studies import Atlas
-from gemma4_mlx.studies.data.counts import Piece, Subject
+from gemma4_mlx.studies.data.counts import Subject
+from gemma4_mlx.studies.data.pieces import Piece
 from gemma4_mlx.tracing import AttentionData, LayerAttention, RoutingData, Tokens, Trace
 from gemma4_mlx.tracing.data.tiles import pooled_weights
 from gemma4_mlx.tracing.data.tokens import KINDS

@@ -73,7 +73,7 @@ def atlas(
     """
     builder = Builder(model, context, answers)
     state = _opened(folder, builder.subject, corpora, tokens)
-    state.model, state.scale = builder.facts, builder.scale
+    state.model, state.scale = builder.known.facts, builder.known.scale
     tell = Teller(progress)
     run, said = _Run(state, folder, tokens, tell), ""
     try:

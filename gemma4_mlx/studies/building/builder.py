@@ -5,12 +5,11 @@ import mlx.core as mx
 from ...arguments import check_model
 from ...errors import ChatError, ContextError, GenerationError, MediaError, StudyError
 from ...generation import engine
-from ...tracing.recording.recorder import model_facts
-from ...tracing.recording.routing import expert_scales
 from ..data.atlas import Atlas
-from ..data.counts import Piece, Subject
+from ..data.counts import Subject
+from ..data.pieces import Piece
 from . import sources
-from .reading import cut, prepared, read
+from .reading import Known, cut, prepared, read
 from .writing import promoted_tokens
 
 #: Tokens of a piece: what the model reads at once, and all that it sees of the document.
@@ -42,11 +41,10 @@ class Builder:
         if answers < 0:
             raise StudyError(f"answers of {answers} tokens; give a number from 0 on")
         self.model, self.context, self.answers = model, context, answers
-        layers = tuple(range(text.num_hidden_layers))
-        self.scale, self.facts = expert_scales(model, layers), model_facts(model)
+        self.known = Known.of(model)
         self.subject = Subject(
             model.fingerprint,
-            layers,
+            tuple(range(text.num_hidden_layers)),
             text.num_experts,
             text.top_k_experts,
             text.vocab_size,
@@ -84,17 +82,21 @@ class Builder:
             pieces = [] if isinstance(inputs, Exception) else list(cut(inputs, self.context, bos))
             parts.append(slice(len(every), len(every) + len(pieces)))
             every += pieces
-        found = yield from read(self.model, every, self.facts, self.scale)
+        found = yield from read(self.model, every, self.known)
+        counted: list[list[Piece]] = []
         for (number, document), inputs, part in zip(documents, given, parts):
             where = f"document {number} of {label!r}"
             if isinstance(inputs, Exception):
                 atlas.remark(label, f"{where} cannot be read ({inputs}): skipped")
             else:
-                self._count(atlas, label, f"{where} has {len(inputs):,} tokens", found[part])
+                said = f"{where} has {len(inputs):,} tokens"
+                counted += self._units(atlas, label, said, found[part])
             atlas.count_read(label, number, [number, sources.digest(document)])
+        if counted:
+            atlas.add(label, *counted)
 
-    def _count(self, atlas: Atlas, label: str, said: str, pieces: list[Piece]) -> None:
-        """A document as one, or a very long one as several."""
+    def _units(self, atlas: Atlas, label: str, said: str, pieces: list[Piece]) -> list[list[Piece]]:
+        """A document's pieces, of a very long one as several documents; and a remark on that."""
         units: list[list[Piece]] = [[]]
         for piece in pieces:
             if sum(made.trace.n for made in units[-1]) + piece.trace.n > LONGEST:
@@ -103,8 +105,7 @@ class Builder:
         if len(pieces) > 1:
             said += f": read in {len(pieces)} pieces of {self.context:,}"
             atlas.remark(label, said + (f", counted as {len(units)}" if len(units) > 1 else ""))
-        for unit in units:
-            atlas.add(label, unit)
+        return units
 
     def finish(self, atlas: Atlas) -> None:
         """What is worked out of the sums at the end: texts, and what experts write."""

@@ -87,7 +87,7 @@ def _count(load, fingerprint: str, context: int, answers: int, label: str, group
             'load=, as in load=lambda: gemma4_mlx.load("folder", bits=4)'
         )
     builder.context, builder.answers = context, answers
-    atlas = Atlas.empty(builder.subject, [label], scale=builder.scale)
+    atlas = Atlas.empty(builder.subject, [label], scale=builder.known.scale)
     for documents in groups:
         builder.add(atlas, label, documents)
     atlas.counts.arrays = {name: _packed(array) for name, array in atlas.counts.arrays.items()}

@@ -1,7 +1,7 @@
 """Documents read by the model, and what an atlas counts of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
@@ -17,10 +17,11 @@ from ...tracing.data.routing import RoutingData
 from ...tracing.data.trace import Trace
 from ...tracing.recording.lens import LOGITS
 from ...tracing.recording.plans import RoutingPlan
-from ...tracing.recording.routing import HELD, RoutingRecorder
+from ...tracing.recording.recorder import model_facts
+from ...tracing.recording.routing import HELD, RoutingRecorder, expert_scales
 from ...tracing.recording.run import inputs_of
 from ...tracing.recording.tokens import media_of, tokens_of
-from ..data.counts import Piece, Written
+from ..data.pieces import Piece, Written
 
 #: Tokens that are read at once, at most, if they are not of one piece; and the share of a batch
 #: that is text at least, the rest being what fills its rows up.
@@ -102,33 +103,57 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def read(model, pieces: Sequence[ModelInputs], facts: dict, scale: np.ndarray):
+class Texts(dict):
+    """Token id -> the text of that token alone, of a model."""
+
+    def __init__(self, model):
+        super().__init__()
+        self._tokenizer = model.tokenizer
+
+    def __missing__(self, id: int) -> str:
+        known = self._tokenizer is not None
+        text = self[id] = self._tokenizer.token_text(id) if known else f"<{id}>"
+        return text
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is worked out once for a model: the facts of :func:`.recorder.model_facts`, the
+    experts' scale of :func:`.routing.expert_scales`, and texts."""
+
+    facts: dict
+    scale: np.ndarray
+    texts: Texts
+
+    @classmethod
+    def of(cls, model) -> "Known":
+        layers = tuple(range(model.config.text.num_hidden_layers))
+        return cls(model_facts(model), expert_scales(model, layers), Texts(model))
+
+
+def read(model, pieces: Sequence[ModelInputs], known: Known):
     """Generator for the engine: reads pieces, yields Progress, returns a :class:`.Piece` of each.
 
     Each piece is a row of its own, which begins at position 0 and sees no other; what fills the
     rows of a batch up stands behind the text, where no token sees it.
-
-    Args:
-        facts: the model's, of :func:`.recorder.model_facts`.
-        scale: of its experts, of :func:`.routing.expert_scales`.
     """
     found: dict[int, Piece] = {}
     for batch in batches([len(piece) for piece in pieces]):
-        rows = _Rows(model, [pieces[i] for i in batch], scale)
+        rows = _Rows(model, [pieces[i] for i in batch], known)
         with model.observe(rows):
             yield from rows.run()
-        found |= zip(batch, rows.pieces(facts))
+        found |= zip(batch, rows.pieces())
     return [found[i] for i in range(len(pieces))]
 
 
 class _Rows:
     """Pieces as rows of one batch, and an observer of what their experts do."""
 
-    def __init__(self, model, pieces: list[ModelInputs], scale: np.ndarray):
-        self.model = model
+    def __init__(self, model, pieces: list[ModelInputs], known: Known):
+        self.model, self.known = model, known
         self.prompts = [Prompt.of(model, piece) for piece in pieces]
         self.n = max(map(len, pieces))
-        self.routing = RoutingRecorder(model, RoutingPlan(norms=True), scale)
+        self.routing = RoutingRecorder(model, RoutingPlan(norms=True), known.scale)
         self.sampled = _Sampled(model, [len(piece) for piece in pieces])
         self.taps = {*self.routing.TAPS}
 
@@ -162,14 +187,16 @@ class _Rows:
         elif name == "final_hidden":
             self.routing.settle()
 
-    def pieces(self, facts: dict) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Piece]:
         """What was seen of each row. What was summed over all of them is the first one's."""
         whole, sampled, begin = self.routing.result(None), self.sampled, 0
         interventions = tuple(map(str, self.model.interventions))
         early, written = sampled.early, tuple(sampled.written)
         for i, prompt in enumerate(self.prompts):
             n = len(prompt)
-            tokens = tokens_of(self.model, np.array(prompt.tokens, np.int32), prompt.inputs)
+            ids = np.array(prompt.tokens, np.int32)
+            texts = [self.known.texts[id] for id in prompt.tokens]
+            tokens = tokens_of(self.model, ids, prompt.inputs, texts)
             at = slice(i * self.n, i * self.n + n)
             parts = (part[:, at] for part in (whole.experts, whole.weights, whole.norms))
             experts, weights, norms = parts
@@ -177,7 +204,9 @@ class _Rows:
                 whole.layers, experts, weights, whole.num_experts, tokens, None, whole.scale, norms
             )
             media = media_of(prompt.inputs)
-            trace = Trace(tokens, routing, model=facts, media=media, interventions=interventions)
+            trace = Trace(
+                tokens, routing, model=self.known.facts, media=media, interventions=interventions
+            )
             places = np.arange(FIRST, n, LOOKED_AT)
             said = np.array(sampled.predicted[begin : begin + len(places)], np.int64)
             begin += len(places)

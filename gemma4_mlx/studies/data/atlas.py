@@ -5,7 +5,7 @@ opened on a machine without MLX and without weights. This module and all it impo
 alone.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,13 @@ from ...tracing.data.frames import to_frame
 from ...tracing.data.ranges import ranges
 from ...tracing.data.trace import Trace
 from .contexts import KEPT, Context, Contexts, hash_of, piece_key
-from .counts import Counts, Piece, Subject
+from .counts import Counts, Subject
 from .documents import Documents
 from .file import joined, read_atlas, write_atlas
 from .labels import Lifts, lifts
 from .lookup import Lookup
 from .measures import Measures
+from .pieces import Piece, Pieces
 
 #: Sentences kept about a label's documents.
 REMARKS = 100
@@ -103,20 +104,19 @@ class Atlas(Measures):
                         atlas.texts.setdefault(id, text)
         return atlas
 
-    def add(self, label: str, pieces: list[Piece]) -> None:
-        """Count a document, given in one or several pieces.
+    def add(self, label: str, *documents: Sequence[Piece]) -> None:
+        """Count documents, each given as its pieces, one or several.
 
         Raises StudyError for a label that does not exist, and for pieces that do not fit; then
         nothing is counted.
         """
-        tokens, counts = self.counts.add(label, pieces)
-        keys = [int(piece_key(label, piece.trace)) for piece in pieces]
-        self.documents.add(label, hash_of(*keys), tokens, counts)
-        number = self.labels.index(label)
-        for piece in pieces:
-            routing = piece.trace.routing
-            gates = np.stack([routing.gate(layer) for layer in routing.layers])
-            self.contexts.add(label, number, piece.trace, gates)
+        whole = Pieces(documents)
+        tokens, counts = self.counts.add(label, whole)
+        keys = [piece_key(label, piece.trace) for piece in whole.pieces]
+        self.contexts.add(self.labels.index(label), whole, np.array(keys, np.uint64))
+        for pieces, n, chosen in zip(documents, tokens.tolist(), counts):
+            mine, keys = keys[: len(pieces)], keys[len(pieces) :]
+            self.documents.add(label, hash_of(*map(int, mine)), n, chosen)
 
     def merge(self, other: "Atlas") -> "Atlas":
         """The atlas of the documents of both.

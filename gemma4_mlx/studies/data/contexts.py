@@ -15,6 +15,7 @@ from hashlib import blake2b
 import numpy as np
 
 from ...tracing.data.trace import Trace
+from .pieces import Pieces
 
 #: Tokens shown on each side of the one that the expert worked on.
 AROUND = 20
@@ -77,59 +78,65 @@ class Contexts:
         self.pictures: dict[int, np.ndarray] = pictures or {}
         self._many = 64 + 2 * len(self.pictures)  # so many, and it is looked who needs them
 
-    def add(self, label: str, number: int, trace: Trace, gates: np.ndarray) -> None:
-        """Offer a piece's tokens. ``number``: of the label; ``gates`` (layers, n, k)."""
-        routing = trace.routing
-        L, n, _ = routing.experts.shape
-        E = routing.num_experts
-        piece = piece_key(label, trace)
-        rows = (np.arange(L) * E)[:, None, None] + routing.experts
-        at = np.broadcast_to(np.arange(n)[:, None], rows.shape)
-        rows, at, gate = rows.ravel(), at.ravel(), gates.ravel()
-        for sort, key in (("strongest", _weakness(gate)), ("sampled", _drawn(piece, rows, at))):
+    def add(self, number: int, documents: Pieces, keys: np.ndarray) -> None:
+        """Offer the tokens of some documents. ``number``: of their label; ``keys``: of each piece,
+        of :func:`piece_key`."""
+        routing = documents.routing
+        E, shape = routing.num_experts, routing.experts.shape
+        rows = ((np.arange(shape[0]) * E)[:, None, None] + routing.experts).ravel()
+        at = np.broadcast_to(np.arange(shape[1])[:, None], shape).ravel()
+        gate = np.stack([routing.gate(layer) for layer in routing.layers]).ravel()
+        drawn = _drawn(keys[documents.piece[at]], rows, documents.position[at])
+        for sort, key in (("strongest", _weakness(gate)), ("sampled", drawn)):
             kept = self.arrays[sort]
             chosen = np.flatnonzero(key <= kept["key"][rows, -1])
             if sort == "strongest":
-                chosen = _first_of_each(rows, key, chosen)
+                chosen = _first_of_each(rows, documents.piece[at], key, chosen)
             if len(chosen):
-                self._offer(
-                    kept, rows[chosen], key[chosen], piece, number, trace, at[chosen], gate[chosen]
-                )
+                some = rows[chosen], key[chosen], at[chosen], gate[chosen]
+                self._offer(kept, number, documents, keys, *some)
 
-    def _offer(self, kept, rows, key, piece, number, trace, at, gate) -> None:
-        order = np.lexsort((at, key, rows))
-        rows, key, at, gate = rows[order], key[order], at[order], gate[order]
+    def _offer(self, kept, number, documents: Pieces, keys, rows, key, at, gate) -> None:
+        piece = keys[documents.piece[at]]
+        order = np.lexsort((documents.position[at], piece, key, rows))
+        rows, key, at, gate, piece = (x[order] for x in (rows, key, at, gate, piece))
         starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
         rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
         few = rank < KEPT
-        rows, key, at, gate, rank = rows[few], key[few], at[few], gate[few], rank[few]
+        rows, key, at, gate, piece, rank = (x[few] for x in (rows, key, at, gate, piece, rank))
         touched, slot = np.unique(rows, return_inverse=True)
         offered = _empty(len(touched), int(rank.max()) + 1)
         place = (slot, rank)
         offered["key"][place], offered["piece"][place] = key, piece
-        offered["position"][place], offered["label"][place] = at, number
+        offered["position"][place], offered["label"][place] = documents.position[at], number
         offered["gate"][place] = gate
-        offered["ids"][place] = _windows(trace.tokens.ids)[at]
-        if trace.media and (trace.tokens.media[at] >= 0).any():
-            offered["medium"][place], offered["box"][place] = self._pictures_of(trace, at)
+        offered["ids"][place] = _windows(documents, at)
+        offered["medium"][place], offered["box"][place] = self._pictures_of(documents, at)
         merged = _best({name: kept[name][touched] for name in FIELDS}, offered)
         for name in FIELDS:
             kept[name][touched] = merged[name]
         if len(self.pictures) > self._many:
             self.prune()
 
-    def _pictures_of(self, trace: Trace, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _pictures_of(self, documents: Pieces, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Key of the picture that each token is a part of (0: of none), and its box in it."""
         keys, boxes = np.zeros(len(at), np.uint64), np.full((len(at), 4), np.nan, np.float32)
-        for number, medium in enumerate(trace.media):
-            here = trace.tokens.media[at] == number
-            if not here.any() or medium.ndim != 3 or trace.tokens.boxes is None:
+        for i, (start, piece) in enumerate(zip(documents.starts, documents.pieces)):
+            trace = piece.trace
+            if not trace.media or trace.tokens.boxes is None:
                 continue
-            key = int.from_bytes(blake2b(np.ascontiguousarray(medium), digest_size=8).digest())
-            keys[here] = key
-            height, width = medium.shape[:2]
-            boxes[here] = trace.tokens.boxes[at[here]] / (width, height, width, height)
-            self.pictures[key] = _thumbnail(medium)
+            mine = np.flatnonzero(documents.piece[at] == i)
+            places = at[mine] - start
+            for number, medium in enumerate(trace.media):
+                here = trace.tokens.media[places] == number
+                if not here.any() or medium.ndim != 3:
+                    continue
+                key = int.from_bytes(blake2b(np.ascontiguousarray(medium), digest_size=8).digest())
+                keys[mine[here]] = key
+                height, width = medium.shape[:2]
+                size = np.float32([width, height, width, height])
+                boxes[mine[here]] = trace.tokens.boxes[places[here]] / size
+                self.pictures[key] = _thumbnail(medium)
         return keys, boxes
 
     def merged(self, other: "Contexts", numbers: np.ndarray, theirs: np.ndarray) -> "Contexts":
@@ -227,7 +234,7 @@ def _weakness(gate: np.ndarray) -> np.ndarray:
     return (np.uint32(0xFFFFFFFF) - bits).astype(np.uint64)
 
 
-def _drawn(piece: np.uint64, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _drawn(piece: np.ndarray, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
     """A hash of (piece, row, position), uint64 below :data:`NOBODY` (splitmix64)."""
     with np.errstate(over="ignore"):
         x = piece + rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -241,17 +248,22 @@ def _mixed(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def _first_of_each(rows: np.ndarray, key: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Of those chosen the one with the smallest key in each row, the earliest of equals."""
-    chosen = chosen[np.lexsort((chosen, key[chosen], rows[chosen]))]
-    first = np.r_[True, rows[chosen][1:] != rows[chosen][:-1]] if len(chosen) else chosen
+def _first_of_each(rows: np.ndarray, piece: np.ndarray, key: np.ndarray, chosen: np.ndarray):
+    """Of those chosen the one with the smallest key in each row and piece, the earliest of
+    equals."""
+    chosen = chosen[np.lexsort((chosen, key[chosen], piece[chosen], rows[chosen]))]
+    row, number = rows[chosen], piece[chosen]
+    first = np.ones(len(chosen), bool)
+    first[1:] = (row[1:] != row[:-1]) | (number[1:] != number[:-1])
     return chosen[first]
 
 
-def _windows(ids: np.ndarray) -> np.ndarray:
-    """Every token with those around it, -1 beyond the text: (n, 2 * AROUND + 1)."""
-    padded = np.pad(ids, AROUND, constant_values=-1)
-    return np.lib.stride_tricks.sliding_window_view(padded, 2 * AROUND + 1)
+def _windows(documents: Pieces, at: np.ndarray) -> np.ndarray:
+    """Each of the tokens ``at`` with those around it, -1 beyond its piece: (r, 2 * AROUND + 1)."""
+    around = at[:, None] + np.arange(-AROUND, AROUND + 1)
+    inside = np.clip(around, 0, len(documents.ids) - 1)
+    here = (inside == around) & (documents.piece[inside] == documents.piece[at][:, None])
+    return np.where(here, documents.ids[inside], -1)
 
 
 def _empty(rows: int, kept: int) -> dict[str, np.ndarray]:

@@ -13,9 +13,9 @@ import numpy as np
 
 from ...errors import StudyError
 from ...tracing.data.groups import PART_NAMES, Groups
-from ...tracing.data.routing import expert_counts
 from ...tracing.data.tokens import KINDS
 from ...tracing.data.trace import Trace
+from .pieces import Piece, Pieces, Written
 
 #: Sums of real numbers are kept in units of 1 / UNIT.
 UNIT = 1 << 20
@@ -119,36 +119,6 @@ def state_bytes(subject: Subject, labels: int) -> int:
     return sum(math.prod(shape) * _type_of(name).itemsize for name, shape in shapes.items())
 
 
-@dataclass(frozen=True)
-class Written:
-    """Sums of the outputs of some experts: ``rows`` (r,) layer * E + expert, each once, ``sums``
-    (r, hidden) and ``tokens`` (r,), the number of outputs in each."""
-
-    rows: np.ndarray
-    sums: np.ndarray
-    tokens: np.ndarray
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A document, or a stretch of a long one, as the model read it.
-
-    Attributes:
-        trace: with the routing of all layers.
-        predicted: positions (m,) at which the model's likeliest next tokens are known, and their
-            ids (m,); or None.
-        early: (step, rank) how many of the chosen experts had which place in the order in which the
-            next layer's router puts all experts when it reads the stream that this layer's router
-            reads; or None.
-        written: sums of what the experts put out, in one or several parts.
-    """
-
-    trace: Trace
-    predicted: tuple[np.ndarray, np.ndarray] | None = None
-    early: np.ndarray | None = None
-    written: tuple[Written, ...] = ()
-
-
 class Counts:
     """The sums of all documents so far, by label.
 
@@ -168,26 +138,30 @@ class Counts:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
-    def add(self, label: str, pieces: Sequence[Piece]) -> tuple[int, np.ndarray]:
-        """Count a document, given in one or several pieces: its tokens, and how many of them went
-        to each expert (layers, E).
+    def add(self, label: str, documents: Pieces) -> tuple[np.ndarray, np.ndarray]:
+        """Count documents: the tokens of each (d,), and how many of them went to each expert
+        (d, layers, E).
 
         Raises StudyError for a label that does not exist, pieces of another model or without
         routing, and norms that are not finite; then nothing is counted.
         """
         if label not in self.labels:
             raise StudyError(f"no label {label!r}; there are {', '.join(self.labels)}")
-        for piece in pieces:
+        for piece in documents.pieces:
             self._check(piece)
         number, E = self.labels.index(label), self.subject.num_experts
-        c = sum(expert_counts(piece.trace.routing.experts, E) for piece in pieces)
-        n = sum(piece.trace.n for piece in pieces)
-        for name, value in (("documents", 1), ("tokens", n), ("counts", c)):
+        experts, d = documents.routing.experts, documents.count
+        n = np.bincount(documents.document, minlength=d)
+        rows = documents.document * len(experts) + np.arange(len(experts))[:, None]
+        codes = rows[:, :, None] * E + experts
+        c = np.bincount(codes.ravel(), minlength=d * len(experts) * E)
+        c = c.reshape(d, len(experts), E)
+        for name, value in (("documents", d), ("tokens", n.sum()), ("counts", c.sum(axis=0))):
             self.arrays[name][number] += value
-        for piece in pieces:
-            self._add_routing(piece.trace)
-            self._add_groups(piece.trace)
-            self._add_vocabularies(piece)
+        self._add_routing(documents)
+        self._add_groups(documents)
+        self._add_vocabularies(documents)
+        for piece in documents.pieces:
             if piece.early is not None:
                 self.arrays["early"] += piece.early
             for written in piece.written:
@@ -221,35 +195,41 @@ class Counts:
                 layer = routing.layers[int(np.argwhere(~(values < LARGEST))[0][0])]
                 raise StudyError(f"the {what} of an expert in layer {layer} is not finite")
 
-    def _add_routing(self, trace: Trace) -> None:
-        routing, E = trace.routing, self.subject.num_experts
-        for i, (layer, chosen) in enumerate(zip(routing.layers, routing.experts)):
+    def _add_routing(self, documents: Pieces) -> None:
+        routing, normed, E = documents.routing, documents.normed, self.subject.num_experts
+        for i, layer in enumerate(routing.layers):
             self.arrays["together"][i] += routing.coactivation(layer)
             if i + 1 < len(routing.layers):
                 self.arrays["paths"][i] += routing.paths(layer)
             if routing.norms is None:
                 continue
-            flat, norms = chosen.ravel(), routing.norms[i]
+            flat, norms = routing.experts[i, normed].ravel(), routing.norms[i]
             self.arrays["normed"][i] += np.bincount(flat, minlength=E)
-            weighted = norms.astype(np.float64) * routing.weights[i]
+            weighted = norms.astype(np.float64) * routing.weights[i, normed]
             for name, values in (("norms", norms), ("weighted_norms", weighted)):
                 np.add.at(self.arrays[name][i], flat, _units(values.ravel()))
             np.maximum.at(self.arrays["largest_norm"][i], flat, norms.ravel())
 
-    def _add_groups(self, trace: Trace) -> None:
+    def _add_groups(self, documents: Pieces) -> None:
         for by, names in GROUPINGS.items():
-            codes = _CODES[by](trace)
+            codes = np.concatenate([_CODES[by](piece.trace) for piece in documents.pieces])
             groups = Groups(by, names, codes, np.bincount(codes, minlength=len(names)))
             self.arrays[f"{by}_tokens"] += groups.tokens
-            self.arrays[f"{by}_counts"] += trace.routing.specialisation(groups).counts
+            self.arrays[f"{by}_counts"] += documents.routing.specialisation(groups).counts
 
-    def _add_vocabularies(self, piece: Piece) -> None:
-        ids, experts = piece.trace.tokens.ids, piece.trace.routing.experts
+    def _add_vocabularies(self, documents: Pieces) -> None:
+        ids, experts = documents.ids, documents.routing.experts
         E, size = self.subject.num_experts, self.subject.vocabulary
         rows = (np.arange(len(experts)) * E)[:, None, None] + experts
-        known = {"input": (np.arange(len(ids)), ids), "next": (np.arange(len(ids) - 1), ids[1:])}
-        if piece.predicted is not None:
-            known["predicted"] = piece.predicted
+        before = np.flatnonzero(documents.position[1:])  # tokens that another one follows
+        known = {"input": (np.arange(len(ids)), ids), "next": (before, ids[before + 1])}
+        predicted = [
+            (start + piece.predicted[0], piece.predicted[1])
+            for start, piece in zip(documents.starts, documents.pieces)
+            if piece.predicted is not None
+        ]
+        if predicted:
+            known["predicted"] = tuple(np.concatenate(parts) for parts in zip(*predicted))
         for name, (at, said) in known.items():
             self.arrays[f"{name}_seen"] += np.bincount(said, minlength=size)
             codes = rows[:, at] * self.subject.buckets + self.subject.bucket(said)[:, None]
@@ -325,10 +305,10 @@ def _positions(trace: Trace) -> np.ndarray:
 
 
 def _roles(trace: Trace) -> np.ndarray:
-    code = {name: i for i, name in enumerate(ROLES)}
-    named = (PART_NAMES.get(role, role) for role in trace.tokens.roles)
-    other = code["other"]
-    return np.fromiter((code.get(name, other) for name in named), np.uint8, trace.n)
+    other = ROLES.index("other")
+    return np.array([_ROLE_CODES.get(role, other) for role in trace.tokens.roles], np.uint8)
 
 
+_ROLE_CODES = {name: i for i, name in enumerate(ROLES)}
+_ROLE_CODES |= {role: _ROLE_CODES[name] for role, name in PART_NAMES.items() if name in ROLES}
 _CODES = {"position": _positions, "role": _roles, "kind": lambda trace: trace.tokens.kinds}

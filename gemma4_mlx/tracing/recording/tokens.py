@@ -5,13 +5,17 @@ import numpy as np
 from ..data.tokens import KINDS, Tokens, roles_of
 
 
-def tokens_of(model, ids: np.ndarray, inputs=None) -> Tokens:
+def tokens_of(model, ids: np.ndarray, inputs=None, texts: list[str] | None = None) -> Tokens:
     """Text, kind, role and place of each of the ids (n,).
 
-    ``inputs``: the prompt's ``ModelInputs``, for the places of soft tokens in their media.
+    Args:
+        inputs: the prompt's ``ModelInputs``, for the places of soft tokens in their media.
+        texts: of each token; None: worked out, so that together they are the prompt's text.
     """
     kinds, tokenizer = _kinds(model, ids), model.tokenizer
-    if tokenizer is None:
+    if texts is not None:
+        texts = list(texts)
+    elif tokenizer is None:
         texts = [f"<{i}>" for i in ids]
     else:
         reader = tokenizer.detokenizer()
