@@ -268,8 +268,15 @@ def test_live_in_jupyterlab(other, lab, tmp_path):
     other.driver.get(lab.url(name))
     idle = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
     other.wait("return document.querySelector(arguments[0])", idle)
-    time.sleep(2)  # a notebook that has only just opened loses the command
-    other.js("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    begun = (
+        "return [...document.querySelectorAll('.jp-InputPrompt')]"
+        ".some((e) => /\\[[*\\d]+\\]/.test(e.textContent))"
+    )
+    end = time.monotonic() + PATIENCE
+    while not other.js(begun):  # a notebook that has only just opened loses the command
+        assert time.monotonic() < end, "no cell was begun"
+        other.js("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        time.sleep(2)
     for widget in WIDGETS:
         found = "return document.querySelector(arguments[0])"
         other.wait(found, f".g4-{widget}")

@@ -1,8 +1,12 @@
 """An exception on any line of a turn leaves a conversation that can be gone on with."""
 
 import sys
+import threading
+import time
+from types import SimpleNamespace
 
 import pytest
+from waiting import PATIENCE
 
 from gemma4_mlx.chat import Chat, TextDelta
 from gemma4_mlx.chat import answer as answer_module
@@ -10,6 +14,7 @@ from gemma4_mlx.chat import chat as chat_module
 from gemma4_mlx.chat import exclusive as exclusive_module
 from gemma4_mlx.chat.messages import check_history
 from gemma4_mlx.errors import ChatError
+from gemma4_mlx.generation import engine
 
 FILES = {m.__file__ for m in (answer_module, chat_module, exclusive_module)}
 
@@ -101,3 +106,21 @@ def test_a_loop_that_an_exception_left_and_a_notebook_keeps(actor, script):
     assert chat.send("go on").text == "Still here."
     assert [message.role for message in chat.messages] == ["user", "assistant"] * 2
     assert list(events) == []
+
+
+def test_an_abandoned_answer_has_ended_when_it_is_undone():
+    """The model finishes the step that it is in, and until then works on the chat's cache."""
+    going, cancel, ended = threading.Event(), threading.Event(), []
+
+    def answering():
+        while not cancel.wait(0.01):
+            going.set()
+            yield
+        time.sleep(0.1)
+        ended.append(True)
+
+    job = engine().submit(answering)
+    assert going.wait(PATIENCE)
+    chat = SimpleNamespace(messages=["asked"])
+    answer_module._undoing(chat, [], chat.messages[:], cancel, [job])()
+    assert ended and chat.messages == []
