@@ -62,6 +62,14 @@ canvas.toBlob((blob) => {
   target.dispatchEvent(event);
 });"""
 
+KERNEL = """
+const { sessionContext } = window.jupyterapp.shell.currentWidget ?? {};
+const kernel = sessionContext?.isReady && sessionContext.session?.kernel;
+return kernel?.connectionStatus === "connected" && kernel.status === "idle";"""
+BEGUN = """
+return [...document.querySelectorAll(".jp-InputPrompt")]
+  .some((prompt) => /\\[[*\\d]+\\]/.test(prompt.textContent));"""
+
 
 def firefox(display):
     from selenium.webdriver import Firefox
@@ -244,7 +252,7 @@ def drive(other, name, live):
             second = ".g4-why .g4-whytoken:nth-of-type(2)[aria-pressed=true]"
             other.wait("return document.querySelector(arguments[0])", second)
             other.wait("return document.querySelector('.g4-why[data-explaining=false]')")
-            other.click(".g4-why .g4-whylist button[aria-label^='Remove']")
+            other.click(".g4-why .g4-whylist button[aria-label*=' head ']")
             other.text(".g4-why section[aria-label='Without these parts'] h5", "^Control")
     elif name == "anatomy":
         other.click(".g4-anatomy [data-block=layer2][data-part=router]")
@@ -268,12 +276,10 @@ def test_live_in_jupyterlab(other, lab, tmp_path):
     other.driver.get(lab.url(name))
     idle = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
     other.wait("return document.querySelector(arguments[0])", idle)
-    begun = (
-        "return [...document.querySelectorAll('.jp-InputPrompt')]"
-        ".some((e) => /\\[[*\\d]+\\]/.test(e.textContent))"
-    )
+    # Before there is a kernel the command is lost, or asks which one.
+    other.wait(KERNEL)
     end = time.monotonic() + PATIENCE
-    while not other.js(begun):  # a notebook that has only just opened loses the command
+    while not other.js(BEGUN):
         assert time.monotonic() < end, "no cell was begun"
         other.js("window.jupyterapp.commands.execute('notebook:run-all-cells')")
         time.sleep(2)

@@ -1,5 +1,6 @@
 """Selection, tokens and roles, visibility, and maps that change their resolution."""
 
+import inspect
 import tracemalloc
 
 import numpy as np
@@ -18,6 +19,7 @@ from gemma4_mlx.tracing import (
     TracePlan,
 )
 from gemma4_mlx.tracing.data import tiles
+from gemma4_mlx.tracing.data.attention import AttentionData
 from gemma4_mlx.tracing.data.lens import LensData
 from gemma4_mlx.tracing.data.maps import PooledMap, bin_sizes, square
 from gemma4_mlx.tracing.data.ranges import ranges
@@ -228,3 +230,12 @@ def test_a_row_and_a_column_of_many_tokens_take_little_memory(window):
     seen = slice(key, n if window is None else key + window)
     assert np.allclose(column[seen], np.exp(q[seen] @ k[key] - 3), rtol=1e-4)
     assert not column[: seen.start].any() and not column[seen.stop :].any()
+
+
+def test_a_tile_and_where_it_comes_from_have_the_same_defaults():
+    tile, source = (
+        inspect.signature(method).parameters
+        for method in (AttentionData.tile, AttentionData.tile_source)
+    )
+    assert set(tile) - set(source) == {"statistic"}
+    assert all(tile[name].default == parameter.default for name, parameter in source.items())
