@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 import tiny
 
-from gemma4_mlx.checkpoints.inventory import layer_sizes
+from gemma4_mlx.checkpoints.inventory import layer_sizes, tensors
+from gemma4_mlx.checkpoints.packing import Packing, choose
+from gemma4_mlx.checkpoints.plan import read_plan
+from gemma4_mlx.checkpoints.sharing import divisions, traffic
 from gemma4_mlx.config import Gemma4Config
 from gemma4_mlx.model.stages import Stages, layer_ranges
 
@@ -57,6 +60,12 @@ def test_logits_of_two_are_those_of_one(checkpoint, computed):
     assert told[dense]["share"] < 0.6 and told[moe]["share"] < 0.55
     # 12 layers; the token's embedding, and the logits of all rows.
     assert told[dense]["sent"][0] == told[moe]["sent"][0] == 2 * 12 + 2
+    for case, found in zip(cases, told):  # as the planner says beforehand
+        plan = read_plan(Path(case["folder"]))
+        packings = choose(tensors(plan.config), Packing(4, 64)) if case["how"] else {}
+        division = divisions(plan.config, packings, [1, 1], "tensor")[0]
+        expected = traffic(plan.config, division, itemsize=4)
+        assert found["sent"] == [expected.messages, expected.nbytes], case
 
 
 def test_logits_of_three_are_those_of_one(computed, tmp_path):
