@@ -44,8 +44,8 @@ def test_the_tour_shows_what_it_says(tmp_path, monkeypatch):
     assert not names["model"].interventions
 
 
-def test_the_three_more_uses_of_the_routing_view():
-    """Live, what if, and two texts: each line gives the view that its comment says."""
+def test_the_four_more_uses_of_the_routing_view():
+    """Live, what if, by name, and two texts: each line gives the view that its comment says."""
     import gemma4_mlx as g4
 
     example = re.search(r"<!-- routing -->\s*```python\n(.*?)```", README, re.S)[1]
@@ -59,7 +59,8 @@ def test_the_three_more_uses_of_the_routing_view():
             views.append(eval(code, names))
         else:
             exec(code, names)
-    live, what_if, both = views
+    live, what_if, named, both = views
+    assert named.meta["atlas"] == g4.teaching.atlas().tokens and named.meta["whatif"] == ""
     assert live.meta["live"] and not both.meta["live"]
     assert what_if.meta["whatif"] == "" and both.meta["whatif"] and live.meta["whatif"]
     assert both.meta["other"]["n"] == len(names["sums"].tokens)
@@ -98,7 +99,8 @@ def test_the_atlas_example_runs(tmp_path, monkeypatch):
     exec(example, names)
     assert names["best"]["lift"] > 0.5 and names["without"].experts
     assert g4.open_atlas("tiny.g4atlas").labels == ("arithmetic", "chat", "code")
-    assert "Expert" in Path("tiny.html").read_text(encoding="utf-8")
+    page = Path("tiny.html").read_text(encoding="utf-8")
+    assert "Expert atlas" in page and page.count('"type\\":\\"card\\"') > 100
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 
 from .drawing import FAINT, INK, SUNKEN, Drawing, css
 from .routing_picture import WIDTH, draw_legend, draw_map, hue
-from .still import wrap
+from .still import fitting, wrap
 
 ROOM = 450  # CSS pixels that the card is wide
 MARK = "#ffe08a"
@@ -14,14 +14,16 @@ MARK = "#ffe08a"
 
 def draw_atlas(view) -> Drawing:
     """What an ``Atlas`` widget shows, as a :class:`Drawing`."""
-    meta, now, found = view.meta, view.chosen(), view.source.tested()
+    meta, now, source = view.meta, view.chosen(), view.source
+    # The picture beside a live view is not waited for: then tokens are the unit, not documents.
+    found = source.tested() if source.is_tested else source.atlas.by("label")
     row = max(11.0, min(22.0, 390 / len(meta["layers"])))
     bottom = 112 + row * len(meta["layers"])
     out = Drawing(WIDTH, max(480, bottom + 90))
     out.text(16, 28, "Expert atlas", 17, bold=True)
-    source = f" · {meta['source']}" if meta["source"] else ""
+    name = f" · {meta['source']}" if meta["source"] else ""
     size = f"{len(meta['layers'])} layers x {meta['experts']} experts, {meta['k']} per token"
-    out.text(16, 48, f"{meta['tokens']:,} tokens, {size}{source}", 12, FAINT)
+    out.text(16, 48, f"{meta['tokens']:,} tokens, {size}{name}", 12, FAINT)
     draw_map(out, found, now, row)
     draw_legend(out, found, bottom + 20)
     _draw_card(out, view, found, now)
@@ -60,12 +62,15 @@ def _draw_context(out, context: dict, y: float) -> float:
     said = [context[part].replace("\n", "↵") for part in ("before", "text", "after")]
     before, text, after = said
     text = text or "∅"
-    while before and out.measure(before, 12) > 0.55 * ROOM:
-        before = before[1:]
-    at = 16 + out.measure(before, 12)
-    wide = out.measure(text, 12)
-    while after and at + wide + out.measure(after, 12) > 16 + ROOM:
-        after = after[:-1]
+
+    def measure(said: str) -> float:
+        return out.measure(said, 12)
+
+    if measure(before) > 0.55 * ROOM:
+        before = before[-fitting(before[::-1], 0.55 * ROOM, measure) :]
+    at, wide = 16 + measure(before), measure(text)
+    if (room := 16 + ROOM - at - wide) < measure(after):
+        after = after[: fitting(after, room, measure)]
     out.rect(at, y + 1, wide, 17, fill=MARK)
     for x, words in ((16, before), (at, text), (at + wide, after)):
         out.text(x, y + 14, words, 12)

@@ -99,6 +99,11 @@ class AtlasSource:
         none = np.full(self.atlas.counts.all_counts.shape, -1) if by == "label" else None
         return group_table(found, none)
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether it is known which lifts are more than chance: at real sizes it takes a second."""
+        return "lifts" in vars(self.lookup)
+
     def tested(self) -> Tested:
         """The labels' table, with what experts are for."""
         found, lifts = self.atlas.by("label"), self.lookup.lifts
@@ -177,9 +182,10 @@ class AtlasSource:
         found = lookup.vocabulary(vocabulary)
         seen = found.seen[ids]
         order = np.argsort(-seen, kind="stable")[:40]
+        among = found.among(ids)
         rows = [
             [row["layer"], row["expert"], round(row["share"], 4), round(row["lift"], 3)]
-            for row in found.experts(ids, n)
+            for row in found.best(*among, n)
         ]
         content = {
             "tokens": [self.atlas.text(ids[i]) for i in order],
@@ -187,7 +193,7 @@ class AtlasSource:
             "occurrences": int(seen.sum()),
             "rows": rows,
         }
-        return content, found.among(ids)[2].astype("<f4").tobytes()
+        return content, among[2].astype("<f4").tobytes()
 
     def neighbours(self, layer: int, expert: int, by: str = "tokens", n: int = 20):
         """The experts most like one, rows of ``[layer, expert, similarity]``; then the similarity

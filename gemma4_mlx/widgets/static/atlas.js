@@ -81,8 +81,8 @@ class AtlasView {
     this.controls = new AtlasControls(scene, {
       onGrouping: () => this.#loadGroups(),
       onView: () => {
+        this.list.sortBy(["purpose", "load"].includes(scene.now.view) ? "lift" : "extra");
         this.#showTable();
-        this.list.sortBy(scene.shown ? "extra" : "lift");
       },
       onMeasure: (name) => this.#showMeasure(name),
       onOrder: () => this.#reorder(),
@@ -119,10 +119,14 @@ class AtlasView {
       this.#recolour();
       this.#drawCard();
     });
-    this.#loadGroups();
-    this.#loadCard();
-    this.finder.load().catch(scene.onError);
-    if (scene.meta.labels.length > 1) this.#loadSignificance();
+    this.#loadAll().catch(scene.onError);
+  }
+
+  /** What takes long comes after the first drawing. */
+  async #loadAll() {
+    await Promise.all([this.#loadGroups(), this.#loadCard()]);
+    if (this.scene.meta.labels.length > 1) await this.#loadSignificance();
+    await this.finder.load();
   }
 
   // ---- parts -----------------------------------------------------------------------------------
@@ -147,7 +151,7 @@ class AtlasView {
       this.note.problem,
       this.finder.node,
       this.controls.node,
-      h("div", { class: "g4-atlaskeys" }, maps.keys, this.#waiting),
+      h("div", { class: "g4-atlaskeys" }, maps.keys, this.controls.sure, this.#waiting),
       h(
         "div",
         { class: "g4-atlasside" },

@@ -69,8 +69,8 @@ export class AtlasControls {
       this.other.node,
       this.order.node,
       this.filter.node,
-      this.#buildSure(),
     );
+    this.sure = this.#buildSure();
     this.#showView();
   }
 
@@ -131,7 +131,6 @@ export class AtlasControls {
     );
     const title =
       "Lifts that chance explains are hidden: documents as the unit, false discoveries below 5 %";
-    this.sure = h("label", { title }, box, "more than chance");
-    return this.sure;
+    return h("label", { title }, box, "more than chance");
   }
 }

@@ -192,10 +192,9 @@ export class ExpertList {
     this.mark();
   }
 
-  /** @param {string} key a head's @param {boolean} down highest first */
+  /** The order of the next drawing. @param {string} key a head's @param {boolean} down */
   sortBy(key, down = true) {
     this.#sort = { key, down };
-    this.draw();
   }
 
   /** The experts of the list, in order. */
@@ -222,6 +221,7 @@ export class ExpertList {
     const mine = key === by;
     const sort = () => {
       this.sortBy(key, mine ? !down : HIGHEST_FIRST.has(key));
+      this.draw();
     };
     const direction = down ? "descending" : "ascending";
     const arrow = down ? " ↓" : " ↑";
