@@ -23,7 +23,7 @@ TEACHING_SUGGESTIONS = (
     "Hello",
     "Please count from 3 to 9.",
     "What is 12 + 30?",
-    "Count from 1 to 5 in Spanish.",
+    "Count from 2 to 6 in Spanish.",
 )
 
 
