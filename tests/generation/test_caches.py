@@ -227,6 +227,18 @@ def test_a_turn_keeps_its_places_in_the_room_of_one(tiny):
     assert cache.rewind(289) == 0
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_turn_beyond_half_a_window_has_a_place_for_its_beginning(more, teaching):
+    model, prompt = teaching, some_tokens(300)
+    cache = PromptCache(model)
+    model.read(mx.array(prompt)[None], cache.entries)
+    cache.commit(prompt)
+    begin = len(prompt) - model.config.text.sliding_window // 2 - more
+    cache.keep_turn(begin, len(prompt))
+    spans = [(s.first, s.position) for s in cache.snapshots]
+    assert spans == ([(begin, begin), (292, 300)] if more else [(begin, 300)])
+
+
 def test_another_answer_reads_nothing_again(tiny):
     """Before an answer, a place to come back to is kept: the answer is longer than the window and
     what sliding layers hold beside it."""

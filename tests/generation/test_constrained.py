@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import jsonschema
 import numpy as np
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from schema_corpus import CORPUS
 
 from gemma4_mlx.chat.call_reader import QUOTE, read_call
@@ -173,6 +173,21 @@ class Person(BaseModel):
     age: int = Field(ge=0, le=120)
     pets: list[Pet] = Field(max_length=2)
     height: float | None = Field(default=None, ge=0.5, le=2.5)
+
+
+class Bag(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    owners: list[Pet]
+    sizes: dict[str, int]
+
+
+def test_a_class_takes_no_further_properties_unless_it_says_so(tokenizer):
+    """Nor do those inside it; what it says itself stays."""
+    person, bag = (Constraint.of(of, tokenizer).schema for of in (Person, Bag))
+    assert person["additionalProperties"] is person["$defs"]["Pet"]["additionalProperties"] is False
+    assert bag["additionalProperties"] is True
+    assert bag["properties"]["sizes"]["additionalProperties"] == {"type": "integer"}
+    assert bag["$defs"]["Pet"]["additionalProperties"] is False
 
 
 def test_pydantic_models_come_back_as_instances(tiny):

@@ -22,6 +22,7 @@ from gemma4_mlx.tracing.data import tiles
 from gemma4_mlx.tracing.data.attention import AttentionData
 from gemma4_mlx.tracing.data.lens import LensData
 from gemma4_mlx.tracing.data.maps import PooledMap, bin_sizes, square
+from gemma4_mlx.tracing.data.overviews import bins_of
 from gemma4_mlx.tracing.data.ranges import ranges
 from gemma4_mlx.tracing.data.tokens import roles_of
 from gemma4_mlx.tracing.data.visibility import key_range, longest_block, visible
@@ -239,3 +240,34 @@ def test_a_tile_and_where_it_comes_from_have_the_same_defaults():
     )
     assert set(tile) - set(source) == {"statistic"}
     assert all(tile[name].default == parameter.default for name, parameter in source.items())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_cells_of_whole_bins_cover_a_span(seed):
+    """Counted out: as few bins a cell as give at most so many cells, the first where the span
+    begins; or cells of so many tokens, rounded down, at multiples of their size."""
+    rng = np.random.default_rng(seed)
+    width, n = int(rng.integers(1, 9)), int(rng.integers(2, 200))
+    edges = np.append(np.arange(0, n, width), n)
+    start = int(rng.integers(0, n - 1))
+    span = slice(start, int(rng.integers(start + 1, n + 1)))
+    touched = [b for b in range(len(edges) - 1) if edges[b] < span.stop and edges[b + 1] > start]
+    cells, cell = int(rng.integers(1, 12)), int(rng.integers(1, 40))
+    step = next(s for s in range(1, n + 1) if len(touched[::s]) <= cells)
+    assert bins_of(span, cells, None, edges).tolist() == [*touched[::step], touched[-1] + 1]
+    step = max(1, cell // width)
+    begun = sorted({b // step * step for b in touched})
+    end = min(begun[-1] + step, len(edges) - 1)
+    assert bins_of(span, cells, cell, edges).tolist() == [*begun, end]
+
+
+@pytest.mark.parametrize("pool", [np.add, np.maximum])
+def test_rows_are_pooled_as_one_by_one(pool):
+    rng = np.random.default_rng(0)
+    for r, size in [(1, 1), (7, 1), (8, 2), (9, 2), (9, 4), (12, 5), (5, 9)]:
+        w = rng.integers(0, 9, (r, 3)).astype(np.float32)
+        starts = np.arange(0, r, size)
+        if r == 12:
+            starts = np.array([0, 1, 7])  # of other lengths
+        expected = [pool.reduce(part) for part in np.split(w, starts[1:])]
+        assert np.array_equal(tiles._pool_rows(w, starts, pool), expected)
