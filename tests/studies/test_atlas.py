@@ -11,6 +11,7 @@ from made import LAYERS, VOCABULARY, E, K, concatenated, corpus, trace
 from gemma4_mlx.errors import StudyError
 from gemma4_mlx.studies import Atlas, open_atlas
 from gemma4_mlx.studies.data import contexts as contexts_module
+from gemma4_mlx.studies.data.atlas import REMARKS
 from gemma4_mlx.studies.data.contexts import FIELDS, KEPT, SORTS
 from gemma4_mlx.studies.data.counts import AXES, POSITIONS, UNIT, Subject, state_bytes
 from gemma4_mlx.studies.data.documents import TYPES, Documents
@@ -362,7 +363,7 @@ def test_an_atlas_is_saved_and_opened(known, tmp_path):
     atlas.remark("law", "a.txt is not UTF-8: skipped")
     for i in range(200):
         atlas.remark("law", f"document {i % 150}: split")
-    assert len(atlas.remarks["law"]) == 101 and atlas.remarks["law"][-1] == "and more"
+    assert len(atlas.remarks["law"]) == 101 and atlas.remarks["law"][-1] == "and 51 more"
     path = atlas.save(tmp_path / "a.g4atlas")
     opened = open_atlas(path)
     assert same(opened, atlas) and opened.texts == atlas.texts
@@ -476,3 +477,16 @@ def test_the_stated_size_is_that_of_the_arrays(known):
     slots = 2 * KEPT * 30 * 128
     assert slots * (8 * 3 + 4 * 2 + 2 + 16 + 41 * 4) / 2**20 < 13
     assert UNIT == 2**20 and contexts_module.AROUND == 20
+
+
+def test_remarks_are_bounded_and_counted():
+    parts = [Atlas.empty(Subject("", (0,), 4, 2, 10), ["x"]) for _ in range(2)]
+    for number, part in enumerate(parts):
+        for i in range(REMARKS + 20):
+            part.remark("x", f"document {number}-{i} is empty: skipped")
+            part.remark("x", "document 3 is odd")
+        assert len(part.remarks["x"]) == REMARKS + 1
+        assert part.remarks["x"][-1] == "and 21 more"
+    merged = parts[0].merge(parts[1]).remarks["x"]
+    # The one that stands in both is one.
+    assert len(merged) == REMARKS + 1 and merged[-1] == f"and {21 + 21 + REMARKS - 1} more"

@@ -5,6 +5,7 @@ opened on a machine without MLX and without weights. This module and all it impo
 alone.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +26,8 @@ from .lookup import Lookup
 from .measures import Measures
 from .pieces import Piece, Pieces
 
-#: Sentences kept about a label's documents.
-REMARKS = 100
+#: Sentences kept about a label's documents, and what stands behind them.
+REMARKS, _MORE = 100, re.compile(r"and (\d+) more")
 
 
 @dataclass
@@ -152,12 +153,18 @@ class Atlas(Measures):
         self.marks[label] = max(self.marks.get(label, mark), mark)
 
     def remark(self, label: str, sentence: str) -> None:
-        """Note something about a label's documents, once; :data:`REMARKS` of them at most."""
+        """Note something about a label's documents, once; :data:`REMARKS` of them at most, and
+        behind them how many more there were."""
         said = self.remarks.setdefault(label, [])
-        if len(said) < REMARKS and sentence not in said:
+        more = _MORE.fullmatch(sentence)
+        if sentence in said and not more:
+            return
+        if len(said) < REMARKS and not more:
             said.append(sentence)
-        elif len(said) == REMARKS and sentence not in said:
-            said.append("and more")
+            return
+        last = _MORE.fullmatch(said[-1]) if said else None
+        count = (int(more[1]) if more else 1) + (int(last[1]) if last else 0)
+        said[len(said) - bool(last) :] = [f"and {count:d} more"]
 
     def __repr__(self):
         labels = ", ".join(
