@@ -185,15 +185,16 @@ class AtlasSource:
         among = found.among(ids)
         rows = [
             [row["layer"], row["expert"], round(row["share"], 4), round(row["lift"], 3)]
-            for row in found.best(*among, n)
+            for row in found.best(among, n)
         ]
         content = {
             "tokens": [self.atlas.text(ids[i]) for i in order],
             "kinds": len(ids),
             "occurrences": int(seen.sum()),
+            "counted": round(among.counted, 4),
             "rows": rows,
         }
-        return content, among[2].astype("<f4").tobytes()
+        return content, among.lift.astype("<f4").tobytes()
 
     def neighbours(self, layer: int, expert: int, by: str = "tokens", n: int = 20):
         """The experts most like one, rows of ``[layer, expert, similarity]``; then the similarity

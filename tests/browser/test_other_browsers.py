@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 MINI_BROWSER = "/usr/lib/*/webkit2gtk-*/MiniBrowser"
 SETUP = """
 import gemma4_mlx as g4
-from gemma4_mlx.widgets import Anatomy, Attention, Fit, Prompt, Routing, Why
+from gemma4_mlx.widgets import Anatomy, Atlas, Attention, Fit, Prompt, Routing, Why
 model = g4.load()
 trace = g4.trace(model, "one two three four five", attention=g4.AttentionPlan(retain="all"))
 chat = g4.Chat(model)
@@ -38,6 +38,7 @@ WIDGETS = {
     "attention": "Attention(trace)",
     "routing": "Routing(trace)",
     "why": "Why(chat)",
+    "atlas": "Atlas(g4.teaching.atlas())",
     "anatomy": "Anatomy(model)",
     "fit": "Fit(memory=24)",
     "prompt": "Prompt(model, options={'max_tokens': 20, 'temperature': 0})",
@@ -254,6 +255,13 @@ def drive(other, name, live):
             other.wait("return document.querySelector('.g4-why[data-explaining=false]')")
             other.click(".g4-why .g4-whylist button[aria-label*=' head ']")
             other.text(".g4-why section[aria-label='Without these parts'] h5", "^Control")
+    elif name == "atlas":
+        other.text(".g4-atlas .g4-groupkey", r"\w+")
+        other.wait(PAINTED, ".g4-atlas")
+        third = ".g4-atlas .g4-list tbody tr:nth-of-type(3) button"
+        other.click(third)
+        expert = other.js("return document.querySelector(arguments[0]).textContent", third)
+        other.text(".g4-atlas .g4-atlascard h4", f"Expert {expert} of")
     elif name == "anatomy":
         other.click(".g4-anatomy [data-block=layer2][data-part=router]")
         other.text(".g4-anatomy h4", "Router of layer 2")
@@ -267,7 +275,7 @@ def drive(other, name, live):
 
 
 def test_live_in_jupyterlab(other, lab, tmp_path):
-    """All six in one notebook, run by *Run All*."""
+    """All seven in one notebook, run by *Run All*."""
     name = f"{secrets.token_hex(4)}.ipynb"
     cells = [nbformat.v4.new_code_cell(code.strip()) for code in (SETUP, *WIDGETS.values())]
     spec = {"name": "python3", "display_name": "python3", "language": "python"}

@@ -4,7 +4,7 @@ import pytest
 
 SETUP = """
 import gemma4_mlx as g4
-from gemma4_mlx.widgets import Anatomy, Attention, Fit, Prompt, Routing
+from gemma4_mlx.widgets import Anatomy, Atlas, Attention, Fit, Prompt, Routing
 model = g4.load()
 chat = g4.Chat(model)
 reply = chat.send("Count from one to nine.", max_tokens=12, temperature=0.0)
@@ -13,6 +13,7 @@ trace = chat.trace(attention=g4.AttentionPlan(retain="all"))
 WIDGETS = {
     "attention": "Attention(trace)",
     "routing": "Routing(trace, model=model)",
+    "atlas": "Atlas(g4.teaching.atlas())",
     "anatomy": "Anatomy(model)",
     "fit": "Fit(memory=24)",
     "prompt": "Prompt(chat)",

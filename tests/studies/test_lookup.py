@@ -59,6 +59,27 @@ def test_kinds_of_tokens(known):
             atlas.find(**wrong)
 
 
+def test_tokens_of_a_large_vocabulary_are_counted_where_they_are_known():
+    """Of 60,000 ids in 4,096 buckets: frequent ids tell; rare ones beside them do not."""
+    size = 60_000
+    atlas = Atlas.empty(Subject("planted", LAYERS, E, K, size), ["a"])
+    ids, buckets = np.arange(size), atlas.counts.subject.bucket(np.arange(size))
+    digits = np.unique(buckets, return_index=True)[1][:20]  # one of each bucket
+    rare = np.flatnonzero((buckets == buckets[digits[0]]) & (ids != digits[0]))[0]
+    common = np.isin(buckets, buckets[digits[10:]]) & ~np.isin(ids, digits)
+    seen, counts = atlas.counts["input_seen"], atlas.counts["input_counts"]
+    seen[digits], seen[rare], seen[common] = 100, 3, 40
+    counts[1, 5, buckets[digits]] = 90  # nine in ten of the digits' tokens
+    counts[1, 7, buckets[rare]] = 3
+    found = Lookup(atlas).vocabulary("input")
+    among = found.among(digits)
+    assert among.counted == pytest.approx(0.5), "the other half is hidden by other tokens"
+    assert among.count[1, 5] == 10 * 90 - 3 and among.share[1, 5] == pytest.approx(0.897)
+    assert found.experts(digits)[0]["expert"] == 5
+    hidden = found.among([rare])
+    assert hidden.counted == 1 and not hidden.count.any() and not found.experts([rare])
+
+
 def test_experts_are_alike_by_labels(known):
     atlas, _, traces = known
     load = np.stack([concatenated(some).load() for _, some in sorted(traces.items())], axis=-1)

@@ -127,10 +127,10 @@ class Lookup:
     def similarity(self, layer: int, expert: int, by: str = "tokens") -> np.ndarray:
         """How alike every expert is to one: (layers, E), 0 to 1.
 
-        ``sum over x of sqrt(p(x | a) p(x | b))``, where x are the tokens that experts a and b read,
-        or the labels of the documents, each label counting alike: 1 where they are distributed
-        alike, 0 where none is of both (Bhattacharyya, "On a Measure of Divergence Between Two
-        Statistical Populations", 1943).
+        ``sum over x of sqrt(p(x | a) p(x | b))``, where x are the tokens that experts a and b read
+        (the buckets of :mod:`.vocabulary`), or the labels of the documents, each label counting
+        alike: 1 where they are distributed alike, 0 where none is of both (Bhattacharyya, "On a
+        Measure of Divergence Between Two Statistical Populations", 1943).
 
         Raises StudyError for a layer or expert that does not exist, and for another ``by``.
         """

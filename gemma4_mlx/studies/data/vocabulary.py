@@ -21,6 +21,24 @@ LEAST = 20
 
 
 @dataclass(frozen=True)
+class Among:
+    """How much every expert works on some tokens.
+
+    Attributes:
+        count: (layers, E) how many of their occurrences went to it, at least (the other ids of the
+            buckets are taken off).
+        share: (layers, E) of the occurrences that are counted.
+        lift: (layers, E) the share over the expert's load.
+        counted: share of their occurrences that can be counted.
+    """
+
+    count: np.ndarray
+    share: np.ndarray
+    lift: np.ndarray
+    counted: float
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """The tokens of every expert.
 
@@ -131,25 +149,29 @@ class Vocabulary:
             for j in best
         ]
 
-    def among(self, ids) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How much every expert works on some tokens: ``count`` (layers, E) of their occurrences
-        that went to it, at least; ``share`` of them; ``lift``, the share over the expert's load.
+    def among(self, ids) -> "Among":
+        """How much every expert works on some tokens.
+
+        They are counted where they make up :data:`PURE` of their buckets, or in all of their
+        buckets where that is nowhere so: rare ids are hidden by frequent ones.
 
         Raises StudyError if none of them occurred.
         """
         ids = np.unique(np.asarray(ids, np.int64))
-        total = int(self.seen[ids].sum())
-        if not total:
+        here = np.bincount(self.buckets[ids], self.seen[ids], self.counts.shape[-1])
+        if not (total := int(here.sum())):
             raise StudyError(f"none of these {len(ids)} tokens occurred")
-        inside = np.zeros(self.counts.shape[-1], np.uint32)
-        inside[self.buckets[ids]] = 1
-        others = int(self._occurrences[inside > 0].sum()) - total
+        inside = (here > 0) & (here >= PURE * self._occurrences)
+        inside = inside if inside.any() else here > 0
+        counted = int(here[inside].sum())
+        others = int(self._occurrences[inside].sum()) - counted
         # By the layer, and by a product: seven times as fast as picking many buckets of all.
-        there = np.stack([(layer * inside).sum(axis=-1, dtype=np.int64) for layer in self.counts])
+        picked = inside.astype(np.uint32)
+        there = np.stack([(layer * picked).sum(axis=-1, dtype=np.int64) for layer in self.counts])
         count = np.maximum(there - others, 0)
-        share = count / total
+        share = count / counted
         lift = np.divide(share, self._load, where=self._load > 0, out=np.zeros(share.shape))
-        return count, share, lift
+        return Among(count, share, lift, counted / total)
 
     @cached_property
     def _load(self) -> np.ndarray:
@@ -158,15 +180,16 @@ class Vocabulary:
     def experts(self, ids, n: int = 10) -> list[dict]:
         """The experts that work on some tokens more than on others, as a list of dicts.
 
-        ``layer``, ``expert``, ``count``, ``share`` and ``lift`` as of :meth:`among`, ordered by
+        ``layer``, ``expert``, ``count``, ``share`` and ``lift`` as of :class:`Among`, ordered by
         count times the logarithm of lift.
 
         Raises StudyError if none of them occurred.
         """
-        return self.best(*self.among(ids), n)
+        return self.best(self.among(ids), n)
 
-    def best(self, count: np.ndarray, share: np.ndarray, lift: np.ndarray, n: int) -> list[dict]:
+    def best(self, among: "Among", n: int) -> list[dict]:
         """The first ``n`` rows of :meth:`experts`, of what :meth:`among` gives."""
+        count, share, lift = among.count, among.share, among.lift
         score = count * np.log2(np.maximum(lift, 1e-9))
         best = np.argsort(-score, axis=None, kind="stable")[:n]
         rows = zip(*np.unravel_index(best, score.shape))

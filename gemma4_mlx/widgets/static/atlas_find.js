@@ -112,7 +112,7 @@ export class Finder {
     const verb = VOCABULARIES.find(([key]) => key === vocabulary)[1];
     const answer = await this.#ask("find", asked, () => this.#inCards(what.text, vocabulary));
     if (!answer) return;
-    const { tokens, kinds, occurrences, rows } = answer.content;
+    const { tokens, kinds, occurrences, counted, rows } = answer.content;
     const more = kinds > SAID ? ` and ${formatCount(kinds - SAID)} more` : "";
     const said = tokens
       .slice(0, SAID)
@@ -126,6 +126,7 @@ export class Finder {
         more,
         `, ${formatCount(occurrences)} times`,
       ),
+      howCounted(counted, rows.length),
       table(
         "Experts found",
         ["Expert", "#Of these tokens", "#Over its load"],
@@ -208,6 +209,13 @@ export class Finder {
   }
 }
 
+/** What is known of the tokens: rare ones are counted together with others. */
+function howCounted(counted, rows) {
+  const part = counted < 0.995 ? `Told by ${formatPercent(counted)} of these occurrences. ` : "";
+  const none = rows ? "" : "Too rare to tell apart from tokens that are counted with them.";
+  return part || none ? h("p", { class: "g4-note" }, part + none) : "";
+}
+
 /** As the answer to "find", of the tokens on recorded cards.
  * @param {Array<[any, any]>} cards requests and answers @param {string} text
  * @param {string} vocabulary */
@@ -232,6 +240,7 @@ export function foundInCards(cards, text, vocabulary) {
     tokens: [...tokens],
     kinds: tokens.size,
     occurrences,
+    counted: 1,
     rows: rows.slice(0, FOUND_LISTED),
   };
 }

@@ -1,8 +1,4 @@
-/* What the parts of the Atlas view share: the atlas, what is chosen, the table and its colours.
- *
- * Experts are addressed by one number, row * experts + expert, where row is the layer's place in
- * the map (experts.js).
- */
+/* What the parts of the Atlas view share: the atlas, what is chosen, the table and its colours. */
 
 import {
   labelsCompared,
@@ -12,23 +8,18 @@ import {
   withSignificance,
 } from "./atlas_table.js";
 import { expertScheme, LIMIT, valueScheme } from "./expertcolours.js";
-import { expertTable, orderOf, passes, times } from "./experts.js";
-import { request } from "./kernel.js";
+import { expertTable, times } from "./experts.js";
+import { ExpertScene } from "./expertscene.js";
 
 const RATIO_ENDS = ["⅛×", "1×", "8×"];
 
-export class AtlasScene {
-  /** @type {any} experts.js table; null until it is there */
-  table = null;
-  /** @type {any} expertcolours.js scheme */
-  scheme = null;
+export class AtlasScene extends ExpertScene {
   /** @type {{word: string, value: (i: number) => number, text: (v: number) => string}|null} what
    * the map is coloured by where that is neither purpose, load nor lift */
   shown = null;
   /** @type {Float32Array | null} corrected chances of the labels' lifts */
   q = null;
   #plain = null; // the table without them
-  #orders = [];
 
   /**
    * @param {Model} model
@@ -36,15 +27,12 @@ export class AtlasScene {
    * @param {(error: Error) => void} onError
    */
   constructor(model, view, onError) {
-    Object.assign(this, { model, view, onError });
-    const { layers, experts, k, start } = this.meta;
-    Object.assign(this, { layers, experts, k });
-    this.ink = view.ink();
+    super(model, view, onError);
     /** What is chosen: `by` the grouping; `view` and `order` those of the map: "purpose", "load",
      * "lift" of one `group`, "compare" with an `other`, or "shown": `measure`, or a `found` answer.
      * `sure`: lifts that may be chance are not shown. */
     this.now = {
-      ...start,
+      ...this.meta.start,
       hover: null,
       by: "label",
       view: "load",
@@ -55,41 +43,6 @@ export class AtlasScene {
       sure: true,
       filter: { on: false, above: 2, group: 0 },
     };
-  }
-
-  get meta() {
-    return this.model.get("meta");
-  }
-
-  get row() {
-    return this.rowOf(this.now.layer);
-  }
-
-  rowOf(layer) {
-    return this.layers.indexOf(layer);
-  }
-
-  /** The chosen expert. */
-  get cell() {
-    return this.cellOf(this.row, this.now.expert);
-  }
-
-  cellOf(row, expert) {
-    return row * this.experts + expert;
-  }
-
-  placeOf(cell) {
-    const row = Math.floor(cell / this.experts);
-    return { row, layer: this.layers[row], expert: cell % this.experts };
-  }
-
-  ask(type, args = {}, options = {}) {
-    return request(this.model, type, args, { signal: this.view.signal, ...options });
-  }
-
-  /** Whether there is an answer to be had: a page without a kernel lacks some. */
-  holds(wanted) {
-    return !this.model.isStatic || this.model.recorded(wanted);
   }
 
   /** Whether the selection has an expert of this atlas that is not chosen yet; it is then. */
@@ -179,11 +132,8 @@ export class AtlasScene {
     }
   }
 
-  order(row) {
-    const { order, view, group, filter } = this.now;
-    const how = { order, group: view === "lift" ? group : filter.group };
-    this.#orders[row] ??= order === "shown" ? this.#byShown(row) : orderOf(this.table, row, how);
-    return this.#orders[row];
+  ordered(row) {
+    return this.now.order === "shown" ? this.#byShown(row) : super.ordered(row);
   }
 
   #byShown(row) {
@@ -193,14 +143,5 @@ export class AtlasScene {
     };
     const keys = Array.from({ length: this.experts }, (_, e) => of(e));
     return keys.map((_, e) => e).sort((a, b) => (keys[b] > keys[a]) - (keys[b] < keys[a]) || a - b);
-  }
-
-  reorder() {
-    this.#orders = [];
-  }
-
-  passes(cell) {
-    const { filter } = this.now;
-    return !filter.on || passes(this.table, cell, filter);
   }
 }

@@ -170,6 +170,8 @@ export function drawScale(canvas, scheme, ink, words) {
   context.clearRect(0, 0, width, height);
   context.font = `12px ${ink.font}`;
   context.textBaseline = "top";
+  context.direction = "ltr";
+  context.textAlign = "left";
   for (let x = 0; x < bar; x++) {
     context.fillStyle = cssOf(scheme.bar(x / (bar - 1)));
     context.fillRect(x, 2, bar - x, 12); // the rest is drawn over: no seams
