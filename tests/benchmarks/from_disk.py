@@ -1,7 +1,8 @@
 """Models with weights on disk: memory under a limit that the system enforces, speed, and policy.
 
     python tests/benchmarks/from_disk.py real 26b-a4b --experts 2GB --limit 5 --keep FOLDER
-    python tests/benchmarks/from_disk.py real 31b --limit 4 --trace 2048 --keep FOLDER
+    python tests/benchmarks/from_disk.py real 31b --limit 4 --prefill 0 --decode 0 --trace 2048 \
+        --chunk 1024 --keep FOLDER
     python tests/benchmarks/from_disk.py resident         decoding with all slots full / in memory
     python tests/benchmarks/from_disk.py policy [TRACE...]  which expert should make room
 
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -54,6 +56,7 @@ def real(options: argparse.Namespace) -> None:
     command = [sys.executable, __file__, "within", str(folder), "--prefill", str(options.prefill),
                "--decode", str(options.decode), "--trace", str(options.trace)]  # fmt: skip
     command += ["--experts", options.experts] if options.experts else []
+    command += ["--chunk", str(options.chunk)] if options.chunk else []
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -122,7 +125,8 @@ def within(options: argparse.Namespace) -> None:
     if options.trace:
         plan = g4.AttentionPlan(retain="none")
         tokens = ids[0, : options.trace].tolist()
-        step(f"trace of {options.trace}", lambda: print(g4.trace(model, tokens, attention=plan)))
+        trace = partial(g4.trace, model, tokens, attention=plan, chunk=options.chunk)
+        step(f"trace of {options.trace}", lambda: print(trace()))
     if options.experts:
         missed_over_plain(model, Path(options.folder))
 
@@ -222,6 +226,7 @@ def main() -> None:
         command.add_argument("--prefill", type=int, default=512)
         command.add_argument("--decode", type=int, default=16)
         command.add_argument("--trace", type=int, default=512)
+        command.add_argument("--chunk", type=int, help="tokens that the trace reads at once")
         if name == "real":
             command.add_argument("--bits", type=int, default=4)
             command.add_argument("--limit", type=float, required=True, help="GB")
