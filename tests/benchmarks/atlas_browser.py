@@ -45,7 +45,7 @@ def real_shape(seed: int = 0):
     arrays, G = atlas.counts.arrays, len(LABELS)
     logits = rng.normal(0, 0.9, (1, LAYERS, E)) + rng.normal(0, 0.7, (G, LAYERS, E))
     load = np.exp(logits)
-    load *= K / load.sum(axis=-1, keepdims=True)
+    load = np.minimum(load * K / load.sum(axis=-1, keepdims=True), 0.9)
     tokens = np.full(G, TOKENS // G)
     arrays["documents"][:], arrays["tokens"][:] = 900, tokens
     arrays["counts"][:] = rng.poisson(load * tokens[:, None, None])

@@ -235,6 +235,15 @@ def test_an_atlas_of_another_model_is_refused(trace):
         Routing(Trace(trace.tokens), atlas=other)
 
 
+def test_an_atlas_names_the_experts_of_a_model_that_runs(model):
+    view = Routing(model, atlas=g4.teaching.atlas())
+    assert view.meta["live"] and view.meta["atlas"] > 10_000
+    assert view.answer_groups("label")[0]["groups"]
+    view.trace.close()
+    with pytest.raises(StudyError, match="another model"):
+        Routing(model, atlas=make_atlas(layers=8, documents=1))
+
+
 def test_what_if_by_label_is_one_change_with_a_control_of_its_load(model, asked):
     """As ``model.intervene(studies.drop(...))`` does, beside single experts."""
     atlas = g4.teaching.atlas()

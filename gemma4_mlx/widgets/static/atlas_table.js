@@ -1,7 +1,9 @@
 /* What an atlas says of experts, worked out of its numbers: which lifts are more than chance, two
  * labels side by side, scales of measures. Experts are numbered as in experts.js. */
 
-export const FALSE = 0.05; // as in studies/data/labels.py
+import { HUES } from "./expertcolours.js";
+
+const FALSE = 0.05; // as in studies/data/labels.py
 const FLOOR = 0.5; // log2
 
 /** The table of labels with what is known of chance.
@@ -20,15 +22,33 @@ export function withSignificance(t, q, sure) {
       if (lift > most && found(g, i)) [most, purpose[i]] = [lift, g];
     }
   }
+  const rank = rankOf(purpose, groups);
   return {
     ...t,
     purpose: (i) => purpose[i],
+    rank: (g) => rank[g],
     sure: sureOf,
     found,
     enough: sure ? sureOf : (g, i) => t.enough(g, i),
     unsure: sure ? "no more than chance explains" : t.unsure,
+    rest: "more labels",
     chance: (g, i) => chanceWords(at(g, i)),
   };
+}
+
+/** Each label's place in the row of colours: that of its name, or where there are more labels than
+ * colours, those with most experts first. */
+function rankOf(purpose, groups) {
+  const order = Array.from({ length: groups }, (_, g) => g);
+  if (groups <= HUES.length) return order;
+  const experts = new Array(groups).fill(0);
+  for (const g of purpose) if (g >= 0) experts[g]++;
+  const rank = new Array(groups);
+  order.sort((a, b) => experts[b] - experts[a] || a - b);
+  order.forEach((g, place) => {
+    rank[g] = place;
+  });
+  return rank;
 }
 
 /** A corrected chance: "< 0.001", "0.02", "–" where nothing was tested. @param {number} q */

@@ -106,7 +106,7 @@ export function liftTable(t, i, ink) {
 }
 
 function liftRow(t, i, { name, g, lift }, ink) {
-  const colour = cssOf(hueOf(g, ink.dark));
+  const colour = cssOf(hueOf(t, g, ink.dark));
   const swatch = h("i", { class: "g4-swatch", style: { background: colour } });
   const number = (text) => h("td", { class: "g4-number" }, text);
   const sure = t.enough(g, i);

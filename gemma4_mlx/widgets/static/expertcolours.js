@@ -12,7 +12,7 @@ import { times } from "./experts.js";
 import { formatCount } from "./words.js";
 
 // Okabe and Ito's, then hues between them; groups with the most tokens come first.
-const HUES = [
+export const HUES = [
   ...categoryColors.slice(0, 7),
   "#882255",
   "#a6d854",
@@ -20,6 +20,7 @@ const HUES = [
   "#7f4f24",
   "#b9a7e0",
 ].map(rgbOf);
+const GREY = [153, 153, 153];
 export const LIMIT = 3; // log2: an eighth to eight times
 
 const luminance = ([r, g, b]) =>
@@ -29,10 +30,11 @@ const luminance = ([r, g, b]) =>
 /** Black or white, whichever reads better on a colour. */
 export const inkFor = (rgb) => (luminance(rgb) > 0.179 ? "#000" : "#fff");
 
-export const hueOf = (group, dark) =>
-  dark
-    ? mixed(HUES[group] ?? [153, 153, 153], [255, 255, 255], 0.15)
-    : (HUES[group] ?? [153, 153, 153]);
+/** The colour of a group of a table (experts.js); grey beyond the hues. */
+export function hueOf(t, group, dark) {
+  const hue = HUES[t.rank(group)] ?? GREY;
+  return dark ? mixed(hue, [255, 255, 255], 0.15) : hue;
+}
 
 /**
  * @param {any} t experts.js table @param {{view: string, group: number}} how @param {any} ink
@@ -63,7 +65,7 @@ export function expertScheme(t, how, ink, difference = null) {
 
 function purposeScheme(t, ink) {
   const zero = rgbOf(ink.zero);
-  const hues = t.groups.map((_, g) => hueOf(g, ink.dark));
+  const hues = t.groups.map((_, g) => hueOf(t, g, ink.dark));
   const strengths = new Float32Array(t.rows * t.E);
   for (let i = 0; i < strengths.length; i++) {
     const g = t.purpose(i);
@@ -211,30 +213,30 @@ export function groupKeys(t, ink, onPick, more) {
     if (g >= 0) experts[g]++;
     else if (!t.unused(i)) none++;
   }
-  const swatch = (g) =>
-    h("i", { class: "g4-swatch", style: { background: cssOf(hueOf(g, ink.dark)) } });
+  const order = t.groups.map((_, g) => g).sort((a, b) => t.rank(a) - t.rank(b));
+  const swatch = (rgb) => h("i", { class: "g4-swatch", style: { background: cssOf(rgb) } });
   const count = (n) => h("span", { class: "g4-count" }, String(n));
   const titleOf = (group, g) =>
     `${formatCount(group.tokens)} tokens; ${formatCount(experts[g])} experts are for them. ` +
     `Click: how much each expert is for “${group.name}”.`;
-  const buttons = t.groups.map((group, g) =>
+  const buttons = order.map((g) =>
     h(
       "button",
       {
         type: "button",
         class: "g4-groupkey",
         dataset: { group: g },
-        hidden: g >= HUES.length && !more.shown,
-        title: titleOf(group, g),
+        hidden: t.rank(g) >= HUES.length && !more.shown,
+        title: titleOf(t.groups[g], g),
         onclick: () => onPick(g),
       },
-      swatch(g),
-      group.name,
+      swatch(hueOf(t, g, ink.dark)),
+      t.groups[g].name,
       count(experts[g]),
     ),
   );
   const small = buttons.slice(HUES.length);
-  const rest = experts.slice(HUES.length).reduce((sum, n) => sum + n, 0);
+  const rest = order.slice(HUES.length).reduce((sum, g) => sum + experts[g], 0);
   const fold = h(
     "button",
     {
@@ -247,8 +249,8 @@ export function groupKeys(t, ink, onPick, more) {
         for (const button of small) button.hidden = !more.shown;
       },
     },
-    swatch(HUES.length),
-    `${small.length} smaller groups`,
+    swatch(GREY),
+    `${small.length} ${t.rest ?? "smaller groups"}`,
     count(rest),
     h("span", { class: "g4-count", "aria-hidden": "true" }, "▾"),
   );

@@ -44,6 +44,8 @@ export function expertTable(meta, answer) {
     purpose: (i) => (purpose[i] === NO_PURPOSE ? -1 : purpose[i]),
     lift: (g, i) => (load[i] === 0 ? NaN : count(g, i) / groups[g].tokens / load[i]),
     enough: (g, i) => load[i] * groups[g].tokens >= LEAST_EXPECTED,
+    /** the group's place in the row of colours */
+    rank: (g) => g,
     /** what is said where there is not */
     unsure: "too few tokens of the group to tell",
     unusedIn(row) {

@@ -52,6 +52,21 @@ test("an expert is for the label with the highest lift that is more than chance"
   );
 });
 
+test("of many labels those with most experts have colours", () => {
+  const many = 15;
+  const bytes = new Uint8Array(2 * many * 16 + 16).fill(255);
+  const counts = new Uint16Array(bytes.buffer, 0, many * 16).fill(1);
+  for (const e of [0, 1, 2]) counts[14 * 16 + e] = 20; // the last label has three experts
+  counts[3 * 16 + 5] = 20;
+  const groups = Array.from({ length: many }, (_, g) => ({ name: `l${g}`, tokens: 60 }));
+  const content = { groups, n: 900, by: "label", bytes: 2 };
+  const meta = { layers: [0], experts: 16, k: 1 };
+  const plain = expertTable(meta, { content, buffer: new DataView(bytes.buffer) });
+  const table = withSignificance(plain, new Float32Array(many * 16).fill(0.001), true);
+  assert.deepEqual([14, 3, 0, 13].map(table.rank), [0, 1, 2, 14]);
+  assert.equal(plain.rank(14), 14);
+});
+
 test("what is chance is told apart, or shown all the same", () => {
   assert.ok(!tested().enough(0, 0) && tested(false).enough(0, 0));
   assert.match(tested().unsure, /chance/);
