@@ -283,6 +283,13 @@ def test_why_little_was_reused(tiny):
     *_, finish = stream(model, [*prompt[:20], *[5] * 500], options=GREEDY, cache=cache)
     assert finish.reused_tokens == 0
     assert finish.reuse_note == "the prompt differs from token 20 on"
+    read()
+    assert cache.reuse([*prompt[:400], *some_tokens(500, seed=3)]) == 400
+    assert cache.reuse_note == "the prompt differs from token 400 on", "not half of 899"
+    cache.clear()
+    model.read(mx.array(prompt[:10])[None], cache.entries)
+    cache.commit(prompt[:10])
+    assert cache.reuse(prompt) == 10 and cache.reuse_note == "", "all that there was"
 
 
 @pytest.mark.parametrize("bits", [8, 4])

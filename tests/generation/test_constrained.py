@@ -415,6 +415,9 @@ BAD_CALLS = [
     call("unknown{}"),
     call("nested{Zeta:[true],alpha:{}}"),
     call("nested{alpha:{},Zeta:[]}"),
+    call("nested{alpha:{s:1},Zeta:[true]}"),
+    call("nested{alpha:{other:null},Zeta:[true]}"),
+    call("nested{alpha:`x`,Zeta:[true]}"),
     call("get_weather{city:Paris}"),
     "<|tool_call>call:no.args-x{}",
 ]

@@ -1,6 +1,8 @@
 """The stream of events: order, text, probabilities, stopping, cancelling."""
 
+import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -40,16 +42,35 @@ def parts(events):
 
 
 def test_events_come_in_order(tiny):
+    begun = time.perf_counter()
     progress, tokens, finish = parts(events := run(tiny(), prefill_chunk=16))
+    took = time.perf_counter() - begun
     assert events == progress + tokens + finish and len(finish) == 1
     assert [(p.done, p.total) for p in progress] == [(n, 41) for n in (0, 16, 32)]
     assert [t.index for t in tokens] == list(range(12))
     times = [e.seconds for e in progress + tokens]
-    assert times == sorted(times)
+    assert times == sorted(times) and times[0] >= 0 and times[-1] <= took
     done = finish[0]
+    assert done.prefill_seconds == pytest.approx(tokens[0].seconds, abs=took / 2)
+    assert times[-1] <= done.prefill_seconds + done.decode_seconds <= took
     assert (done.reason, done.prompt_tokens, done.generated_tokens) == ("length", 41, 12)
     assert done.peak_memory > 0 and done.tokens_per_second > 0 and done.seed is None
     assert not parts(run(tiny(), progress=False))[0]
+
+
+def test_how_long_an_answer_may_be():
+    """What the context leaves, its last token unread; beyond it at least 2,048."""
+
+    def limit(n, context, asked=None, beyond=False):
+        run = SimpleNamespace(prompt=range(n), options=SimpleNamespace(max_tokens=asked))
+        return sys.modules[stream.__module__]._Run._limit(run, context, beyond)
+
+    assert limit(100, 1000) == 901 and limit(1000, 1000) == 1
+    assert limit(100, 1000, 900) == 900 and limit(100, 1000, 902) == 901
+    assert limit(100, 8192, beyond=True) == 8092 and limit(100, 1000, beyond=True) == 2048
+    assert limit(100, 1000, 5000, beyond=True) == 5000
+    with pytest.raises(ContextError, match="1,001 tokens, the model's context is 1,000"):
+        limit(1001, 1000)
 
 
 def test_a_short_new_turn_is_one_pass(tiny, monkeypatch):
@@ -197,6 +218,8 @@ def test_the_gate_never_shows_part_of_a_stop_string(size):
         shown += gate.add(text[i : i + size])
         assert "a <en> b ".startswith(shown)
     assert (shown, gate.met, gate.flush()) == ("a <en> b ", "<end>", "")
+    gate = TextGate(("<end>", "<e"))
+    assert gate.add("a<end>") == "a" and gate.met == "<end>", "of two at one place the first given"
     gate = TextGate(stops)
     assert gate.add("x <e") + gate.flush() == "x <e" and gate.met is None
 
@@ -510,7 +533,7 @@ def test_a_thinking_budget_closes_the_channel(tiny):
     guide = ThinkingBudget(model.tokenizer, 5)
     _, tokens, (finish,) = parts(run(model, prompt, guides=[guide]))
     ids = [t.id for t in tokens]
-    assert finish.thinking_cut and finish.reason in ("stop", "length")
+    assert finish.thinking_cut and finish.complete and finish.reason in ("stop", "length")
     assert closes in ids and ids.index(closes) in (5, 6) and guide.exhausted
     assert tokens[ids.index(closes) - 1].text.endswith("\n")
     _, tokens, (finish,) = parts(run(model, [2, 500], guides=[guide]))
