@@ -143,14 +143,17 @@ def record(
     """Generator for the engine: reads a prompt under a recorder, yields Progress, returns the
     trace. ``facts``: see :class:`Recorder`."""
     recorder = Recorder(model, plan, len(prompt), prompt.inputs, facts)
-    cache = model.make_cache()
-    expect(cache, len(prompt))
+    chunks = list(prompt.inputs.chunks(chunk))
+    cache = None  # of a prompt that is read at once nobody asks for the keys and values again
+    if len(chunks) > 1:
+        cache = model.make_cache()
+        expect(cache, len(prompt))
     soft = SoftTokens(model, prompt, 0, media_features)
     with model.observe(recorder):
-        for start, stop in prompt.inputs.chunks(chunk):
+        for start, stop in chunks:
             tokens = mx.array(prompt.tokens[start:stop])[None]
             hidden = model.hidden(tokens, cache, soft.between(start, stop))
-            mx.eval(hidden, [entry.state for entry in cache])
+            mx.eval(hidden, [entry.state for entry in cache or ()])
             del hidden
             if mx.get_cache_memory() > KEPT_BYTES:
                 mx.clear_cache()
