@@ -42,10 +42,8 @@ class Part:
     text: str | None = None
 
     def __str__(self):
-        where = "" if self.layer is None else f"layer {self.layer} "
         said = "" if self.text is None else f" {self.text!r}"
-        kind = _NAMES.get(self.kind, self.kind)
-        return f"{where}{kind}{'' if self.index is None else f' {self.index}'}{said}"
+        return _called(self) + said
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,28 @@ class Effect:
     share: float
     measured: float
     control: bool = False
+
+    def __str__(self):
+        return _called(self)
+
+
+class Effects(list):
+    """What :meth:`Attribution.check` measured: a list of :class:`Effect`, which prints as a table
+    of predicted and measured effects."""
+
+    def __repr__(self):
+        lines = [f"{'without':30}{'predicted':>10}{'measured':>10}"]
+        for e in self:
+            drawn = "  (drawn at random)" if e.control else ""
+            lines.append(f"{e!s:30}{e.share:+10.2f}{e.measured:+10.2f}{drawn}")
+        return "\n".join(lines)
+
+
+def _called(source: "Part | Effect") -> str:
+    """Such as "layer 5 head 2"."""
+    where = "" if source.layer is None else f"layer {source.layer} "
+    number = "" if source.index is None else f" {source.index}"
+    return f"{where}{_NAMES.get(source.kind, source.kind)}{number}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +268,7 @@ class Attribution:
             raise AttributionError(f"no medium {medium}: the prompt has {there}, counted from 0")
         return at
 
-    def check(self, top: int = 10, progress=None, kinds: tuple[str, ...] = ()) -> list[Effect]:
+    def check(self, top: int = 10, progress=None, kinds: tuple[str, ...] = ()) -> Effects:
         """Really remove each of the ``top`` sources, and for each another of its kind, drawn at
         random, if there is one left.
 
@@ -294,10 +314,10 @@ class Attribution:
             wanted = sum(part.kind == kind for part in asked)
             drawn += [same[i] for i in rng.permutation(len(same))[:wanted]]
         measured = self.measure(asked + drawn, progress)
-        return [
+        return Effects(
             Effect(part.kind, part.layer, part.index, part.share, effect, i >= len(asked))
             for i, (part, effect) in enumerate(zip(asked + drawn, measured))
-        ]
+        )
 
     def to_dataframe(self, library: str = "pandas"):
         """One row for each source: kind, layer, index (-1 where there is none), text ("" but for

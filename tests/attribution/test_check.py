@@ -6,6 +6,7 @@ import pytest
 from media_reference import picture
 
 import gemma4_mlx as g4
+from gemma4_mlx.attribution.data import Effect, Effects
 from gemma4_mlx.errors import AttributionError
 from gemma4_mlx.processing.image import load_image
 from gemma4_mlx.processing.inputs import expand
@@ -137,6 +138,23 @@ def test_corrupting_a_position(checkpoint):
     assert all(abs(e.measured) < 1e-4 for e in others)
     same = g4.attribute(model, ids, 300, method="patching", corrupt=ids, chunk=9)
     assert all(abs(e.measured) < 1e-4 for e in same.check(40))
+
+
+def test_effects_print_as_a_table():
+    effects = Effects(
+        [
+            Effect("head", 5, 2, 1.25, 0.5),
+            Effect("per_layer", 0, None, -0.5, 2.0),
+            Effect("position", None, 8, 0.125, 0.0, control=True),
+        ]
+    )
+    assert repr(effects).splitlines() == [
+        "without                        predicted  measured",
+        "layer 5 head 2                     +1.25     +0.50",
+        "layer 0 per-layer embedding        -0.50     +2.00",
+        "position 8                         +0.12     +0.00  (drawn at random)",
+    ]
+    assert effects[0].measured == 0.5 and len(effects[1:]) == 2
 
 
 def test_kinds_without_shares(checkpoint):
