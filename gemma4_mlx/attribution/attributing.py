@@ -95,8 +95,9 @@ def attribute(
     tokens = tokens_of(model, prompt.tokens, prompt.inputs)
     target = target_of(model, tokens, target, against, position)
     question = Question(model, prompt, tokens, target, chunk, media_features)
-    if method != "direct":
+    if method != "direct" or model.divided:
         model.need_weights(f"method {method!r}")
+    if method != "direct":
         check_memory(question, method, memory)
     other = None
     if method == "direct":

@@ -123,6 +123,8 @@ def sweep(
         ChatError: messages that the chat template refuses.
     """
     check_model(model, "sweep", AttributionError, " and then two prompts")
+    if model.divided:
+        model.need_weights("sweep")
     _check_choices(model, over, metric, direction, batch, chunk)
     prompts = [_prompt(model, given) for given in (clean, corrupt)]
     source, base = prompts if direction == "restore" else prompts[::-1]

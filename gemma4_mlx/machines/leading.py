@@ -165,6 +165,7 @@ class LedModel(Model):
         values = {
             "model": self.number,
             "cache": _number(cache),
+            "offsets": [entry.offset for entry in cache or ()],
             "watched": self._taps.active,
             "changed": bool(self._taps.interventions),
         }

@@ -127,6 +127,8 @@ class Worker:
     def _run(self, message: Message, name: str) -> None:
         values, given = message.values, dict(message.arrays)
         model, cache = self._models[values["model"]], self._entries.get(values["cache"])
+        if [entry.offset for entry in cache or ()] != values["offsets"]:
+            raise ClusterError("its part of the cache is not at rank 0's position")
         observers = [self._follower(model, values["changed"])] if values["watched"] else []
         with self._together.running(), model.observe(*observers):
             getattr(model, name)(given.pop("tokens"), cache, **given)

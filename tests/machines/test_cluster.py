@@ -216,6 +216,10 @@ def test_weights_and_caches_of_all_are_not_saved_here(pair, tmp_path):
     model, one = pair("teaching")
     with pytest.raises(CheckpointError, match="save needs all weights here"):
         g4.save(model, tmp_path / "saved")
+    with pytest.raises(CheckpointError, match="sweep needs all weights here"):
+        g4.sweep(model, prompt(9), prompt(9, 1))
+    with pytest.raises(CheckpointError, match="'direct' needs all weights here"):
+        g4.attribute(model, prompt(9), method="direct")
     cache = g4.PromptCache(model)
     text(model, prompt(9), cache=cache, options=dict(max_tokens=2))
     with pytest.raises(CheckpointError, match="neither saved nor loaded"):

@@ -70,6 +70,18 @@ def test_one_of_three_dies_and_the_third_is_released(tmp_path):
         until(lambda: all(map(ended, followers)), "the end of all others")
 
 
+def test_caches_that_came_apart_are_told():
+    """What was put into an entry here alone is not in the others' parts."""
+    with g4.cluster(2, env=ONE_THREAD) as cluster:
+        model = g4.load(cluster=cluster)
+        cache = model.make_cache()
+        model([[5, 6, 7]], cache)
+        for entry in cache:
+            entry.offset -= 1
+        with pytest.raises(ClusterError, match=r"rank 1 .* not at rank 0's position"):
+            model([[8]], cache)
+
+
 def test_followers_end_with_the_kernel(tmp_path):
     kernel = subprocess.Popen(
         [
