@@ -73,6 +73,7 @@ class Cluster:
     def __init__(self, together: Together, members: list[Member], ring: list[tuple[str, int]]):
         self.together, self.members = together, members
         self._ring = ring
+        self._inside = False
         self._lock, self._losing = threading.RLock(), threading.Lock()
         self._lost: str | None = None
         self._closed = threading.Event()
@@ -150,10 +151,14 @@ class Cluster:
         data = message.packed()
         with self._lock, _uninterrupted():
             self._check()
-            if not self.together.alone:
-                raise ClusterError("a model on several machines does not run within its own run")
+            if self._inside:
+                raise ClusterError(
+                    "a model on several machines computes nothing within its own run: observers "
+                    "that use its head (a lens) or run it need it whole, without cluster="
+                )
             self._flush()
             self._send(data)
+            self._inside = True
             try:
                 with self.together.running():
                     yield
@@ -164,7 +169,7 @@ class Cluster:
                 self._lose(f"rank 0 failed while it computed: {error!r:.200}")
                 raise
             finally:
-                raised = None
+                self._inside, raised = False, None
                 if taps is not None:
                     raised, taps.raised = taps.raised, None
             if raised is not None:

@@ -52,7 +52,8 @@ class LedTaps(Taps):
         seen = value
         if self.raised is None:
             try:
-                seen = tap(name, value, geometry)
+                with self._cluster.together.aside():
+                    seen = tap(name, value, geometry)
             except BaseException as error:
                 self.raised = error
         if self.interventions:

@@ -64,6 +64,15 @@ class Together:
         finally:
             self._running = self._under_way = None
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What this thread computes meanwhile, the others do not, in the middle of a run."""
+        running, self._running = self._running, None
+        try:
+            yield
+        finally:
+            self._running = running
+
     @property
     def alone(self) -> bool:
         """Whether the other machines do not know of what is computed here now."""

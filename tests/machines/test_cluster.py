@@ -201,6 +201,18 @@ def test_an_observers_error_comes_when_all_are_done(pair):
     assert off(*(model([[5, 6, 7]]) for model in both)) < 1e-5
 
 
+@STRATEGIES
+def test_a_lens_is_refused_when_all_are_done(strategy, pair):
+    both = pair("teaching", strategy)
+    if strategy == "tensor":  # of stages rank 0 has the whole head
+        with pytest.raises(ClusterError, match="nothing within its own run"):
+            g4.trace(both[0], "Count from 3 to 6.", lens=g4.LensPlan())
+    else:
+        lenses = [g4.trace(m, "Count from 3 to 6.", lens=g4.LensPlan()).lens for m in both]
+        assert np.array_equal(lenses[0].ids[..., 0], lenses[1].ids[..., 0])
+    assert off(*(model([[5, 6, 7]]) for model in both)) < 1e-5
+
+
 def test_what_needs_whole_layers_says_so(pair):
     model, one = pair("teaching")
     with pytest.raises(ClusterError, match="whole layers in one memory"):
