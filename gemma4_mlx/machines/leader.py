@@ -29,6 +29,8 @@ ASKED_EVERY = 1.0
 SILENT = 20.0
 #: Seconds in which what was lost has a name.
 NAMED_WITHIN = 30.0
+#: Seconds in which the end of a machine's process is known, after another one has noticed it.
+ANOTHER = 5.0
 
 
 @dataclass
@@ -228,11 +230,15 @@ class Cluster:
 
     def _blame(self, error: Exception) -> ClusterError:
         """The error that names the machine that was lost, for one that noticed it first."""
-        end = time.monotonic() + NAMED_WITHIN
-        while self._lost is None and time.monotonic() < end:
-            time.sleep(0.05)
+        self._wait_for_a_name(NAMED_WITHIN)
         self._lose(str(error))
         return ClusterError(self._lost)
+
+    def _wait_for_a_name(self, seconds: float) -> None:
+        """Return once it is known which machine was lost, or after so long."""
+        end = time.monotonic() + seconds
+        while self._lost is None and time.monotonic() < end:
+            time.sleep(0.05)
 
     def _listen(self, member: Member) -> None:
         """Reads what a machine says; in a thread of its own."""
@@ -241,7 +247,10 @@ class Cluster:
             if Message.is_named(data, "status"):
                 member.status = dict(Message.unpacked(data).values)
             elif Message.is_named(data, "lost"):
-                self._lose(f"{member} failed: {Message.unpacked(data).values['error']}")
+                told = Message.unpacked(data).values
+                if told["by_another"]:  # who lost its neighbour is not the one to blame
+                    self._wait_for_a_name(ANOTHER)
+                self._lose(f"{member} failed: {told['error']}")
             else:
                 member.answers.put(data)  # its arrays are made where they are used
         if not self._closed.is_set():

@@ -122,8 +122,9 @@ def _start(hosts: Hostfile, backend: str, python: str, port: int | None, wait: f
                     member.rank, member.host, python, None, files, env, command
                 )
                 _read_output(member)
-                member.process.process.stdin.write(key.hex().encode() + b"\n")
-                member.process.process.stdin.flush()
+                with suppress(OSError):  # one that has ended already is named below
+                    member.process.process.stdin.write(key.hex().encode() + b"\n")
+                    member.process.process.stdin.flush()
             _meet(members, came, time.monotonic() + wait)
             together = _join_ring(members, backend, files, env, time.monotonic() + wait)
         except BaseException:

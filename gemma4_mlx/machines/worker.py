@@ -211,7 +211,8 @@ def follow(channel: Channel, together: Together, worker: Worker) -> None:
     try:
         worker.follow(together)
     except BaseException as error:
-        channel.send(Message("lost", {"error": f"{type(error).__name__}: {error}"}).packed())
+        told = {"error": f"{type(error).__name__}: {error}", "by_another": "[ring]" in str(error)}
+        channel.send(Message("lost", told).packed())
         raise
 
 
