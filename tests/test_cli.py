@@ -290,7 +290,7 @@ def test_atlas_of_one_label_says_that_nothing_can_be_compared(capsys, tmp_path):
     out = ("--out", str(tmp_path / "a"), "--html", str(page))
     assert run("atlas", "--corpus", f"count={tmp_path}/a.txt", *out) == 0
     assert "one label: there is nothing to compare it with" in capsys.readouterr().out
-    assert "Layer 7" in page.read_text(encoding="utf-8")
+    assert "Count from 3 to 9" in page.read_text(encoding="utf-8")
 
 
 def test_atlas_says_what_is_wrong(capsys, tmp_path):

@@ -153,6 +153,8 @@ SCENES = (
                                    audio=[g4.chat.Audio(beeps(), rate=sounds.RATE)])),
     Scene("why-needle", "Why: what spoke for the answer's first token",
           lambda model: g4.widgets.Why(asked(model, notes(8)))),
+    Scene("atlas", "Atlas: what every expert is for, over the domains",
+          lambda model: g4.widgets.Atlas(g4.teaching.atlas())),
     Scene("anatomy", "Anatomy: what the model is made of, to scale",
           lambda model: g4.widgets.Anatomy(model)),
     Scene("fit", "Fit: which model fits which Mac", lambda model: g4.widgets.Fit()),

@@ -85,7 +85,7 @@ def test_every_stage_is_reached_and_the_rate_falls():
     assert list(dict.fromkeys(stage.name for stage, _ in stages)) == [
         stage.name for stage in schedule.STAGES
     ]
-    assert stages[0][1] < 0.1 < stages[80][1] == 1.0
+    assert stages[0][1] < 0.1 < stages[70][1] == 1.0
     assert stages[1999][1] < 0.1
 
 
