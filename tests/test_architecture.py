@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "gemma4_mlx"
 LEVELS = [
-    {"errors", "arguments", "config", "_blas", "atomic", "progress", "safetensors"},
+    {"errors", "arguments", "config", "_blas", "atomic", "lazy", "progress", "safetensors"},
     {"model"},
     {"processing", "checkpoints"},
     {"generation"},

@@ -6,6 +6,7 @@ make them, and what of it needs MLX is imported when first used. No module has t
 function: importing it would take the function's place here.
 """
 
+from ..lazy import lazily
 from .data import Attribution, Effect, Part, open_attribution
 from .roles_data import HeadRole, HeadRoles, open_head_roles
 from .sweep_data import Place, Sweep, open_sweep
@@ -32,10 +33,4 @@ __all__ = [
 ]
 __all__ += [*_HOMES]  # noqa: PLE0604
 
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, _HOMES)

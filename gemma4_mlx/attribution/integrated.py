@@ -57,14 +57,13 @@ def integrated(question: Question, baseline: int, steps: int | None):
         positions = position_shares(question, shares)
         return question.answer("integrated", target, total, base=base, positions=positions)
 
-    scores = dict(zip(np.linspace(0, 1, PIECES + 1).tolist(), [base, *[None] * PIECES]))
-    scores[1.0] = total
+    scores = {0.0: base, 1.0: total}
     pieces = {}  # (from, to) -> its shares, and by how much they miss its rise
-    new, missed = list(pairwise(scores)), []
+    new, missed = list(pairwise(np.linspace(0, 1, PIECES + 1).tolist())), []
     while True:
         for a, b in new:
             for end in (a, b):
-                if scores.get(end) is None:
+                if end not in scores:
                     scores[end] = yield from line.score(end)
             shares = yield from line.shares(a, b, POINTS)
             pieces[a, b] = shares, abs(scores[b] - scores[a] - shares.sum())

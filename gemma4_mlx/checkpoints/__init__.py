@@ -3,6 +3,8 @@
 ``load`` reads, ``save`` writes, ``fit`` plans and needs no network.
 """
 
+from ..lazy import lazily
+
 _HOMES = {
     "load": "loading",
     "save": "saving",
@@ -17,12 +19,4 @@ _HOMES = {
 
 __all__ = list(_HOMES)
 
-
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOMES)

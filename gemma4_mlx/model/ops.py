@@ -27,6 +27,7 @@ from .cpu import activations, blocks, quantized, small
 from .cpu import attention as numpy_attention
 from .cpu import attention_vjp as attention_derivative
 from .sizes import block_rows
+from .values import evaluated
 
 #: Rows that a tower's layers take at once: enough work for a GPU, and wide intermediates of a
 #: 10,080-patch picture that need a few megabytes in place of hundreds.
@@ -275,22 +276,22 @@ def begin(block: mx.array, after: mx.array) -> None:
     """
     # MLX's CPU backend claims the memory of all that was started, and within mx.grad async_eval is
     # refused: there this block itself is waited for.
-    if on_cpu() or not blocks.evaluated(block, by=mx.async_eval):
-        blocks.evaluated(block)
+    if on_cpu() or not evaluated(block, by=mx.async_eval):
+        evaluated(block)
     else:
         mx.eval(after)
 
 
 def begun(x: mx.array) -> None:
     """Start computing ``x``, so that what it alone needs is freed early."""
-    blocks.evaluated(x, by=mx.eval if on_cpu() else mx.async_eval)
+    evaluated(x, by=mx.eval if on_cpu() else mx.async_eval)
 
 
 def settled(x):
     """``x``, an array or a tuple, computed now on MLX's CPU backend, which claims the memory of
     everything that it is asked for before it begins. A GPU works in steps of bounded memory."""
     if on_cpu():
-        blocks.evaluated(x)
+        evaluated(x)
     return x
 
 

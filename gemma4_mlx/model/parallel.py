@@ -18,12 +18,12 @@ import numpy as np
 
 from ..errors import ClusterError
 from .attention import Attention
-from .cpu.blocks import evaluated
 from .decoder import DecoderLayer
 from .gemma4 import Model
 from .moe import SORT_FROM, Experts, SwitchGLU
 from .shares import TOWERS, Shares, heads_of
 from .taps import Tap, untouched
+from .values import evaluated
 
 
 class Together:

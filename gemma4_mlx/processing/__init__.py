@@ -3,6 +3,8 @@
 Names are imported on first use, for a text-only session needs no picture code.
 """
 
+from ..lazy import lazily
+
 _HOMES = {
     "Tokenizer": "tokenizer",
     "render": "template",
@@ -22,13 +24,7 @@ _HOMES = {
 
 __all__ = [*_HOMES]  # noqa: PLE0604  (strings, from the table above)
 
-
-def __getattr__(name: str):
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazily(__name__, _HOMES)
 
 
 def __dir__():

@@ -5,6 +5,7 @@
 MLX is imported when first used.
 """
 
+from ..lazy import lazily
 from .data.attention import SUMMARIES, AttentionData, HeadMass, Link
 from .data.comparison import RoutingComparison, compare_routing
 from .data.head_maps import OffsetMap, SpanMass
@@ -69,10 +70,4 @@ __all__ = [
 ]
 __all__ += [*_WITH_MLX]  # noqa: PLE0604
 
-
-def __getattr__(name: str):
-    if name in _WITH_MLX:
-        from importlib import import_module
-
-        return getattr(import_module(f".{_WITH_MLX[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, _WITH_MLX)

@@ -6,7 +6,7 @@ widget draws what a chat or a trace gives it and sends back selections, and ever
 from plain Python too. :mod:`gemma4_mlx.widgets.base` says how the pieces fit together.
 """
 
-import importlib
+from ..lazy import lazily
 
 _WHERE = {
     "Prompt": "prompt",
@@ -20,11 +20,7 @@ _WHERE = {
 }
 __all__ = list(_WHERE)
 
-
-def __getattr__(name: str):
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+__getattr__ = lazily(__name__, _WHERE)
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,7 @@ from gemma4_mlx.model import ops, sizes
 from gemma4_mlx.model.cpu import activations, blocks
 from gemma4_mlx.model.cpu import attention as numpy_attention
 from gemma4_mlx.model.layers import ClippedLinear
+from gemma4_mlx.model.values import evaluated
 from gemma4_mlx.model.vision import VisionTower, grid_of
 
 pytestmark = pytest.mark.float32
@@ -86,7 +87,7 @@ def test_an_error_is_not_taken_for_a_transformation():
         raise RuntimeError("[malloc] Unable to allocate 9 bytes")
 
     with pytest.raises(RuntimeError, match="Unable to allocate"):
-        blocks.evaluated(mx.zeros(1), by=failing)
+        evaluated(mx.zeros(1), by=failing)
 
 
 def test_the_exponential_is_exact_enough():

@@ -19,10 +19,10 @@ from mlx.utils import tree_unflatten
 
 from ...config import Gemma4Config
 from ...errors import CheckpointError
-from ...model.cpu.blocks import evaluated
 from ...model.gemma4 import Model
 from ...model.moe import SORT_FROM, Router, SwitchGLU
 from ...model.taps import Tap
+from ...model.values import evaluated
 from ..derived import widened
 from ..files import NUMPY
 from ..layout import Source

@@ -14,9 +14,9 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ...config import Gemma4Config
 from ...errors import CheckpointError
-from ...model.cpu.blocks import evaluated
 from ...model.decoder import DecoderLayer
 from ...model.gemma4 import Model
+from ...model.values import evaluated
 from ..files import Stored
 from ..layout import Source
 from ..packing import Packing

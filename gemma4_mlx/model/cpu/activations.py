@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import mlx.core as mx
 import numpy as np
 
-from .blocks import evaluated
+from ..values import evaluated
 
 #: 1.5 * 2^23: adding it rounds a float32 to a whole number, left in the low bits of the sum.
 _ROUNDER = 12_582_912.0

@@ -3,7 +3,7 @@ everything that it has been asked for before it begins to compute, so blocks tha
 need as much as no blocks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import mlx.core as mx
@@ -14,17 +14,6 @@ ROWS = 256
 #: as much as the tower itself needs, and made it no faster. The widest buffer of a 30 s clip,
 #: 12 MB, must fit, or the system clears its pages for every use.
 SPARE = 16_000_000
-
-
-def evaluated(*arrays: mx.array, by: Callable = mx.eval) -> bool:
-    """Compute ``arrays``; False inside mx.compile and mx.vmap, where there are no values yet."""
-    try:
-        by(*arrays)
-    except (RuntimeError, ValueError) as error:
-        if "transformation" not in str(error):
-            raise
-        return False
-    return True
 
 
 @contextmanager

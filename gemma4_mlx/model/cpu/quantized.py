@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .blocks import evaluated
+from ..values import evaluated
 
 #: From this many rows on, unpacking the weights is cheaper than the quantized product.
 ROWS = 5
