@@ -13,7 +13,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Listener
+from multiprocessing.connection import (
+    Client,
+    Connection,
+    Listener,
+    answer_challenge,
+    deliver_challenge,
+)
 from pathlib import Path
 
 import mlx.core as mx
@@ -167,20 +173,34 @@ def _told_by_launcher(hosts: Hostfile, backend: str, ring: list) -> tuple[dict, 
 
 @contextmanager
 def _listening(ip: str, key: bytes, number: int) -> Iterator[tuple]:
-    """An address and a queue of the channels that come there and know the key."""
+    """An address and a queue of the channels that come there and know the key.
+
+    Whoever comes proves it in a thread of its own: one that says nothing keeps nobody else out.
+    """
     try:
-        listener = Listener((ip, 0), family="AF_INET", backlog=2 * number, authkey=key)
+        listener = Listener((ip, 0), family="AF_INET", backlog=2 * number)
     except OSError as error:
         raise ClusterError(
             f"rank 0 cannot listen at {ip}: {error.strerror}; the first host is this machine"
         ) from None
     came: queue.SimpleQueue = queue.SimpleQueue()
-    over = threading.Event()
+    over, strangers = threading.Event(), set()
+
+    def prove(connection: Connection) -> None:
+        try:
+            deliver_challenge(connection, key)
+            answer_challenge(connection, key)
+            strangers.discard(connection)
+            came.put(Channel(connection))
+        except (AuthenticationError, EOFError, OSError):
+            connection.close()
 
     def accept() -> None:
         while not over.is_set():
-            with suppress(AuthenticationError, EOFError, OSError):
-                came.put(Channel(listener.accept()))
+            with suppress(OSError):
+                connection = listener.accept()
+                strangers.add(connection)
+                threading.Thread(target=prove, args=(connection,), daemon=True).start()
 
     thread = threading.Thread(target=accept, daemon=True)
     thread.start()
@@ -192,6 +212,9 @@ def _listening(ip: str, key: bytes, number: int) -> Iterator[tuple]:
             socket.create_connection(listener.address, 1).close()
         thread.join(2)
         listener.close()
+        for connection in list(strangers):
+            with suppress(OSError):  # closed, for it knew another key
+                Channel(connection).close()
 
 
 def _read_output(member: Member) -> None:
@@ -219,7 +242,7 @@ def _meet(members: list[Member], came: queue.SimpleQueue, end: float) -> None:
             channel = came.get(timeout=0.2)
         except queue.Empty:
             for member in missing.values():
-                if (code_ := member.process.process.poll()) is not None:
+                if member.process and (code_ := member.process.process.poll()) is not None:
                     time.sleep(0.3)  # its last words are being read
                     raise ClusterError(
                         f"{member} could not be started, it ended with code {code_}: "
@@ -228,8 +251,8 @@ def _meet(members: list[Member], came: queue.SimpleQueue, end: float) -> None:
             if time.monotonic() > end:
                 names = ", ".join(map(str, missing.values()))
                 raise ClusterError(
-                    f"{names} did not come in time. Does `ssh` reach it without a password, and "
-                    "does it reach this machine's address?"
+                    f"{names} did not come in time. Does it reach this machine's address, and, if "
+                    "started over ssh, does `ssh` reach it without a password?"
                 ) from None
             continue
         hello = _received(channel, "hello", end)
@@ -334,20 +357,11 @@ def _join_launched() -> Cluster:
     home, ring = _launched_home()
     key = secrets.token_bytes(32)
     members = [Member(rank, f"rank {rank}") for rank in range(1, together.size)]
-    end = time.monotonic() + START
     if together.rank == 0:
         with _listening(home, key, len(members)) as (address, came):
             _shared(together, np.frombuffer(key, np.uint8))
             _shared(together, np.array([address[1]], np.uint32))
-            while any(member.channel is None for member in members):
-                try:
-                    channel = came.get(timeout=max(0.1, end - time.monotonic()))
-                except queue.Empty:
-                    raise ClusterError("not all ranks came in time") from None
-                hello = _received(channel, "hello", end)
-                member = members[hello["rank"] - 1]
-                member.channel, member.room = channel, hello["room"]
-                _check_version(member, hello)
+            _meet(members, came, time.monotonic() + START)
         return Cluster(together, members, ring)
     key = _shared(together, np.zeros(32, np.uint8)).tobytes()
     port = int(_shared(together, np.zeros(1, np.uint32))[0])

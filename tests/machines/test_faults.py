@@ -3,20 +3,23 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import psutil
 import pytest
 import tiny
-from waiting import until
+from waiting import PATIENCE, until
 
 import gemma4_mlx as g4
 from gemma4_mlx.errors import ClusterError
-from gemma4_mlx.machines import leader
+from gemma4_mlx.machines import leader, starting
 
 ROOT = Path(__file__).parent.parent.parent
 ONE_THREAD = ["OPENBLAS_NUM_THREADS=1"]
@@ -179,3 +182,20 @@ def test_a_bad_file_of_hosts_is_told(content, told, tmp_path):
         g4.cluster(tmp_path / "none.json")
     with pytest.raises(ClusterError, match=r"mlx\.launch"):
         g4.cluster()
+
+
+def test_a_stranger_keeps_nobody_out():
+    """One that comes first and says nothing, one that knows another key, and then a machine."""
+    key = b"a key of this cluster"
+    with starting._listening("127.0.0.1", key, 1) as (address, came):
+        silent = socket.create_connection(address)
+        with pytest.raises(AuthenticationError):
+            Client(address, authkey=b"another one")
+        member = Client(address, authkey=key)
+        channel = came.get(timeout=PATIENCE)
+        member.send_bytes(b"here")
+        assert channel.receive() == b"here" and came.empty()
+    silent.settimeout(PATIENCE)
+    while silent.recv(1000):  # the question that it never answered, and then the end
+        pass
+    channel.close()
