@@ -52,30 +52,33 @@ def integrated(question: Question, baseline: int, steps: int | None):
     run.drop_layers()
     line = _Line(question, run, way, target)
     base = yield from line.score(0.0)
-    if steps is not None:
+    if steps is None:
+        shares = yield from _in_pieces(line, base, total)
+    else:
         shares = yield from line.shares(0.0, 1.0, steps)
-        positions = position_shares(question, shares)
-        return question.answer("integrated", target, total, base=base, positions=positions)
+    positions = position_shares(question, shares)
+    return question.answer("integrated", target, total, base=base, positions=positions)
 
+
+def _in_pieces(line: "_Line", base: float, total: float):
+    """Generator: what each position gives the whole line (n,), whose scores go from ``base`` to
+    ``total``, with points where they are needed."""
     scores = {0.0: base, 1.0: total}
     pieces = {}  # (from, to) -> its shares, and by how much they miss its rise
     new, missed = list(pairwise(np.linspace(0, 1, PIECES + 1).tolist())), []
     while True:
         for a, b in new:
-            for end in (a, b):
-                if end not in scores:
-                    scores[end] = yield from line.score(end)
+            for end in {a, b} - scores.keys():
+                scores[end] = yield from line.score(end)
             shares = yield from line.shares(a, b, POINTS)
             pieces[a, b] = shares, abs(scores[b] - scores[a] - shares.sum())
         missed.append(sum(miss for _, miss in pieces.values()))
         idle = len(missed) > PATIENCE and missed[-1] > 0.9 * missed[-1 - PATIENCE]
         if missed[-1] <= ENOUGH * abs(total - base) or idle or len(missed) == HALVINGS:
-            break
+            return sum(shares for shares, _ in pieces.values())
         a, b = max(pieces, key=lambda piece: pieces[piece][1])
         del pieces[a, b]
         new = [(a, (a + b) / 2), ((a + b) / 2, b)]
-    positions = position_shares(question, sum(shares for shares, _ in pieces.values()))
-    return question.answer("integrated", target, total, base=base, positions=positions)
 
 
 class _Line:
